@@ -1,0 +1,96 @@
+"""Batches in an order that depends on the seed and the step alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from singer_ray.data.source import Sample, Source
+from singer_ray.data.views import EvaluationView, TrainingView
+
+Batch = dict[str, torch.Tensor]
+
+
+def training_batches(
+    source: Source,
+    view: TrainingView,
+    *,
+    batch_size: int,
+    seed: int,
+    first_step: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    annotations: bool = False,
+) -> Iterator[Batch]:
+    """Endless batches from `first_step` on; rank r of `world` gets the r-th equal part of each.
+
+    Sample number g of a run (g = step * batch_size + place) is image `permutation(seed, g // n)[g % n]` in its
+    (g // n)-th view. `image` is uint8 [batch_size / world, 3, size, size]; labels, masks and depth come along
+    only with `annotations`, since distillation needs none of them.
+    """
+    order = _Order(len(source), batch_size, seed, first_step, rank, world)
+    return iter(_loader(_TrainingSamples(source, view, annotations), workers, batch_sampler=order))
+
+
+def evaluation_batches(source: Source, view: EvaluationView, *, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+    """Every sample once, in order, with all its annotations."""
+    return iter(_loader(_EvaluationSamples(source, view), workers, batch_size=batch_size))
+
+
+def _loader(samples: Dataset[Any], workers: int, **batching: Any) -> DataLoader[Any]:
+    # Workers are spawned: a fork of a process that holds Ray's or CUDA's threads can hang.
+    context = "spawn" if workers else None
+    return DataLoader(samples, num_workers=workers, collate_fn=default_collate, multiprocessing_context=context,
+                      pin_memory=torch.cuda.is_available(), **batching)  # fmt: skip
+
+
+class _Order(Sampler[list[tuple[int, int]]]):
+    """Endless lists of (image index, view number)."""
+
+    def __init__(self, count: int, batch_size: int, seed: int, first_step: int, rank: int, world: int) -> None:
+        if batch_size % world:
+            raise ValueError(f"a batch of {batch_size} does not divide among {world} workers")
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.first_step, self.rank, self.share = first_step, rank, batch_size // world
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        step = self.first_step
+        current, order = -1, np.empty(0, dtype=np.int64)
+        while True:
+            begin = step * self.batch_size + self.rank * self.share
+            batch = []
+            for place in range(begin, begin + self.share):
+                number, offset = divmod(place, self.count)
+                if number != current:
+                    current, order = number, np.random.default_rng((self.seed, number)).permutation(self.count)
+                batch.append((int(order[offset]), number))
+            yield batch
+            step += 1
+
+
+class _TrainingSamples(Dataset[Sample]):
+    def __init__(self, source: Source, view: TrainingView, annotations: bool) -> None:
+        self.source, self.view, self.annotations = source, view, annotations
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:  # type: ignore[override]
+        index, number = key
+        sample = self.source[index]
+        if self.annotations:
+            return self.view.plain(sample)
+        return {"image": self.view(sample["image"], index, number)}
+
+
+class _EvaluationSamples(Dataset[Sample]):
+    def __init__(self, source: Source, view: EvaluationView) -> None:
+        self.source, self.view = source, view
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.view(self.source[index])

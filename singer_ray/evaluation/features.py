@@ -1,0 +1,81 @@
+"""Features of a whole source, computed once and read by every probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from singer_ray.data.loader import evaluation_batches
+from singer_ray.data.source import Source
+from singer_ray.data.views import EvaluationView
+from singer_ray.evaluation.patch_targets import patch_classes, patch_depth
+from singer_ray.vision.models import Normalization
+from singer_ray.vision.tapped import TappedViT
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What is known of the images; None where the source does not say."""
+
+    labels: torch.Tensor | None
+    """[images]"""
+    patch_classes: torch.Tensor | None
+    """[images, patches]"""
+    patch_depth: torch.Tensor | None
+    """[images, patches]"""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Last-block features of every image of a source, pooled and by patch."""
+
+    pooled: torch.Tensor
+    """float32 [images, dim]"""
+    patches: torch.Tensor
+    """float32 [images, patches, dim]"""
+
+
+@torch.no_grad()
+def annotations_of(source: Source, view: EvaluationView, grid: tuple[int, int], device: torch.device) -> Annotations:
+    """Labels, and masks and depth brought to the `grid` of patches."""
+    labels, masks, depth = [], [], []
+    for batch in evaluation_batches(source, view, batch_size=256):
+        if "label" in source.fields:
+            labels.append(batch["label"])
+        if "mask" in source.fields:
+            masks.append(patch_classes(batch["mask"], grid, len(source.mask_classes)))
+        if "depth" in source.fields:
+            depth.append(patch_depth(batch["depth"], grid))
+    found = [torch.cat(parts).to(device) if parts else None for parts in (labels, masks, depth)]
+    return Annotations(*found)
+
+
+@torch.no_grad()
+def features_of(
+    network: TappedViT,
+    normalize: Normalization,
+    source: Source,
+    view: EvaluationView,
+    device: torch.device,
+    *,
+    pooling: str,
+    batch_size: int,
+    workers: int = 0,
+) -> dict[str, Features]:
+    """`before_norm`: the last block's output; `after_norm`: the same through the model's own final norm.
+
+    `pooling` is "mean" (over the patches) or "class" (the class token).
+    """
+    parts: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {"before_norm": [], "after_norm": []}
+    last = network.depth - 1
+    norm = network.final_norm
+    for batch in evaluation_batches(source, view, batch_size=batch_size, workers=workers):
+        tokens = network(normalize(batch["image"].to(device))).tokens[last]
+        for name, read in (("before_norm", tokens), ("after_norm", norm(tokens))):
+            patches = read[:, network.prefix :].float()
+            parts[name].append((patches.mean(dim=1) if pooling == "mean" else read[:, 0].float(), patches))
+    return {
+        name: Features(torch.cat([p for p, _ in found]), torch.cat([t for _, t in found]))
+        for name, found in parts.items()
+    }

@@ -1,0 +1,101 @@
+"""One distillation step's forward part: taps of the teacher and images in, losses out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from singer_ray.method.losses import distillation_loss
+from singer_ray.method.refiners.base import Refiner, Replay
+from singer_ray.vision.tapped import TappedViT, Taps
+
+
+def map_layers(layers: Sequence[int], teacher_depth: int, student_depth: int) -> tuple[int, ...]:
+    """Student layers at the same relative depth, (l + 1) / depth: (3, 5) of 6 -> (1, 2) of 3.
+
+    So the teacher's last block maps to the student's last, the one that probes and users read.
+    """
+    return tuple(max(0, round((n + 1) * student_depth / teacher_depth) - 1) for n in layers)
+
+
+class Distiller(nn.Module):
+    """Student, projections P_l and refiner: everything that learns, and nothing of the teacher.
+
+    Args:
+        student: tapped at `student_layers`.
+        teacher: read for its shape only.
+        layers: the distilled teacher layers D, in the order of `student_layers`.
+        grids: patch rows and columns of teacher and student for the input size in use.
+    """
+
+    def __init__(
+        self,
+        student: TappedViT,
+        student_layers: Sequence[int],
+        teacher: TappedViT,
+        layers: Sequence[int],
+        refiner: Refiner,
+        grids: tuple[tuple[int, int], tuple[int, int]],
+        *,
+        kd_weight: float = 1.0,
+        detach: bool = True,
+    ) -> None:
+        super().__init__()
+        self.student, self.refiner = student, refiner
+        self.layers, self.student_layers = tuple(layers), tuple(student_layers)
+        self.teacher_prefix, self.teacher_grid, self.student_grid = teacher.prefix, *grids
+        self.class_token = teacher.has_class_token and student.has_class_token
+        self.kd_weight, self.detach = kd_weight, detach
+        self.projections = nn.ModuleDict({str(n): nn.Linear(student.width, teacher.width) for n in self.layers})
+        self.scales = dict.fromkeys(self.layers, 1.0)
+
+    def calibrate(self, median_norms: Mapping[int, float], width: int) -> None:
+        """Fixes the scale of each layer's target, sqrt(dim) / median norm, so that layers weigh alike."""
+        self.scales = {n: width**0.5 / median_norms[n] for n in self.layers}
+        self.refiner.calibrate(median_norms)
+
+    def forward(self, images: torch.Tensor, taps: Taps, replay: Replay) -> dict[str, torch.Tensor]:
+        """Losses of one batch; `loss` is the weighted sum that is minimised, L = L_KD + sum of the refiner's own."""
+        refined, losses = self.refine(taps, replay)
+        student = self.student(images).tokens
+        kd = [self._distill(n, student[m], taps.tokens[n], refined[n]) for n, m in zip(self.layers, self.student_layers)]
+        losses["kd"] = torch.stack(kd).sum()
+        losses["loss"] = losses["loss"] + self.kd_weight * losses["kd"]
+        return losses
+
+    def refine(self, taps: Taps, replay: Replay) -> tuple[dict[int, torch.Tensor], dict[str, torch.Tensor]]:
+        """F^_l for every l in D, and the refiner's own losses with their weighted sum under `loss`."""
+        refined = {n: self.refiner(n, taps.tokens[n]) for n in self.layers}
+        own = self.refiner.own_losses(refined, taps, replay) if self.refiner.learns else {}
+        losses = {name: loss for name, (_, loss) in own.items()}
+        losses["loss"] = sum((weight * loss for weight, loss in own.values()), next(iter(refined.values())).new_zeros(()))
+        return refined, losses
+
+    def shown(self, layer: int, tokens: torch.Tensor) -> torch.Tensor:
+        """What the student is shown in place of F_l, unscaled: [batch, prefix + patches, dim]."""
+        return self.refiner.target(tokens, self.refiner(layer, tokens))
+
+    def _distill(
+        self, layer: int, student: torch.Tensor, original: torch.Tensor, refined: torch.Tensor
+    ) -> torch.Tensor:
+        target = self.refiner.target(original, refined) * self.scales[layer]
+        if self.detach:
+            target = target.detach()
+        projected = self.projections[str(layer)](student)
+        patches = self._to_teacher_grid(projected[:, self.student.prefix :])
+        target_patches = target[:, self.teacher_prefix :]
+        if not self.class_token:
+            return distillation_loss(patches, target_patches)
+        return distillation_loss(
+            torch.cat([projected[:, :1], patches], dim=1), torch.cat([target[:, :1], target_patches], dim=1)
+        )
+
+    def _to_teacher_grid(self, patches: torch.Tensor) -> torch.Tensor:
+        if self.student_grid == self.teacher_grid:
+            return patches
+        plane = patches.mT.unflatten(2, self.student_grid)
+        resized = functional.interpolate(plane, self.teacher_grid, mode="bilinear", align_corners=False)
+        return resized.flatten(2).mT

@@ -1,0 +1,55 @@
+"""The terms of the loss, all in float32 whatever the autocast type (paper section 3.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+OUTLIER_MARGIN = 1e-4
+"""How far above the quantile, relative to it, a norm must be to count: rounding must not make outliers."""
+
+
+def distillation_loss(projected: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """One layer of L_KD: mean squared error over all tokens and channels, [batch, tokens, dim] both."""
+    return functional.mse_loss(projected.float(), target.float())
+
+
+def outlier_loss(patches: torch.Tensor, gamma: float, median_norm: torch.Tensor | float) -> torch.Tensor:
+    """One layer of L_outlier: mean of ((norm - q) / median_norm)^2 over the patches [batch, patches, dim] above q.
+
+    q is the gamma-quantile of that image's patch norms, without gradient. 0 when no norm is above its quantile.
+    """
+    norms = patches.float().norm(dim=-1)
+    threshold = row_quantile(norms.detach(), gamma)
+    outlier = norms > threshold * (1 + OUTLIER_MARGIN)
+    excess = torch.where(outlier, (norms - threshold) / median_norm, 0.0)
+    return excess.square().sum() / outlier.sum().clamp_min(1)
+
+
+def information_loss(refined: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
+    """One layer of L_info: mean squared difference of the two cosine Gram matrices of [batch, patches, dim]."""
+    return functional.mse_loss(cosine_gram(refined), cosine_gram(original))
+
+
+def cosine_gram(patches: torch.Tensor) -> torch.Tensor:
+    """Cosine similarity of every pair of patches, [batch, patches, dim] -> float32 [batch, patches, patches]."""
+    with torch.autocast(patches.device.type, enabled=False):
+        patches = patches.float()
+        norms = patches.norm(dim=-1, keepdim=True)
+        # The floor keeps the gradient of a (nearly) zero token bounded; it is far below any token that means something.
+        floor = (1e-4 * norms.detach().mean()).clamp_min(1e-12)
+        unit = patches / torch.maximum(norms, floor)
+        return unit @ unit.mT
+
+
+def row_quantile(values: torch.Tensor, gamma: float) -> torch.Tensor:
+    """The linearly interpolated gamma-quantile of each row: float32 [rows, n] -> [rows, 1].
+
+    `torch.quantile` sorts whole rows; the top of each is enough here, and quicker.
+    """
+    position = gamma * (values.shape[1] - 1)
+    below = int(position)
+    top = values.topk(values.shape[1] - below, dim=1).values
+    lower = top[:, -1:]
+    upper = top[:, -2:-1] if top.shape[1] > 1 else lower
+    return torch.lerp(lower, upper, position - below)

@@ -1,0 +1,66 @@
+"""What is written beside every result, so that it can be judged and made again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("singer-ray", "torch", "timm", "ray", "optuna", "numpy", "torchmetrics")
+
+
+def build_result(config: Mapping[str, Any], metrics: Mapping[str, float], seconds: float) -> dict[str, Any]:
+    """The content of result.json: metrics, config, versions, git_commit, seconds, images_per_second.
+
+    `metrics` are the loop's last ones; its bookkeeping leaves the flat block for places of its own.
+    """
+    scores = {name: value for name, value in sorted(metrics.items()) if "/" in name}
+    return {
+        "metrics": scores,
+        "config": config,
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "epochs": int(metrics["epoch"]),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(metrics["images_per_second"], 1),
+    }
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Python and the packages that decide the numbers."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of the checkout that this code runs from, `-dirty` when it was changed; None outside a checkout."""
+    package = Path(__file__).parents[1]
+    try:
+        inside = subprocess.run(
+            ["git", "-C", str(package), "ls-files", "--error-unmatch", "config.py"], capture_output=True, check=False
+        )
+        if inside.returncode:
+            return None
+        commit = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(commit, capture_output=True, text=True, check=True).stdout.strip() or None
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes `path` whole or not at all."""
+    draft = path.with_suffix(path.suffix + ".part")
+    draft.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    draft.replace(path)

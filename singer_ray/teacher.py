@@ -1,0 +1,45 @@
+"""Trains a small teacher on a labelled source, for when no published one fits.
+
+    python -m singer_ray.teacher --preset demo --plant --out runs/teacher
+    python -m singer_ray.teacher --preset digits --out runs/digits-teacher
+
+OUT/clean is the teacher as trained; with --plant, OUT/planted is the same with artifacts planted in it (a small teacher has
+none of its own: they emerge in large transformers only). Both are folders that --teacher.name local-dir:FOLDER takes.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from singer_ray.cli import Command, console, prepare_out, print_plan, run_command
+from singer_ray.config import Config, TeacherRecipe
+
+
+@dataclass(frozen=True)
+class TeacherFlags(TeacherRecipe):
+    """Flags of this command."""
+
+    out: Path | None = None
+    """Folder for the result; by default runs/teacher-DATE-TIME."""
+    overwrite: bool = False
+    """Replace an earlier result in --out."""
+    dry_run: bool = False
+    """Print the resolved configuration and what would run, and stop."""
+
+
+def main(config: Config, flags: TeacherFlags) -> None:
+    """Trains, plants if asked to, and writes OUT/clean, OUT/planted and OUT/result.json."""
+    if flags.dry_run:
+        plan = [f"would train a teacher {flags.width} wide and {flags.depth} deep for {flags.steps} steps"]
+        print_plan(config, [*plan, *(["would then plant artifacts in it"] if flags.plant else [])])
+        return
+    from singer_ray.training.teacher import make_teacher
+
+    out = make_teacher(config, flags, lambda: prepare_out(flags.out, "teacher", overwrite=flags.overwrite))
+    console.print(f"Wrote {out}. Distil from it with --teacher.name local-dir:{out / 'clean'}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(Command("teacher", __doc__, TeacherFlags), main))

@@ -1,0 +1,87 @@
+"""The distillation loop, epoch by epoch. It knows nothing of Ray: launchers and hosts draw epochs from it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import distributed
+
+from singer_ray.data.source import shuffled_subset
+from singer_ray.errors import UserError
+from singer_ray.evaluation.norms import norm_metrics
+from singer_ray.training.member import Member
+
+NORM_IMAGES = 512
+Metrics = dict[str, float]
+
+
+class Diverged(UserError):
+    """The loss is no longer a number."""
+
+
+def epochs(member: Member) -> Iterator[Metrics]:
+    """Trains to the end from wherever `member` stands, and yields after each epoch.
+
+    Every yield has `epoch` (1-based), the epoch's mean losses under `train/`, `images_per_second` (evaluation apart) and
+    `data_wait_share`; `val/...` where the epoch is evaluated; and the last one all final metrics of `final_metrics`.
+    Only rank 0 evaluates. Raises Diverged.
+    """
+    bench, config = member.bench, member.config
+    per_epoch = bench.steps_per_epoch
+    batches = bench.batches(
+        batch_size=config.train.batch_size, first_step=member.step_count, rank=member.rank, world=member.world,
+        seed=config.seed,
+    )  # fmt: skip
+    while member.step_count < member.steps:
+        begin, waited = time.perf_counter(), 0.0
+        sums: dict[str, torch.Tensor] = {}
+        for _ in range(per_epoch):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            pixels = bench.pixels(batch)
+            taps = bench.teacher_pass(member.teacher, pixels)
+            for name, loss in member.step(pixels, taps).items():
+                sums[name] = sums.get(name, 0) + loss.double()
+        losses = {f"train/{name}": _over_ranks(total / per_epoch) for name, total in sums.items()}
+        seconds = time.perf_counter() - begin
+        epoch = member.step_count // per_epoch
+        if not all(map(math.isfinite, losses.values())):
+            raise Diverged(
+                f"The loss is no longer finite in epoch {epoch} (train.lr {config.train.lr}). "
+                "Lower train.lr, or set train.clip_grad."
+            )
+        metrics: Metrics = {
+            "epoch": epoch,
+            **losses,
+            "images_per_second": per_epoch * config.train.batch_size / seconds,
+            "data_wait_share": waited / seconds,
+        }
+        last = member.step_count >= member.steps
+        if member.rank == 0 and last:
+            metrics |= final_metrics(member)
+        elif member.rank == 0 and epoch % config.evaluation.every == 0:
+            metrics |= bench.suite.score(member.reader(), ["val"])
+        yield metrics
+
+
+def final_metrics(member: Member) -> Metrics:
+    """Validation and test scores before and after the final norm, and the artifact figures."""
+    bench = member.bench
+    scores = bench.suite.score(member.reader(), bench.suite.splits(), after_norm=True)
+    source = bench.suite.sources.get("val", bench.train)
+    return scores | norm_metrics(
+        member.teacher, member.distiller, bench.normalize, shuffled_subset(source, NORM_IMAGES), bench.evaluation_view, bench.device,
+        batch_size=bench.config.evaluation.batch_size,
+    )  # fmt: skip
+
+
+def _over_ranks(value: torch.Tensor) -> float:
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        value = value.clone()
+        distributed.all_reduce(value)
+        value = value / distributed.get_world_size()
+    return float(value)

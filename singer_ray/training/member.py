@@ -1,0 +1,174 @@
+"""What one run (or one trial of a search) owns: student, projections, refiner and optimiser."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from timm.optim import param_groups_weight_decay
+from torch import nn
+
+from singer_ray.data.views import derive
+from singer_ray.errors import UserError
+from singer_ray.evaluation.suite import Reader
+from singer_ray.method.artifacts import median_norm, patch_norms
+from singer_ray.method.distiller import Distiller, map_layers
+from singer_ray.method.refiners import REFINERS
+from singer_ray.training.schedule import warmup_cosine
+from singer_ray.vision.models import create_student
+from singer_ray.vision.tapped import TappedViT, Taps
+
+if TYPE_CHECKING:
+    from singer_ray.config import Config
+    from singer_ray.training.workbench import Workbench
+
+CALIBRATION_IMAGES = 256
+
+
+class Member:
+    """A student in training on a workbench, step by step.
+
+    `rank` and `world` place this process among those that train the same student.
+    """
+
+    def __init__(self, bench: Workbench, config: Config, *, rank: int = 0, world: int = 1) -> None:
+        self.bench, self.config, self.rank, self.world = bench, config, rank, world
+        layers = bench.distilled_layers()
+        refiner = REFINERS[config.method.refiner]
+        self.teacher = bench.tapped_teacher([*layers, *refiner.extra_layers(layers, bench.last_teacher.depth)])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(config.seed, 0))
+            self.distiller = self._build(layers).to(bench.device)
+        self.module: nn.Module = self.distiller
+        self.steps = config.train.epochs * bench.steps_per_epoch
+        self.step_count = 0
+        self.median_norms: dict[int, float] = {}
+        self.optimizer: torch.optim.Optimizer | None = None
+
+    @property
+    def student_model(self) -> nn.Module:
+        """The student itself, as timm made it."""
+        return self.distiller.student.model
+
+    def reader(self) -> Reader:
+        """The student as the probes see it."""
+        student = self.distiller.student
+        last = TappedViT(student.model, [student.depth - 1])
+        return Reader(last, self.bench.normalize, self.distiller.student_grid)
+
+    def calibrate(self, median_norms: dict[int, float] | None = None) -> None:
+        """Fixes the scale of each layer by the teacher's median patch norm over the first training images."""
+        if median_norms is None:
+            batch = next(self.bench.batches(batch_size=CALIBRATION_IMAGES, seed=self.config.seed))
+            taps = self.bench.teacher_pass(self.teacher, self.bench.pixels(batch))
+            prefix = self.teacher.prefix
+            median_norms = {n: median_norm(patch_norms(taps.tokens[n][:, prefix:])) for n in self.distiller.layers}
+        self.median_norms = median_norms
+        self.distiller.calibrate(median_norms, self.teacher.width)
+
+    def prefit(self) -> dict[str, float]:
+        """Fits the refiner alone, before the student starts; returns its last losses. Equal in every process."""
+        refiner, settings = self.distiller.refiner, self.config.method.prefit
+        if not refiner.learns or not settings.steps:
+            return {}
+        optimizer = torch.optim.AdamW(refiner.parameters(), lr=settings.lr, weight_decay=0.0)
+        batches = self.bench.batches(batch_size=settings.batch_size, seed=derive(self.config.seed, 1))
+        losses: dict[str, torch.Tensor] = {}
+        for step in range(settings.steps):
+            taps = self.bench.teacher_pass(self.teacher, self.bench.pixels(next(batches)))
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * warmup_cosine(step, settings.steps, 1)
+            with self.bench.autocast():
+                _, losses = self.distiller.refine(taps, self.teacher.replay)
+            optimizer.zero_grad()
+            losses["loss"].backward()
+            optimizer.step()
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+    def start(self) -> None:
+        """Readies the optimiser, and joins the other processes when there are several."""
+        self._freeze_unreached()
+        train = self.config.train
+        self.optimizer = torch.optim.AdamW(
+            param_groups_weight_decay(self.distiller, train.weight_decay, self._without_decay()), lr=train.lr
+        )
+        if self.world > 1:
+            devices = [self.bench.device.index] if self.bench.device.type == "cuda" else None
+            self.module = nn.parallel.DistributedDataParallel(self.distiller, device_ids=devices)
+
+    def step(self, pixels: torch.Tensor, taps: Taps) -> dict[str, torch.Tensor]:
+        """The trial's half of a step: taps -> losses -> update. Returns the losses, detached."""
+        assert self.optimizer is not None, "start() comes first"
+        train = self.config.train
+        for group in self.optimizer.param_groups:
+            group["lr"] = train.lr * warmup_cosine(self.step_count, self.steps, round(train.warmup * self.steps))
+        with torch.random.fork_rng(enabled=train.drop_path > 0):
+            if train.drop_path > 0:  # drop_path draws from the global generator: give it this step's own state
+                torch.manual_seed(derive(self.config.seed, 2, self.step_count, self.rank))
+            with self.bench.autocast():
+                losses = self.module(pixels, taps, self.teacher.replay)
+        self.optimizer.zero_grad()
+        losses["loss"].backward()
+        if train.clip_grad:
+            nn.utils.clip_grad_norm_(self.distiller.parameters(), train.clip_grad)
+        self.optimizer.step()
+        self.step_count += 1
+        return {name: value.detach() for name, value in losses.items()}
+
+    def state(self) -> dict[str, Any]:
+        """Everything that an exact resume needs."""
+        assert self.optimizer is not None, "start() comes first"
+        return {
+            "distiller": self.distiller.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step_count,
+            "median_norms": self.median_norms,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up where `state` was taken; calls `calibrate` and `start` itself."""
+        self.calibrate(state["median_norms"])
+        self.distiller.load_state_dict(state["distiller"])
+        self.start()
+        assert self.optimizer is not None
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step_count = state["step"]
+
+    def _build(self, layers: tuple[int, ...]) -> Distiller:
+        config, bench = self.config, self.bench
+        size = config.data.image_size
+        model = create_student(
+            config.student.name, size, embed_dim=config.student.width, depth=config.student.depth,
+            num_heads=config.student.heads, patch_size=config.student.patch_size,
+            global_pool={"mean": "avg", "class": "token"}[config.evaluation.pooling],
+            drop_path_rate=config.train.drop_path or None,
+        )  # fmt: skip
+        name = f"student {config.student.name}"
+        depth = TappedViT(model, [0], name=name).depth
+        student_layers = config.student.layers or map_layers(layers, self.teacher.depth, depth)
+        if len(set(student_layers)) < len(layers):
+            raise UserError(
+                f"teacher.layers {list(layers)} map to student layers {list(student_layers)} of {depth}: each needs its "
+                "own. Distil fewer layers, or name student.layers."
+            )
+        student = TappedViT(model, student_layers, name=name)
+        refiner = REFINERS[config.method.refiner](self.teacher, layers, config.method)
+        return Distiller(
+            student, student_layers, self.teacher, layers, refiner, (self.teacher.grid(size), student.grid(size)),
+            kd_weight=config.method.loss.kd, detach=config.method.detach_target,
+        )  # fmt: skip
+
+    def _freeze_unreached(self) -> None:
+        """Freezes what no loss reaches (the final norm, blocks behind the last distilled one)."""
+        pixels = torch.zeros(2, 3, self.config.data.image_size, self.config.data.image_size, device=self.bench.device)
+        taps = self.bench.teacher_pass(self.teacher, pixels)
+        trained = [p for p in self.distiller.parameters() if p.requires_grad]
+        with torch.random.fork_rng(devices=[]), self.bench.autocast():
+            loss = self.distiller(pixels, taps, self.teacher.replay)["loss"]
+        for parameter, gradient in zip(trained, torch.autograd.grad(loss, trained, allow_unused=True)):
+            parameter.requires_grad_(gradient is not None)
+
+    def _without_decay(self) -> list[str]:
+        listed = getattr(self.student_model, "no_weight_decay", set)()
+        refiner = [f"refiner.{name}" for name, _ in self.distiller.refiner.named_parameters()]
+        return [*(f"student.model.{name}" for name in listed), *refiner]

@@ -1,0 +1,159 @@
+"""A small teacher from scratch: trained, and if asked for with artifacts planted in it."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import timm
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+from torchmetrics.functional.classification import multiclass_accuracy
+
+from singer_ray.data.loader import evaluation_batches
+from singer_ray.data.scenes import Scenes
+from singer_ray.data.source import Source, shuffled_subset
+from singer_ray.data.splits import open_splits
+from singer_ray.data.views import EvaluationView, derive
+from singer_ray.errors import UserError
+from singer_ray.evaluation.patch_targets import patch_classes
+from singer_ray.method.artifacts import max_median_ratio, patch_norms
+from singer_ray.publishing.package import InputSpec, write_model
+from singer_ray.publishing.result import versions, write_json
+from singer_ray.training.supervised import SupervisedTeacher, fit_supervised
+from singer_ray.training.workbench import pick_device
+from singer_ray.vision.models import normalization_of
+from singer_ray.vision.planting import BLOCK, plant_artifacts
+from singer_ray.vision.tapped import TappedViT
+
+if TYPE_CHECKING:
+    from singer_ray.config import Config, TeacherRecipe
+
+ARCHITECTURE = "vit_tiny_patch16_224"
+PLANTING_IMAGES = 512
+NORM_IMAGES = 512
+
+
+def make_teacher(config: Config, recipe: TeacherRecipe, make_out: Callable[[], Path]) -> Path:
+    """Trains on `config.data` by `recipe` and writes clean/, planted/ and result.json into the folder of `make_out`.
+
+    Raises UserError when the source has no labels, has no masks to plant by, or the sizes do not fit.
+    """
+    device = pick_device(config.train.device)
+    torch.set_num_threads(config.train.threads)
+    splits = open_splits(config.data)
+    if config.data.source == "scenes":
+        splits["train"] = Scenes("train", recipe.scenes, derive(config.data.scenes.seed, config.seed))
+    source = splits["train"]
+    _check(source, recipe, config)
+    size = config.data.image_size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(config.seed, 0))
+        model = _create(len(source.classes), recipe, size)
+        teacher = SupervisedTeacher(model, source)
+    out = make_out()
+    begin = time.perf_counter()
+    _fit("training", teacher, source, recipe.steps, recipe.lr, recipe.weight_decay, config, recipe, device)
+    inputs = InputSpec(size, config.data.crop_pct, normalization_of(model))
+    metrics = _report("clean", model, splits, inputs, device)
+    write_model(out / "clean", model, inputs)
+    if recipe.plant:
+        planted = copy.deepcopy(teacher)
+        view = EvaluationView(size, config.data.crop_pct)
+        batch = next(evaluation_batches(source, view, batch_size=PLANTING_IMAGES))
+        grid = TappedViT(model, [0]).grid(size)
+        ground = patch_classes(batch["mask"], grid, len(source.mask_classes)) == 0
+        plant_artifacts(planted.model.cpu().eval(), inputs.normalization(batch["image"]), ground, config.seed)
+        _fit("hiding artifacts", planted, source, recipe.plant_steps, recipe.plant_lr, 0.0, config, recipe, device)
+        metrics |= _report("planted", planted.model, splits, inputs, device)
+        write_model(out / "planted", planted.model, inputs)
+    write_json(
+        out / "result.json",
+        {
+            "metrics": metrics,
+            "config": config.model_dump(mode="json"),
+            "recipe": {name: getattr(recipe, name) for name in type(recipe).__dataclass_fields__ if name not in _IO},
+            "versions": versions(),
+            "seconds": round(time.perf_counter() - begin, 1),
+        },
+    )
+    return out
+
+
+_IO = ("out", "overwrite", "dry_run")
+
+
+def _check(source: Source, recipe: TeacherRecipe, config: Config) -> None:
+    if "label" not in source.fields:
+        raise UserError(
+            f"data.train {config.data.train!r} has no labels, and a teacher is trained on labels. "
+            "Put the images into one folder a class."
+        )
+    if recipe.plant and ("mask" not in source.fields or recipe.depth <= BLOCK + 1):
+        raise UserError(
+            f"--plant needs masks and more than {BLOCK + 1} blocks; data.source {config.data.source} with --depth "
+            f"{recipe.depth} does not offer that. Use --data.source scenes and --depth 6, or leave --plant out."
+        )
+    if recipe.width % recipe.heads or config.data.image_size % recipe.patch_size:
+        raise UserError(
+            f"--width {recipe.width} must be a multiple of --heads {recipe.heads}, and data.image_size "
+            f"{config.data.image_size} one of --patch-size {recipe.patch_size}."
+        )
+
+
+def _create(classes: int, recipe: TeacherRecipe, size: int) -> nn.Module:
+    model: nn.Module = timm.create_model(
+        ARCHITECTURE, img_size=size, patch_size=recipe.patch_size, embed_dim=recipe.width, depth=recipe.depth,
+        num_heads=recipe.heads, num_classes=classes, global_pool="avg",
+    )  # fmt: skip
+    # timm's 0.02 is made for widths of hundreds: at 64 it starts so small that training takes much longer.
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    return model
+
+
+def _fit(
+    what: str, teacher: SupervisedTeacher, source: Source, steps: int, lr: float, weight_decay: float,
+    config: Config, recipe: TeacherRecipe, device: torch.device,
+) -> None:  # fmt: skip
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        bar = progress.add_task(what, total=steps, loss="")
+        fit_supervised(
+            teacher, source, steps=steps, batch_size=recipe.batch_size, lr=lr, weight_decay=weight_decay,
+            seed=derive(config.seed, 1), size=config.data.image_size, device=device,
+            progress=lambda step, loss: progress.update(bar, completed=step, loss=f"loss {loss:.3f}"),
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def _report(
+    name: str, model: nn.Module, splits: dict[str, Source], inputs: InputSpec, device: torch.device
+) -> dict[str, float]:
+    """Accuracy on validation and test, and the largest over median patch norm behind each block."""
+    view = EvaluationView(inputs.size, inputs.crop_pct)
+    model.to(device).eval()
+    metrics = {}
+    for split in ("val", "test"):
+        if split not in splits or "label" not in splits[split].fields:
+            continue
+        guesses, labels = [], []
+        for batch in evaluation_batches(splits[split], view, batch_size=128):
+            guesses.append(model(inputs.normalization(batch["image"].to(device))).argmax(dim=1).cpu())
+            labels.append(batch["label"])
+        classes = len(splits[split].classes)
+        accuracy = multiclass_accuracy(torch.cat(guesses), torch.cat(labels), classes, average="micro")
+        metrics[f"{name}/{split}/top1"] = round(float(accuracy), 4)
+    tapped = TappedViT(model, range(len(TappedViT(model, [0]).blocks)))
+    source = shuffled_subset(splits.get("val", splits["train"]), NORM_IMAGES)
+    batch = next(evaluation_batches(source, view, batch_size=NORM_IMAGES))
+    for layer, tokens in tapped(inputs.normalization(batch["image"].to(device))).tokens.items():
+        ratio = max_median_ratio(patch_norms(tokens[:, tapped.prefix :])).mean()
+        metrics[f"{name}/max_median_norm/{layer}"] = round(float(ratio), 2)
+    return metrics

@@ -1,0 +1,131 @@
+"""What every trial of a search shares: teacher, images, probes and the device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from singer_ray.data.loader import training_batches
+from singer_ray.data.source import Source, shuffled_subset
+from singer_ray.data.splits import Splits, open_splits
+from singer_ray.data.views import EvaluationView, TrainingView
+from singer_ray.errors import UserError
+from singer_ray.evaluation.suite import FIT, ProbeSuite
+from singer_ray.vision.models import load_teacher, normalization_of
+from singer_ray.vision.tapped import TappedViT, Taps
+
+if TYPE_CHECKING:
+    from singer_ray.config import Config
+
+
+class Workbench:
+    """Teacher, sources and probes of a configuration, on one device.
+
+    Nothing here depends on `method`, `student` or `train.lr`, so one workbench serves all trials of a host.
+
+    Args:
+        teacher: a timm-like Vision Transformer of one's own, instead of `config.teacher.name`.
+        data: sources of one's own under "train", "val" and "test", instead of `config.data`.
+        probe_data: annotated sources of one's own for the probes, instead of `config.evaluation.data`.
+
+    Raises UserError for whatever is missing or does not fit.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        teacher: nn.Module | None = None,
+        data: Splits | None = None,
+        probe_data: Splits | None = None,
+    ) -> None:
+        self.config = config
+        self.device = pick_device(config.train.device)
+        torch.set_num_threads(config.train.threads)
+        self.precision = pick_precision(config.train.precision, self.device)
+        splits = dict(data) if data is not None else open_splits(config.data)
+        self.train: Source = splits["train"]
+        size, crop = config.data.image_size, config.data.crop_pct
+        if teacher is None:
+            settings = config.teacher
+            teacher = load_teacher(
+                settings.name, size, pretrained=settings.pretrained, checkpoint=settings.checkpoint
+            )
+        self.teacher_model = teacher.eval().requires_grad_(False).to(self.device)
+        self.normalize = normalization_of(teacher)
+        self.evaluation_view = EvaluationView(size, crop)
+        self.training_view = TrainingView(size, crop, config.data.augment, config.data.crop_scale, config.seed)
+        self.suite = ProbeSuite(
+            self._probe_sources(splits, probe_data), self.evaluation_view, config.evaluation, self.device
+        )
+        self.last_teacher = self.tapped_teacher([len(TappedViT(teacher, [0], name=self.teacher_name).blocks) - 1])
+
+    @property
+    def teacher_name(self) -> str:
+        return f"teacher {self.config.teacher.name}"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps an epoch."""
+        train = self.config.train
+        return train.steps_per_epoch or max(1, len(self.train) // train.batch_size)
+
+    def tapped_teacher(self, layers: list[int]) -> TappedViT:
+        """The teacher, read at `layers`."""
+        return TappedViT(self.teacher_model, layers, name=self.teacher_name)
+
+    def distilled_layers(self) -> tuple[int, ...]:
+        """D: as configured, else the layer at 3/4 of the depth and the last."""
+        depth = self.last_teacher.depth
+        return self.config.teacher.layers or tuple(sorted({max(0, int(0.75 * depth) - 1), depth - 1}))
+
+    def batches(self, *, batch_size: int, first_step: int = 0, rank: int = 0, world: int = 1, seed: int) -> Any:
+        """Endless training batches; see `training_batches`."""
+        return training_batches(
+            self.train, self.training_view, batch_size=batch_size, seed=seed, first_step=first_step,
+            rank=rank, world=world, workers=self.config.data.loader_workers,
+        )  # fmt: skip
+
+    def pixels(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The images of a batch, on the device and normalised as the teacher wants them."""
+        return self.normalize(batch["image"].to(self.device, non_blocking=True))
+
+    def teacher_pass(self, teacher: TappedViT, pixels: torch.Tensor) -> Taps:
+        """Images in, tapped teacher features out: the half of a step that trials can share."""
+        with torch.no_grad(), self.autocast():
+            return teacher(pixels)
+
+    def autocast(self) -> torch.autocast:
+        """The precision of the forward passes."""
+        return torch.autocast(self.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None)
+
+    def _probe_sources(self, splits: Splits, own: Splits | None) -> dict[str, Source]:
+        settings = self.config.evaluation
+        found: dict[str, Source]
+        if own is not None:
+            found = dict(own)
+        elif settings.data.source == "same":
+            found = dict(splits)
+        else:
+            found = open_splits(settings.data, "evaluation.data")
+        if FIT in found:
+            found[FIT] = shuffled_subset(found[FIT], settings.fit_images)
+        return found
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that `train.device` means. Raises UserError for cuda without a GPU."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("train.device is 'cuda', but torch sees no GPU here. Allowed: auto or cpu; check nvidia-smi.")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
+    """The autocast type, or None for float32 throughout."""
+    if name == "bfloat16" or (name == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()):
+        return torch.bfloat16
+    return None

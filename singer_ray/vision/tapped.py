@@ -1,0 +1,117 @@
+"""A Vision Transformer whose block outputs can be read, and whose blocks can be run again on other tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from singer_ray.errors import UserError
+
+
+@dataclass
+class Taps:
+    """What one pass leaves behind."""
+
+    tokens: dict[int, torch.Tensor] = field(default_factory=dict)
+    """Layer l -> output of block l before the final norm, [batch, prefix + patches, dim]. Shared: never edit in place."""
+    calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=dict)
+    """Layer l -> what block l was given besides its tokens (rotary positions, for instance)."""
+
+
+class _LastTap(Exception):
+    """Ends a pass once the last wanted layer has been read."""
+
+
+class TappedViT(nn.Module):
+    """Wraps a timm Vision Transformer (anything with `.blocks`) and reads the outputs of `layers`.
+
+    Blocks after the last wanted layer are not run. Block inputs other than tokens are recorded, because models
+    with rotary positions run silently without them when a block is called alone.
+
+    Raises UserError when the model has no `.blocks` or a layer does not exist.
+    """
+
+    def __init__(self, model: nn.Module, layers: Iterable[int], *, name: str = "the model") -> None:
+        super().__init__()
+        blocks = getattr(model, "blocks", None)
+        if not isinstance(blocks, (nn.Sequential, nn.ModuleList)) or not hasattr(model, "num_prefix_tokens"):
+            raise UserError(
+                f"{name} ({type(model).__name__}) has no transformer blocks to tap. Models of the vit, deit, beit, eva, "
+                "dinov2 and dinov3 families have them: name one of those."
+            )
+        self.model, self.layers = model, tuple(sorted(set(layers)))
+        wrong = [layer for layer in self.layers if not 0 <= layer < len(blocks)]
+        if wrong or not self.layers:
+            raise UserError(f"{name} has layers 0 to {len(blocks) - 1}, not {list(wrong or self.layers)}.")
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        blocks: nn.ModuleList = self.model.blocks  # type: ignore[assignment]
+        return blocks
+
+    @property
+    def depth(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def width(self) -> int:
+        return int(self.model.embed_dim)  # type: ignore[arg-type]
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm that `forward_features` applies after the last block; the identity where there is none."""
+        norm = getattr(self.model, "norm", None)
+        return norm if isinstance(norm, nn.Module) else nn.Identity()
+
+    @property
+    def prefix(self) -> int:
+        """How many tokens come before the patches (class token, distillation token, registers)."""
+        return int(self.model.num_prefix_tokens)  # type: ignore[arg-type]
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether token 0 is a class token."""
+        declared = getattr(self.model, "has_class_token", None)
+        return bool(declared) if declared is not None else getattr(self.model, "cls_token", None) is not None
+
+    def grid(self, size: int) -> tuple[int, int]:
+        """Rows and columns of patches of a `size` x `size` image."""
+        patch_embed = self.model.patch_embed
+        dynamic = patch_embed.dynamic_feat_size((size, size)) if hasattr(patch_embed, "dynamic_feat_size") else None
+        rows, columns = dynamic or patch_embed.grid_size  # type: ignore[union-attr]
+        return int(rows), int(columns)
+
+    def forward(self, images: torch.Tensor) -> Taps:
+        """Normalised images [batch, 3, size, size] -> taps of `layers`, in the order of the blocks."""
+        taps = Taps()
+        last = self.layers[-1]
+
+        def read(layer: int) -> Any:
+            def hook(_: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+                taps.tokens[layer] = output[0] if isinstance(output, tuple) else output
+                taps.calls[layer] = (inputs[1:], kwargs)
+                if layer == last:
+                    raise _LastTap
+
+            return hook
+
+        handles = [self.blocks[n].register_forward_hook(read(n), with_kwargs=True) for n in self.layers]
+        try:
+            self.model.forward_features(images)  # type: ignore[operator]
+        except _LastTap:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        return taps
+
+    def replay(self, layer: int, tokens: torch.Tensor, taps: Taps) -> torch.Tensor:
+        """Block `layer` run on other tokens, with whatever else it was given in the pass that made `taps`."""
+        inputs, kwargs = taps.calls[layer]
+        output = self.blocks[layer](tokens, *inputs, **kwargs)
+        replayed: torch.Tensor = output[0] if isinstance(output, tuple) else output
+        return replayed
