@@ -96,9 +96,13 @@ def print_plan(config: Config, plan: Sequence[str]) -> None:
         print(f"# {line}")
 
 
-def prepare_out(out: Path | None, command: str, *, overwrite: bool, resume: bool = False) -> Path:
+def default_out(command: str) -> Path:
+    """Where a command writes that was given no --out."""
+    return Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def prepare_out(folder: Path, *, overwrite: bool, resume: bool = False) -> Path:
     """The folder of a run, made or emptied. Raises UserError for one that holds something and may not be replaced."""
-    folder = out or Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
     check_out(folder, overwrite=overwrite, resume=resume)
     if overwrite and folder.exists():
         shutil.rmtree(folder)

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from singer_ray.cli import Command, console, prepare_out, print_plan, run_command
+from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
 from singer_ray.config import Config, TeacherRecipe
 
 
@@ -35,9 +35,11 @@ def main(config: Config, flags: TeacherFlags) -> None:
         plan = [f"would train a teacher {flags.width} wide and {flags.depth} deep for {flags.steps} steps"]
         print_plan(config, [*plan, *(["would then plant artifacts in it"] if flags.plant else [])])
         return
+    out = flags.out or default_out("teacher")
+    check_out(out, overwrite=flags.overwrite)
     from singer_ray.training.teacher import make_teacher
 
-    out = make_teacher(config, flags, lambda: prepare_out(flags.out, "teacher", overwrite=flags.overwrite))
+    make_teacher(config, flags, lambda: prepare_out(out, overwrite=flags.overwrite))
     console.print(f"Wrote {out}. Distil from it with --teacher.name local-dir:{out / 'clean'}")
 
 

@@ -15,15 +15,17 @@ def distillation_loss(projected: torch.Tensor, target: torch.Tensor) -> torch.Te
 
 
 def outlier_loss(patches: torch.Tensor, gamma: float, median_norm: torch.Tensor | float) -> torch.Tensor:
-    """One layer of L_outlier: mean of ((norm - q) / median_norm)^2 over the patches [batch, patches, dim] above q.
+    """One layer of L_outlier: mean of ((norm - q) / median_norm)^2 over an image's patches above q, then over images.
 
-    q is the gamma-quantile of that image's patch norms, without gradient. 0 when no norm is above its quantile.
+    `patches` is [batch, patches, dim]; q is the gamma-quantile of that image's patch norms, without gradient. An image
+    whose norms tie at the top has no outlier and counts 0. Averaging by image first makes the loss of a batch the mean
+    of the losses of its parts, so that several workers optimise exactly what one would.
     """
     norms = patches.float().norm(dim=-1)
     threshold = row_quantile(norms.detach(), gamma)
     outlier = norms > threshold * (1 + OUTLIER_MARGIN)
     excess = torch.where(outlier, (norms - threshold) / median_norm, 0.0)
-    return excess.square().sum() / outlier.sum().clamp_min(1)
+    return (excess.square().sum(dim=1) / outlier.sum(dim=1).clamp_min(1)).mean()
 
 
 def information_loss(refined: torch.Tensor, original: torch.Tensor) -> torch.Tensor:

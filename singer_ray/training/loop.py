@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import distributed
@@ -22,7 +22,11 @@ class Diverged(UserError):
     """The loss is no longer a number."""
 
 
-def epochs(member: Member) -> Iterator[Metrics]:
+Heartbeat = Callable[[int, int, int, float], None]
+"""Told after each step: epoch (1-based), step in it, steps an epoch, images a second."""
+
+
+def epochs(member: Member, heartbeat: Heartbeat = lambda *_: None) -> Iterator[Metrics]:
     """Trains to the end from wherever `member` stands, and yields after each epoch.
 
     Every yield has `epoch` (1-based), the epoch's mean losses under `train/`, `images_per_second` (evaluation apart) and
@@ -38,7 +42,8 @@ def epochs(member: Member) -> Iterator[Metrics]:
     while member.step_count < member.steps:
         begin, waited = time.perf_counter(), 0.0
         sums: dict[str, torch.Tensor] = {}
-        for _ in range(per_epoch):
+        epoch = member.step_count // per_epoch + 1
+        for step in range(1, per_epoch + 1):
             asked = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - asked
@@ -46,9 +51,9 @@ def epochs(member: Member) -> Iterator[Metrics]:
             taps = bench.teacher_pass(member.teacher, pixels)
             for name, loss in member.step(pixels, taps).items():
                 sums[name] = sums.get(name, 0) + loss.double()
+            heartbeat(epoch, step, per_epoch, step * config.train.batch_size / (time.perf_counter() - begin))
         losses = {f"train/{name}": _over_ranks(total / per_epoch) for name, total in sums.items()}
         seconds = time.perf_counter() - begin
-        epoch = member.step_count // per_epoch
         if not all(map(math.isfinite, losses.values())):
             raise Diverged(
                 f"The loss is no longer finite in epoch {epoch} (train.lr {config.train.lr}). "

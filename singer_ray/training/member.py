@@ -15,7 +15,7 @@ from singer_ray.method.artifacts import median_norm, patch_norms
 from singer_ray.method.distiller import Distiller, map_layers
 from singer_ray.method.refiners import REFINERS
 from singer_ray.training.schedule import warmup_cosine
-from singer_ray.vision.models import create_student
+from singer_ray.vision.models import Normalization, create_student
 from singer_ray.vision.tapped import TappedViT, Taps
 
 if TYPE_CHECKING:
@@ -44,6 +44,20 @@ class Member:
         self.step_count = 0
         self.median_norms: dict[int, float] = {}
         self.optimizer: torch.optim.Optimizer | None = None
+
+    @classmethod
+    def begin(
+        cls, bench: Workbench, config: Config, state: dict[str, Any] | None = None, *, rank: int = 0, world: int = 1
+    ) -> Member:
+        """A member ready to step: from `state`, or from scratch with calibration and pre-fit."""
+        member = cls(bench, config, rank=rank, world=world)
+        if state is not None:
+            member.restore(state)
+        else:
+            member.calibrate()
+            member.prefit()
+            member.start()
+        return member
 
     @property
     def student_model(self) -> nn.Module:
@@ -123,6 +137,7 @@ class Member:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step_count,
             "median_norms": self.median_norms,
+            "normalization": {"mean": self.bench.normalize.mean, "std": self.bench.normalize.std},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -137,12 +152,7 @@ class Member:
     def _build(self, layers: tuple[int, ...]) -> Distiller:
         config, bench = self.config, self.bench
         size = config.data.image_size
-        model = create_student(
-            config.student.name, size, embed_dim=config.student.width, depth=config.student.depth,
-            num_heads=config.student.heads, patch_size=config.student.patch_size,
-            global_pool={"mean": "avg", "class": "token"}[config.evaluation.pooling],
-            drop_path_rate=config.train.drop_path or None,
-        )  # fmt: skip
+        model = build_student(config)
         name = f"student {config.student.name}"
         depth = TappedViT(model, [0], name=name).depth
         student_layers = config.student.layers or map_layers(layers, self.teacher.depth, depth)
@@ -172,3 +182,23 @@ class Member:
         listed = getattr(self.student_model, "no_weight_decay", set)()
         refiner = [f"refiner.{name}" for name, _ in self.distiller.refiner.named_parameters()]
         return [*(f"student.model.{name}" for name in listed), *refiner]
+
+
+def build_student(config: Config) -> nn.Module:
+    """The student that a configuration describes, with fresh weights. Raises UserError."""
+    student = config.student
+    return create_student(
+        student.name, config.data.image_size, embed_dim=student.width, depth=student.depth, num_heads=student.heads,
+        patch_size=student.patch_size, global_pool={"mean": "avg", "class": "token"}[config.evaluation.pooling],
+        drop_path_rate=config.train.drop_path or None,
+    )  # fmt: skip
+
+
+def student_of(config: Config, state: dict[str, Any]) -> tuple[nn.Module, Normalization]:
+    """The trained student in a member's `state`, and the input scaling it was trained with."""
+    model = build_student(config)
+    start = "student.model."
+    weights = {name.removeprefix(start): w for name, w in state["distiller"].items() if name.startswith(start)}
+    model.load_state_dict(weights)
+    scaling = state["normalization"]
+    return model.eval(), Normalization(tuple(scaling["mean"]), tuple(scaling["std"]))

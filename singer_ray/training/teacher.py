@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import timm
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torchmetrics.functional.classification import multiclass_accuracy
 
@@ -24,6 +23,7 @@ from singer_ray.evaluation.patch_targets import patch_classes
 from singer_ray.method.artifacts import max_median_ratio, patch_norms
 from singer_ray.publishing.package import InputSpec, write_model
 from singer_ray.publishing.result import versions, write_json
+from singer_ray.training.progress import step_progress
 from singer_ray.training.supervised import SupervisedTeacher, fit_supervised
 from singer_ray.training.workbench import pick_device
 from singer_ray.vision.models import normalization_of
@@ -110,11 +110,8 @@ def _create(classes: int, recipe: TeacherRecipe, size: int) -> nn.Module:
         ARCHITECTURE, img_size=size, patch_size=recipe.patch_size, embed_dim=recipe.width, depth=recipe.depth,
         num_heads=recipe.heads, num_classes=classes, global_pool="avg",
     )  # fmt: skip
-    # timm's 0.02 is made for widths of hundreds: at 64 it starts so small that training takes much longer.
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
+    # timm's default of 0.02 is made for widths of hundreds: at 64 it starts so small that training takes much longer.
+    model.init_weights("jax")  # type: ignore[operator]
     return model
 
 
@@ -122,13 +119,10 @@ def _fit(
     what: str, teacher: SupervisedTeacher, source: Source, steps: int, lr: float, weight_decay: float,
     config: Config, recipe: TeacherRecipe, device: torch.device,
 ) -> None:  # fmt: skip
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        bar = progress.add_task(what, total=steps, loss="")
+    with step_progress(what, steps) as advance:
         fit_supervised(
             teacher, source, steps=steps, batch_size=recipe.batch_size, lr=lr, weight_decay=weight_decay,
-            seed=derive(config.seed, 1), size=config.data.image_size, device=device,
-            progress=lambda step, loss: progress.update(bar, completed=step, loss=f"loss {loss:.3f}"),
+            seed=derive(config.seed, 1), size=config.data.image_size, device=device, progress=advance,
         )  # fmt: skip
 
 

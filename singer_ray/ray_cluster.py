@@ -1,0 +1,80 @@
+"""The Ray cluster that a command runs on: a running one, or one that it starts on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from singer_ray.errors import UserError
+
+NAMESPACE = "singer_ray"
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Connects to the cluster of RAY_ADDRESS or of this machine, else starts one here; leaves what was there before.
+
+    Ray's usage statistics stay off unless RAY_USAGE_STATS_ENABLED says otherwise. Raises UserError when there is an
+    address and nothing behind it.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    # Ray Train's clean-up thread asks "which cluster?" and dies where it sees two, unless it is told.
+    env = {"RAY_ADDRESS": address} if address else {}
+    try:
+        ray.init(namespace=NAMESPACE, runtime_env={"env_vars": env} if env else None, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"The Ray cluster at {address or 'this machine'} cannot be reached: {reason}. Start one with "
+            "`ray start --head`, correct RAY_ADDRESS, or unset it to run on this machine alone."
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def resources() -> dict[str, float]:
+    """What the cluster can ever offer: with an autoscaler its limits, else what its nodes have."""
+    import ray
+    from ray._private.state import state
+
+    most = state.get_max_resources_from_cluster_config() or {}
+    now = ray.cluster_resources()
+    return {name: max(float(most.get(name, 0)), float(now.get(name, 0))) for name in {*most, *now}}
+
+
+def has_gpus() -> bool:
+    """Whether the cluster has, or can get, a GPU."""
+    return resources().get("GPU", 0) > 0
+
+
+def require(needed: Mapping[str, float], what: str) -> None:
+    """Raises UserError when the cluster can never offer `needed` at one time."""
+    there = resources()
+    for name, amount in needed.items():
+        if amount > there.get(name, 0):
+            raise UserError(
+                f"{what} needs {amount:g} {name}, and this Ray cluster can never offer more than {there.get(name, 0):g}. "
+                "Ask for less, or connect to a larger cluster (RAY_ADDRESS)."
+            )
+
+
+def describe() -> str:
+    """The cluster in a few words."""
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    there = ray.cluster_resources()
+    parts = [f"{there.get('CPU', 0):g} CPUs"] + ([f"{there['GPU']:g} GPUs"] if there.get("GPU") else [])
+    return f"a Ray cluster of {len(nodes)} node{'s' * (len(nodes) > 1)} with {' and '.join(parts)}"

@@ -1,0 +1,141 @@
+"""One run of the loop: in this process, or in the workers of a Ray Train TorchTrainer."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from singer_ray.data.splits import Splits
+from singer_ray.errors import UserError
+from singer_ray.training import checkpoint
+from singer_ray.training.loop import Metrics, epochs
+from singer_ray.training.member import Member
+from singer_ray.training.progress import EpochLines
+from singer_ray.training.workbench import Workbench
+
+if TYPE_CHECKING:
+    from singer_ray.config import Config
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads besides its configuration: a teacher and sources of one's own."""
+
+    teacher: nn.Module | None = None
+    data: Splits | None = None
+    probe_data: Splits | None = None
+
+    def workbench(self, config: Config) -> Workbench:
+        """The workbench of `config` with these in place of the configured ones."""
+        return Workbench(config, teacher=self.teacher, data=self.data, probe_data=self.probe_data)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is left when the last epoch is done."""
+
+    metrics: Metrics
+    state: dict[str, Any]
+
+
+def runs_in_ray(config: Config) -> bool:
+    """Whether `train.launcher` and `train.workers` call for Ray Train. Raises UserError when they contradict."""
+    train = config.train
+    if train.launcher == "local" and train.workers > 1:
+        raise UserError(
+            f"train.launcher local runs one worker, not train.workers {train.workers}. Use --train.launcher ray."
+        )
+    return train.launcher == "ray" or train.workers > 1
+
+
+def launch_here(config: Config, bench: Workbench, out: Path, *, resume: bool, say: Callable[[str], None]) -> Trained:
+    """Trains in this process; OUT receives a checkpoint after each epoch."""
+    lines = EpochLines(config, say)
+    state = checkpoint.load(out) if resume else None
+    member = Member.begin(bench, config, state)
+    metrics: Metrics = {}
+    for metrics in epochs(member, heartbeat=lines.heartbeat):
+        checkpoint.save(out, member.state() | {"metrics": metrics})
+        lines.epoch(metrics)
+    return Trained(metrics or (state or {}).get("metrics", {}), member.state())
+
+
+def launch_in_ray(config: Config, inputs: Inputs, out: Path, *, say: Callable[[str], None]) -> Trained:
+    """Trains in the workers of a TorchTrainer, which continues by itself where OUT/ray_train holds a checkpoint."""
+    import ray.train
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from singer_ray import ray_cluster
+
+    with ray_cluster.connected():
+        use_gpu = config.train.device != "cpu" and ray_cluster.has_gpus()
+        ray_cluster.require(
+            {"GPU" if use_gpu else "CPU": float(config.train.workers)}, f"--workers {config.train.workers}"
+        )
+        say(f"{config.train.workers} workers on {ray_cluster.describe()}")
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={"config": config.model_dump(), "inputs": inputs},
+            scaling_config=ScalingConfig(num_workers=config.train.workers, use_gpu=use_gpu),
+            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+            run_config=RunConfig(
+                name="ray_train", storage_path=str(out.absolute()),
+                # A worker group that can never be placed would otherwise be asked for again and again, for ever.
+                failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
+                checkpoint_config=CheckpointConfig(num_to_keep=1), logging_config=LoggingConfig(log_level="WARNING"),
+            ),
+        )  # fmt: skip
+        try:
+            result = trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise _as_user_error(error) from error
+        if result.checkpoint is None or result.metrics is None:
+            raise UserError(f"Ray Train ended without a checkpoint. Its logs are in {out / 'ray_train'}.")
+        with result.checkpoint.as_directory() as folder:
+            state = checkpoint.load(Path(folder))
+        return Trained(state.pop("metrics"), state)
+
+
+def _worker(settings: dict[str, Any]) -> None:
+    """What each Ray Train worker runs."""
+    import ray.train
+
+    from singer_ray.config import Config
+
+    config = Config.model_validate(settings["config"])
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    before = ray.train.get_checkpoint()
+    state = None
+    if before is not None:
+        with before.as_directory() as folder:
+            state = checkpoint.load(Path(folder))
+    bench = settings["inputs"].workbench(config)
+    member = Member.begin(bench, config, state, rank=rank, world=world)
+    lines = EpochLines(config, print if rank == 0 else lambda line: None)
+    for metrics in epochs(member, heartbeat=lines.heartbeat):
+        if rank:
+            ray.train.report({})
+            continue
+        lines.epoch(metrics)
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint.save(Path(folder), member.state() | {"metrics": metrics})
+            ray.train.report(dict(metrics), checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def _as_user_error(error: Exception) -> Exception:
+    """The user's own fault when there is one behind `error`; else `error` itself."""
+    failures = getattr(error, "worker_failures", None) or {}
+    for failure in failures.values():
+        cause: BaseException | None = failure
+        while cause is not None:
+            if isinstance(cause, UserError):
+                return UserError(str(cause))
+            cause = getattr(cause, "cause", None) or cause.__cause__
+    return error
