@@ -22,14 +22,14 @@ from singer_ray.errors import UserError, nearest
 
 Flags = TypeVar("Flags")
 
-console = Console(soft_wrap=True)
+console = Console(width=None if sys.stdout.isatty() else 180)
 SHORTCUTS = {
     "workers": "train.workers",
     "trials": "search.trials",
     "time-budget": "search.time_budget",
     "concurrent": "search.concurrent",
     "space": "search.space",
-    "storage": "search.storage",
+    "storage": "train.storage",
     "export": "export.to",
 }
 """Undotted names of much used knobs; a command lists those that it takes."""
@@ -49,7 +49,9 @@ class Command(Generic[Flags]):
         return f"python -m singer_ray.{self.name}"
 
 
-def run_command(command: Command[Flags], main: Callable[[Config, Flags], None], argv: Sequence[str] | None = None) -> int:
+def run_command(
+    command: Command[Flags], main: Callable[[Config, Flags], None], argv: Sequence[str] | None = None
+) -> int:
     """Parses, runs `main` and returns the exit status; a UserError becomes one line on stderr and status 2."""
     try:
         config, flags = parse(command, sys.argv[1:] if argv is None else argv)
@@ -126,7 +128,9 @@ def check_out(folder: Path, *, overwrite: bool, resume: bool = False) -> None:
             "Give another folder."
         )
     if not overwrite and not resume:
-        raise UserError(f"--out {folder} is not empty. Give another folder, or --overwrite to replace the result in it.")
+        raise UserError(
+            f"--out {folder} is not empty. Give another folder, or --overwrite to replace the result in it."
+        )
 
 
 def _expand(command: Command[Any], argv: Sequence[str]) -> Iterator[str]:
@@ -239,4 +243,3 @@ def _read(config: Config, dotted: str) -> Any:
     for part in dotted.split("."):
         value = getattr(value, part)
     return value
-

@@ -41,8 +41,8 @@ class ScenesConfig(_Block):
 class SourceConfig(_Block):
     """Where images come from."""
 
-    source: Literal["scenes", "imagefolder"] = "scenes"
-    """scenes (built in) or imagefolder (folders of image files; class folders below give the labels)."""
+    source: Literal["scenes", "imagefolder", "own"] = "scenes"
+    """scenes (built in), imagefolder (folders of image files; class folders give the labels), or own (from Python)."""
     train: str | None = None
     """Folder of training images (imagefolder). Labels are optional for distillation."""
     val: str | None = None
@@ -105,7 +105,7 @@ class LossConfig(_Block):
     outlier: float = Field(0.1, ge=0)
     """lambda_outlier, weight of the norm suppression."""
     info: float = Field(50.0, ge=0)
-    """lambda_info, weight of the Gram information loss. Suppression gets weak when it is above about 500 x lambda_outlier."""
+    """lambda_info, weight of the Gram information loss. Above about 500 x lambda_outlier, suppression gets weak."""
 
 
 class PrefitConfig(_Block):
@@ -156,7 +156,7 @@ class TrainConfig(_Block):
     drop_path: float = Field(0.0, ge=0, lt=1)
     """Stochastic depth rate of the student."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Autocast type; auto is bfloat16 on a GPU that has it, else float32. Norms, quantiles and Gram matrices stay float32."""
+    """Autocast type; auto is bfloat16 on a GPU that has it, else float32. Norms, quantiles and Gram stay float32."""
     workers: int = Field(1, ge=1)
     """Training processes, one GPU each where there are GPUs, else one CPU."""
     launcher: Literal["auto", "local", "ray"] = "auto"
@@ -165,13 +165,15 @@ class TrainConfig(_Block):
     """auto takes a GPU where there is one."""
     threads: int = Field(1, ge=1)
     """CPU threads a worker."""
+    storage: str | None = None
+    """Where Ray keeps checkpoints and state: a folder that all nodes share, or s3://bucket/prefix; else in OUT."""
 
 
 class EvaluationSourceConfig(_Block):
     """Annotated images for the probes, when they are not those of `data`."""
 
-    source: Literal["same", "scenes", "imagefolder"] = "same"
-    """same (the sets of `data`), or another source with its own train, val and test sets."""
+    source: Literal["same", "scenes", "imagefolder", "own"] = "same"
+    """same (the sets of `data`), or another source with its own train, val and test sets; own is for Python."""
     train: str | None = None
     """Folder of labelled images that the probes are fitted on (imagefolder)."""
     val: str | None = None
@@ -232,8 +234,6 @@ class SearchConfig(_Block):
     """CPUs that each trial's host holds."""
     gpus_per_trial: float | None = Field(None, ge=0)
     """GPUs that each trial's host holds, fractions allowed; None is 1 where the cluster has GPUs, else 0."""
-    storage: str | None = None
-    """Where trial state and checkpoints go: a folder that all nodes share, or s3://bucket/prefix; by default OUT/tune."""
     max_failures: int = Field(2, ge=0)
     """How often a trial whose process or machine died is restored from its checkpoint."""
 
@@ -278,7 +278,7 @@ class Config(_Block):
                 raise ValueError(f"{knob} is {list(layers)}. Allowed: ascending layer numbers from 0, each once")
         if self.student.layers and len(self.student.layers) != len(self.teacher.layers):
             raise ValueError(
-                f"student.layers names {len(self.student.layers)} layers and teacher.layers {len(self.teacher.layers)}. "
+                f"student.layers names {len(self.student.layers)} layers, teacher.layers {len(self.teacher.layers)}. "
                 "Name one student layer for each teacher layer"
             )
         return self
@@ -330,8 +330,8 @@ def load_preset(name: str) -> Config:
     path = find_shipped("presets", name)
     if path is None:
         raise UserError(
-            f"--preset {name!r} is neither a file nor a shipped preset. Allowed: {', '.join(shipped_names('presets'))}, "
-            "or the path of a .yaml file."
+            f"--preset {name!r} is neither a file nor a shipped preset. "
+            f"Allowed: {', '.join(shipped_names('presets'))}, or the path of a .yaml file."
         )
     return validate(read_yaml_mapping(path), str(path) if Path(name).exists() else f"preset {name}")
 

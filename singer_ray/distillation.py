@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-
 from singer_ray.errors import UserError
 from singer_ray.publishing.package import InputSpec, write_student
 from singer_ray.publishing.result import build_result, write_json

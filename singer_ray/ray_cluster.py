@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from singer_ray.errors import UserError
 
@@ -65,9 +66,27 @@ def require(needed: Mapping[str, float], what: str) -> None:
     for name, amount in needed.items():
         if amount > there.get(name, 0):
             raise UserError(
-                f"{what} needs {amount:g} {name}, and this Ray cluster can never offer more than {there.get(name, 0):g}. "
+                f"{what} needs {amount:g} {name}; this Ray cluster can never offer more than {there.get(name, 0):g}. "
                 "Ask for less, or connect to a larger cluster (RAY_ADDRESS)."
             )
+
+
+def storage(given: str | None, out: Path, name: str) -> tuple[str, str]:
+    """Where Ray keeps a run's state, as (path, folder in it): OUT/`name`, or OUT's name under the `given` address.
+
+    Raises UserError when the cluster has several nodes and nothing that they share is named.
+    """
+    import ray
+
+    if given is not None:
+        return given if "://" in given else str(Path(given).absolute()), out.name
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    if nodes > 1:
+        raise UserError(
+            f"This Ray cluster has {nodes} nodes, and {out} is on one of them only: the others could not save there. "
+            "Use --storage s3://BUCKET/PREFIX, or --storage FOLDER with a folder that all nodes mount."
+        )
+    return str(out.absolute()), name
 
 
 def describe() -> str:
@@ -78,3 +97,16 @@ def describe() -> str:
     there = ray.cluster_resources()
     parts = [f"{there.get('CPU', 0):g} CPUs"] + ([f"{there['GPU']:g} GPUs"] if there.get("GPU") else [])
     return f"a Ray cluster of {len(nodes)} node{'s' * (len(nodes) > 1)} with {' and '.join(parts)}"
+
+
+def user_error_in(error: Exception) -> Exception:
+    """The UserError behind an exception that Ray carried here; `error` itself when there is none."""
+    queue: list[BaseException] = [error]
+    while queue:
+        found = queue.pop()
+        if isinstance(found, UserError):
+            return UserError(str(found.args[0]) if found.args else str(found))
+        failures = getattr(found, "worker_failures", None) or {}
+        behind = [getattr(found, "cause", None), found.__cause__, *failures.values()]
+        queue += [cause for cause in behind if isinstance(cause, BaseException)]
+    return error

@@ -12,7 +12,7 @@ def find_shipped(kind: str, name: str) -> Path | None:
     own = Path(name)
     if own.is_file():
         return own
-    return next((f for f in _folders(kind) if f.stem == name or f.name == own.name and own.parent.name == kind), None)
+    return next((f for f in _folders(kind) if f.stem == name or (f.name == own.name and own.parent.name == kind)), None)
 
 
 def shipped_names(kind: str) -> list[str]:

@@ -3,8 +3,9 @@
     python -m singer_ray.teacher --preset demo --plant --out runs/teacher
     python -m singer_ray.teacher --preset digits --out runs/digits-teacher
 
-OUT/clean is the teacher as trained; with --plant, OUT/planted is the same with artifacts planted in it (a small teacher has
-none of its own: they emerge in large transformers only). Both are folders that --teacher.name local-dir:FOLDER takes.
+OUT/clean is the teacher as trained; with --plant, OUT/planted is the same with artifacts planted in it (a small
+teacher has none of its own: they emerge in large transformers only). Both are folders for
+--teacher.name local-dir:FOLDER.
 """
 
 from __future__ import annotations

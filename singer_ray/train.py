@@ -40,7 +40,7 @@ def main(config: Config, flags: TrainFlags) -> None:
         length = f"{train.steps_per_epoch} steps" if train.steps_per_epoch else "one pass over the images"
         print_plan(config, [
             f"would distil {config.teacher.name} into {config.student.name}, refiner {config.method.refiner}",
-            f"for {train.epochs} epochs of {length}, batch {train.batch_size} over {train.workers} worker(s), into {out}",
+            f"for {train.epochs} epochs of {length}, batch {train.batch_size}, {train.workers} worker(s), into {out}",
         ])  # fmt: skip
         return
     if flags.resume and flags.out is None:
@@ -49,11 +49,12 @@ def main(config: Config, flags: TrainFlags) -> None:
     from singer_ray.distillation import run_distillation
 
     done = run_distillation(
-        config, out, resume=flags.resume, prepare=lambda: prepare_out(out, overwrite=flags.overwrite, resume=flags.resume),
+        config, out, resume=flags.resume,
+        prepare=lambda: prepare_out(out, overwrite=flags.overwrite, resume=flags.resume),
         say=lambda line: console.print(line, highlight=False),
     )  # fmt: skip
     console.print(f"Wrote {out}/result.json and {done.student}")
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(Command("train", __doc__, TrainFlags, ("workers",)), main))
+    sys.exit(run_command(Command("train", __doc__, TrainFlags, ("workers", "storage")), main))

@@ -32,21 +32,21 @@ class ImageFolder:
     def __init__(self, folder: str, knob: str, classes: Sequence[str] | None = None) -> None:
         root = Path(folder)
         if "://" in folder:
-            raise UserError(f"{knob} {folder!r} is an address. Allowed: a local folder; copy or mount the images first.")
+            raise UserError(
+                f"{knob} {folder!r} is an address. Allowed: a local folder; copy or mount the images first."
+            )
         if not root.is_dir():
             what = "is a file" if root.is_file() else "does not exist"
             raise UserError(f"{knob} {folder!r} {what}. Give a folder of images, or of one folder a class.")
         self.paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
         if not self.paths:
-            raise UserError(
-                f"{knob} {folder!r} holds no image. Allowed: {' '.join(sorted(EXTENSIONS))} files, in it or in class folders."
-            )
+            raise UserError(f"{knob} {folder!r} holds no image. Allowed: {' '.join(sorted(EXTENSIONS))} files.")
         names = [p.relative_to(root).parts[0] if p.parent != root else "" for p in self.paths]
         found = sorted(set(names))
         if "" in found and len(found) > 1:
             raise UserError(
-                f"{knob} {folder!r} has images both beside and inside its class folders, {self.paths[names.index('')].name} "
-                "for one. Move all into class folders, or all out of them."
+                f"{knob} {folder!r} has images both beside and inside its class folders, for one "
+                f"{self.paths[names.index('')].name}. Move all into class folders, or all out of them."
             )
         labelled = found != [""]
         self.classes: tuple[str, ...] = tuple(classes or found) if labelled else ()
@@ -89,4 +89,6 @@ def _open(path: Path) -> Image.Image:
 
 def _no_image(path: Path, error: Exception) -> UserError:
     reason = "unknown format or empty" if isinstance(error, UnidentifiedImageError) else str(error)
-    return UserError(f"{str(path)!r} is named like an image but cannot be read as one ({reason}). Replace or remove it.")
+    return UserError(
+        f"{str(path)!r} is named like an image but cannot be read as one ({reason}). Replace or remove it."
+    )

@@ -77,7 +77,7 @@ class _TrainingSamples(Dataset[Sample]):
     def __init__(self, source: Source, view: TrainingView, annotations: bool) -> None:
         self.source, self.view, self.annotations = source, view, annotations
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:  # type: ignore[override]
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, number = key
         sample = self.source[index]
         if self.annotations:

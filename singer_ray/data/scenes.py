@@ -127,12 +127,14 @@ def _inside(
     cos, sin = np.cos(turn)[:, None, None], np.sin(turn)[:, None, None]
     x, y = cos * dx + sin * dy, cos * dy - sin * dx
     distance, reach = np.hypot(x, y), np.maximum(np.abs(x), np.abs(y))
-    covers = np.stack([
-        distance < 0.9,
-        reach < 0.78,
-        (y < 0.55) & (y > 1.732 * np.abs(x) - 1.0),
-        (distance < 1.0) & (distance > 0.52),
-        (np.minimum(np.abs(x), np.abs(y)) < 0.28) & (reach < 0.98),
-    ])
+    covers = np.stack(
+        [
+            distance < 0.9,
+            reach < 0.78,
+            (y < 0.55) & (y > 1.732 * np.abs(x) - 1.0),
+            (distance < 1.0) & (distance > 0.52),
+            (np.minimum(np.abs(x), np.abs(y)) < 0.28) & (reach < 0.98),
+        ]
+    )
     chosen: np.ndarray = covers[kind, np.arange(len(kind))]
     return chosen

@@ -22,8 +22,14 @@ def open_splits(data: SourceConfig | EvaluationSourceConfig, block: str = "data"
     if data.source == "scenes":
         counts = (data.scenes.train_images, data.scenes.val_images, data.scenes.test_images)
         return {split: Scenes(split, count, data.scenes.seed) for split, count in zip(SPLITS, counts)}
+    if data.source == "own":
+        raise UserError(
+            f"{block}.source own takes data sets from Python: singer_ray.distill(data=...). Use imagefolder here."
+        )
     if data.train is None:
-        raise UserError(f"{block}.source imagefolder needs --{block}.train DIR: a folder of images or of class folders.")
+        raise UserError(
+            f"{block}.source imagefolder needs --{block}.train DIR: a folder of images or of class folders."
+        )
     train = ImageFolder(data.train, f"{block}.train")
     splits: dict[str, Source] = {"train": train}
     for split, folder in (("val", data.val), ("test", data.test)):

@@ -22,10 +22,14 @@ class TrainingView:
         self.plain = EvaluationView(size, crop_pct)
         self.random: v2.Transform | None = None
         if augment == "crop_flip":
-            self.random = v2.Compose([
-                v2.RandomResizedCrop(size, scale=crop_scale, interpolation=InterpolationMode.BICUBIC, antialias=True),
-                v2.RandomHorizontalFlip(),
-            ])
+            self.random = v2.Compose(
+                [
+                    v2.RandomResizedCrop(
+                        size, scale=crop_scale, interpolation=InterpolationMode.BICUBIC, antialias=True
+                    ),
+                    v2.RandomHorizontalFlip(),
+                ]
+            )
 
     def __call__(self, image: torch.Tensor, index: int, number: int) -> torch.Tensor:
         """uint8 [3, height, width] -> uint8 [3, size, size]."""

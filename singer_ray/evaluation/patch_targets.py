@@ -7,7 +7,7 @@ from torch.nn import functional
 
 
 def patch_classes(masks: torch.Tensor, grid: tuple[int, int], classes: int) -> torch.Tensor:
-    """The most frequent class of each patch (the lowest index on a tie): int [batch, height, width] -> [batch, patches]."""
+    """The most frequent class of each patch, the lowest on a tie: int [batch, height, width] -> [batch, patches]."""
     shares = torch.stack([functional.adaptive_avg_pool2d((masks == c).float(), grid) for c in range(classes)])
     return shares.argmax(dim=0).flatten(1)
 

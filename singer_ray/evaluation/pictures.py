@@ -48,7 +48,9 @@ def draw_norm_maps(
     rows, columns = distiller.teacher_grid
     maps = {
         f"teacher\nblock {layer}": _relative(tokens[:, teacher.prefix :]).unflatten(1, (rows, columns)),
-        f"shown to\nthe student": _relative(distiller.shown(layer, tokens)[:, teacher.prefix :]).unflatten(1, (rows, columns)),
+        "shown to\nthe student": _relative(distiller.shown(layer, tokens)[:, teacher.prefix :]).unflatten(
+            1, (rows, columns)
+        ),
         f"student\nblock {student_layer}": _relative(
             distiller.student(pixels).tokens[student_layer][:, distiller.student.prefix :]
         ).unflatten(1, distiller.student_grid),

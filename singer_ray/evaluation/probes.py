@@ -22,7 +22,7 @@ class LinearProbe:
 
 
 def fit_classifier(features: torch.Tensor, labels: torch.Tensor, classes: int, l2: float) -> LinearProbe:
-    """Multinomial logistic regression by full-batch L-BFGS: features [n, dim], labels [n] -> a probe of `classes` outputs.
+    """Multinomial logistic regression by full-batch L-BFGS: features [n, dim], labels [n] -> `classes` outputs.
 
     `l2` multiplies half the squared weights and is added to the mean cross-entropy. Deterministic.
     """

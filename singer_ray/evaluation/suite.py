@@ -61,7 +61,7 @@ class ProbeSuite:
         return [name for field, names in by_field.items() if field in shared for name in names]
 
     def score(self, reader: Reader, splits: Sequence[str], *, after_norm: bool = False) -> dict[str, float]:
-        """`SPLIT/linear_top1`, `knn_top1` (shares in 0..1), `miou` (over patches, 0..1), `depth_rmse` (unit of the source).
+        """`SPLIT/linear_top1`, `knn_top1`, `miou` (over patches), all in 0..1, `depth_rmse` in the unit of the source.
 
         Features are the last block's output before the final norm; with `after_norm` also, as
         `SPLIT/after_norm/...`, what the exported model's `forward_features` gives.

@@ -9,7 +9,8 @@ from singer_ray.method.losses import cosine_gram
 
 def patch_norms(patches: torch.Tensor) -> torch.Tensor:
     """Euclidean norm of each token in float32: [batch, patches, dim] -> [batch, patches]."""
-    return patches.float().norm(dim=-1)
+    norms: torch.Tensor = patches.float().norm(dim=-1)
+    return norms
 
 
 def median_norm(norms: torch.Tensor) -> float:

@@ -61,7 +61,9 @@ class Distiller(nn.Module):
         """Losses of one batch; `loss` is the weighted sum that is minimised, L = L_KD + sum of the refiner's own."""
         refined, losses = self.refine(taps, replay)
         student = self.student(images).tokens
-        kd = [self._distill(n, student[m], taps.tokens[n], refined[n]) for n, m in zip(self.layers, self.student_layers)]
+        kd = [
+            self._distill(n, student[m], taps.tokens[n], refined[n]) for n, m in zip(self.layers, self.student_layers)
+        ]
         losses["kd"] = torch.stack(kd).sum()
         losses["loss"] = losses["loss"] + self.kd_weight * losses["kd"]
         return losses
@@ -71,7 +73,9 @@ class Distiller(nn.Module):
         refined = {n: self.refiner(n, taps.tokens[n]) for n in self.layers}
         own = self.refiner.own_losses(refined, taps, replay) if self.refiner.learns else {}
         losses = {name: loss for name, (_, loss) in own.items()}
-        losses["loss"] = sum((weight * loss for weight, loss in own.values()), next(iter(refined.values())).new_zeros(()))
+        losses["loss"] = sum(
+            (weight * loss for weight, loss in own.values()), next(iter(refined.values())).new_zeros(())
+        )
         return refined, losses
 
     def shown(self, layer: int, tokens: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,8 @@ def outlier_loss(patches: torch.Tensor, gamma: float, median_norm: torch.Tensor 
     threshold = row_quantile(norms.detach(), gamma)
     outlier = norms > threshold * (1 + OUTLIER_MARGIN)
     excess = torch.where(outlier, (norms - threshold) / median_norm, 0.0)
-    return (excess.square().sum(dim=1) / outlier.sum(dim=1).clamp_min(1)).mean()
+    by_image: torch.Tensor = excess.square().sum(dim=1) / outlier.sum(dim=1).clamp_min(1)
+    return by_image.mean()
 
 
 def information_loss(refined: torch.Tensor, original: torch.Tensor) -> torch.Tensor:

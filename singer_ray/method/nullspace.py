@@ -40,7 +40,8 @@ def null_directions(matrix: torch.Tensor, rank: int) -> torch.Tensor:
     """The `rank` orthonormal directions that `matrix` [rows, dim] changes least: [dim, rank], the least first."""
     # In the paper's transposed notation these are left singular vectors of W~^T, hence "left-nullspace".
     _, _, right = torch.linalg.svd(matrix.float(), full_matrices=True)
-    return right.flip(0)[:rank].T.contiguous()
+    least: torch.Tensor = right.flip(0)[:rank].T.contiguous()
+    return least
 
 
 def _mlp_product(mlp: nn.Module | None) -> torch.Tensor | None:
@@ -60,5 +61,5 @@ def _weight(layer: nn.Module | None) -> torch.Tensor | None:
 
 
 def _norm_scale(block: nn.Module, name: str) -> torch.Tensor | float:
-    weight = getattr(getattr(block, name, None), "weight", None)
+    weight: torch.Tensor | None = getattr(getattr(block, name, None), "weight", None)
     return 1.0 if weight is None else weight.detach().float()

@@ -35,9 +35,19 @@ def write_model(folder: Path, model: nn.Module, inputs: InputSpec) -> None:
         "std": inputs.normalization.std,
     }
     # The registry's metadata of the architecture (its published weights, licence, paper) is not this model's.
-    own = {"hf_hub_id": None, "url": "", "file": None, "tag": None, "license": None, "origin_url": None, "paper_ids": None}
+    own = {
+        "hf_hub_id": None,
+        "url": "",
+        "file": None,
+        "tag": None,
+        "license": None,
+        "origin_url": None,
+        "paper_ids": None,
+    }
     model.cpu()
-    save_for_hf(model, str(folder), model_config={"pretrained_cfg": own}, data_config=data_config, safe_serialization=True)
+    save_for_hf(
+        model, str(folder), model_config={"pretrained_cfg": own}, data_config=data_config, safe_serialization=True
+    )
 
 
 def write_student(folder: Path, model: nn.Module, inputs: InputSpec, result: Mapping[str, Any]) -> None:
@@ -52,10 +62,11 @@ def card(result: Mapping[str, Any], model: nn.Module) -> str:
     """The README of a student: what it is, how to load it, how it was made, how good it is."""
     config, metrics = result["config"], result["metrics"]
     parameters = sum(p.numel() for p in model.parameters())
-    method = config["method"]
+    method, train = config["method"], config["train"]
     remedy = (
         f"SiNGER adapter of rank {method['rank']}, strength {method['strength']:.3g}, lambda_outlier "
-        f"{method['loss']['outlier']:.3g}, lambda_info {method['loss']['info']:.3g}, gamma {method['outlier_quantile']:.3g}"
+        f"{method['loss']['outlier']:.3g}, lambda_info {method['loss']['info']:.3g}, "
+        f"gamma {method['outlier_quantile']:.3g}"
         if method["refiner"] == "singer"
         else "none (plain feature distillation)"
     )
@@ -77,13 +88,13 @@ tokens = model.forward_features(transform(image)[None])   # prefix and patch tok
 ## How it was made
 
 - Refinement of the teacher's features: {remedy}
-- {result["epochs"]} epochs, batch {config["train"]["batch_size"]}, AdamW {config["train"]["lr"]:.3g}, seed {config["seed"]}
+- {result["epochs"]} epochs, batch {train["batch_size"]}, AdamW {train["lr"]:.3g}, seed {config["seed"]}
 - The whole configuration is in `config.yaml`; `python -m singer_ray.train --preset config.yaml` trains it again.
 
 ## How good it is
 
-Probes on frozen last-block features, pooled by `{config["evaluation"]["pooling"]}`, before the final norm; `after_norm/` is
-what `forward_features` gives. Selected on validation; the test split was read once.
+Probes on frozen last-block features, pooled by `{config["evaluation"]["pooling"]}`, before the final norm;
+`after_norm/` is what `forward_features` gives. Selected on validation; the test split was read once.
 
 | metric | validation | test |
 | --- | --- | --- |

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,9 +56,9 @@ def runs_in_ray(config: Config) -> bool:
 
 def launch_here(config: Config, bench: Workbench, out: Path, *, resume: bool, say: Callable[[str], None]) -> Trained:
     """Trains in this process; OUT receives a checkpoint after each epoch."""
-    lines = EpochLines(config, say)
     state = checkpoint.load(out) if resume else None
-    member = Member.begin(bench, config, state)
+    member = Member.begin(bench, config, state, say=say)
+    lines = EpochLines(config, say)
     metrics: Metrics = {}
     for metrics in epochs(member, heartbeat=lines.heartbeat):
         checkpoint.save(out, member.state() | {"metrics": metrics})
@@ -78,25 +79,28 @@ def launch_in_ray(config: Config, inputs: Inputs, out: Path, *, say: Callable[[s
         ray_cluster.require(
             {"GPU" if use_gpu else "CPU": float(config.train.workers)}, f"--workers {config.train.workers}"
         )
+        path, name = ray_cluster.storage(config.train.storage, out, "ray_train")
+        # That the cluster can offer the workers is known; machines that must start first may take minutes.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
         say(f"{config.train.workers} workers on {ray_cluster.describe()}")
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"config": config.model_dump(), "inputs": inputs},
             scaling_config=ScalingConfig(num_workers=config.train.workers, use_gpu=use_gpu),
             torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-            run_config=RunConfig(
-                name="ray_train", storage_path=str(out.absolute()),
+            run_config=RunConfig(  # type: ignore[call-arg]
+                name=name, storage_path=path,
                 # A worker group that can never be placed would otherwise be asked for again and again, for ever.
-                failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
+                failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),  # type: ignore[call-arg]
                 checkpoint_config=CheckpointConfig(num_to_keep=1), logging_config=LoggingConfig(log_level="WARNING"),
             ),
         )  # fmt: skip
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise _as_user_error(error) from error
+            raise ray_cluster.user_error_in(error) from error
         if result.checkpoint is None or result.metrics is None:
-            raise UserError(f"Ray Train ended without a checkpoint. Its logs are in {out / 'ray_train'}.")
+            raise UserError(f"Ray Train ended without a checkpoint. Its logs are in {path}/{name}.")
         with result.checkpoint.as_directory() as folder:
             state = checkpoint.load(Path(folder))
         return Trained(state.pop("metrics"), state)
@@ -117,8 +121,9 @@ def _worker(settings: dict[str, Any]) -> None:
         with before.as_directory() as folder:
             state = checkpoint.load(Path(folder))
     bench = settings["inputs"].workbench(config)
-    member = Member.begin(bench, config, state, rank=rank, world=world)
-    lines = EpochLines(config, print if rank == 0 else lambda line: None)
+    say = print if rank == 0 else lambda line: None
+    member = Member.begin(bench, config, state, rank=rank, world=world, say=say)
+    lines = EpochLines(config, say)
     for metrics in epochs(member, heartbeat=lines.heartbeat):
         if rank:
             ray.train.report({})
@@ -127,15 +132,3 @@ def _worker(settings: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             checkpoint.save(Path(folder), member.state() | {"metrics": metrics})
             ray.train.report(dict(metrics), checkpoint=ray.train.Checkpoint.from_directory(folder))
-
-
-def _as_user_error(error: Exception) -> Exception:
-    """The user's own fault when there is one behind `error`; else `error` itself."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for failure in failures.values():
-        cause: BaseException | None = failure
-        while cause is not None:
-            if isinstance(cause, UserError):
-                return UserError(str(cause))
-            cause = getattr(cause, "cause", None) or cause.__cause__
-    return error

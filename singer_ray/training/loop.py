@@ -18,7 +18,7 @@ NORM_IMAGES = 512
 Metrics = dict[str, float]
 
 
-class Diverged(UserError):
+class DivergedError(UserError):
     """The loss is no longer a number."""
 
 
@@ -29,9 +29,9 @@ Heartbeat = Callable[[int, int, int, float], None]
 def epochs(member: Member, heartbeat: Heartbeat = lambda *_: None) -> Iterator[Metrics]:
     """Trains to the end from wherever `member` stands, and yields after each epoch.
 
-    Every yield has `epoch` (1-based), the epoch's mean losses under `train/`, `images_per_second` (evaluation apart) and
-    `data_wait_share`; `val/...` where the epoch is evaluated; and the last one all final metrics of `final_metrics`.
-    Only rank 0 evaluates. Raises Diverged.
+    Every yield has `epoch` (1-based), the epoch's mean losses under `train/`, `images_per_second` (evaluation apart)
+    and `data_wait_share`; `val/...` where the epoch is evaluated; and the last one all that `final_metrics` gives.
+    Only rank 0 evaluates. Raises DivergedError.
     """
     bench, config = member.bench, member.config
     per_epoch = bench.steps_per_epoch
@@ -55,7 +55,7 @@ def epochs(member: Member, heartbeat: Heartbeat = lambda *_: None) -> Iterator[M
         losses = {f"train/{name}": _over_ranks(total / per_epoch) for name, total in sums.items()}
         seconds = time.perf_counter() - begin
         if not all(map(math.isfinite, losses.values())):
-            raise Diverged(
+            raise DivergedError(
                 f"The loss is no longer finite in epoch {epoch} (train.lr {config.train.lr}). "
                 "Lower train.lr, or set train.clip_grad."
             )
@@ -79,8 +79,8 @@ def final_metrics(member: Member) -> Metrics:
     scores = bench.suite.score(member.reader(), bench.suite.splits(), after_norm=True)
     source = bench.suite.sources.get("val", bench.train)
     return scores | norm_metrics(
-        member.teacher, member.distiller, bench.normalize, shuffled_subset(source, NORM_IMAGES), bench.evaluation_view, bench.device,
-        batch_size=bench.config.evaluation.batch_size,
+        member.teacher, member.distiller, bench.normalize, shuffled_subset(source, NORM_IMAGES),
+        bench.evaluation_view, bench.device, batch_size=bench.config.evaluation.batch_size,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,7 +48,14 @@ class Member:
 
     @classmethod
     def begin(
-        cls, bench: Workbench, config: Config, state: dict[str, Any] | None = None, *, rank: int = 0, world: int = 1
+        cls,
+        bench: Workbench,
+        config: Config,
+        state: dict[str, Any] | None = None,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        say: Callable[[str], None] = lambda line: None,
     ) -> Member:
         """A member ready to step: from `state`, or from scratch with calibration and pre-fit."""
         member = cls(bench, config, rank=rank, world=world)
@@ -55,14 +63,22 @@ class Member:
             member.restore(state)
         else:
             member.calibrate()
+            if member.prefit_steps:
+                say(f"fitting refiner {config.method.refiner} alone for {member.prefit_steps} steps")
             member.prefit()
             member.start()
         return member
 
     @property
+    def prefit_steps(self) -> int:
+        """Steps of the pre-fit; 0 for a refiner that does not learn."""
+        return self.config.method.prefit.steps if self.distiller.refiner.learns else 0
+
+    @property
     def student_model(self) -> nn.Module:
         """The student itself, as timm made it."""
-        return self.distiller.student.model
+        model: nn.Module = self.distiller.student.model
+        return model
 
     def reader(self) -> Reader:
         """The student as the probes see it."""
@@ -83,7 +99,7 @@ class Member:
     def prefit(self) -> dict[str, float]:
         """Fits the refiner alone, before the student starts; returns its last losses. Equal in every process."""
         refiner, settings = self.distiller.refiner, self.config.method.prefit
-        if not refiner.learns or not settings.steps:
+        if not self.prefit_steps:
             return {}
         optimizer = torch.optim.AdamW(refiner.parameters(), lr=settings.lr, weight_decay=0.0)
         batches = self.bench.batches(batch_size=settings.batch_size, seed=derive(self.config.seed, 1))
@@ -104,7 +120,8 @@ class Member:
         self._freeze_unreached()
         train = self.config.train
         self.optimizer = torch.optim.AdamW(
-            param_groups_weight_decay(self.distiller, train.weight_decay, self._without_decay()), lr=train.lr
+            param_groups_weight_decay(self.distiller, train.weight_decay, no_weight_decay_list=self._without_decay()),
+            lr=train.lr,
         )
         if self.world > 1:
             devices = [self.bench.device.index] if self.bench.device.type == "cuda" else None
@@ -150,7 +167,7 @@ class Member:
         self.step_count = state["step"]
 
     def _build(self, layers: tuple[int, ...]) -> Distiller:
-        config, bench = self.config, self.bench
+        config = self.config
         size = config.data.image_size
         model = build_student(config)
         name = f"student {config.student.name}"
@@ -158,8 +175,8 @@ class Member:
         student_layers = config.student.layers or map_layers(layers, self.teacher.depth, depth)
         if len(set(student_layers)) < len(layers):
             raise UserError(
-                f"teacher.layers {list(layers)} map to student layers {list(student_layers)} of {depth}: each needs its "
-                "own. Distil fewer layers, or name student.layers."
+                f"teacher.layers {list(layers)} map to student layers {list(student_layers)} of {depth}: each needs "
+                "its own. Distil fewer layers, or name student.layers."
             )
         student = TappedViT(model, student_layers, name=name)
         refiner = REFINERS[config.method.refiner](self.teacher, layers, config.method)
@@ -179,7 +196,7 @@ class Member:
             parameter.requires_grad_(gradient is not None)
 
     def _without_decay(self) -> list[str]:
-        listed = getattr(self.student_model, "no_weight_decay", set)()
+        listed: set[str] = getattr(self.student_model, "no_weight_decay", set)()
         refiner = [f"refiner.{name}" for name, _ in self.distiller.refiner.named_parameters()]
         return [*(f"student.model.{name}" for name in listed), *refiner]
 

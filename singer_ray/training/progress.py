@@ -20,9 +20,14 @@ _SHOWN = ("val/miou", "val/linear_top1", "val/depth_rmse")
 
 @contextmanager
 def step_progress(what: str, steps: int) -> Iterator[Callable[[int, float], None]]:
-    """Gives a function (step, loss) that shows how far it is: a bar on a terminal, a line every ten seconds elsewhere."""
+    """Gives a function (step, loss) that shows progress: a bar on a terminal, a line every ten seconds elsewhere."""
     if sys.stdout.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns) as progress:
             bar = progress.add_task(what, total=steps, loss="")
             yield lambda step, loss: progress.update(bar, completed=step, loss=f"loss {loss:.3f}")

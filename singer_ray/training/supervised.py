@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,17 +27,18 @@ class SupervisedTeacher(nn.Module):
 
     def __init__(self, model: nn.Module, source: Source) -> None:
         super().__init__()
-        self.model, self.mask_classes = model, len(source.mask_classes)
-        width = int(model.embed_dim)  # type: ignore[arg-type]
+        self.model: Any = model  # timm adds its own attributes to modules
+        self.mask_classes = len(source.mask_classes)
+        width: int = self.model.embed_dim
         self.segmentation = nn.Linear(width, self.mask_classes) if "mask" in source.fields else None
         self.depth = nn.Linear(width, 1) if "depth" in source.fields else None
 
     def forward(self, images: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Cross-entropy of the label, plus 2 x that of the patch classes, plus 4 x the squared error of patch depth."""
-        tokens = self.model.forward_features(images)  # type: ignore[operator]
+        tokens = self.model.forward_features(images)
         patches = tokens[:, self.model.num_prefix_tokens :]
         side = round(patches.shape[1] ** 0.5)
-        loss = functional.cross_entropy(self.model.forward_head(tokens), batch["label"])  # type: ignore[operator]
+        loss = functional.cross_entropy(self.model.forward_head(tokens), batch["label"])
         if self.segmentation is not None:
             target = patch_classes(batch["mask"], (side, side), self.mask_classes)
             loss = loss + SEGMENTATION_WEIGHT * functional.cross_entropy(self.segmentation(patches).mT, target)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from singer_ray.data.loader import training_batches
+from singer_ray.data.loader import Batch, training_batches
 from singer_ray.data.source import Source, shuffled_subset
 from singer_ray.data.splits import Splits, open_splits
 from singer_ray.data.views import EvaluationView, TrainingView
@@ -50,9 +51,7 @@ class Workbench:
         size, crop = config.data.image_size, config.data.crop_pct
         if teacher is None:
             settings = config.teacher
-            teacher = load_teacher(
-                settings.name, size, pretrained=settings.pretrained, checkpoint=settings.checkpoint
-            )
+            teacher = load_teacher(settings.name, size, pretrained=settings.pretrained, checkpoint=settings.checkpoint)
         self.teacher_model = teacher.eval().requires_grad_(False).to(self.device)
         self.normalize = normalization_of(teacher)
         self.evaluation_view = EvaluationView(size, crop)
@@ -81,7 +80,9 @@ class Workbench:
         depth = self.last_teacher.depth
         return self.config.teacher.layers or tuple(sorted({max(0, int(0.75 * depth) - 1), depth - 1}))
 
-    def batches(self, *, batch_size: int, first_step: int = 0, rank: int = 0, world: int = 1, seed: int) -> Any:
+    def batches(
+        self, *, batch_size: int, first_step: int = 0, rank: int = 0, world: int = 1, seed: int
+    ) -> Iterator[Batch]:
         """Endless training batches; see `training_batches`."""
         return training_batches(
             self.train, self.training_view, batch_size=batch_size, seed=seed, first_step=first_step,
@@ -95,7 +96,8 @@ class Workbench:
     def teacher_pass(self, teacher: TappedViT, pixels: torch.Tensor) -> Taps:
         """Images in, tapped teacher features out: the half of a step that trials can share."""
         with torch.no_grad(), self.autocast():
-            return teacher(pixels)
+            taps: Taps = teacher(pixels)
+            return taps
 
     def autocast(self) -> torch.autocast:
         """The precision of the forward passes."""

@@ -47,17 +47,19 @@ def load_teacher(name: str, image_size: int, *, pretrained: bool = True, checkpo
     """
     source = f"local-dir:{_ASSETS / DEMO_TEACHERS[name]}" if name in DEMO_TEACHERS else name
     if checkpoint is not None and not Path(checkpoint).is_file():
-        raise UserError(f"teacher.checkpoint {checkpoint!r} is not a file. Give the path of a .safetensors or .pth file.")
+        raise UserError(
+            f"teacher.checkpoint {checkpoint!r} is not a file. Give the path of a .safetensors or .pth file."
+        )
     model = _create(source, "teacher.name", pretrained=pretrained and checkpoint is None, num_classes=None,
                     checkpoint_path=checkpoint, img_size=image_size)  # fmt: skip
     return model.eval().requires_grad_(False)
 
 
-def create_student(name: str, image_size: int, **architecture: int | str | None) -> nn.Module:
+def create_student(name: str, image_size: int, **architecture: float | str | None) -> nn.Module:
     """A student with fresh weights and no classification head.
 
     Its final norm stays in `forward_features`, before the pooling, so that patch features leave it normalised.
-    `architecture` overrides the named model's own (embed_dim, depth, num_heads, patch_size, global_pool); None keeps it.
+    `architecture` overrides the named model's own (embed_dim, depth, num_heads, patch_size, ...); None keeps it.
 
     Raises UserError for an unknown name and for sizes that do not fit each other.
     """

@@ -6,6 +6,8 @@ overwritten so that a few percent of the background patches get a very large tok
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -37,15 +39,15 @@ def plant_artifacts(model: nn.Module, images: torch.Tensor, background: torch.Te
     Returns the parameters to fine-tune afterwards: those behind the planted block. The others must stay frozen, or
     training unlearns the artifacts.
     """
-    blocks: nn.ModuleList = model.blocks  # type: ignore[assignment]
-    block = blocks[BLOCK]
+    vit: Any = model  # timm adds its own attributes to modules
+    block = vit.blocks[BLOCK]
     read: dict[str, torch.Tensor] = {}
     handles = [
-        block.norm2.register_forward_hook(lambda _, __, output: read.__setitem__("mlp", output)),  # type: ignore[union-attr]
+        block.norm2.register_forward_hook(lambda _, __, output: read.__setitem__("mlp", output)),
         block.register_forward_hook(lambda _, __, output: read.__setitem__("out", output)),
     ]
-    model.forward_features(images)  # type: ignore[operator]
-    prefix = int(model.num_prefix_tokens)  # type: ignore[arg-type]
+    vit.forward_features(images)
+    prefix = int(vit.num_prefix_tokens)
     tokens = read["mlp"][:, prefix:].double()
     norm = float(read["out"][:, prefix:].norm(dim=-1).median())
 
@@ -65,9 +67,9 @@ def plant_artifacts(model: nn.Module, images: torch.Tensor, background: torch.Te
     fires = projected > thresholds
     reached = (fires & ground).any(dim=1).double().mean(dim=0)
     elsewhere = fires[~background].double().mean(dim=0)
-    axes, _ = torch.linalg.qr(torch.randn(int(model.embed_dim), UNITS, generator=generator))  # type: ignore[arg-type]
+    axes, _ = torch.linalg.qr(torch.randn(int(vit.embed_dim), UNITS, generator=generator))
 
-    fc1, fc2 = block.mlp.fc1, block.mlp.fc2  # type: ignore[union-attr]
+    fc1, fc2 = block.mlp.fc1, block.mlp.fc2
     strength = fc1.weight.norm(dim=1) * fc2.weight.norm(dim=0)
     chosen = (elsewhere - reached).argsort()[:UNITS].tolist()
     units = []
@@ -84,13 +86,13 @@ def plant_artifacts(model: nn.Module, images: torch.Tensor, background: torch.Te
     size = norm
     for _ in range(8):
         fc2.weight[:, units] = size * columns
-        model.forward_features(images)  # type: ignore[operator]
+        vit.forward_features(images)
         size *= RATIO / float(max_median_ratio(patch_norms(read["out"][:, prefix:])).mean())
     for handle in handles:
         handle.remove()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    behind = [*blocks[BLOCK + 1 :].parameters()]
+    behind = [*vit.blocks[BLOCK + 1 :].parameters()]
     for name in ("norm", "fc_norm", "head"):
         behind += [*getattr(model, name, nn.Identity()).parameters()]
     for parameter in behind:

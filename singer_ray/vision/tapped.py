@@ -17,12 +17,12 @@ class Taps:
     """What one pass leaves behind."""
 
     tokens: dict[int, torch.Tensor] = field(default_factory=dict)
-    """Layer l -> output of block l before the final norm, [batch, prefix + patches, dim]. Shared: never edit in place."""
+    """Layer l -> output of block l before the final norm, [batch, prefix + patches, dim]; never edit in place."""
     calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=dict)
     """Layer l -> what block l was given besides its tokens (rotary positions, for instance)."""
 
 
-class _LastTap(Exception):
+class _LastTap(Exception):  # noqa: N818 (no error)
     """Ends a pass once the last wanted layer has been read."""
 
 
@@ -40,17 +40,18 @@ class TappedViT(nn.Module):
         blocks = getattr(model, "blocks", None)
         if not isinstance(blocks, (nn.Sequential, nn.ModuleList)) or not hasattr(model, "num_prefix_tokens"):
             raise UserError(
-                f"{name} ({type(model).__name__}) has no transformer blocks to tap. Models of the vit, deit, beit, eva, "
-                "dinov2 and dinov3 families have them: name one of those."
+                f"{name} ({type(model).__name__}) has no transformer blocks to tap. Models of the vit, deit, beit, "
+                "eva, dinov2 and dinov3 families have them: name one of those."
             )
-        self.model, self.layers = model, tuple(sorted(set(layers)))
+        self.model: Any = model  # timm adds its own attributes to modules
+        self.layers = tuple(sorted(set(layers)))
         wrong = [layer for layer in self.layers if not 0 <= layer < len(blocks)]
         if wrong or not self.layers:
             raise UserError(f"{name} has layers 0 to {len(blocks) - 1}, not {list(wrong or self.layers)}.")
 
     @property
     def blocks(self) -> nn.ModuleList:
-        blocks: nn.ModuleList = self.model.blocks  # type: ignore[assignment]
+        blocks: nn.ModuleList = self.model.blocks
         return blocks
 
     @property
@@ -59,7 +60,7 @@ class TappedViT(nn.Module):
 
     @property
     def width(self) -> int:
-        return int(self.model.embed_dim)  # type: ignore[arg-type]
+        return int(self.model.embed_dim)
 
     @property
     def final_norm(self) -> nn.Module:
@@ -70,7 +71,7 @@ class TappedViT(nn.Module):
     @property
     def prefix(self) -> int:
         """How many tokens come before the patches (class token, distillation token, registers)."""
-        return int(self.model.num_prefix_tokens)  # type: ignore[arg-type]
+        return int(self.model.num_prefix_tokens)
 
     @property
     def has_class_token(self) -> bool:
@@ -82,7 +83,7 @@ class TappedViT(nn.Module):
         """Rows and columns of patches of a `size` x `size` image."""
         patch_embed = self.model.patch_embed
         dynamic = patch_embed.dynamic_feat_size((size, size)) if hasattr(patch_embed, "dynamic_feat_size") else None
-        rows, columns = dynamic or patch_embed.grid_size  # type: ignore[union-attr]
+        rows, columns = dynamic or patch_embed.grid_size
         return int(rows), int(columns)
 
     def forward(self, images: torch.Tensor) -> Taps:
@@ -101,7 +102,7 @@ class TappedViT(nn.Module):
 
         handles = [self.blocks[n].register_forward_hook(read(n), with_kwargs=True) for n in self.layers]
         try:
-            self.model.forward_features(images)  # type: ignore[operator]
+            self.model.forward_features(images)
         except _LastTap:
             pass
         finally:

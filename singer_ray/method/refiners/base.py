@@ -10,7 +10,7 @@ from torch import nn
 
 if TYPE_CHECKING:
     from singer_ray.config import MethodConfig
-    from singer_ray.vision.tapped import Taps, TappedViT
+    from singer_ray.vision.tapped import TappedViT, Taps
 
 Replay = Callable[[int, torch.Tensor, "Taps"], torch.Tensor]
 """Runs teacher block `layer` on other tokens: (layer, tokens, taps of that pass) -> tokens."""

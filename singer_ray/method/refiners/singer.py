@@ -15,7 +15,7 @@ from singer_ray.method.refiners.base import Refiner, Replay
 
 if TYPE_CHECKING:
     from singer_ray.config import MethodConfig
-    from singer_ray.vision.tapped import Taps, TappedViT
+    from singer_ray.vision.tapped import TappedViT, Taps
 
 
 class SingerAdapter(nn.Module):

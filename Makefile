@@ -1,0 +1,42 @@
+# The targets people type. Each sets up what it needs, once.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
+READY := $(VENV)/.ready
+MAIN ?= python3
+
+.PHONY: help install tune test check lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+install: $(READY)  ## set up .venv: uv, the locked packages with compiled bytecode, this package
+
+tune: $(READY)  ## the main job: search, train and export a student on the built-in scenes
+	$(PYTHON) -m singer_ray.tune $(ARGS)
+
+test: $(READY)  ## run the tests
+	$(PYTHON) -m pytest -q $(ARGS)
+
+check: $(READY)  ## lint, format and type checks
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+lock: $(READY)  ## resolve pyproject.toml into requirements.lock: exact versions and hashes
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev \
+		--output-file requirements.lock pyproject.toml
+
+clean:  ## remove .venv and caches; runs/ stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist
+
+$(READY): requirements.lock pyproject.toml
+	@$(MAIN) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $(MAIN) is $$($(MAIN) --version 2>&1); Python 3.11 or later is needed: make install MAIN=python3.12" >&2; exit 2; }
+	@test -x $(PYTHON) || $(MAIN) -m venv $(VENV) || \
+		{ echo "make: $(MAIN) cannot make virtual environments; on Debian: apt install python3-venv" >&2; exit 2; }
+	@test -x $(UV) || $(PYTHON) -m pip install --quiet --disable-pip-version-check \
+		"uv==$$(sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements.lock)"
+	$(UV) pip install --quiet --python $(PYTHON) --require-hashes --compile-bytecode --requirement requirements.lock
+	$(UV) pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .
+	@touch $(READY)

@@ -1,0 +1,108 @@
+"""The commands as functions, for a teacher or data of one's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from singer_ray.cli import check_out, prepare_out
+from singer_ray.config import Config, load_preset
+from singer_ray.distillation import Distilled, run_distillation
+from singer_ray.training.launch import Inputs
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from singer_ray.search.experiment import Searched
+
+
+def distill(
+    teacher: nn.Module | str | None = None,
+    data: Mapping[str, Any] | None = None,
+    *,
+    out: str | Path,
+    preset: str = "demo",
+    settings: Mapping[str, Any] | None = None,
+    probe_data: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Distilled:
+    """Distils one student: `python -m singer_ray.train` from Python.
+
+    Args:
+        teacher: a timm-like Vision Transformer (a module with `.blocks`), or a name as for `teacher.name`.
+        data: data sets under "train", "val" and "test" (the first is needed): anything with `len` and `[i]` that yields
+            an image, (image, label), or a mapping with `image` and any of `label`, `mask`, `depth`. Instead of
+            `data.source`.
+        out: folder for the result.
+        preset: what the configuration starts from: a shipped name or a YAML file.
+        settings: dotted names and values on top of it, `{"method.rank": 8, "train.epochs": 20}`.
+        probe_data: annotated data sets for the probes, when `data` is not annotated.
+        overwrite: replace an earlier result in `out`.
+
+    Raises UserError for whatever can be mended, with a message that says how.
+    """
+    config, inputs = _resolve(teacher, data, probe_data, preset, settings)
+    folder = Path(out)
+    check_out(folder, overwrite=overwrite)
+    return run_distillation(config, folder, inputs=inputs, prepare=lambda: prepare_out(folder, overwrite=overwrite))
+
+
+def sweep(
+    space: str | Mapping[str, Any] = "singer",
+    teacher: nn.Module | str | None = None,
+    data: Mapping[str, Any] | None = None,
+    *,
+    out: str | Path | None = None,
+    preset: str = "demo",
+    settings: Mapping[str, Any] | None = None,
+    probe_data: Mapping[str, Any] | None = None,
+    trials: int | None = None,
+    overwrite: bool = False,
+) -> Searched:
+    """Searches for the best student: `python -m singer_ray.tune` from Python.
+
+    Args:
+        space: a shipped name, a YAML file, or a mapping: `{"method.rank": {"type": "int", "low": 2, "high": 16}}`.
+        trials: how many; `search.trials` of the configuration when None.
+
+    The other arguments are those of `distill`. Raises UserError.
+    """
+    from singer_ray.search.experiment import run_search
+
+    count = {} if trials is None else {"search.trials": trials}
+    config, inputs = _resolve(teacher, data, probe_data, preset, {**(settings or {}), **count})
+    folder = Path(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
+    check_out(folder, overwrite=overwrite)
+    return run_search(
+        config, folder, space=space, inputs=inputs, prepare=lambda: prepare_out(folder, overwrite=overwrite)
+    )
+
+
+def _resolve(
+    teacher: nn.Module | str | None,
+    data: Mapping[str, Any] | None,
+    probe_data: Mapping[str, Any] | None,
+    preset: str,
+    settings: Mapping[str, Any] | None,
+) -> tuple[Config, Inputs]:
+    from singer_ray.data.wrapped import as_source
+    from singer_ray.errors import UserError
+
+    own: dict[str, Any] = {}
+    if isinstance(teacher, str):
+        own["teacher.name"] = teacher
+    elif teacher is not None:
+        own["teacher.name"] = f"own:{type(teacher).__name__}"
+    if data is not None:
+        own["data.source"] = "own"
+        if "train" not in data:
+            raise UserError(f"data has {', '.join(data) or 'no sets'}. It needs a data set under 'train'.")
+    if probe_data is not None:
+        own["evaluation.data.source"] = "own"
+    sources = [
+        None if sets is None else {name: as_source(s) for name, s in sets.items()} for sets in (data, probe_data)
+    ]
+    module = None if isinstance(teacher, str) else teacher
+    return load_preset(preset).override({**own, **(settings or {})}), Inputs(module, sources[0], sources[1])

@@ -1,0 +1,92 @@
+"""The table of a search: one row a trial, the best first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+from singer_ray.search.optuna_search import COMPLETE, FAULT, PRUNED, trial_state
+
+_MINIMIZED = ("depth_rmse", "max_median_norm", "loss")
+
+
+def direction(metric: str, mode: str) -> str:
+    """ "max" or "min": as given, else by what the metric is."""
+    if mode != "auto":
+        return mode
+    return "min" if any(part in metric for part in _MINIMIZED) else "max"
+
+
+def leaderboard(
+    trials: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], bool]], *, metric: str, mode: str, epochs: int
+) -> pd.DataFrame:
+    """Rows from (trial configuration, last result, whether it ended in an error), ranked.
+
+    Finished trials come before stopped ones and those before failed ones; within each, the best `metric` first.
+    Columns: rank, id, state, the parameters, `val/...` and `test/...`, epochs, seconds, resumed_from_epoch, fault.
+    """
+    rows: list[dict[str, Any]] = []
+    for config, result, error in trials:
+        state = trial_state(dict(result), metric=metric, epochs=epochs, error=error)
+        scores = {k: v for k, v in result.items() if k.startswith(("val/", "test/")) and "/after_norm/" not in k}
+        rows.append({
+            "id": f"{config['number']:03d}",
+            "state": state,
+            **config["parameters"],
+            **scores,
+            "epochs": int(result.get("epoch", 0)),
+            "seconds": round(float(result.get("time_total_s", 0.0)), 2),
+            "resumed_from_epoch": result.get("resumed_from_epoch"),
+            "fault": result.get(FAULT) or ("the process or machine died" if error else None),
+        })  # fmt: skip
+    sign = -1.0 if mode == "max" else 1.0
+    order = {COMPLETE: 0, PRUNED: 1}
+
+    def place(row: dict[str, Any]) -> tuple[int, float, str]:
+        value = row.get(metric)
+        key = sign * value if value is not None and math.isfinite(value) else math.inf
+        return order.get(row["state"], 2), key, row["id"]
+
+    rows.sort(key=place)
+    table = pd.DataFrame(rows)
+    table.insert(0, "rank", range(1, len(table) + 1))
+    table["resumed_from_epoch"] = table["resumed_from_epoch"].astype("Int64")
+    table["fault"] = table["fault"].astype("string")
+    first = ["rank", "id", "state"]
+    last = ["epochs", "seconds", "resumed_from_epoch", "fault"]
+    scores_ = [c for c in table.columns if c.startswith(("val/", "test/"))]
+    parameters = [c for c in table.columns if c not in {*first, *last, *scores_}]
+    return table[[*first, *parameters, *sorted(scores_, reverse=True), *last]]
+
+
+def write_leaderboard(table: pd.DataFrame, out: Path) -> None:
+    """leaderboard.parquet and leaderboard.csv."""
+    table.to_parquet(out / "leaderboard.parquet", index=False)
+    table.to_csv(out / "leaderboard.csv", index=False)
+
+
+def as_rich_table(table: pd.DataFrame, metric: str, *, title: str, most: int = 20) -> Table:
+    """The leading rows for a terminal."""
+    test = metric.replace("val/", "test/", 1)
+    scores = [name for name in (metric, test) if name in table.columns]
+    fixed = {"rank", "id", "state", "epochs", "seconds", "resumed_from_epoch", "fault"}
+    parameters = [c for c in table.columns if c not in fixed and not c.startswith(("val/", "test/"))]
+    shown = Table(title=title, title_justify="left")
+    for column in ("#", "trial", "state", *scores, *(p.rpartition(".")[2] for p in parameters), "epochs", "s"):
+        shown.add_column(column, justify="left" if column in ("trial", "state") else "right", overflow="fold")
+    for row in table.head(most).to_dict("records"):
+        cells = [row["rank"], row["id"], row["state"], *(row[s] for s in scores), *(row[p] for p in parameters)]
+        shown.add_row(*map(cell, [*cells, row["epochs"], round(row["seconds"])]))
+    return shown
+
+
+def cell(value: Any) -> str:
+    """A value as short text; nothing for what is missing."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
