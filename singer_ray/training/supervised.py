@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -27,9 +27,9 @@ class SupervisedTeacher(nn.Module):
 
     def __init__(self, model: nn.Module, source: Source) -> None:
         super().__init__()
-        self.model: Any = model  # timm adds its own attributes to modules
+        self.model = cast(Any, model)  # timm adds its own attributes to modules
         self.mask_classes = len(source.mask_classes)
-        width: int = self.model.embed_dim
+        width = int(self.model.embed_dim)
         self.segmentation = nn.Linear(width, self.mask_classes) if "mask" in source.fields else None
         self.depth = nn.Linear(width, 1) if "depth" in source.fields else None
 

@@ -138,6 +138,7 @@ def test_set_up_changes_nothing_the_second_time(file: Path, ready: Callable[[Pat
 @every_file
 def test_later_commands_find_the_environment_first(file: Path, ready: Callable[[Path], Node]) -> None:
     node = ready(file)
+    shutil.copy(node.home / "programs" / "python3", node.home / "programs" / "python")
     assert node.run("command -v python").stdout.strip() == str(node.home / ".singer_ray/venv/bin/python")
 
 
