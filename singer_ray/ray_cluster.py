@@ -11,6 +11,8 @@ from pathlib import Path
 from singer_ray.errors import UserError
 
 NAMESPACE = "singer_ray"
+ON_HEAD = {"node:__internal_head__": 0.001}
+"""A place on the head node, next to the driver: for light actors that must not die with a spot machine."""
 
 
 @contextmanager
@@ -21,8 +23,6 @@ def connected() -> Iterator[None]:
     address and nothing behind it.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     import ray
 
     if ray.is_initialized():

@@ -45,8 +45,11 @@ def evaluation_batches(source: Source, view: EvaluationView, *, batch_size: int,
 def _loader(samples: Dataset[Any], workers: int, **batching: Any) -> DataLoader[Any]:
     # Workers are spawned: a fork of a process that holds Ray's or CUDA's threads can hang.
     context = "spawn" if workers else None
-    return DataLoader(samples, num_workers=workers, collate_fn=default_collate, multiprocessing_context=context,
-                      pin_memory=torch.cuda.is_available(), **batching)  # fmt: skip
+    return DataLoader(
+        samples, num_workers=workers, collate_fn=default_collate, multiprocessing_context=context,
+        generator=torch.Generator(),  # its own: it would otherwise draw from the global one
+        pin_memory=torch.cuda.is_available(), **batching,
+    )  # fmt: skip
 
 
 class _Order(Sampler[list[tuple[int, int]]]):

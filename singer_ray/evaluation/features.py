@@ -11,7 +11,7 @@ from singer_ray.data.source import Source
 from singer_ray.data.views import EvaluationView
 from singer_ray.evaluation.patch_targets import patch_classes, patch_depth
 from singer_ray.vision.models import Normalization
-from singer_ray.vision.tapped import TappedViT
+from singer_ray.vision.tapped import TappedViT, evaluating
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,6 @@ def annotations_of(source: Source, view: EvaluationView, grid: tuple[int, int], 
     return Annotations(*found)
 
 
-@torch.no_grad()
 def features_of(
     network: TappedViT,
     normalize: Normalization,
@@ -70,11 +69,12 @@ def features_of(
     parts: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {"before_norm": [], "after_norm": []}
     last = network.depth - 1
     norm = network.final_norm
-    for batch in evaluation_batches(source, view, batch_size=batch_size, workers=workers):
-        tokens = network(normalize(batch["image"].to(device))).tokens[last]
-        for name, read in (("before_norm", tokens), ("after_norm", norm(tokens))):
-            patches = read[:, network.prefix :].float()
-            parts[name].append((patches.mean(dim=1) if pooling == "mean" else read[:, 0].float(), patches))
+    with evaluating(network):
+        for batch in evaluation_batches(source, view, batch_size=batch_size, workers=workers):
+            tokens = network(normalize(batch["image"].to(device))).tokens[last]
+            for name, read in (("before_norm", tokens), ("after_norm", norm(tokens))):
+                patches = read[:, network.prefix :].float()
+                parts[name].append((patches.mean(dim=1) if pooling == "mean" else read[:, 0].float(), patches))
     return {
         name: Features(torch.cat([p for p, _ in found]), torch.cat([t for _, t in found]))
         for name, found in parts.items()

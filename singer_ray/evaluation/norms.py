@@ -11,13 +11,12 @@ from singer_ray.data.source import Source
 from singer_ray.data.views import EvaluationView
 from singer_ray.method.artifacts import gram_cosine, max_median_ratio, patch_norms
 from singer_ray.vision.models import Normalization
-from singer_ray.vision.tapped import TappedViT
+from singer_ray.vision.tapped import TappedViT, evaluating
 
 if TYPE_CHECKING:
     from singer_ray.method.distiller import Distiller
 
 
-@torch.no_grad()
 def norm_metrics(
     teacher: TappedViT,
     distiller: Distiller,
@@ -36,21 +35,22 @@ def norm_metrics(
     """
     sums: dict[str, float] = {}
     images = 0
-    for batch in evaluation_batches(source, view, batch_size=batch_size):
-        pixels = normalize(batch["image"].to(device))
-        taps, student = teacher(pixels).tokens, distiller.student(pixels).tokens
-        images += len(pixels)
-        for layer, student_layer in zip(distiller.layers, distiller.student_layers):
-            original, refined = taps[layer], distiller.shown(layer, taps[layer])
-            patches = {
-                f"teacher/max_median_norm/{layer}": original[:, teacher.prefix :],
-                f"refined/max_median_norm/{layer}": refined[:, teacher.prefix :],
-                f"student/max_median_norm/{student_layer}": student[student_layer][:, distiller.student.prefix :],
-            }
-            found = {name: max_median_ratio(patch_norms(tokens)) for name, tokens in patches.items()}
-            found[f"refined/gram_cosine/{layer}"] = gram_cosine(
-                refined[:, teacher.prefix :], original[:, teacher.prefix :]
-            )
-            for name, values in found.items():
-                sums[name] = sums.get(name, 0.0) + float(values.sum())
+    with evaluating(distiller):
+        for batch in evaluation_batches(source, view, batch_size=batch_size):
+            pixels = normalize(batch["image"].to(device))
+            taps, student = teacher(pixels).tokens, distiller.student(pixels).tokens
+            images += len(pixels)
+            for layer, student_layer in zip(distiller.layers, distiller.student_layers):
+                original, refined = taps[layer], distiller.shown(layer, taps[layer])
+                patches = {
+                    f"teacher/max_median_norm/{layer}": original[:, teacher.prefix :],
+                    f"refined/max_median_norm/{layer}": refined[:, teacher.prefix :],
+                    f"student/max_median_norm/{student_layer}": student[student_layer][:, distiller.student.prefix :],
+                }
+                found = {name: max_median_ratio(patch_norms(tokens)) for name, tokens in patches.items()}
+                found[f"refined/gram_cosine/{layer}"] = gram_cosine(
+                    refined[:, teacher.prefix :], original[:, teacher.prefix :]
+                )
+                for name, values in found.items():
+                    sums[name] = sums.get(name, 0.0) + float(values.sum())
     return {name: total / images for name, total in sums.items()}

@@ -17,7 +17,7 @@ from singer_ray.data.source import Source, shuffled_subset
 from singer_ray.data.views import EvaluationView
 from singer_ray.method.artifacts import patch_norms
 from singer_ray.vision.models import Normalization
-from singer_ray.vision.tapped import TappedViT
+from singer_ray.vision.tapped import TappedViT, evaluating
 
 if TYPE_CHECKING:
     from singer_ray.method.distiller import Distiller
@@ -26,7 +26,6 @@ IMAGES = 5
 _CANDIDATES = 64
 
 
-@torch.no_grad()
 def draw_norm_maps(
     path: Path,
     teacher: TappedViT,
@@ -44,16 +43,13 @@ def draw_norm_maps(
     images = torch.stack([view.image(sample[i]["image"]) for i in range(len(sample))])
     pixels = normalize(images.to(device))
     layer, student_layer = distiller.layers[-1], distiller.student_layers[-1]
-    tokens = teacher(pixels).tokens[layer]
-    rows, columns = distiller.teacher_grid
+    with evaluating(distiller):
+        tokens = teacher(pixels).tokens[layer]
+        shown, student = distiller.shown(layer, tokens), distiller.student(pixels).tokens[student_layer]
     maps = {
-        f"teacher\nblock {layer}": _relative(tokens[:, teacher.prefix :]).unflatten(1, (rows, columns)),
-        "shown to\nthe student": _relative(distiller.shown(layer, tokens)[:, teacher.prefix :]).unflatten(
-            1, (rows, columns)
-        ),
-        f"student\nblock {student_layer}": _relative(
-            distiller.student(pixels).tokens[student_layer][:, distiller.student.prefix :]
-        ).unflatten(1, distiller.student_grid),
+        f"teacher\nblock {layer}": _map(tokens[:, teacher.prefix :], distiller.teacher_grid),
+        "shown to\nthe student": _map(shown[:, teacher.prefix :], distiller.teacher_grid),
+        f"student\nblock {student_layer}": _map(student[:, distiller.student.prefix :], distiller.student_grid),
     }
     worst = next(iter(maps.values())).flatten(1).amax(dim=1).argsort(descending=True)[:IMAGES].tolist()
     scale = LogNorm(0.5, max(4.0, float(next(iter(maps.values()))[worst].max())))
@@ -78,6 +74,7 @@ def draw_norm_maps(
     pyplot.close(figure)
 
 
-def _relative(patches: torch.Tensor) -> torch.Tensor:
+def _map(patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Norms over the image's median: [images, patches, dim] -> [images, rows, columns]."""
     norms = patch_norms(patches)
-    return norms / norms.median(dim=1, keepdim=True).values.clamp_min(1e-12)
+    return (norms / norms.median(dim=1, keepdim=True).values.clamp_min(1e-12)).unflatten(1, grid)

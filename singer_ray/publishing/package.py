@@ -48,6 +48,7 @@ def write_model(folder: Path, model: nn.Module, inputs: InputSpec) -> None:
     save_for_hf(
         model, str(folder), model_config={"pretrained_cfg": own}, data_config=data_config, safe_serialization=True
     )
+    (folder / "model.safetensors").chmod(0o644)  # written for the owner alone; a delivery is for others
 
 
 def write_student(folder: Path, model: nn.Module, inputs: InputSpec, result: Mapping[str, Any]) -> None:

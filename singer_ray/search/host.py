@@ -10,7 +10,7 @@ import ray
 
 from singer_ray.config import Config
 from singer_ray.errors import UserError
-from singer_ray.ray_cluster import user_error_in
+from singer_ray.ray_cluster import ON_HEAD, user_error_in
 from singer_ray.search.optuna_search import FAULT
 
 Key = tuple[str, str]
@@ -146,7 +146,7 @@ class HostPool:
             for name in (f"{prefix}-host-{n}" for n in range(count))
         }
         self.registry_name = f"{prefix}-registry"
-        registry = ray.remote(num_cpus=0, max_restarts=-1)(HostRegistry)
+        registry = ray.remote(num_cpus=0, max_restarts=-1, resources=ON_HEAD)(HostRegistry)
         self.registry: Any = registry.options(name=self.registry_name).remote(list(self.hosts))
 
     def wait(self, say: Callable[[str], None]) -> list[str]:

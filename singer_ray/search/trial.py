@@ -10,12 +10,10 @@ from typing import Any
 import ray
 from ray.tune import PlacementGroupFactory, Trainable
 
-from singer_ray.ray_cluster import NAMESPACE
+from singer_ray.ray_cluster import NAMESPACE, ON_HEAD
 from singer_ray.search.optuna_search import FAULT
 
 CHECKPOINT, EPOCH = "checkpoint.pt", "epoch"
-SLOT = {"node:__internal_head__": 0.001}
-"""What a trial itself takes: a place on the head node, next to its driver. CPUs and GPUs belong to the hosts."""
 
 
 class DistillationTrial(Trainable):
@@ -34,7 +32,7 @@ class DistillationTrial(Trainable):
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
-        return PlacementGroupFactory([SLOT])
+        return PlacementGroupFactory([ON_HEAD])  # CPUs and GPUs belong to the hosts
 
     def step(self) -> dict[str, Any]:
         fault = None if self.host is not None else self._join()

@@ -179,6 +179,11 @@ class Member:
                 "its own. Distil fewer layers, or name student.layers."
             )
         student = TappedViT(model, student_layers, name=name)
+        if 0 in student.grid(size):
+            raise UserError(
+                f"{name} has patches of {model.patch_embed.patch_size[0]} pixels, more than data.image_size {size}. "
+                "Lower student.patch_size."
+            )
         refiner = REFINERS[config.method.refiner](self.teacher, layers, config.method)
         return Distiller(
             student, student_layers, self.teacher, layers, refiner, (self.teacher.grid(size), student.grid(size)),

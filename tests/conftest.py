@@ -1,0 +1,66 @@
+"""Settings that make a whole run take seconds, and the tools that tests share."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from singer_ray.config import Config, load_preset
+
+SMALL: dict[str, Any] = {
+    "data.scenes.train_images": 256,
+    "data.scenes.val_images": 64,
+    "data.scenes.test_images": 64,
+    "train.epochs": 2,
+    "train.steps_per_epoch": 3,
+    "train.batch_size": 16,
+    "method.prefit.steps": 3,
+    "method.prefit.batch_size": 8,
+    "evaluation.fit_images": 64,
+}
+"""The demo preset, cut down to seconds."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def small() -> Config:
+    """The built-in demonstration with a few steps on a few scenes."""
+    return load_preset("demo").override(SMALL)
+
+
+@pytest.fixture
+def small_arguments() -> list[str]:
+    """The same on the command line."""
+    return [part for name, value in SMALL.items() for part in (f"--{name}", str(value))]
+
+
+@pytest.fixture
+def image_tree(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a folder of PNG files: `image_tree("train", {"a": 3, "b": 2})`, or `{"": 5}` for images without classes."""
+    import numpy as np
+    from PIL import Image
+
+    def write(name: str, classes: dict[str, int], size: int = 40) -> Path:
+        rng = np.random.default_rng(len(name))
+        for number, (label, count) in enumerate(classes.items()):
+            folder = tmp_path / name / label
+            folder.mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                pixels = rng.integers(0, 255, (size, size + 8, 3), dtype=np.uint8) // 2 + 60 * (number % 3)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+        return tmp_path / name
+
+    return write

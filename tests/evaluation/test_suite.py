@@ -1,0 +1,102 @@
+"""What a score holds, and what it leaves out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from singer_ray.config import Config
+from singer_ray.data.scenes import Scenes
+from singer_ray.data.source import Sample, Source
+from singer_ray.evaluation.suite import ProbeSuite, Reader
+from singer_ray.training.workbench import Workbench
+from singer_ray.vision.tapped import TappedViT
+
+
+class Only:
+    """A source with some of its annotations hidden."""
+
+    def __init__(self, source: Source, *fields: str) -> None:
+        self.source, self.fields = source, frozenset(fields)
+        self.classes, self.mask_classes = source.classes, source.mask_classes
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.source[index]
+        return {k: v for k, v in sample.items() if k == "image" or k in self.fields}  # type: ignore[return-value]
+
+
+@pytest.fixture
+def bench(small: Config) -> Workbench:
+    return Workbench(small)
+
+
+@pytest.fixture
+def reader(bench: Workbench) -> Reader:
+    return Reader(bench.last_teacher, bench.normalize, bench.last_teacher.grid(32))
+
+
+def suite(bench: Workbench, **sources: Source) -> ProbeSuite:
+    return ProbeSuite(sources, bench.evaluation_view, bench.config.evaluation, torch.device("cpu"))
+
+
+def test_everything_is_scored_where_everything_is_known(bench: Workbench, reader: Reader) -> None:
+    scores = bench.suite.score(reader, ["val", "test"], after_norm=True)
+    names = {"linear_top1", "knn_top1", "miou", "depth_rmse"}
+    assert set(scores) == {
+        f"{split}/{infix}{n}" for split in ("val", "test") for infix in ("", "after_norm/") for n in names
+    }
+    assert scores["val/linear_top1"] > 0.5  # the teacher knows the shapes
+    assert scores["val/miou"] > 0.3
+    assert bench.suite.metric_names()[0] == "val/miou"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (("label",), {"val/linear_top1", "val/knn_top1"}),
+        (("mask",), {"val/miou"}),
+        (("depth",), {"val/depth_rmse"}),
+        ((), set()),
+    ],
+)
+def test_unknown_annotations_are_absent_not_zero(
+    bench: Workbench, reader: Reader, fields: tuple[str, ...], expected: set[str]
+) -> None:
+    sources = {name: Only(Scenes(name, 40, 0), *fields) for name in ("train", "val")}
+    found = suite(bench, **sources)
+    assert set(found.score(reader, ["val", "test"])) == expected
+    assert set(found.metric_names()) == expected
+
+
+def test_without_validation_images_there_is_nothing_to_select_by(bench: Workbench, reader: Reader) -> None:
+    found = suite(bench, train=Scenes("train", 40, 0))
+    assert found.score(reader, ["val", "test"]) == {}
+    assert found.metric_names() == []
+
+
+def test_unlabelled_training_images_give_no_scores(bench: Workbench, reader: Reader) -> None:
+    found = suite(bench, train=Only(Scenes("train", 40, 0)), val=Scenes("val", 40, 0))
+    assert found.score(reader, ["val"]) == {}
+
+
+def test_scores_repeat_to_the_last_bit(bench: Workbench, reader: Reader) -> None:
+    assert bench.suite.score(reader, ["val"]) == bench.suite.score(reader, ["val"])
+
+
+def test_miou_is_over_the_whole_set(bench: Workbench, reader: Reader) -> None:
+    # A network with constant features can only answer with the commonest class: its IoU is that class's share.
+    class Blank(TappedViT):
+        def forward(self, images: torch.Tensor) -> object:  # type: ignore[override]
+            taps = super().forward(images)
+            taps.tokens = {k: torch.zeros_like(v) for k, v in taps.tokens.items()}
+            return taps
+
+    blank = Reader(Blank(reader.network.model, reader.network.layers), reader.normalize, reader.grid)
+    score = bench.suite.score(blank, ["val"])["val/miou"]
+    known = bench.suite._known("val", reader.grid).patch_classes
+    assert known is not None
+    present = len(known.unique())
+    assert score == pytest.approx((known == 0).float().mean().item() / present, rel=1e-3)

@@ -1,0 +1,79 @@
+"""The same loop in this process and in a Ray Train TorchTrainer on a real cluster."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from singer_ray.config import Config
+from singer_ray.distillation import Distilled, run_distillation
+from singer_ray.errors import UserError
+
+
+def same_weights(first: Distilled, second: Distilled) -> bool:
+    a, b = (load_file(d.student / "model.safetensors") for d in (first, second))
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_one_worker_gives_the_same_bits_by_either_launcher_and_two_the_same_loss(small: Config, tmp_path: Path) -> None:
+    config = small.override({"train.steps_per_epoch": 5})
+    here = run_distillation(config, tmp_path / "here")
+    ray_one = run_distillation(config.override({"train.launcher": "ray"}), tmp_path / "one")
+    assert same_weights(here, ray_one)
+    assert here.metrics == ray_one.metrics
+    ray_two = run_distillation(config.override({"train.workers": 2}), tmp_path / "two")
+    assert ray_two.metrics["train/loss"] == pytest.approx(here.metrics["train/loss"], rel=1e-4)
+    assert not same_weights(here, ray_two)  # it really was another way of adding up
+    assert {p.name for p in (tmp_path / "two").iterdir()} >= {"result.json", "student", "ray_train"}
+
+
+def test_more_workers_than_the_cluster_has_are_refused_and_leave_nothing(small: Config, tmp_path: Path) -> None:
+    config = small.override({"train.workers": 64, "train.batch_size": 64})
+    with pytest.raises(UserError, match=r"--workers 64 needs 64 CPU; this Ray cluster can never offer more than"):
+        run_distillation(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_resuming_a_run_gives_the_same_student(small: Config, tmp_path: Path) -> None:
+    whole = run_distillation(small, tmp_path / "whole")
+    out = tmp_path / "cut"
+
+    class CutOffError(Exception):
+        pass
+
+    def cut(line: str) -> None:
+        if line.startswith("epoch 1/2"):
+            raise CutOffError
+
+    with pytest.raises(CutOffError):
+        run_distillation(small, out, say=cut)
+    assert not (out / "result.json").exists()
+    resumed = run_distillation(small, out, resume=True)
+    assert same_weights(whole, resumed)
+    assert whole.metrics == resumed.metrics
+
+
+def test_resume_refuses_another_configuration(small: Config, tmp_path: Path) -> None:
+    run_distillation(small, tmp_path / "run")
+    with pytest.raises(UserError, match=r"method.rank differs from its config.yaml"):
+        run_distillation(small.override({"method.rank": 3}), tmp_path / "run", resume=True)
+    with pytest.raises(UserError, match="no run to resume"):
+        run_distillation(small, tmp_path / "nothing", resume=True)
+
+
+def test_the_result_says_how_it_came_about(small: Config, tmp_path: Path) -> None:
+    done = run_distillation(small, tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert set(result) >= {"metrics", "config", "versions", "git_commit", "seconds", "images_per_second"}
+    assert result == done.result
+    assert Config.model_validate(result["config"]) == small
+    assert result["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert (tmp_path / "run" / "norm_maps.png").stat().st_size > 10_000
+    names = {"linear_top1", "knn_top1", "miou", "depth_rmse"}
+    assert {f"{split}/{n}" for split in ("val", "test") for n in names} <= set(result["metrics"])
+    for network, layers in (("teacher", (3, 5)), ("refined", (3, 5)), ("student", (1, 2))):
+        assert {f"{network}/max_median_norm/{n}" for n in layers} <= set(result["metrics"])

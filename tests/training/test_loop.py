@@ -1,0 +1,137 @@
+"""The training core: repeatable, resumable, and independent of who shares the teacher."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from singer_ray.config import Config
+from singer_ray.training import checkpoint
+from singer_ray.training.loop import DivergedError, Metrics, epochs
+from singer_ray.training.member import Member, student_of
+from singer_ray.training.schedule import warmup_cosine
+from singer_ray.training.workbench import Workbench
+
+TIMES = ("images_per_second", "data_wait_share")
+
+
+def run(config: Config) -> tuple[list[Metrics], dict[str, Any]]:
+    member = Member.begin(Workbench(config), config)
+    return [untimed(m) for m in epochs(member)], member.state()
+
+
+def untimed(metrics: Metrics) -> Metrics:
+    return {name: value for name, value in metrics.items() if name not in TIMES}
+
+
+def weights(state: dict[str, Any]) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in state["distiller"].values()])
+
+
+def test_the_same_seed_gives_the_same_metrics_and_weights(small: Config) -> None:
+    first, second = run(small), run(small)
+    assert first[0] == second[0]
+    assert torch.equal(weights(first[1]), weights(second[1]))
+
+
+def test_another_seed_gives_another_student(small: Config) -> None:
+    assert not torch.equal(weights(run(small)[1]), weights(run(small.override({"seed": 1}))[1]))
+
+
+@pytest.mark.parametrize("drop_path", [0.0, 0.2])
+def test_a_resumed_run_ends_with_the_same_bits(small: Config, drop_path: float) -> None:
+    config = small.override({"train.epochs": 3, "train.drop_path": drop_path, "data.augment": "crop_flip"})
+    whole, end = run(config)
+    member = Member.begin(Workbench(config), config)
+    early = epochs(member)
+    next(early)
+    saved = checkpoint.to_bytes(member.state())
+    torch.manual_seed(123)  # whatever happens to global state in between must not matter
+    resumed = Member.begin(Workbench(config), config, checkpoint.from_bytes(saved))
+    assert [untimed(m) for m in epochs(resumed)] == whole[1:]
+    assert torch.equal(weights(resumed.state()), weights(end))
+
+
+def test_two_members_may_share_one_teacher_pass(small: Config) -> None:
+    configs = [small.override({"train.drop_path": 0.1}), small.override({"method.rank": 4, "train.lr": 1e-3})]
+    alone = [run(config)[1] for config in configs]
+    bench = Workbench(configs[0])
+    members = [Member.begin(bench, config) for config in configs]
+    batches = bench.batches(batch_size=16, seed=0)
+    for _ in range(members[0].steps):
+        pixels = bench.pixels(next(batches))
+        taps = bench.teacher_pass(members[0].teacher, pixels)
+        for member in members:
+            member.step(pixels, taps)
+    for member, expected in zip(members, alone):
+        assert torch.equal(weights(member.state()), weights(expected))
+
+
+def test_epochs_report_losses_scores_and_pace(small: Config) -> None:
+    member = Member.begin(Workbench(small), small)
+    heard: list[tuple[int, int]] = []
+    first, last = epochs(member, heartbeat=lambda epoch, step, *_: heard.append((epoch, step)))
+    assert heard == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]
+    assert (first["epoch"], last["epoch"]) == (1, 2)
+    assert {"train/loss", "train/kd", "train/outlier", "train/info"} <= set(first)
+    assert first["train/loss"] == pytest.approx(
+        first["train/kd"] + 0.1 * first["train/outlier"] + 50 * first["train/info"], rel=1e-5
+    )
+    assert "val/miou" in first
+    assert not any(name.startswith("test/") for name in first)  # the test split is read once, at the end
+    assert {"test/miou", "val/after_norm/miou", "teacher/max_median_norm/5", "student/max_median_norm/2"} <= set(last)
+    assert first["images_per_second"] > 0
+
+
+def test_unreached_parameters_stay_as_they_were(small: Config) -> None:
+    member = Member.begin(Workbench(small), small)
+    assert not member.student_model.norm.weight.requires_grad  # type: ignore[union-attr]
+    assert torch.equal(member.student_model.norm.weight, torch.ones(48))  # type: ignore[arg-type]
+    assert all(p.requires_grad for p in member.distiller.projections.parameters())
+
+
+def test_weight_decay_spares_biases_norms_and_adapters(small: Config) -> None:
+    member = Member.begin(Workbench(small), small)
+    assert member.optimizer is not None
+    decays = {id(p): g["weight_decay"] for g in member.optimizer.param_groups for p in g["params"]}
+    named = {n: decays[id(p)] for n, p in member.distiller.named_parameters() if id(p) in decays}
+    assert {w for n, w in named.items() if n.startswith("refiner.")} == {0.0}
+    assert {w for n, w in named.items() if n.endswith(("bias", "pos_embed", "cls_token", "norm1.weight"))} == {0.0}
+    assert named["projections.3.weight"] == named["student.model.blocks.0.attn.qkv.weight"] == 0.05
+
+
+def test_a_loss_that_diverges_is_an_error_in_words(small: Config) -> None:
+    config = small.override({"train.lr": 1e30, "train.clip_grad": 0.0, "train.warmup": 0.0})
+    with pytest.raises(DivergedError, match=r"no longer finite in epoch 1 \(train.lr 1e\+30\)"):
+        run(config)
+
+
+def test_bfloat16_follows_float32(small: Config) -> None:
+    plain, half = run(small)[0], run(small.override({"train.precision": "bfloat16"}))[0]
+    assert half[-1]["train/loss"] == pytest.approx(plain[-1]["train/loss"], rel=0.05)
+    assert math.isfinite(half[-1]["train/info"])
+
+
+def test_the_student_comes_out_of_the_state_alone(small: Config) -> None:
+    member = Member.begin(Workbench(small), small)
+    for _ in epochs(member):
+        pass
+    model, normalization = student_of(small, checkpoint.from_bytes(checkpoint.to_bytes(member.state())))
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(model.forward_features(images), member.student_model.eval().forward_features(images))  # type: ignore[operator]
+    assert normalization == member.bench.normalize
+
+
+def test_the_rate_rises_then_falls_to_zero() -> None:
+    rates = [warmup_cosine(step, 100, 10) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == rates[10] == 1.0
+    assert rates == [*rates[:10], *sorted(rates[10:], reverse=True)]
+    assert rates[100] == pytest.approx(0, abs=1e-12)
+
+
+def test_one_pass_over_the_images_is_an_epoch_by_default(small: Config) -> None:
+    assert Workbench(small.override({"train.steps_per_epoch": 0})).steps_per_epoch == 256 // 16
