@@ -49,7 +49,7 @@ def small_arguments() -> list[str]:
 
 @pytest.fixture
 def image_tree(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a folder of PNG files: `image_tree("train", {"a": 3, "b": 2})`, or `{"": 5}` for images without classes."""
+    """Writes a folder of PNG files: `image_tree("train", {"a": 3, "b": 2})`, or `{"": 5}` without classes."""
     import numpy as np
     from PIL import Image
 

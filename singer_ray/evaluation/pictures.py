@@ -77,4 +77,5 @@ def draw_norm_maps(
 def _map(patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """Norms over the image's median: [images, patches, dim] -> [images, rows, columns]."""
     norms = patch_norms(patches)
-    return (norms / norms.median(dim=1, keepdim=True).values.clamp_min(1e-12)).unflatten(1, grid)
+    relative: torch.Tensor = norms / norms.median(dim=1, keepdim=True).values.clamp_min(1e-12)
+    return relative.reshape(-1, *grid)

@@ -169,7 +169,7 @@ class Member:
     def _build(self, layers: tuple[int, ...]) -> Distiller:
         config = self.config
         size = config.data.image_size
-        model = build_student(config)
+        model: Any = build_student(config)
         name = f"student {config.student.name}"
         depth = TappedViT(model, [0], name=name).depth
         student_layers = config.student.layers or map_layers(layers, self.teacher.depth, depth)

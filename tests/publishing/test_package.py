@@ -23,7 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Distilled:
 
 
 def test_timm_loads_the_student(run: Distilled) -> None:
-    model = timm.create_model(f"local-dir:{run.student}", pretrained=True).eval()
+    model: Any = timm.create_model(f"local-dir:{run.student}", pretrained=True).eval()
     assert model.num_classes == 0
     assert (model.embed_dim, len(model.blocks), model.blocks[0].attn.num_heads) == (48, 3, 3)
     images = torch.rand(2, 3, 32, 32)
@@ -66,5 +66,5 @@ def test_files_are_readable_by_others(run: Distilled) -> None:
 @pytest.mark.parametrize("settings", [{"method.refiner": "none"}, {"evaluation.pooling": "class"}])
 def test_other_settings_make_loadable_packages(small: Config, tmp_path: Path, settings: dict[str, Any]) -> None:
     done = run_distillation(small.override(settings), tmp_path / "run")
-    model = timm.create_model(f"local-dir:{done.student}", pretrained=True).eval()
+    model: Any = timm.create_model(f"local-dir:{done.student}", pretrained=True).eval()
     assert model(torch.rand(1, 3, 32, 32)).shape == (1, 48)
