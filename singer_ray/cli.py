@@ -86,7 +86,7 @@ def parse(command: Command[Flags], argv: Sequence[str]) -> tuple[Config, Flags]:
     try:
         with contextlib.redirect_stdout(captured), contextlib.redirect_stderr(captured):
             parsed: Any = tyro.cli(arguments, **options)
-    except SystemExit as exit_:
+    except (SystemExit, ValidationError) as exit_:
         raise UserError(_explain_tokens(command, config, tokens, captured.getvalue())) from exit_
     return parsed.config, parsed.flags
 

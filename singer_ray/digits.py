@@ -41,5 +41,7 @@ def main(config: Config, flags: DigitsFlags) -> None:
     )
 
 
+COMMAND = Command("digits", __doc__, DigitsFlags)
+
 if __name__ == "__main__":
-    sys.exit(run_command(Command("digits", __doc__, DigitsFlags), main))
+    sys.exit(run_command(COMMAND, main))

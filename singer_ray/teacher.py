@@ -44,5 +44,7 @@ def main(config: Config, flags: TeacherFlags) -> None:
     console.print(f"Wrote {out}. Distil from it with --teacher.name local-dir:{out / 'clean'}")
 
 
+COMMAND = Command("teacher", __doc__, TeacherFlags)
+
 if __name__ == "__main__":
-    sys.exit(run_command(Command("teacher", __doc__, TeacherFlags), main))
+    sys.exit(run_command(COMMAND, main))

@@ -56,5 +56,7 @@ def main(config: Config, flags: TrainFlags) -> None:
     console.print(f"Wrote {out}/result.json and {done.student}")
 
 
+COMMAND = Command("train", __doc__, TrainFlags, ("workers", "storage"))
+
 if __name__ == "__main__":
-    sys.exit(run_command(Command("train", __doc__, TrainFlags, ("workers", "storage")), main))
+    sys.exit(run_command(COMMAND, main))

@@ -65,6 +65,9 @@ def main(config: Config, flags: TuneFlags) -> None:
     )
 
 
+COMMAND = Command(
+    "tune", __doc__, TuneFlags, ("trials", "time-budget", "concurrent", "space", "storage", "export", "workers")
+)
+
 if __name__ == "__main__":
-    short = ("trials", "time-budget", "concurrent", "space", "storage", "export", "workers")
-    sys.exit(run_command(Command("tune", __doc__, TuneFlags, short), main))
+    sys.exit(run_command(COMMAND, main))

@@ -214,9 +214,12 @@ def _tune(
         ),
     )  # fmt: skip
     try:
-        return tuner.fit()
+        results = tuner.fit()
     finally:
         progress.on_experiment_end([])
+    ended = [results[i] for i in range(len(results))]
+    searcher.close({str((r.metrics or {}).get("trial_id")): (r.metrics, r.error is not None) for r in ended})
+    return results
 
 
 def _started(results: ResultGrid) -> list[Result]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -12,6 +13,9 @@ from singer_ray.config import Config
 from singer_ray.errors import UserError
 from singer_ray.ray_cluster import ON_HEAD, user_error_in
 from singer_ray.search.optuna_search import FAULT
+
+if TYPE_CHECKING:
+    from singer_ray.training.workbench import Workbench
 
 Key = tuple[str, str]
 """(trial id, incarnation): a late `leave` of an earlier incarnation must not evict a resumed trial."""
@@ -30,10 +34,14 @@ class HostedTrainer:
 
         self.config = Config.model_validate(config)
         self.inputs: Inputs = inputs or Inputs()
-        self.bench = self.inputs.workbench(self.config)
         self.key: Key | None = None
         self.member: Any = None
         self.epochs: Iterator[dict[str, float]] = iter(())
+
+    @functools.cached_property
+    def bench(self) -> Workbench:
+        """Made by the first call: of an actor that dies in its constructor, nothing but text is left."""
+        return self.inputs.workbench(self.config)
 
     def ready(self) -> list[str]:
         """The metrics that trials will report, best first for a default."""

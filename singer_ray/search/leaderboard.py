@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
-from singer_ray.search.optuna_search import COMPLETE, FAULT, PRUNED, trial_state
+from singer_ray.search.optuna_search import COMPLETE, FAIL, FAULT, PRUNED, trial_state
 
 _MINIMIZED = ("depth_rmse", "max_median_norm", "loss")
 
@@ -42,7 +42,7 @@ def leaderboard(
             "epochs": int(result.get("epoch", 0)),
             "seconds": round(float(result.get("time_total_s", 0.0)), 2),
             "resumed_from_epoch": result.get("resumed_from_epoch"),
-            "fault": result.get(FAULT) or ("the process or machine died" if error else None),
+            "fault": _fault(result, state, error=error),
         })  # fmt: skip
     sign = -1.0 if mode == "max" else 1.0
     order = {COMPLETE: 0, PRUNED: 1}
@@ -53,15 +53,20 @@ def leaderboard(
         return order.get(row["state"], 2), key, row["id"]
 
     rows.sort(key=place)
-    table = pd.DataFrame(rows)
-    table.insert(0, "rank", range(1, len(table) + 1))
-    table["resumed_from_epoch"] = table["resumed_from_epoch"].astype("Int64")
-    table["fault"] = table["fault"].astype("string")
-    first = ["rank", "id", "state"]
-    last = ["epochs", "seconds", "resumed_from_epoch", "fault"]
-    scores_ = [c for c in table.columns if c.startswith(("val/", "test/"))]
-    parameters = [c for c in table.columns if c not in {*first, *last, *scores_}]
-    return table[[*first, *parameters, *sorted(scores_, reverse=True), *last]]
+    names = dict.fromkeys(name for row in rows for name in row)
+    head, tail = ["rank", "id", "state"], ["epochs", "seconds", "resumed_from_epoch", "fault"]
+    values = sorted((name for name in names if name.startswith(("val/", "test/"))), reverse=True)
+    parameters = [name for name in names if name not in {*head, *tail, *values}]
+    numbered = [{"rank": n, **row} for n, row in enumerate(rows, 1)]
+    table = pd.DataFrame(numbered, columns=[*head, *parameters, *values, *tail])
+    return table.astype({"resumed_from_epoch": "Int64", "fault": "string"})
+
+
+def _fault(result: Mapping[str, Any], state: str, *, error: bool) -> str | None:
+    if state != FAIL:
+        return None
+    missing = "its metric was never finite" if result.get("epoch") else "stopped before its first epoch ended"
+    return result.get(FAULT) or ("the process or machine died" if error else missing)
 
 
 def write_leaderboard(table: pd.DataFrame, out: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import TrialState
@@ -24,8 +25,9 @@ def trial_state(result: dict[str, Any] | None, *, metric: str, epochs: int, erro
 class TruthfulOptunaSearch(OptunaSearch):
     """Ray's OptunaSearch, with three differences.
 
-    A trial that the scheduler stopped is told as PRUNED, not as COMPLETE with a low-fidelity value; one without a
-    finite metric as FAIL, not left RUNNING for ever; and intermediate values are recorded by epoch, the last included.
+    A trial that the scheduler or the time budget stopped is told as PRUNED, not as COMPLETE with a low-fidelity value;
+    one without a finite metric as FAIL, not left RUNNING for ever; and intermediate values are recorded by epoch, the
+    last included.
     Suggestions are `{"number": study row, "parameters": {dotted name: value}}`.
     """
 
@@ -59,3 +61,11 @@ class TruthfulOptunaSearch(OptunaSearch):
         value = result[self.metric] if result and state == COMPLETE else None
         assert self._ot_study is not None
         self._ot_study.tell(row, value, state=TrialState[state])
+
+    def close(self, outcomes: Mapping[str, tuple[dict[str, Any] | None, bool]]) -> None:
+        """Tells the trials that Tune ended without a word (at the end of the time budget), so that none stays RUNNING.
+
+        `outcomes` holds the last result of each trial id, and whether it ended in an error.
+        """
+        for trial_id in self._ot_trials:
+            self.on_trial_complete(trial_id, *outcomes.get(trial_id, (None, False)))

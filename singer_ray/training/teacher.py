@@ -27,7 +27,7 @@ from singer_ray.training.progress import step_progress
 from singer_ray.training.supervised import SupervisedTeacher, fit_supervised
 from singer_ray.training.workbench import pick_device
 from singer_ray.vision.models import normalization_of
-from singer_ray.vision.planting import BLOCK, plant_artifacts
+from singer_ray.training.planting import BLOCK, plant_artifacts
 from singer_ray.vision.tapped import TappedViT
 
 if TYPE_CHECKING:

@@ -93,7 +93,11 @@ def _create(name: str, knob: str, *, pretrained: bool, **arguments: Any) -> nn.M
             if "img_size" in given and "img_size" in str(error):
                 del given["img_size"]
                 continue
-            raise UserError(f"{knob} {name!r} cannot be made with {given}: {error}") from error
+            raise UserError(
+                f"{knob} {name!r} cannot be made with {given}: {error}. Change one of these, or give another name."
+            ) from error
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"{knob} {name!r} cannot be made with {given}: {reason}") from error
+            raise UserError(
+                f"{knob} {name!r} cannot be made with {given}: {reason}. Change one of these, or give another name."
+            ) from error

@@ -62,7 +62,9 @@ class TappedViT(nn.Module):
         self.layers = tuple(sorted(set(layers)))
         wrong = [layer for layer in self.layers if not 0 <= layer < len(blocks)]
         if wrong or not self.layers:
-            raise UserError(f"{name} has layers 0 to {len(blocks) - 1}, not {list(wrong or self.layers)}.")
+            raise UserError(
+                f"{name} has layers 0 to {len(blocks) - 1}, not {list(wrong or self.layers)}. Choose among those."
+            )
 
     @property
     def blocks(self) -> nn.ModuleList:

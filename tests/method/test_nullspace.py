@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
 from torch import nn
 
 from singer_ray.method.nullspace import linearized_block, null_directions
+
+
+def _first_block(name: str, **settings: Any) -> Any:
+    model: Any = timm.create_model(name, **settings)
+    return model.blocks[0]
 
 
 def test_exact_null_space_is_found() -> None:
@@ -33,7 +40,7 @@ def test_fewer_rows_than_columns_leave_a_null_space() -> None:
 
 
 def test_block_of_a_plain_vit_is_qkv_over_mlp_with_norm_scales() -> None:
-    block = timm.create_model("vit_tiny_patch16_224", depth=1).blocks[0]
+    block = _first_block("vit_tiny_patch16_224", depth=1)
     nn.init.uniform_(block.norm1.weight)
     nn.init.uniform_(block.norm2.weight)
     matrix = linearized_block(block)
@@ -43,7 +50,7 @@ def test_block_of_a_plain_vit_is_qkv_over_mlp_with_norm_scales() -> None:
 
 
 def test_layer_scale_is_folded_into_the_mlp() -> None:
-    block = timm.create_model("vit_tiny_patch16_224", depth=1, init_values=0.1).blocks[0]
+    block = _first_block("vit_tiny_patch16_224", depth=1, init_values=0.1)
     nn.init.uniform_(block.ls2.gamma)
     rows = linearized_block(block)[-192:]
     assert torch.allclose(rows, block.ls2.gamma[:, None] * (block.mlp.fc2.weight @ block.mlp.fc1.weight), atol=1e-6)
@@ -53,7 +60,7 @@ def test_layer_scale_is_folded_into_the_mlp() -> None:
     "name", ["eva02_tiny_patch14_224", "vit_small_patch16_dinov3", "deit3_small_patch16_224", "vit_tiny_patch16_224"]
 )
 def test_families_with_gates_and_rotary_positions_are_read(name: str) -> None:
-    block = timm.create_model(name, depth=1).blocks[0]
+    block = _first_block(name, depth=1)
     matrix = linearized_block(block)
     width = matrix.shape[1]
     assert matrix.shape[0] in (3 * width, 4 * width)

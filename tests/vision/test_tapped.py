@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -50,7 +52,7 @@ def test_a_block_run_again_gives_the_same_bits(family: TappedViT) -> None:
 
 
 def test_blocks_behind_the_last_tap_are_not_run() -> None:
-    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=4)
+    model: Any = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=4)
     model.blocks[2].register_forward_hook(lambda *_: pytest.fail("block 2 ran"))
     tapped = TappedViT(model, [1])
     assert set(tapped(torch.randn(1, 3, 32, 32)).tokens) == {1}

@@ -1,0 +1,231 @@
+"""Whole searches on a real Ray cluster."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+import timm
+import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from rich.console import Console
+from safetensors.torch import load_file
+
+from singer_ray import ray_cluster
+from singer_ray.config import Config, load_preset
+from singer_ray.errors import UserError
+from singer_ray.search.experiment import Searched, run_search
+from tests.conftest import SMALL
+
+DIVERGES = 1e30
+SPACE = {
+    "method.rank": {"type": "int", "low": 2, "high": 16},
+    "train.lr": {"type": "choice", "values": [1e-5, 4e-3, DIVERGES]},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> Iterator[None]:
+    with ray_cluster.connected():
+        yield
+
+
+class Listener(io.StringIO):
+    """A terminal's other end: calls back once, at the first line that holds some words."""
+
+    def __init__(self, words: str, act: Callable[[], None]) -> None:
+        super().__init__()
+        self.words, self.act, self.heard = words, act, False
+
+    def write(self, text: str) -> int:
+        if self.words in text and not self.heard:
+            self.heard = True
+            self.act()
+        return super().write(text)
+
+
+def settings(**more: Any) -> Config:
+    return load_preset("demo").override({**SMALL, "train.epochs": 3, "search.grace_epochs": 1, **more})
+
+
+@pytest.fixture(scope="module")
+def running() -> list[Any]:
+    """The actors that Ray showed in the middle of the search."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory, running: list[Any]) -> tuple[Searched, str]:
+    from ray.util.state import list_actors
+
+    def look() -> None:
+        running.extend(list_actors(detail=True))
+
+    screen = Listener("epoch 1/3", look)
+    config = settings(**{
+        "search.trials": 7, "search.concurrent": 1, "search.reduction_factor": 2,
+        "export.to": str(tmp_path_factory.mktemp("store")),
+    })  # fmt: skip
+    done = run_search(
+        config, tmp_path_factory.mktemp("x") / "one", space=SPACE, console=Console(file=screen, width=180)
+    )
+    return done, screen.getvalue()
+
+
+def study_of(done: Searched) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(done.out / "study.journal")))
+    return optuna.load_study(study_name=done.out.name, storage=storage)
+
+
+def test_trials_end_as_complete_pruned_and_failed(searched: tuple[Searched, str]) -> None:
+    table = searched[0].leaderboard
+    assert set(table["state"]) == {"COMPLETE", "PRUNED", "FAIL"}
+    assert len(table) == 7
+    for row in table.to_dict("records"):
+        if row["state"] == "FAIL":
+            assert row["train.lr"] == DIVERGES
+            assert "loss" in row["fault"]
+        else:
+            assert row["train.lr"] != DIVERGES
+            assert row["epochs"] == 3 if row["state"] == "COMPLETE" else row["epochs"] < 3
+
+
+def test_the_study_agrees_with_tune_row_by_row(searched: tuple[Searched, str]) -> None:
+    from ray.tune import ExperimentAnalysis
+
+    done = searched[0]
+    table = done.leaderboard.set_index("id")
+    rows = {row.user_attrs["trial_id"]: row for row in study_of(done).trials}
+    analysis = ExperimentAnalysis(str(done.out / "tune"))
+    assert rows.keys() == {trial.trial_id for trial in analysis.trials}
+    for trial in analysis.trials:
+        row, place = rows[trial.trial_id], table.loc[f"{trial.config['number']:03d}"]
+        assert row.state.name == place["state"]
+        assert row.params == trial.config["parameters"]
+        reported = analysis.trial_dataframes[trial.trial_id]
+        values = dict(zip(reported["epoch"], reported["val/miou"])) if "val/miou" in reported else {}
+        finite = {int(epoch): value for epoch, value in values.items() if value == value}
+        assert row.intermediate_values == pytest.approx(finite)
+        if place["state"] == "COMPLETE":
+            assert row.value == place["val/miou"] == finite[3]
+
+
+def test_the_leaderboard_is_written_twice_alike(searched: tuple[Searched, str]) -> None:
+    done = searched[0]
+    parquet = pd.read_parquet(done.out / "leaderboard.parquet")
+    csv = pd.read_csv(done.out / "leaderboard.csv", dtype={"id": str})
+    assert list(parquet.columns) == list(csv.columns)
+    assert {"rank", "id", "state", "method.rank", "val/miou", "test/miou", "epochs", "seconds"} <= set(parquet.columns)
+    assert parquet["val/miou"].tolist() == pytest.approx(csv["val/miou"].tolist(), nan_ok=True)
+    assert parquet["rank"].tolist() == list(range(1, 8))
+
+
+def test_the_best_students_load_with_timm_and_reached_the_store(searched: tuple[Searched, str]) -> None:
+    done, screen = searched
+    complete = done.leaderboard[done.leaderboard["state"] == "COMPLETE"]
+    assert [f.name for f in done.best] == [f"{r}-{i}" for r, i in zip(complete["rank"], complete["id"])][:3]
+    for folder, (_, row) in zip(done.best, complete.iterrows()):
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        assert torch.isfinite(model(torch.rand(2, 3, 32, 32))).all()
+        result = json.loads((folder / "result.json").read_text())
+        assert result["metrics"]["val/miou"] == row["val/miou"]
+        assert result["metrics"]["test/miou"] == row["test/miou"]
+        assert result["config"]["method"]["rank"] == row["method.rank"]
+        assert load_preset(str(folder / "config.yaml")).train.lr == row["train.lr"]
+        address = next(line.split()[-1] for line in screen.splitlines() if "exported" in line and folder.name in line)
+        assert sorted(p.name for p in Path(address).iterdir()) == sorted(p.name for p in folder.iterdir())
+
+
+def test_lines_say_what_happens(searched: tuple[Searched, str]) -> None:
+    screen = searched[1]
+    assert "trial 000 started: method.rank" in screen
+    assert "trial 000 epoch 1/3: val/miou 0." in screen
+    assert "FAIL after 0 epochs (" in screen
+    assert "7 of 7 trials: " in screen
+    assert "Traceback" not in screen
+
+
+def test_the_dashboard_shows_running_trials_by_their_parameters(
+    searched: tuple[Searched, str], running: list[Any]
+) -> None:
+    first = study_of(searched[0]).trials[0].params
+    shown = {actor.repr_name for actor in running if actor.class_name == "DistillationTrial" and actor.repr_name}
+    assert f"trial 0 rank={first['method.rank']} lr={first['train.lr']:.3g}" in shown
+
+
+def test_a_trial_needs_no_torch() -> None:
+    check = "import sys, singer_ray.search.trial; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_a_trial_whose_host_died_goes_on_from_its_checkpoint_to_the_same_end(tmp_path: Path) -> None:
+    import ray
+
+    def kill_hosts() -> None:
+        for actor in ray.util.list_named_actors(all_namespaces=True):
+            if "-host-" in actor["name"]:
+                ray.kill(ray.get_actor(actor["name"], actor["namespace"]), no_restart=False)
+
+    config = settings(**{"search.trials": 1, "search.concurrent": 1})
+    space = {"train.lr": {"type": "loguniform", "low": 1e-3, "high": 4e-3}}
+    whole = run_search(config, tmp_path / "whole", space=space, console=Console(file=io.StringIO()))
+    screen = Listener("epoch 2/3", kill_hosts)
+    cut = run_search(config, tmp_path / "cut", space=space, console=Console(file=screen, width=180))
+    assert screen.heard
+    row, other = (done.leaderboard.iloc[0] for done in (cut, whole))
+    assert (row["state"], row["epochs"]) == ("COMPLETE", 3)
+    assert row["resumed_from_epoch"] in (1, 2)
+    assert pd.isna(other["resumed_from_epoch"])
+    assert row["val/miou"] == other["val/miou"]
+    first, second = (load_file(done.best[0] / "model.safetensors") for done in (cut, whole))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_time_budget_stops_trials_and_the_best_of_them_still_gives_a_student(tmp_path: Path) -> None:
+    config = settings(**{"search.trials": 2, "search.concurrent": 1, "search.time_budget": 8.0, "train.epochs": 500})
+    space = {"train.lr": {"type": "loguniform", "low": 1e-3, "high": 4e-3}}
+    done = run_search(config, tmp_path / "short", space=space, console=Console(file=io.StringIO()))
+    assert set(done.leaderboard["state"]) == {"PRUNED"}
+    assert [row.state.name for row in study_of(done).trials] == done.leaderboard.sort_values("id")["state"].tolist()
+    result = json.loads((done.best[0] / "result.json").read_text())
+    assert 0 <= result["metrics"]["test/miou"] <= 1
+    assert result["metrics"]["val/miou"] == pytest.approx(done.leaderboard.iloc[0]["val/miou"])
+
+
+def test_a_budget_too_short_for_any_epoch_ends_with_an_empty_table(tmp_path: Path) -> None:
+    config = settings(**{"search.trials": 1, "search.time_budget": 0.01})
+    screen = io.StringIO()
+    done = run_search(config, tmp_path / "none", space=SPACE, console=Console(file=screen, width=180))
+    assert not done.best
+    assert not set(done.leaderboard["state"]) - {"FAIL"}
+    assert "RUNNING" not in {row.state.name for row in study_of(done).trials}
+    assert pd.read_parquet(done.out / "leaderboard.parquet").columns[0] == "rank"
+
+
+@pytest.mark.parametrize(
+    ("changed", "space", "said"),
+    [
+        ({"search.metric": "val/mio"}, SPACE, "'val/mio' is never reported. Did you mean val/miou?"),
+        ({"search.concurrent": 999}, SPACE, "can never offer more than"),
+        ({"train.workers": 2}, SPACE, "one worker a trial"),
+        ({"teacher.name": "vit_tiny_patch16_22"}, SPACE, "vit_tiny_patch16_224"),
+        ({}, {"method.rank": {"type": "int", "low": 4, "high": 4000}}, "reaches what cannot be built"),
+        ({}, {"student.heads": {"type": "choice", "values": [3, 5]}}, "reaches what cannot be built"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_the_first_trial(
+    changed: dict[str, Any], space: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as caught:
+        run_search(settings(**changed), tmp_path / "out", space=space, console=Console(file=io.StringIO()))
+    assert said in str(caught.value)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,168 @@
+"""The commands as people meet them: help, dry runs, and what they say to wrong input."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from singer_ray.cli import run_command
+from singer_ray.config import Config, field_names
+
+COMMANDS = ("train", "tune", "teacher", "digits")
+
+
+def run(name: str, *arguments: str) -> int:
+    door: Any = importlib.import_module(f"singer_ray.{name}")
+    return run_command(door.COMMAND, door.main, arguments)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+
+Trees = Callable[..., Path]
+Case = tuple[str, list[str], str]
+
+
+def _folders(trees: Trees, tmp_path: Path) -> dict[str, str]:
+    """Folders that the cases below name as {good}, {empty}, ..."""
+    good = trees("good", {"a": 3, "b": 3})
+    trees("mixed", {"a": 3, "b": 3})
+    (tmp_path / "mixed" / "a" / "broken.png").write_text("this is no image")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "notes.txt").write_text("no image either")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("years of work")
+    spaces = {"nothing": "", "broken": "a: {b", "unknown": "method.rnk: {type: int, low: 1, high: 2}"}
+    for name, text in spaces.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    (tmp_path / "preset.yaml").write_text("method: {rnk: 4}")
+    return {"good": str(good), **{p.stem: str(p) for p in tmp_path.iterdir()}}
+
+
+ADVICE = r"Allowed|Give|Use|Choose|Change|Replace|Lower|Name|Mend|mean|lists all|explains|needs (a|--)|name one"
+FOLDER = ["--data.source", "imagefolder"]
+CASES: list[Case] = [
+    ("train", ["--method.rnk", "4"], "Unknown option --method.rnk. Did you mean --method.rank?"),
+    ("train", ["--rank", "4"], "Unknown option --rank."),
+    ("train", ["surprise"], "Unexpected argument 'surprise'"),
+    ("train", ["--method.rank", "four"], "method.rank is 'four'"),
+    ("train", ["--method.rank"], "--method.rank needs a value"),
+    ("train", ["--method.rank", "4", "8"], "--method.rank takes one value, not 4 8"),
+    ("train", ["--method.rank", "0"], "method.rank is '0'"),
+    ("train", ["--method.rank", "65"], "rank 65"),
+    ("train", ["--method.strength", "1.3"], "method.strength is '1.3'"),
+    ("train", ["--train.lr", "nan"], "train.lr is 'nan'"),
+    ("train", ["--train.lr", "-1"], "train.lr is '-1'"),
+    ("train", ["--method.refiner", "sinker"], "method.refiner is 'sinker'"),
+    ("train", ["--teacher.layers", "3", "9"], "9"),
+    ("train", ["--teacher.layers", "5", "3"], "ascending"),
+    ("train", ["--teacher.name", "vit_tiny_patch16_225"], "Did you mean vit_tiny_patch16_224?"),
+    ("train", ["--teacher.name", "resnet18", "--teacher.pretrained", "False"], "no transformer blocks"),
+    ("train", ["--teacher.name", "local-dir:{empty}"], "{empty}"),
+    ("train", ["--student.name", "vit_huge"], "student.name 'vit_huge' is no timm model"),
+    ("train", ["--student.heads", "5"], "heads"),
+    ("train", ["--preset", "dmo"], "--preset 'dmo' is neither a file nor a shipped preset"),
+    ("train", ["--preset", "{preset}"], "rnk"),
+    ("train", ["--preset"], "--preset needs a value"),
+    ("train", [*FOLDER], "data.train"),
+    ("train", [*FOLDER, "--data.train", "{good}/missing", "--data.val", "{good}"], "missing"),
+    ("train", [*FOLDER, "--data.train", "{empty}", "--data.val", "{good}"], "{empty}"),
+    ("train", [*FOLDER, "--data.train", "{texts}", "--data.val", "{good}"], "{texts}"),
+    ("train", [*FOLDER, "--data.train", "{mixed}", "--data.val", "{good}"], "broken.png"),
+    ("train", ["--workers", "3"], "does not divide among"),
+    ("train", ["--workers", "0"], "train.workers is '0'"),
+    ("train", ["--out", "{full}", "--overwrite"], "not a result of singer_ray"),
+    ("train", ["--out", "{full}"], "is not empty"),
+    ("train", ["--out", "{full}/thesis.tex"], "is a file"),
+    ("train", ["--resume"], "--resume needs --out"),
+    ("train", ["--seed", "-1"], "seed is '-1'"),
+    ("train", ["--train.device", "cuda"], "torch sees no GPU"),
+    ("tune", ["--trials", "0"], "search.trials is '0'"),
+    ("tune", ["--trials", "many"], "search.trials is 'many'"),
+    ("tune", ["--space", "{nothing}"], "is empty"),
+    ("tune", ["--space", "{broken}"], "is not valid YAML"),
+    ("tune", ["--space", "{unknown}"], "Did you mean method.rank?"),
+    ("tune", ["--space", "singr"], "neither a file nor a shipped space"),
+    ("tune", ["--workers", "2"], "one worker a trial"),
+    ("tune", ["--out", "{full}"], "is not empty"),
+    ("tune", ["--export", "s3:/bucket"], "s3:/bucket"),
+    ("teacher", ["--steps", "few"], "--steps is 'few'"),
+    ("digits", ["--out", "{full}"], "is not empty"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "said"), CASES, ids=lambda v: " ".join(v) if isinstance(v, list) else "")
+def test_wrong_input_is_answered_in_one_line(
+    name: str, arguments: list[str], said: str, image_tree: Trees, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    places = _folders(image_tree, tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    assert run(name, *(argument.format(**places) for argument in arguments)) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1, error
+    assert error.startswith(f"python -m singer_ray.{name}: ")
+    assert said.format(**places) in error
+    assert re.search(ADVICE, error), "it should say what is allowed or what to do"
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_explains_every_knob(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(name, "--help")
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert [knob for knob in field_names() if f"--{knob.replace('_', '-')}" not in shown] == []
+    door: Any = importlib.import_module(f"singer_ray.{name}")
+    assert door.__doc__.splitlines()[0].split()[0] in shown
+    assert all(f"--{short}" in shown for short in door.COMMAND.shortcuts)
+    assert all(flag in shown for flag in ("--out", "--overwrite", "--dry-run"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_dry_run_prints_a_preset_and_writes_nothing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(name, "--dry-run", "--method.rank=7", "--seed", "3") == 0
+    shown = capsys.readouterr().out
+    config = Config.model_validate(yaml.safe_load(shown))
+    assert (config.method.rank, config.seed) == (7, 3)
+    assert "# would" in shown
+    assert list(Path().iterdir()) == []
+
+
+def test_short_names_are_the_dotted_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    run("tune", "--dry-run", "--trials", "5", "--time-budget", "60", "--concurrent=2", "--space", "singer")
+    config = Config.model_validate(yaml.safe_load(capsys.readouterr().out))
+    assert (config.search.trials, config.search.time_budget, config.search.concurrent) == (5, 60.0, 2)
+
+
+def test_layers_take_several_values(capsys: pytest.CaptureFixture[str]) -> None:
+    run("train", "--dry-run", "--teacher.layers", "2", "4", "--student.layers", "0", "2")
+    config = Config.model_validate(yaml.safe_load(capsys.readouterr().out))
+    assert (config.teacher.layers, config.student.layers) == ((2, 4), (0, 2))
+
+
+def test_python_dash_m_lists_the_commands() -> None:
+    done = subprocess.run([sys.executable, "-m", "singer_ray"], capture_output=True, text=True, check=True)
+    assert all(f"python -m singer_ray.{name}" in done.stdout for name in COMMANDS)
+
+
+def test_a_real_process_ends_with_2_and_one_line() -> None:
+    command = [sys.executable, "-m", "singer_ray.train", "--workers", "64", "--out", "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "--workers 64 needs 64 CPU; this Ray cluster can never offer more than" in done.stderr
+    assert not Path("out").exists()
