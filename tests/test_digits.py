@@ -27,9 +27,9 @@ def test_digits_end_to_end(tmp_path: Path) -> None:
     assert len(images) == 1797
     assert {p.parts[-3] for p in images} == {"train", "val", "test"}
     assert Image.open(images[0]).size == (8, 8)
-    command("teacher", tmp_path, "--preset", "digits", "--steps", "250", "--out", "runs/digits-teacher")
+    command("teacher", tmp_path, "--preset", "digits", "--steps", "160", "--out", "runs/digits-teacher")
     teacher = json.loads((tmp_path / "runs/digits-teacher/result.json").read_text())["metrics"]
-    assert teacher["clean/val/top1"] > 0.6
+    assert teacher["clean/val/top1"] > 0.5
     assert max(v for k, v in teacher.items() if "max_median" in k) < 6  # it has no artifacts, and the README says so
     command("train", tmp_path, "--preset", "digits", "--train.epochs", "2", "--train.steps_per_epoch", "40",
             "--out", "student")  # fmt: skip
