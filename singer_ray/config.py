@@ -119,11 +119,46 @@ class PrefitConfig(_Block):
     """Images a step."""
 
 
+class ClipConfig(_Block):
+    """The refiner clip."""
+
+    ratio: float = Field(1.5, gt=0)
+    """Longest patch that is left, as a multiple of the median norm of its image."""
+
+
+class QuantileClipConfig(_Block):
+    """The refiner quantile_clip."""
+
+    quantile: float = Field(0.95, gt=0, lt=1)
+    """Longest patch that is left, as a quantile of the norms of its image."""
+
+
+class VitkdConfig(_Block):
+    """The baseline vitkd."""
+
+    mask_ratio: float = Field(0.5, gt=0, lt=1)
+    """Share of patches that are masked and must be generated."""
+
+
 class MethodConfig(_Block):
     """How the teacher's features are cleaned."""
 
-    refiner: Literal["singer", "none"] = "singer"
-    """singer (low-rank adapter, arXiv 2509.20986) or none (plain feature distillation, FitNet)."""
+    refiner: Literal["singer", "none", "vitkd", "clip", "layernorm", "quantile_clip"] = "singer"
+    """singer (low-rank adapter, arXiv 2509.20986), or a baseline: none (plain feature distillation, FitNet), vitkd
+    (masked generation), clip (norms to a multiple of the median), quantile_clip, layernorm (normalised targets)."""
+    variant: Literal["recommended", "paper", "official"] = "recommended"
+    """Of singer: recommended; paper (as written: null space on both sides, joint training); official (the authors'
+    code, whose weights are kd 100 or 1, outlier 0.01, info 1). The last two use neither prefit nor detach_target."""
+    linearization: Literal["auto", "mlp", "attention_mlp", "jacobian", "random", "pca"] = "auto"
+    """Of singer, where Phi_down starts: what the next block reads least by its MLP (mlp), by attention and MLP
+    (attention_mlp), by Jacobian products on images (jacobian); random directions; those along which features vary most
+    (pca). auto is attention_mlp, and mlp in the variant official."""
+    jacobian_probes: int = Field(8, ge=1)
+    """Random vector-Jacobian products of the linearization jacobian."""
+    official_threshold: float = Field(1e-3, gt=0)
+    """Of the variant official: singular values below it count as null."""
+    gate: float = Field(0.0, ge=0)
+    """Of singer: only patches above this multiple of their image's median norm are changed; 0 changes all."""
     rank: int = Field(16, ge=1)
     """Rank of the adapter: at least the number of artifact directions, at most the teacher's width."""
     strength: float = Field(1.0, ge=0, le=MAX_STRENGTH)
@@ -134,6 +169,9 @@ class MethodConfig(_Block):
     """Keep the distillation gradient away from the adapter."""
     loss: LossConfig = LossConfig()
     prefit: PrefitConfig = PrefitConfig()
+    clip: ClipConfig = ClipConfig()
+    quantile_clip: QuantileClipConfig = QuantileClipConfig()
+    vitkd: VitkdConfig = VitkdConfig()
 
 
 class TrainConfig(_Block):
@@ -276,6 +314,18 @@ class Config(_Block):
         for knob, layers in (("teacher.layers", self.teacher.layers), ("student.layers", self.student.layers)):
             if list(layers) != sorted(set(layers)) or any(n < 0 for n in layers):
                 raise ValueError(f"{knob} is {list(layers)}. Allowed: ascending layer numbers from 0, each once")
+        method = self.method
+        if method.variant != "recommended" and method.refiner == "singer":
+            if method.strength != 1:
+                raise ValueError(
+                    f"method.strength is {method.strength}, but the variant {method.variant} trains adapter and "
+                    "student jointly at full strength. Use 1, or --method.variant recommended"
+                )
+            if method.variant == "official" and method.linearization not in ("auto", "mlp"):
+                raise ValueError(
+                    f"method.linearization is {method.linearization!r}, but the variant official has its own. "
+                    "Allowed: auto or mlp; or --method.variant paper or recommended"
+                )
         if self.student.layers and len(self.student.layers) != len(self.teacher.layers):
             raise ValueError(
                 f"student.layers names {len(self.student.layers)} layers, teacher.layers {len(self.teacher.layers)}. "

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from singer_ray.method.losses import distillation_loss
 from singer_ray.method.refiners.base import Refiner, Replay
 from singer_ray.vision.tapped import TappedViT, Taps
-
-
-def map_layers(layers: Sequence[int], teacher_depth: int, student_depth: int) -> tuple[int, ...]:
-    """Student layers at the same relative depth, (l + 1) / depth: (3, 5) of 6 -> (1, 2) of 3.
-
-    So the teacher's last block maps to the student's last, the one that probes and users read.
-    """
-    return tuple(max(0, round((n + 1) * student_depth / teacher_depth) - 1) for n in layers)
 
 
 class Distiller(nn.Module):
@@ -50,12 +41,6 @@ class Distiller(nn.Module):
         self.class_token = teacher.has_class_token and student.has_class_token
         self.kd_weight, self.detach = kd_weight, detach
         self.projections = nn.ModuleDict({str(n): nn.Linear(student.width, teacher.width) for n in self.layers})
-        self.scales = dict.fromkeys(self.layers, 1.0)
-
-    def calibrate(self, median_norms: Mapping[int, float], width: int) -> None:
-        """Fixes the scale of each layer's target, sqrt(dim) / median norm, so that layers weigh alike."""
-        self.scales = {n: width**0.5 / median_norms[n] for n in self.layers}
-        self.refiner.calibrate(median_norms)
 
     def forward(self, images: torch.Tensor, taps: Taps, replay: Replay) -> dict[str, torch.Tensor]:
         """Losses of one batch; `loss` is the weighted sum that is minimised, L = L_KD + sum of the refiner's own."""
@@ -64,7 +49,7 @@ class Distiller(nn.Module):
         kd = [
             self._distill(n, student[m], taps.tokens[n], refined[n]) for n, m in zip(self.layers, self.student_layers)
         ]
-        losses["kd"] = torch.stack(kd).sum()
+        losses["kd"] = torch.stack(kd).mean() if self.refiner.averages_layers else torch.stack(kd).sum()
         losses["loss"] = losses["loss"] + self.kd_weight * losses["kd"]
         return losses
 
@@ -85,17 +70,16 @@ class Distiller(nn.Module):
     def _distill(
         self, layer: int, student: torch.Tensor, original: torch.Tensor, refined: torch.Tensor
     ) -> torch.Tensor:
-        target = self.refiner.target(original, refined) * self.scales[layer]
+        target = self.refiner.target(original, refined) * self.refiner.target_scale(layer)
         if self.detach:
             target = target.detach()
         projected = self.projections[str(layer)](student)
         patches = self._to_teacher_grid(projected[:, self.student.prefix :])
         target_patches = target[:, self.teacher_prefix :]
-        if not self.class_token:
-            return distillation_loss(patches, target_patches)
-        return distillation_loss(
-            torch.cat([projected[:, :1], patches], dim=1), torch.cat([target[:, :1], target_patches], dim=1)
-        )
+        if self.class_token:
+            patches = torch.cat([projected[:, :1], patches], dim=1)
+            target_patches = torch.cat([target[:, :1], target_patches], dim=1)
+        return self.refiner.distill(layer, patches, target_patches, self.teacher_grid)
 
     def _to_teacher_grid(self, patches: torch.Tensor) -> torch.Tensor:
         if self.student_grid == self.teacher_grid:

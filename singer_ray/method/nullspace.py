@@ -1,9 +1,25 @@
-"""Directions that the next block hardly reads (paper section 3.3)."""
+"""Directions that the next block hardly reads (paper section 3.3), by several linearisations of that block."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
+
+INVISIBLE = 1e-3
+"""A direction counts as unread when its singular value is below this share of the largest."""
+
+
+def mlp_matrix(block: nn.Module) -> torch.Tensor:
+    """fc2.fc1 of the block's MLP as in the paper and its code, float32 [dim, dim]; nothing else of the block.
+
+    Raises ValueError when the block has no MLP that it knows.
+    """
+    product = _mlp_product(getattr(block, "mlp", None))
+    if product is None:
+        raise ValueError(f"{type(block).__name__} has no MLP to linearise")
+    return product
 
 
 def linearized_block(block: nn.Module) -> torch.Tensor:
@@ -36,12 +52,63 @@ def linearized_block(block: nn.Module) -> torch.Tensor:
     return torch.cat(readers)
 
 
+def jacobian_matrix(
+    block: Callable[[torch.Tensor], torch.Tensor],
+    tokens: torch.Tensor,
+    prefix: int,
+    probes: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """A square root of E[J^T J], [dim, dim] float32, J being the Jacobian of the block's branches, block(x) - x.
+
+    Estimated from `probes` random vector-Jacobian products at real `tokens` [batch, prefix + patches, dim], averaged
+    over patches; what one patch does to others through attention is in it. Its null directions are those of E[J^T J].
+    """
+    dim = tokens.shape[-1]
+    moment = torch.zeros(dim, dim, dtype=torch.double)
+    with torch.enable_grad(), torch.autocast(tokens.device.type, enabled=False):
+        x = tokens.detach().float().requires_grad_(True)
+        branches = block(x) - x
+        for _ in range(probes):
+            probe = torch.randn(branches.shape, generator=generator).to(branches.device)
+            (pulled,) = torch.autograd.grad(branches, x, probe, retain_graph=True)
+            rows = pulled[:, prefix:].flatten(0, 1).double().cpu()
+            moment += rows.mT @ rows / len(rows)
+    values, vectors = torch.linalg.eigh(moment / probes)
+    root: torch.Tensor = (vectors * values.clamp_min(0).sqrt()).mT.float()
+    return root
+
+
+def random_directions(dim: int, rank: int, generator: torch.Generator) -> torch.Tensor:
+    """`rank` random orthonormal directions: [dim, rank]. The control for every linearisation."""
+    axes: torch.Tensor = torch.linalg.qr(torch.randn(dim, rank, generator=generator)).Q
+    return axes
+
+
+def principal_directions(patches: torch.Tensor, rank: int) -> torch.Tensor:
+    """The `rank` directions along which patch tokens [batch, patches, dim] vary most: [dim, rank], the most first.
+
+    Where artifacts hold most of the energy, these are the directions of the artifacts.
+    """
+    flat = patches.detach().float().flatten(0, 1)
+    _, vectors = torch.linalg.eigh((flat - flat.mean(dim=0)).double().mT.cov())
+    leading: torch.Tensor = vectors.flip(1)[:, :rank].float().contiguous()
+    return leading
+
+
 def null_directions(matrix: torch.Tensor, rank: int) -> torch.Tensor:
     """The `rank` orthonormal directions that `matrix` [rows, dim] changes least: [dim, rank], the least first."""
     # In the paper's transposed notation these are left singular vectors of W~^T, hence "left-nullspace".
     _, _, right = torch.linalg.svd(matrix.float(), full_matrices=True)
     least: torch.Tensor = right.flip(0)[:rank].T.contiguous()
     return least
+
+
+def nullity(matrix: torch.Tensor) -> int:
+    """How many directions `matrix` [rows, dim] does not read at all, up to rounding."""
+    values = torch.linalg.svdvals(matrix.float())
+    missing = max(0, matrix.shape[1] - len(values))
+    return missing + int((values < INVISIBLE * values[0]).sum())
 
 
 def _mlp_product(mlp: nn.Module | None) -> torch.Tensor | None:

@@ -12,9 +12,9 @@ from torch import nn
 from singer_ray.data.views import derive
 from singer_ray.errors import UserError
 from singer_ray.evaluation.suite import Reader
-from singer_ray.method.artifacts import median_norm, patch_norms
-from singer_ray.method.distiller import Distiller, map_layers
-from singer_ray.method.refiners import REFINERS
+from singer_ray.method.artifacts import max_median_ratio, median_norm, patch_norms
+from singer_ray.method.distiller import Distiller
+from singer_ray.method.refiners import refiner_class
 from singer_ray.training.schedule import warmup_cosine
 from singer_ray.vision.models import Normalization, create_student
 from singer_ray.vision.tapped import TappedViT, Taps
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from singer_ray.training.workbench import Workbench
 
 CALIBRATION_IMAGES = 256
+NO_ARTIFACTS = 4.0
+"""Largest over median patch norm below which there is nothing to refine."""
 
 
 class Member:
@@ -35,7 +37,7 @@ class Member:
     def __init__(self, bench: Workbench, config: Config, *, rank: int = 0, world: int = 1) -> None:
         self.bench, self.config, self.rank, self.world = bench, config, rank, world
         layers = bench.distilled_layers()
-        refiner = REFINERS[config.method.refiner]
+        refiner = refiner_class(config.method)
         self.teacher = bench.tapped_teacher([*layers, *refiner.extra_layers(layers, bench.last_teacher.depth)])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(config.seed, 0))
@@ -62,7 +64,7 @@ class Member:
         if state is not None:
             member.restore(state)
         else:
-            member.calibrate()
+            member.observe(say)
             if member.prefit_steps:
                 say(f"fitting refiner {config.method.refiner} alone for {member.prefit_steps} steps")
             member.prefit()
@@ -72,7 +74,8 @@ class Member:
     @property
     def prefit_steps(self) -> int:
         """Steps of the pre-fit; 0 for a refiner that does not learn."""
-        return self.config.method.prefit.steps if self.distiller.refiner.learns else 0
+        refiner = self.distiller.refiner
+        return self.config.method.prefit.steps if refiner.learns and not refiner.joint else 0
 
     @property
     def student_model(self) -> nn.Module:
@@ -86,15 +89,27 @@ class Member:
         last = TappedViT(student.model, [student.depth - 1])
         return Reader(last, self.bench.normalize, self.distiller.student_grid)
 
-    def calibrate(self, median_norms: dict[int, float] | None = None) -> None:
-        """Fixes the scale of each layer by the teacher's median patch norm over the first training images."""
-        if median_norms is None:
-            batch = next(self.bench.batches(batch_size=CALIBRATION_IMAGES, seed=self.config.seed))
-            taps = self.bench.teacher_pass(self.teacher, self.bench.pixels(batch))
-            prefix = self.teacher.prefix
-            median_norms = {n: median_norm(patch_norms(taps.tokens[n][:, prefix:])) for n in self.distiller.layers}
+    def observe(self, say: Callable[[str], None] = lambda line: None) -> None:
+        """Looks at the first training images: fixes scales by the teacher's median norms, and readies the refiner."""
+        batch = next(self.bench.batches(batch_size=CALIBRATION_IMAGES, seed=self.config.seed))
+        taps = self.bench.teacher_pass(self.teacher, self.bench.pixels(batch))
+        norms = {n: patch_norms(taps.tokens[n][:, self.teacher.prefix :]) for n in self.distiller.layers}
+        self.calibrate({n: median_norm(found) for n, found in norms.items()})
+        refiner = self.distiller.refiner
+        refiner.observe(taps, self.teacher.replay, derive(self.config.seed, 4))
+        for line in refiner.notes():
+            say(line)
+        ratio = max(float(max_median_ratio(found).mean()) for found in norms.values())
+        if ratio < NO_ARTIFACTS and self.config.method.refiner != "none":
+            say(
+                f"the teacher shows no artifacts here (largest over median patch norm {ratio:.1f}; artifacts start at "
+                f"about {NO_ARTIFACTS:g}): refinement will not help, --method.refiner none should do as well"
+            )
+
+    def calibrate(self, median_norms: dict[int, float]) -> None:
+        """Fixes the scale of each layer by the teacher's median patch norm."""
         self.median_norms = median_norms
-        self.distiller.calibrate(median_norms, self.teacher.width)
+        self.distiller.refiner.calibrate(median_norms)
 
     def prefit(self) -> dict[str, float]:
         """Fits the refiner alone, before the student starts; returns its last losses. Equal in every process."""
@@ -133,8 +148,9 @@ class Member:
         train = self.config.train
         for group in self.optimizer.param_groups:
             group["lr"] = train.lr * warmup_cosine(self.step_count, self.steps, round(train.warmup * self.steps))
-        with torch.random.fork_rng(enabled=train.drop_path > 0):
-            if train.drop_path > 0:  # drop_path draws from the global generator: give it this step's own state
+        draws = train.drop_path > 0 or self.distiller.refiner.draws
+        with torch.random.fork_rng(enabled=draws):
+            if draws:  # from the global generator: give it this step's own state
                 torch.manual_seed(derive(self.config.seed, 2, self.step_count, self.rank))
             with self.bench.autocast():
                 losses = self.module(pixels, taps, self.teacher.replay)
@@ -172,7 +188,8 @@ class Member:
         model: Any = build_student(config)
         name = f"student {config.student.name}"
         depth = TappedViT(model, [0], name=name).depth
-        student_layers = config.student.layers or map_layers(layers, self.teacher.depth, depth)
+        kind = refiner_class(config.method)
+        student_layers = config.student.layers or kind.map_layers(layers, self.teacher.depth, depth)
         if len(set(student_layers)) < len(layers):
             raise UserError(
                 f"teacher.layers {list(layers)} map to student layers {list(student_layers)} of {depth}: each needs "
@@ -184,10 +201,12 @@ class Member:
                 f"{name} has patches of {model.patch_embed.patch_size[0]} pixels, more than data.image_size {size}. "
                 "Lower student.patch_size."
             )
-        refiner = REFINERS[config.method.refiner](self.teacher, layers, config.method)
+        with torch.random.fork_rng(devices=[]):  # student and projections start alike whatever the refiner draws
+            torch.manual_seed(derive(config.seed, 3))
+            refiner = kind(self.teacher, layers, config.method)
         return Distiller(
             student, student_layers, self.teacher, layers, refiner, (self.teacher.grid(size), student.grid(size)),
-            kd_weight=config.method.loss.kd, detach=config.method.detach_target,
+            kd_weight=config.method.loss.kd, detach=config.method.detach_target and not kind.joint,
         )  # fmt: skip
 
     def _freeze_unreached(self) -> None:

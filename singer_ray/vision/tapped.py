@@ -22,6 +22,10 @@ class Taps:
     calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=dict)
     """Layer l -> what block l was given besides its tokens (rotary positions, for instance)."""
 
+    def first(self, images: int) -> Taps:
+        """The same for the first `images` of the batch."""
+        return Taps({n: tokens[:images] for n, tokens in self.tokens.items()}, self.calls)
+
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:

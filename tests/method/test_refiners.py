@@ -7,7 +7,7 @@ import torch
 
 from singer_ray.config import Config
 from singer_ray.errors import UserError
-from singer_ray.method.distiller import map_layers
+from singer_ray.method.layers import map_by_depth
 from singer_ray.training.member import Member
 from singer_ray.training.workbench import Workbench
 from singer_ray.vision.tapped import Taps
@@ -25,7 +25,7 @@ def pass_of(bench: Workbench, member: Member) -> tuple[torch.Tensor, Taps]:
 
 def test_the_adapter_starts_as_the_identity(small: Config, bench: Workbench) -> None:
     member = Member(bench, small)
-    member.calibrate()
+    member.observe()
     _, taps = pass_of(bench, member)
     refined, losses = member.distiller.refine(taps, member.teacher.replay)
     for layer in member.distiller.layers:
@@ -36,7 +36,7 @@ def test_the_adapter_starts_as_the_identity(small: Config, bench: Workbench) -> 
 
 def test_prefix_tokens_stay_and_patches_move(small: Config, bench: Workbench) -> None:
     member = Member(bench, small)
-    member.calibrate()
+    member.observe()
     member.prefit()
     _, taps = pass_of(bench, member)
     refined, _ = member.distiller.refine(taps, member.teacher.replay)
@@ -48,7 +48,7 @@ def test_prefix_tokens_stay_and_patches_move(small: Config, bench: Workbench) ->
 def test_prefit_suppresses_artifacts_and_keeps_the_gram_matrix(small: Config, bench: Workbench) -> None:
     config = small.override({"method.prefit.steps": 60, "method.prefit.batch_size": 16})
     member = Member(bench, config)
-    member.calibrate()
+    member.observe()
     _, taps = pass_of(bench, member)
     before = member.distiller.refine(taps, member.teacher.replay)[1]
     member.prefit()
@@ -60,7 +60,7 @@ def test_prefit_suppresses_artifacts_and_keeps_the_gram_matrix(small: Config, be
 @pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])
 def test_strength_scales_what_the_student_is_shown(small: Config, bench: Workbench, strength: float) -> None:
     member = Member(bench, small.override({"method.strength": strength}))
-    member.calibrate()
+    member.observe()
     member.prefit()
     _, taps = pass_of(bench, member)
     layer = member.distiller.layers[-1]
@@ -73,7 +73,7 @@ def test_the_fit_does_not_depend_on_the_strength(small: Config, bench: Workbench
     adapters = []
     for strength in (0.2, 1.0):
         member = Member(bench, small.override({"method.strength": strength}))
-        member.calibrate()
+        member.observe()
         member.prefit()
         adapters.append(torch.cat([p.flatten() for p in member.distiller.refiner.parameters()]))
     assert torch.equal(*adapters)
@@ -84,7 +84,7 @@ def test_the_distillation_gradient_reaches_the_adapter_only_when_asked_to(
     small: Config, bench: Workbench, detach: bool
 ) -> None:
     member = Member(bench, small.override({"method.detach_target": detach}))
-    member.calibrate()
+    member.observe()
     member.prefit()
     pixels, taps = pass_of(bench, member)
     losses = member.distiller(pixels, taps, member.teacher.replay)
@@ -95,16 +95,16 @@ def test_the_distillation_gradient_reaches_the_adapter_only_when_asked_to(
 
 def test_targets_of_all_layers_have_the_same_size(small: Config, bench: Workbench) -> None:
     member = Member(bench, small.override({"method.refiner": "none"}))
-    member.calibrate()
+    member.observe()
     taps = bench.teacher_pass(member.teacher, bench.pixels(next(bench.batches(batch_size=128, seed=1))))
     for layer in member.distiller.layers:
-        norms = (taps.tokens[layer][:, 1:] * member.distiller.scales[layer]).norm(dim=-1)
+        norms = (taps.tokens[layer][:, 1:] * member.distiller.refiner.target_scale(layer)).norm(dim=-1)
         assert norms.median().item() == pytest.approx(64**0.5, rel=0.05)
 
 
 def test_refiner_none_has_nothing_to_learn_and_no_losses_of_its_own(small: Config, bench: Workbench) -> None:
     member = Member(bench, small.override({"method.refiner": "none"}))
-    member.calibrate()
+    member.observe()
     pixels, taps = pass_of(bench, member)
     losses = member.distiller(pixels, taps, member.teacher.replay)
     assert set(losses) == {"kd", "loss"}
@@ -115,7 +115,7 @@ def test_refiner_none_has_nothing_to_learn_and_no_losses_of_its_own(small: Confi
 def test_a_student_on_another_grid_learns_on_the_teachers(small: Config, bench: Workbench) -> None:
     member = Member(bench, small.override({"student.patch_size": 8}))
     assert member.distiller.student_grid == (4, 4)
-    member.calibrate()
+    member.observe()
     pixels, taps = pass_of(bench, member)
     assert torch.isfinite(member.distiller(pixels, taps, member.teacher.replay)["loss"])
 
@@ -137,4 +137,4 @@ def test_patches_larger_than_the_image_are_refused(small: Config, bench: Workben
 def test_layers_map_by_relative_depth(
     layers: tuple[int, ...], teacher: int, student: int, mapped: tuple[int, ...]
 ) -> None:
-    assert map_layers(layers, teacher, student) == mapped
+    assert map_by_depth(layers, teacher, student) == mapped

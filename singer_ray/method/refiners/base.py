@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import nn
+
+from singer_ray.method.layers import map_by_depth
+from singer_ray.method.losses import distillation_loss
 
 if TYPE_CHECKING:
     from singer_ray.config import MethodConfig
@@ -17,15 +20,25 @@ Replay = Callable[[int, torch.Tensor, "Taps"], torch.Tensor]
 
 
 class Refiner(nn.Module):
-    """Base class: leaves the features as they are and has no loss of its own.
+    """Base class: leaves the features as they are and has no loss of its own (plain feature distillation, FitNet).
 
     A refiner is one class in one file: `forward`, and where it learns, `own_losses`. It is registered in
     `method/refiners/__init__.py` under the name that `method.refiner` takes.
     """
 
+    averages_layers: ClassVar[bool] = False
+    """Whether L_KD is the mean over D instead of the sum."""
+    joint: ClassVar[bool] = False
+    """Whether it trains with the student only: no pre-fit, and the distillation gradient reaches it."""
+    draws: ClassVar[bool] = False
+    """Whether a training step draws random numbers."""
+    map_layers: ClassVar[Callable[[Sequence[int], int, int], tuple[int, ...]]] = staticmethod(map_by_depth)
+    """(teacher layers, teacher depth, student depth) -> student layers."""
+
     def __init__(self, teacher: TappedViT, layers: Sequence[int], method: MethodConfig) -> None:
         super().__init__()
-        self.layers, self.prefix = tuple(layers), teacher.prefix
+        self.layers, self.prefix, self.width = tuple(layers), teacher.prefix, teacher.width
+        self.median_norms = dict.fromkeys(self.layers, 1.0)
 
     @classmethod
     def extra_layers(cls, layers: Sequence[int], depth: int) -> tuple[int, ...]:
@@ -34,11 +47,19 @@ class Refiner(nn.Module):
 
     @property
     def learns(self) -> bool:
-        """Whether there is anything to fit."""
-        return any(p.requires_grad for p in self.parameters())
+        """Whether it has losses of its own to be fitted by."""
+        return False
 
     def calibrate(self, median_norms: Mapping[int, float]) -> None:
         """Told once, before the first step, the median patch norm of the teacher at each distilled layer."""
+        self.median_norms = {n: median_norms[n] for n in self.layers}
+
+    def observe(self, taps: Taps, replay: Replay, seed: int) -> None:
+        """Shown one batch of the teacher's features before a fresh start; not when a run is resumed."""
+
+    def notes(self) -> list[str]:
+        """What a user should know about the start, a line each."""
+        return []
 
     def forward(self, layer: int, tokens: torch.Tensor) -> torch.Tensor:
         """F_l -> F^_l, [batch, prefix + patches, dim]; prefix tokens stay as they are."""
@@ -53,3 +74,23 @@ class Refiner(nn.Module):
     def target(self, original: torch.Tensor, refined: torch.Tensor) -> torch.Tensor:
         """What the student is shown, given F_l and F^_l."""
         return refined
+
+    def target_scale(self, layer: int) -> float:
+        """What targets are multiplied by so that layers weigh alike: sqrt(dim) / median norm."""
+        return float(self.width**0.5 / self.median_norms[layer])
+
+    def distill(self, layer: int, projected: torch.Tensor, target: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """One layer of L_KD from student tokens P_l(F^S_l) and scaled target, [batch, class token? + patches, dim]."""
+        return distillation_loss(projected, target)
+
+
+class PatchwiseRefiner(Refiner):
+    """Changes each image's patches by a fixed rule, `refine_patches`, and learns nothing."""
+
+    def forward(self, layer: int, tokens: torch.Tensor) -> torch.Tensor:
+        refined = self.refine_patches(tokens[:, self.prefix :], self.median_norms[layer])
+        return torch.cat([tokens[:, : self.prefix], refined], dim=1)
+
+    def refine_patches(self, patches: torch.Tensor, median_norm: float) -> torch.Tensor:
+        """[batch, patches, dim] -> the same shape; `median_norm` is the teacher's at this layer."""
+        raise NotImplementedError

@@ -10,22 +10,31 @@ from torch import nn
 
 from singer_ray.errors import UserError
 from singer_ray.method.losses import information_loss, outlier_loss
-from singer_ray.method.nullspace import linearized_block, null_directions
+from singer_ray.method.nullspace import (
+    jacobian_matrix,
+    linearized_block,
+    mlp_matrix,
+    null_directions,
+    nullity,
+    principal_directions,
+    random_directions,
+)
 from singer_ray.method.refiners.base import Refiner, Replay
 
 if TYPE_CHECKING:
     from singer_ray.config import MethodConfig
     from singer_ray.vision.tapped import TappedViT, Taps
 
+OBSERVED_IMAGES = 32
+"""Images that the linearisation `jacobian` looks at."""
+
 
 class SingerAdapter(nn.Module):
-    """Delta(F) = (F Phi_down) Phi_up; Phi_down [dim, rank] from the null space, Phi_up [rank, dim] zero at first."""
+    """Delta(F) = (F Phi_down) Phi_up; Phi_down [dim, rank], Phi_up [rank, dim]."""
 
-    def __init__(self, block: nn.Module, rank: int) -> None:
+    def __init__(self, down: torch.Tensor, up: torch.Tensor) -> None:
         super().__init__()
-        down = null_directions(linearized_block(block), rank)
-        self.phi_down = nn.Parameter(down)
-        self.phi_up = nn.Parameter(torch.zeros_like(down.T))
+        self.phi_down, self.phi_up = nn.Parameter(down.clone()), nn.Parameter(up.clone())
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         return (patches @ self.phi_down) @ self.phi_up
@@ -34,8 +43,12 @@ class SingerAdapter(nn.Module):
 class Singer(Refiner):
     """F^_l = F_l + Delta_l(F_l) on patch tokens (equation 3), fitted by L_outlier and L_info (equations 6 to 8).
 
-    The adapter is fitted at full strength; `strength` scales what the student is shown: F_l + strength * Delta_l.
+    Phi_down starts in the directions that `method.linearization` picks, Phi_up at zero, so that the fit starts from
+    the features as they are. The adapter is fitted at full strength; `strength` scales what the student is shown,
+    F_l + strength * Delta_l. With `method.gate` above 0 only patches longer than that many medians are changed.
     """
+
+    default_linearization = "attention_mlp"
 
     def __init__(self, teacher: TappedViT, layers: Sequence[int], method: MethodConfig) -> None:
         super().__init__(teacher, layers, method)
@@ -44,14 +57,17 @@ class Singer(Refiner):
                 f"method.rank {method.rank} is above the teacher's width {teacher.width}: there are only "
                 f"{teacher.width} directions. Allowed: 1 to {teacher.width}; 8 to 64 is usual."
             )
-        self.strength, self.gamma = method.strength, method.outlier_quantile
+        self.rank, self.strength, self.gamma, self.gate = (
+            method.rank, method.strength, method.outlier_quantile, method.gate
+        )  # fmt: skip
         self.weights = {"outlier": method.loss.outlier, "info": method.loss.info}
-        self.depth = teacher.depth
-        # The last block has no next one; its own stands in, as in the official code.
+        self.depth, self.probes = teacher.depth, method.jacobian_probes
+        kind = method.linearization
+        self.linearization = self.default_linearization if kind == "auto" else kind
+        self._notes: list[str] = []
         self.adapters = nn.ModuleDict(
-            {str(n): SingerAdapter(teacher.blocks[min(n + 1, teacher.depth - 1)], method.rank) for n in self.layers}
+            {str(n): SingerAdapter(*self.start(teacher.blocks[self.next_block(n)], n, method)) for n in self.layers}
         )
-        self.median_norms = dict.fromkeys(self.layers, 1.0)
         if not any(self.weights.values()):
             self.requires_grad_(False)
 
@@ -60,12 +76,45 @@ class Singer(Refiner):
         """The next block's own output is the reference of the information loss."""
         return tuple(n + 1 for n in layers if n + 1 < depth)
 
-    def calibrate(self, median_norms: Mapping[int, float]) -> None:
-        self.median_norms = {n: median_norms[n] for n in self.layers}
+    @property
+    def learns(self) -> bool:
+        return any(p.requires_grad for p in self.parameters())
+
+    def next_block(self, layer: int) -> int:
+        """The block that reads F_l. The last layer has none; its own block stands in, as in the official code."""
+        return min(layer + 1, self.depth - 1)
+
+    def start(self, block: nn.Module, layer: int, method: MethodConfig) -> tuple[torch.Tensor, torch.Tensor]:
+        """Phi_down and Phi_up at the start, from the weights of `block`; `observe` may set Phi_down anew."""
+        matrix = {"mlp": mlp_matrix, "attention_mlp": linearized_block}.get(self.linearization)
+        if matrix is None:
+            down = torch.zeros(self.width, self.rank)
+        else:
+            found = matrix(block)
+            down = null_directions(found, self.rank)
+            self._note_null_space(layer, nullity(found))
+        return down, torch.zeros(self.rank, self.width)
+
+    def observe(self, taps: Taps, replay: Replay, seed: int) -> None:
+        if self.linearization not in ("random", "pca", "jacobian"):
+            return
+        generator = torch.Generator().manual_seed(seed)
+        for layer in self.layers:
+            adapter = self.adapters[str(layer)]
+            assert isinstance(adapter, SingerAdapter)
+            with torch.no_grad():
+                adapter.phi_down.copy_(self._observed_directions(layer, taps, replay, generator))
+
+    def notes(self) -> list[str]:
+        return list(self._notes)
 
     def forward(self, layer: int, tokens: torch.Tensor) -> torch.Tensor:
         prefix, patches = tokens[:, : self.prefix], tokens[:, self.prefix :]
-        return torch.cat([prefix, patches + self.adapters[str(layer)](patches)], dim=1)
+        delta = self.adapters[str(layer)](patches)
+        if self.gate:
+            norms = patches.detach().float().norm(dim=-1, keepdim=True)
+            delta = delta * (norms > self.gate * norms.median(dim=1, keepdim=True).values)
+        return torch.cat([prefix, patches + delta], dim=1)
 
     def own_losses(
         self, refined: Mapping[int, torch.Tensor], taps: Taps, replay: Replay
@@ -86,3 +135,38 @@ class Singer(Refiner):
 
     def target(self, original: torch.Tensor, refined: torch.Tensor) -> torch.Tensor:
         return torch.lerp(original, refined, self.strength)
+
+    def _observed_directions(self, layer: int, taps: Taps, replay: Replay, generator: torch.Generator) -> torch.Tensor:
+        if self.linearization == "random":
+            return random_directions(self.width, self.rank, generator)
+        if self.linearization == "pca":
+            return principal_directions(taps.tokens[layer][:, self.prefix :], self.rank)
+        few = taps.first(OBSERVED_IMAGES)
+        number = self.next_block(layer)
+        matrix = jacobian_matrix(lambda x: replay(number, x, few), few.tokens[layer], self.prefix, self.probes, generator)
+        self._note_null_space(layer, nullity(matrix))
+        return null_directions(matrix, self.rank)
+
+    def _note_null_space(self, layer: int, unread: int) -> None:
+        if self.rank > unread:
+            self._notes.append(
+                f"layer {layer}: block {self.next_block(layer)} leaves {unread} of {self.width} directions unread; "
+                f"the {self.rank - unread} others of rank {self.rank} are those that it reads least"
+            )
+
+
+class PaperSinger(Singer):
+    """As the paper writes it: Phi_down = N~ and Phi_up = N~^T, trained jointly with the student (section 3.3)."""
+
+    joint = True
+
+    def start(self, block: nn.Module, layer: int, method: MethodConfig) -> tuple[torch.Tensor, torch.Tensor]:
+        down, _ = super().start(block, layer, method)
+        return down, down.T
+
+    def observe(self, taps: Taps, replay: Replay, seed: int) -> None:
+        super().observe(taps, replay, seed)
+        for adapter in self.adapters.values():
+            assert isinstance(adapter, SingerAdapter)
+            with torch.no_grad():
+                adapter.phi_up.copy_(adapter.phi_down.T)
