@@ -143,7 +143,9 @@ class Singer(Refiner):
             return principal_directions(taps.tokens[layer][:, self.prefix :], self.rank)
         few = taps.first(OBSERVED_IMAGES)
         number = self.next_block(layer)
-        matrix = jacobian_matrix(lambda x: replay(number, x, few), few.tokens[layer], self.prefix, self.probes, generator)
+        matrix = jacobian_matrix(
+            lambda tokens: replay(number, tokens, few), few.tokens[layer], self.prefix, self.probes, generator
+        )
         self._note_null_space(layer, nullity(matrix))
         return null_directions(matrix, self.rank)
 
