@@ -85,7 +85,8 @@ def official_outlier_loss(patches: torch.Tensor, gamma: float) -> torch.Tensor:
     threshold = norms.detach().quantile(gamma, dim=1, keepdim=True)
     above = norms > threshold
     excess: torch.Tensor = torch.where(above, norms - threshold, 0.0)
-    return excess.square().sum() / above.sum().clamp_min(1)
+    loss: torch.Tensor = excess.square().sum() / above.sum().clamp_min(1)
+    return loss
 
 
 def _gram(patches: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,131 @@
+"""All refiners on one loop and budget: 300 and 900 steps, seed i with planted teacher i (i = 0 to 2).
+
+    python -m tests.benchmarks.refiners --out runs/refiners          (about 40 minutes on 2 cores)
+
+The oracle is `none` with the clean teacher. Settings are those of the preset demo and of each refiner's defaults; the
+official variant runs with its own loss weights (kd 100, outlier 0.01, info 1). Raw figures: refiners.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+SEEDS = (0, 1, 2)
+RAW = Path(__file__).with_name("refiners.json")
+OFFICIAL = {
+    "method.variant": "official", "method.loss.kd": 100.0, "method.loss.outlier": 0.01, "method.loss.info": 1.0,
+}  # fmt: skip
+REFINERS: dict[str, dict[str, Any]] = {
+    "none": {"method.refiner": "none"},
+    "vitkd": {"method.refiner": "vitkd"},
+    "layernorm": {"method.refiner": "layernorm"},
+    "quantile_clip": {"method.refiner": "quantile_clip"},
+    "clip": {"method.refiner": "clip"},
+    "singer": {},
+    "singer gated": {"method.gate": 2.0},
+}
+AT_300_ONLY: dict[str, dict[str, Any]] = {
+    "singer random": {"method.linearization": "random"},
+    "singer paper": {"method.variant": "paper"},
+    "singer official": OFFICIAL,
+}
+SHOWN = ("val/miou", "test/miou", "test/linear_top1", "test/depth_rmse")
+
+
+def one_seed(seed: int, out: Path) -> dict[str, dict[str, float]]:
+    """Metrics by "REFINER STEPS" for one seed."""
+    import torch
+
+    from singer_ray.config import load_preset
+    from singer_ray.training.workbench import Workbench
+    from tests.benchmarks.acceptance import teacher_folder
+    from tests.benchmarks.together import train_together
+
+    torch.set_num_threads(1)
+    folder = teacher_folder(seed, out)
+    planted, clean = (f"local-dir:{folder}/planted", f"local-dir:{folder}/clean") if folder else ("demo", "demo-clean")
+    base = load_preset("demo").override({"seed": seed, "teacher.name": planted})
+    configs = {
+        f"{name} {steps}": base.override({**settings, "train.epochs": steps // 50})
+        for steps in (300, 900)
+        for name, settings in {**REFINERS, **(AT_300_ONLY if steps == 300 else {})}.items()
+    }
+    metrics = train_together(Workbench(base), configs, what=f"seed {seed}")
+    pure = base.override({"teacher.name": clean, "method.refiner": "none"})
+    oracle = {f"oracle {steps}": pure.override({"train.epochs": steps // 50}) for steps in (300, 900)}
+    return metrics | train_together(Workbench(pure), oracle, what=f"seed {seed}, oracle")
+
+
+def gap_closed(metrics: dict[str, dict[str, float]], name: str, steps: int) -> float:
+    """Share of the validation mIoU gap from `none` to the oracle that a refiner closes."""
+    none, oracle = (metrics[f"{n} {steps}"]["val/miou"] for n in ("none", "oracle"))
+    return (metrics[f"{name} {steps}"]["val/miou"] - none) / (oracle - none)
+
+
+def print_table(by_seed: dict[int, dict[str, dict[str, float]]]) -> None:
+    """Mean and spread over seeds."""
+    print(f"{'':20}" + "".join(f"{name:>22}" for name in (*SHOWN, "gap closed")))
+    for run in sorted(by_seed[SEEDS[0]], key=lambda run: int(run.split()[-1])):
+        name, _, steps = run.rpartition(" ")
+        columns = [[by_seed[s][run][shown] for s in by_seed] for shown in SHOWN]
+        columns.append([gap_closed(by_seed[s], name, int(steps)) for s in by_seed])
+        cells = (f"{statistics.mean(v):.3f} +- {statistics.stdev(v):.3f}" for v in columns)
+        print(f"{run:20}" + "".join(f"{cell:>22}" for cell in cells))
+
+
+def check(by_seed: dict[int, dict[str, dict[str, float]]]) -> list[str]:
+    """What does not hold, in words: SiNGER closes 80% of the gap in the mean and 70% on each seed."""
+    faults = []
+    for steps in (300, 900):
+        shares = [gap_closed(metrics, "singer", steps) for metrics in by_seed.values()]
+        if statistics.mean(shares) < 0.8 or min(shares) < 0.7:
+            faults.append(f"singer closes {shares} of the gap at {steps} steps")
+    return faults
+
+
+def main() -> int:
+    """Runs the seeds in processes of their own, two at a time; writes the raw figures and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/refiners"))
+    parser.add_argument("--seed", type=int, help="one seed only, without the table")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    if given.seed is not None:
+        (given.out / f"seed-{given.seed}.json").write_text(json.dumps(one_seed(given.seed, given.out)))
+        return 0
+
+    def child(seed: int) -> dict[str, dict[str, float]]:
+        path = given.out / f"seed-{seed}.json"
+        if not path.exists():
+            command = [sys.executable, "-m", "tests.benchmarks.refiners", "--seed", str(seed), "--out", str(given.out)]
+            subprocess.run(command, check=True)
+        return dict(json.loads(path.read_text()))
+
+    with ThreadPoolExecutor(2) as pool:
+        by_seed = dict(zip(SEEDS, pool.map(child, SEEDS)))
+    from singer_ray.publishing.result import versions
+
+    raw = {
+        "command": "python -m tests.benchmarks.refiners",
+        "hardware": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "versions": versions(),
+        "metrics": by_seed,
+    }
+    RAW.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
+    print_table(by_seed)
+    faults = check(by_seed)
+    print("\n".join(faults) or "all bounds hold")
+    return bool(faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
