@@ -369,6 +369,10 @@ class TeacherRecipe:
     """Attention heads."""
     patch_size: int = 4
     """Patch height and width, in pixels."""
+    plant_units: int = 3
+    """Directions that the planted artifacts have."""
+    plant_share: float = 0.04
+    """Share of background patches that become artifacts."""
     plant_steps: int = 250
     """Steps of fine-tuning behind the planted block."""
     plant_lr: float = 1e-3

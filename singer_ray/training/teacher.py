@@ -63,12 +63,7 @@ def make_teacher(config: Config, recipe: TeacherRecipe, make_out: Callable[[], P
     write_model(out / "clean", model, inputs)
     if recipe.plant:
         planted = copy.deepcopy(teacher)
-        view = EvaluationView(size, config.data.crop_pct)
-        batch = next(evaluation_batches(source, view, batch_size=PLANTING_IMAGES))
-        grid = TappedViT(model, [0]).grid(size)
-        ground = patch_classes(batch["mask"], grid, len(source.mask_classes)) == 0
-        plant_artifacts(planted.model.cpu().eval(), inputs.normalization(batch["image"]), ground, config.seed)
-        _fit("hiding artifacts", planted, source, recipe.plant_steps, recipe.plant_lr, 0.0, config, recipe, device)
+        plant(planted, source, config, recipe, device)
         metrics |= _report("planted", planted.model, splits, inputs, device)
         write_model(out / "planted", planted.model, inputs)
     write_json(
@@ -84,6 +79,21 @@ def make_teacher(config: Config, recipe: TeacherRecipe, make_out: Callable[[], P
     return out
 
 
+def plant(
+    teacher: SupervisedTeacher, source: Source, config: Config, recipe: TeacherRecipe, device: torch.device
+) -> None:
+    """Plants artifacts in a teacher by `recipe`, and fine-tunes what lies behind them so that they do no harm."""
+    size, model = config.data.image_size, teacher.model
+    view = EvaluationView(size, config.data.crop_pct)
+    batch = next(evaluation_batches(source, view, batch_size=PLANTING_IMAGES))
+    ground = patch_classes(batch["mask"], TappedViT(model, [0]).grid(size), len(source.mask_classes)) == 0
+    plant_artifacts(
+        model.cpu().eval(), normalization_of(model)(batch["image"]), ground, config.seed,
+        units=recipe.plant_units, share=recipe.plant_share,
+    )  # fmt: skip
+    _fit("hiding artifacts", teacher, source, recipe.plant_steps, recipe.plant_lr, 0.0, config, recipe, device)
+
+
 _IO = ("out", "overwrite", "dry_run")
 
 
@@ -97,6 +107,11 @@ def _check(source: Source, recipe: TeacherRecipe, config: Config) -> None:
         raise UserError(
             f"--plant needs masks and more than {BLOCK + 1} blocks; data.source {config.data.source} with --depth "
             f"{recipe.depth} does not offer that. Use --data.source scenes and --depth 6, or leave --plant out."
+        )
+    if not 0 < recipe.plant_share < 1 or not 0 < recipe.plant_units <= recipe.width // 2:
+        raise UserError(
+            f"--plant-share is {recipe.plant_share} and --plant-units {recipe.plant_units}. Allowed: a share between 0 "
+            f"and 1, and 1 to {recipe.width // 2} units (half of --width)."
         )
     if recipe.width % recipe.heads or config.data.image_size % recipe.patch_size:
         raise UserError(
