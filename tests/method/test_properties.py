@@ -1,0 +1,116 @@
+"""Properties that hold for any features, not only for those that someone thought of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+
+from singer_ray.config import MethodConfig
+from singer_ray.method.losses import cosine_gram, distillation_loss, information_loss, outlier_loss
+from singer_ray.method.refiners import REFINERS
+from singer_ray.method.refiners.base import Refiner
+from singer_ray.vision.tapped import TappedViT
+
+PATCHES, DIM = 16, 8
+seeds = st.integers(0, 2**31)
+few = settings(max_examples=40, deadline=None, derandomize=True)
+
+
+def features(seed: int, *, batch: int = 2, ties: bool = False, zeros: bool = False) -> torch.Tensor:
+    """[batch, 1 + patches, 8] with some patches 30 times as long as the rest."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randn(batch, 1 + PATCHES, DIM, generator=generator)
+    tokens[:, 1:3] *= 30
+    if ties:
+        tokens[:, 1:] = torch.nn.functional.normalize(tokens[:, 1:], dim=-1)
+    if zeros:
+        tokens[:, 4:8] = 0
+    return tokens
+
+
+def singer(seed: int, **more: Any) -> Refiner:
+    torch.manual_seed(0)
+    make: Any = timm.create_model
+    model = make("vit_tiny_patch16_224", img_size=16, patch_size=4, embed_dim=DIM, depth=2, num_heads=2, num_classes=0)
+    refiner = REFINERS["singer"](TappedViT(model, [0, 1]), (0, 1), MethodConfig.model_validate({"rank": 3, **more}))
+    with torch.no_grad():
+        torch.manual_seed(seed % 1000)
+        for parameter in refiner.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return refiner
+
+
+@few
+@given(seeds)
+def test_information_loss_is_zero_at_strength_zero(seed: int) -> None:
+    refiner, tokens = singer(seed, strength=0.0), features(seed)
+    shown = refiner.target(tokens, refiner(0, tokens))
+    assert torch.equal(shown, tokens)
+    assert information_loss(shown[:, 1:], tokens[:, 1:]).item() == 0
+
+
+@few
+@given(seeds, st.sampled_from(sorted(REFINERS)))
+def test_refined_prefix_tokens_are_unchanged(seed: int, name: str) -> None:
+    tokens = features(seed)
+    refiner = singer(seed) if name == "singer" else _baseline(name)
+    assert torch.equal(refiner(0, tokens)[:, 0], tokens[:, 0])
+
+
+@few
+@given(seeds, st.sampled_from(["singer", "singer gated", "clip", "quantile_clip", "layernorm"]))
+def test_permuting_the_patches_commutes_with_refinement(seed: int, name: str) -> None:
+    tokens = features(seed)
+    gate = 2.0 if name == "singer gated" else 0.0
+    refiner = singer(seed, gate=gate) if name.startswith("singer") else _baseline(name)
+    order = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(PATCHES)])
+    assert torch.allclose(refiner(0, tokens[:, order]), refiner(0, tokens)[:, order], rtol=1e-4, atol=1e-4)
+
+
+@few
+@given(seeds, st.booleans(), st.booleans())
+def test_ties_and_zero_tokens_give_finite_losses_and_gradients(seed: int, ties: bool, zeros: bool) -> None:
+    patches = features(seed, ties=ties, zeros=zeros)[:, 1:].requires_grad_()
+    other = features(seed + 1)[:, 1:]
+    losses = [outlier_loss(patches, 0.9, 1.0), information_loss(patches, other), distillation_loss(patches, other)]
+    (gradient,) = torch.autograd.grad(sum(losses, torch.zeros(())), patches)
+    assert all(torch.isfinite(loss) for loss in losses)
+    assert torch.isfinite(gradient).all()
+
+
+@few
+@given(seeds)
+def test_a_gate_leaves_short_patches_alone_and_only_those(seed: int) -> None:
+    tokens = features(seed)
+    norms = tokens[:, 1:].norm(dim=-1)
+    long = norms > 3 * norms.median(dim=1, keepdim=True).values
+    changed = (singer(seed, gate=3.0)(0, tokens) != tokens)[:, 1:].any(dim=-1)
+    assert torch.equal(changed, long)
+    assert long.any()
+
+
+@few
+@given(seeds)
+def test_losses_of_bfloat16_features_agree_with_float32_within_one_percent(seed: int) -> None:
+    """Features rounded to bfloat16 (8 bits) under autocast: the losses themselves are computed in float32."""
+    tokens, other = features(seed)[:, 1:], features(seed + 1)[:, 1:]
+    with torch.autocast("cpu", torch.bfloat16):
+        half = [outlier_loss(tokens.bfloat16(), 0.9, 1.0), distillation_loss(tokens.bfloat16(), other.bfloat16())]
+        gram = cosine_gram(tokens.bfloat16())
+    full = [outlier_loss(tokens, 0.9, 1.0), distillation_loss(tokens, other)]
+    for low, high in zip(half, full):
+        assert low.dtype == torch.float32
+        assert low.item() == pytest.approx(high.item(), rel=0.01, abs=1e-6)
+    assert gram.dtype == torch.float32
+    assert (gram - cosine_gram(tokens)).abs().max() < 0.01
+
+
+def _baseline(name: str) -> Refiner:
+    make: Any = timm.create_model
+    model = make("vit_tiny_patch16_224", img_size=16, patch_size=4, embed_dim=DIM, depth=2, num_heads=2, num_classes=0)
+    return REFINERS[name](TappedViT(model, [0, 1]), (0, 1), MethodConfig.model_validate({"refiner": name, "rank": 3}))
