@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from singer_ray.method.losses import distillation_loss
+from singer_ray.method.losses import distillation_loss, token_distillation_loss
 from singer_ray.method.refiners.base import Refiner, Replay
 from singer_ray.vision.tapped import TappedViT, Taps
 
@@ -82,9 +82,35 @@ class Distiller(nn.Module):
         """What the student is shown in place of F_l, unscaled: [batch, prefix + patches, dim]."""
         return self.refiner.target(tokens, self.refiner(layer, tokens))
 
+    def token_losses(self, images: torch.Tensor, taps: Taps) -> dict[int, torch.Tensor]:
+        """L_KD by layer and token, [batch, tokens]; the sum over layers of the mean over tokens is `kd` of `forward`.
+
+        The last rows * columns tokens are the patches on the teacher's grid; a class token, where both have one, comes
+        first.
+        """
+        student = self.student(images).tokens
+        return {
+            n: token_distillation_loss(*self._matched(n, student[m], taps.tokens[n], self.refiner(n, taps.tokens[n])))
+            for n, m in zip(self.layers, self.student_layers)
+        }
+
+    def projected(self, layer: int, student: torch.Tensor) -> torch.Tensor:
+        """Student patches in the teacher's space and unit at `layer`, P_l(F^S_l) / scale.
+
+        [batch, prefix + patches, student width] -> [batch, patches, teacher width], on the student's own grid.
+        """
+        patches: torch.Tensor = self.projections[str(layer)](student[:, self.student.prefix :]) / self.scales[layer]
+        return patches
+
     def _distill(
         self, layer: int, student: torch.Tensor, original: torch.Tensor, refined: torch.Tensor
     ) -> torch.Tensor:
+        return distillation_loss(*self._matched(layer, student, original, refined))
+
+    def _matched(
+        self, layer: int, student: torch.Tensor, original: torch.Tensor, refined: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Projected student tokens and their scaled targets, [batch, tokens, dim] both, in the same order."""
         target = self.refiner.target(original, refined) * self.scales[layer]
         if self.detach:
             target = target.detach()
@@ -92,10 +118,8 @@ class Distiller(nn.Module):
         patches = self._to_teacher_grid(projected[:, self.student.prefix :])
         target_patches = target[:, self.teacher_prefix :]
         if not self.class_token:
-            return distillation_loss(patches, target_patches)
-        return distillation_loss(
-            torch.cat([projected[:, :1], patches], dim=1), torch.cat([target[:, :1], target_patches], dim=1)
-        )
+            return patches, target_patches
+        return torch.cat([projected[:, :1], patches], dim=1), torch.cat([target[:, :1], target_patches], dim=1)
 
     def _to_teacher_grid(self, patches: torch.Tensor) -> torch.Tensor:
         if self.student_grid == self.teacher_grid:
