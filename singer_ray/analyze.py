@@ -32,7 +32,7 @@ class AnalyzeFlags:
     """Print the resolved configuration and what would run, and stop."""
     k: float = 4.0
     """A token counts as an outlier when its norm is above k x the median norm of its image."""
-    steps: int = 60
+    steps: int = 100
     """Training steps over which the gradient's share is followed; 0 measures an untrained student only."""
     images: int = 512
     """Images to read: of data.val where there is one, else of data.train; 0 means all."""

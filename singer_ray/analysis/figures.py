@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from matplotlib import pyplot
+from matplotlib.figure import SubFigure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from singer_ray.analysis.artifacts import LayerReport
@@ -19,11 +21,11 @@ MAPS = 4
 def draw_layers(path: Path, reports: Mapping[int, LayerReport], layers: Sequence[int]) -> None:
     """Over the depth of the teacher: how large the artifacts are and what they hold; and where on the patch grid.
 
-    The maps show the distilled `layers` and others with outliers, up to four, each on its own scale.
+    The maps show the distilled `layers` and others with outliers, up to four, on one scale.
     """
     mapped = _mapped(reports, layers)
     figure = pyplot.figure(figsize=(9.8, 5.6), layout="constrained")
-    above, below = figure.subfigures(2, 1).tolist()
+    above, below = cast("Sequence[SubFigure]", figure.subfigures(2, 1))
     left, right = above.subplots(1, 2)
     depth = list(reports)
     left.plot(depth, [r.max_median for r in reports.values()], "o-", color=COLOURS[0], markersize=4)
@@ -38,16 +40,17 @@ def draw_layers(path: Path, reports: Mapping[int, LayerReport], layers: Sequence
         axis.grid(alpha=0.3)
         for layer in layers:
             axis.axvline(layer, color="grey", linestyle=":", linewidth=1)
-    below.suptitle(
-        "How often a place of the patch grid holds an outlier (blocks dotted above are distilled)", fontsize=11
-    )
-    for axis, layer in zip(np.atleast_1d(below.subplots(1, len(mapped))), mapped):
-        frequency = reports[layer].frequency.numpy()
-        drawn = axis.imshow(frequency, cmap="magma", vmin=0, vmax=max(float(frequency.max()), 0.01))
-        axis.set(title=f"block {layer}", xlabel="column of patches", ylabel="row of patches")
-        bar = below.colorbar(drawn, ax=axis, shrink=0.9)
-        bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
-        bar.set_label("share of images")
+    title = "How often a place of the patch grid holds an outlier (blocks dotted above are distilled)"
+    below.suptitle(title, fontsize=11)
+    maps = np.atleast_1d(below.subplots(1, len(mapped), sharey=True))
+    largest = max(0.01, *(float(reports[n].frequency.max()) for n in mapped))
+    for axis, layer in zip(maps, mapped):
+        drawn = axis.imshow(reports[layer].frequency.numpy(), cmap="magma", vmin=0, vmax=largest)
+        axis.set(title=f"block {layer}", xlabel="column of patches")
+        for place in (axis.xaxis, axis.yaxis):
+            place.set_major_locator(MaxNLocator(4, integer=True))
+    maps[0].set_ylabel("row of patches")
+    below.colorbar(drawn, ax=maps, shrink=0.9, format=PercentFormatter(1), label="share of images")
     figure.savefig(path, dpi=DPI)
     pyplot.close(figure)
 
@@ -70,8 +73,8 @@ def draw_gradient_share(
     axes[0].axhline(token_share, color="black", linestyle=":", linewidth=1, label="their share of the tokens")
     axes[1].axhline(0.5, color="grey", linestyle="--", linewidth=1, label="where both parts cancel")
     axes[1].axhline(fair, color="black", linestyle=":", linewidth=1, label="most that their number explains")
-    for axis, what in zip(axes, ("KD loss", "its gradient")):
-        axis.set(xlabel="training step", title=f"Outlier tokens' share of the {what}", ylim=(-0.02, 1.02))
+    for axis, what in zip(axes, ("the KD loss", "its gradient")):
+        axis.set(xlabel="training step", title=f"Outlier tokens' share of {what}", ylim=(-0.02, 1.02))
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
@@ -83,5 +86,5 @@ def draw_gradient_share(
 
 def _mapped(reports: Mapping[int, LayerReport], layers: Sequence[int]) -> list[int]:
     """The distilled layers, then others with outliers from the deepest up, at most `MAPS` in all; in order."""
-    others = [n for n in reversed(reports) if n not in layers and reports[n].outliers.any()]
+    others = [n for n in sorted(reports, reverse=True) if n not in layers and reports[n].outliers.any()]
     return sorted([*list(layers)[-MAPS:], *others][:MAPS])

@@ -41,7 +41,7 @@ class AnalysisSettings:
 
     k: float = 4.0
     """A token is an outlier above k x the median norm of its image."""
-    steps: int = 60
+    steps: int = 100
     """Training steps of the students with and without refiner; 0 measures the start only."""
     images: int = 512
     """Images to read, of the validation set where there is one, else of the training set; 0 means all."""

@@ -56,8 +56,8 @@ def judge(
     rank = starting_rank([reports[n] for n in layers], width)
     sentences = [
         f"Teacher {teacher} has artifacts: at block {worst}, {_percent(reports[worst].token_share)} of the patch "
-        f"tokens have more than {k:g} x the median norm of their image (the largest {reports[worst].max_median:.0f} x in the "
-        f"mean) and hold {_percent(reports[worst].energy_share)} of the energy{_along(reports, layers)}."
+        f"tokens have more than {k:g} x the median norm of their image (the largest {reports[worst].max_median:.0f} x "
+        f"in the mean) and hold {_percent(reports[worst].energy_share)} of the energy{_along(reports, layers)}."
     ]
     weight = (
         f"in plain feature distillation they make {_percent(plain.loss_share)} of the loss and "
@@ -114,7 +114,8 @@ def _without(teacher: str, reports: Mapping[int, LayerReport], layers: Sequence[
     )
     text = (
         f"Teacher {teacher} has no artifacts that matter: {found} (the largest {largest:.1f} x in the mean). They "
-        "cannot bias distillation, and refinement will not help: distil the features as they are, --method.refiner none."
+        "cannot bias distillation, and refinement will not help: distil the features as they are with "
+        "--method.refiner none."
     )
     return text + (f" Other layers do have artifacts: {_blocks(elsewhere)}." if elsewhere else "")
 

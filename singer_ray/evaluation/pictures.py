@@ -106,7 +106,7 @@ def draw_pca(path: Path, images: torch.Tensor, sets: Sequence[TokenSet], fit_on:
 
     One projection and one colour scale for all sets, so that equal colours mean equal features; every set must be in
     the same space (a student's in the teacher's, by its own P_l). Both are fitted on `fit_on` [tokens, dim]: give it
-    tokens without artifacts, which would otherwise take the axes. The scale runs from the 1st to the 99th percentile
+    tokens without artifacts, which would otherwise take the axes. The scale runs from the 5th to the 95th percentile
     of those tokens; what lies outside is clipped. Shows the images in which the first set has the largest artifacts.
     """
     worst = most_affected(sets[0].patches)
@@ -114,7 +114,7 @@ def draw_pca(path: Path, images: torch.Tensor, sets: Sequence[TokenSet], fit_on:
     centre = fit.mean(dim=0)
     axes_ = torch.linalg.eigh((fit - centre).mT.cov()).eigenvectors.flip(1)[:, :3]
     axes_ = axes_ * axes_.gather(0, axes_.abs().argmax(dim=0, keepdim=True)).sign()  # eigenvectors have no sign
-    low, high = np.quantile(((fit - centre) @ axes_).numpy(), (0.01, 0.99), axis=0)
+    low, high = np.quantile(((fit - centre) @ axes_).numpy(), (0.05, 0.95), axis=0)
     figure, axes = _picture_rows(images[worst], [tokens.name for tokens in sets])
     for row, tokens in enumerate(sets, start=1):
         components = ((tokens.patches[worst].double().cpu() - centre) @ axes_).numpy()
@@ -151,7 +151,7 @@ def draw_norm_histograms(path: Path, panels: Mapping[str, Mapping[str, torch.Ten
         axis.set(xscale="log", yscale="log", ylim=(5e-6, 1))
         axis.set_title(title, fontsize=10)
     ticks = [2.0**power for power in range(-4, 12, 1 if edges[-1] < 32 else 2) if edges[0] <= 2.0**power <= edges[-1]]
-    axes[0, 0].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes[0, 0].set_xticks(ticks, [f"{tick:g}" if tick >= 1 else f"1/{1 / tick:g}" for tick in ticks])
     axes[0, 0].minorticks_off()
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)

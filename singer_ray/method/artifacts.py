@@ -32,7 +32,7 @@ def relative_norms(norms: torch.Tensor) -> torch.Tensor:
 
 
 def normal_mask(norms: torch.Tensor) -> torch.Tensor:
-    """Tokens that no artifact touches: at most 1.5 x the median norm of their image. [images, patches] -> bool, the same.
+    """Tokens that no artifact touches: at most 1.5 x the median norm of their image. [images, patches] -> bool.
 
     Between these and the outliers lie tokens that have a part of an artifact's direction.
     """
