@@ -6,6 +6,9 @@ import torch
 
 from singer_ray.method.losses import cosine_gram
 
+NORMAL = 1.5
+"""The largest over median norm of an image without artifacts is about this."""
+
 
 def patch_norms(patches: torch.Tensor) -> torch.Tensor:
     """Euclidean norm of each token in float32: [batch, patches, dim] -> [batch, patches]."""
@@ -21,6 +24,27 @@ def median_norm(norms: torch.Tensor) -> float:
 def max_median_ratio(norms: torch.Tensor) -> torch.Tensor:
     """Largest norm over median norm of each image: [batch, patches] -> [batch]. About 1.5 without artifacts."""
     return norms.amax(dim=1) / norms.median(dim=1).values.clamp_min(1e-12)
+
+
+def relative_norms(norms: torch.Tensor) -> torch.Tensor:
+    """Norms over the median of their image: [images, patches], both."""
+    return norms / norms.median(dim=1, keepdim=True).values.clamp_min(1e-12)
+
+
+def normal_mask(norms: torch.Tensor) -> torch.Tensor:
+    """Tokens that no artifact touches: at most 1.5 x the median norm of their image. [images, patches] -> bool.
+
+    Between these and the outliers lie tokens that have a part of an artifact's direction.
+    """
+    return norms <= NORMAL * norms.median(dim=1, keepdim=True).values
+
+
+def outlier_mask(norms: torch.Tensor, k: float) -> torch.Tensor:
+    """Tokens whose norm is above `k` times the median norm of their image: [batch, patches] -> bool [batch, patches].
+
+    Unlike a quantile this finds nothing where there is nothing, and unlike a z-score it is not misled by the outliers.
+    """
+    return norms > k * norms.median(dim=1, keepdim=True).values
 
 
 def gram_cosine(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from singer_ray.method.losses import token_distillation_loss
 from singer_ray.method.refiners.base import Refiner, Replay
 from singer_ray.vision.tapped import TappedViT, Taps
 
@@ -67,19 +68,45 @@ class Distiller(nn.Module):
         """What the student is shown in place of F_l, unscaled: [batch, prefix + patches, dim]."""
         return self.refiner.target(tokens, self.refiner(layer, tokens))
 
+    def token_losses(self, images: torch.Tensor, taps: Taps) -> dict[int, torch.Tensor]:
+        """L_KD by layer and token, [batch, tokens]; the sum over layers of the mean over tokens is `kd` of `forward`.
+
+        The last rows * columns tokens are the patches on the teacher's grid; a class token, where both have one, comes
+        first.
+        """
+        student = self.student(images).tokens
+        return {
+            n: token_distillation_loss(*self._matched(n, student[m], taps.tokens[n], self.refiner(n, taps.tokens[n])))
+            for n, m in zip(self.layers, self.student_layers)
+        }
+
+    def projected(self, layer: int, student: torch.Tensor) -> torch.Tensor:
+        """Student patches in the teacher's space and unit at `layer`, P_l(F^S_l) / scale.
+
+        [batch, prefix + patches, student width] -> [batch, patches, teacher width], on the student's own grid.
+        """
+        patches: torch.Tensor = self.projections[str(layer)](student[:, self.student.prefix :]) / self.scales[layer]
+        return patches
+
     def _distill(
         self, layer: int, student: torch.Tensor, original: torch.Tensor, refined: torch.Tensor
     ) -> torch.Tensor:
+        projected, target = self._matched(layer, student, original, refined)
+        return self.refiner.distill(layer, projected, target, self.teacher_grid)
+
+    def _matched(
+        self, layer: int, student: torch.Tensor, original: torch.Tensor, refined: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Projected student tokens and their scaled targets, [batch, tokens, dim] both, in the same order."""
         target = self.refiner.target(original, refined) * self.refiner.target_scale(layer)
         if self.detach:
             target = target.detach()
         projected = self.projections[str(layer)](student)
         patches = self._to_teacher_grid(projected[:, self.student.prefix :])
         target_patches = target[:, self.teacher_prefix :]
-        if self.class_token:
-            patches = torch.cat([projected[:, :1], patches], dim=1)
-            target_patches = torch.cat([target[:, :1], target_patches], dim=1)
-        return self.refiner.distill(layer, patches, target_patches, self.teacher_grid)
+        if not self.class_token:
+            return patches, target_patches
+        return torch.cat([projected[:, :1], patches], dim=1), torch.cat([target[:, :1], target_patches], dim=1)
 
     def _to_teacher_grid(self, patches: torch.Tensor) -> torch.Tensor:
         if self.student_grid == self.teacher_grid:

@@ -14,6 +14,11 @@ def distillation_loss(projected: torch.Tensor, target: torch.Tensor) -> torch.Te
     return functional.mse_loss(projected.float(), target.float())
 
 
+def token_distillation_loss(projected: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """`distillation_loss` before its mean over tokens: [batch, tokens, dim] both -> [batch, tokens]."""
+    return functional.mse_loss(projected.float(), target.float(), reduction="none").mean(dim=2)
+
+
 def outlier_loss(patches: torch.Tensor, gamma: float, median_norm: torch.Tensor | float) -> torch.Tensor:
     """One layer of L_outlier: mean of ((norm - q) / median_norm)^2 over an image's patches above q, then over images.
 

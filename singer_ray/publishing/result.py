@@ -17,18 +17,20 @@ PACKAGES = ("singer-ray", "torch", "timm", "ray", "optuna", "numpy", "torchmetri
 def build_result(config: Mapping[str, Any], metrics: Mapping[str, float], seconds: float) -> dict[str, Any]:
     """The content of result.json: metrics, config, versions, git_commit, seconds, images_per_second.
 
-    `metrics` are the loop's last ones; its bookkeeping leaves the flat block for places of its own.
+    `metrics` are the loop's last ones; its bookkeeping leaves the flat block for places of its own. Where there was no
+    loop there is none, and so no epochs or images_per_second.
     """
     scores = {name: value for name, value in sorted(metrics.items()) if "/" in name}
-    return {
+    result: dict[str, Any] = {
         "metrics": scores,
         "config": config,
         "versions": versions(),
         "git_commit": git_commit(),
-        "epochs": int(metrics["epoch"]),
         "seconds": round(seconds, 3),
-        "images_per_second": round(metrics["images_per_second"], 1),
     }
+    if "epoch" in metrics:
+        result |= {"epochs": int(metrics["epoch"]), "images_per_second": round(metrics["images_per_second"], 1)}
+    return result
 
 
 @cache

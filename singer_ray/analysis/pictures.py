@@ -1,0 +1,98 @@
+"""All pictures of an analysis, from its findings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from singer_ray.analysis.figures import draw_gradient_share, draw_layers
+from singer_ray.analysis.gradient_bias import fair_gradient_share
+from singer_ray.analysis.run import Findings
+from singer_ray.data.loader import evaluation_batches
+from singer_ray.evaluation.pictures import (
+    TokenSet,
+    draw_norm_histograms,
+    draw_norms,
+    draw_pca,
+    sample_images,
+)
+from singer_ray.method.artifacts import normal_mask, patch_norms, relative_norms
+from singer_ray.vision.tapped import evaluating
+
+PANELS = 9
+
+
+def draw_all(found: Findings, out: Path) -> None:
+    """layers.png, norm_histograms.png, gradient_share.png, norm_maps.png and pca.png in `out`."""
+    draw_layers(out / "layers.png", found.reports, found.layers)
+    _draw_histograms(found, out / "norm_histograms.png")
+    draw_gradient_share(
+        out / "gradient_share.png", found.track, found.token_share, fair_gradient_share(found.token_share)
+    )
+    _draw_features(found, out)
+
+
+def _draw_histograms(found: Findings, path: Path) -> None:
+    depth = len(found.reports)
+    spread = {round(i * (depth - 1) / (PANELS - 1)) for i in range(PANELS)} if depth > PANELS else set(found.reports)
+    others = [n for n in sorted(spread) if n not in found.layers][: max(0, PANELS - len(found.layers))]
+    shown = sorted({*found.layers, *others})
+    refined = _refined_norms(found)
+    panels = {}
+    for n in shown:
+        series = {"teacher": found.reports[n].relative_norms}
+        series |= {f"refined ({name})": norms[n] for name, norms in refined.items() if n in norms}
+        panels[f"block {n}" + (" (distilled)" if n in found.layers else "")] = series
+    draw_norm_histograms(path, panels, found.settings.k)
+
+
+def _refined_norms(found: Findings) -> dict[str, dict[int, torch.Tensor]]:
+    """Refiner -> layer -> norms of what the student is shown, over the median of the image."""
+    bench, refined = found.bench, {}
+    for name, member in found.arms.items():
+        if name == "none":
+            continue
+        parts: dict[int, list[torch.Tensor]] = {n: [] for n in found.layers}
+        with evaluating(member.distiller):
+            for batch in evaluation_batches(
+                found.source, bench.evaluation_view, batch_size=bench.config.evaluation.batch_size
+            ):
+                taps = member.teacher(bench.pixels(batch))
+                for n in found.layers:
+                    shown = member.distiller.shown(n, taps.tokens[n])[:, member.teacher.prefix :]
+                    parts[n].append(relative_norms(patch_norms(shown)).cpu())
+        refined[name] = {n: torch.cat(norms) for n, norms in parts.items()}
+    return refined
+
+
+def _draw_features(found: Findings, out: Path) -> None:
+    """Norm maps and principal components of teacher, refined teacher and students, at the last distilled layer."""
+    bench = found.bench
+    images = sample_images(found.source, bench.evaluation_view)
+    pixels = bench.normalize(images.to(bench.device))
+    layer = found.layers[-1]
+    first = found.arms["none"]
+    with evaluating(bench.teacher_model, *(member.distiller for member in found.arms.values())):
+        prefix, grid = first.teacher.prefix, first.distiller.teacher_grid
+        tokens = first.teacher(pixels).tokens[layer]
+        original = tokens[:, prefix:]
+        own = [TokenSet(f"teacher\nblock {layer}", original, grid)]
+        shared = list(own)
+        students: list[tuple[TokenSet, TokenSet]] = []
+        for name, member in found.arms.items():
+            distiller = member.distiller
+            if name != "none":
+                refined = TokenSet(f"refined\n({name})", distiller.shown(layer, tokens)[:, prefix:], grid)
+                own.append(refined)
+                shared.append(refined)
+            if found.settings.steps:
+                seen = distiller.student(pixels).tokens[distiller.student_layers[-1]]
+                label = "student,\nno refiner" if name == "none" else f"student,\nrefiner {name}"
+                students.append((
+                    TokenSet(label, seen[:, distiller.student.prefix :], distiller.student_grid),
+                    TokenSet(label, distiller.projected(layer, seen), distiller.student_grid),
+                ))  # fmt: skip
+    draw_norms(out / "norm_maps.png", images, [*own, *(native for native, _ in students)])
+    normal = original[normal_mask(patch_norms(original))]
+    draw_pca(out / "pca.png", images, [*shared, *(projected for _, projected in students)], normal)

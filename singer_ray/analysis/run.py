@@ -1,0 +1,189 @@
+"""One analysis from start to finish: survey the teacher, measure the bias of distillation, judge, draw, write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from singer_ray.analysis.artifacts import LayerReport, survey_layers
+from singer_ray.analysis.gradient_bias import (
+    GradientBias,
+    begin_arms,
+    fair_gradient_share,
+    track_bias,
+)
+from singer_ray.analysis.verdict import judge
+from singer_ray.data.loader import evaluation_batches
+from singer_ray.data.source import Source, shuffled_subset
+from singer_ray.evaluation.norms import norm_metrics
+from singer_ray.publishing.result import build_result, write_json
+from singer_ray.training.member import Member
+from singer_ray.training.workbench import Workbench
+
+if TYPE_CHECKING:
+    from singer_ray.config import Config
+
+MEASUREMENTS = 12
+"""How often the bias is measured over training."""
+PROBE_IMAGES = 64
+"""Images of the batch that it is measured on."""
+Track = list[tuple[int, dict[str, GradientBias]]]
+
+
+@dataclass(frozen=True)
+class AnalysisSettings:
+    """What an analysis is told besides the configuration."""
+
+    k: float = 4.0
+    """A token is an outlier above k x the median norm of its image."""
+    steps: int = 100
+    """Training steps of the students with and without refiner; 0 measures the start only."""
+    images: int = 512
+    """Images to read, of the validation set where there is one, else of the training set; 0 means all."""
+
+
+@dataclass
+class Findings:
+    """What an analysis has measured."""
+
+    bench: Workbench
+    source: Source
+    reports: dict[int, LayerReport]
+    arms: dict[str, Member]
+    """Refiner -> student in training: `none`, and `method.refiner` where it is another."""
+    track: Track
+    """Training step -> refiner -> gradient bias."""
+    settings: AnalysisSettings
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """D, the distilled layers."""
+        return self.bench.distilled_layers()
+
+    @property
+    def token_share(self) -> float:
+        """Share of the patch tokens of the distilled layers that are outliers."""
+        return sum(self.reports[n].token_share for n in self.layers) / len(self.layers)
+
+
+def run_analysis(
+    config: Config,
+    out: Path,
+    settings: AnalysisSettings,
+    *,
+    prepare: Callable[[], object] = lambda: None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Analyses the teacher of `config` on its images and fills OUT; returns what result.json holds.
+
+    Nothing is written before all is measured: `prepare` readies the folder then. Raises UserError for what the user
+    can mend.
+    """
+    begin = time.perf_counter()
+    config = config.override({"train.epochs": 1, "train.steps_per_epoch": max(1, settings.steps)})
+    bench = Workbench(config)
+    refiners = dict.fromkeys(("none", config.method.refiner))
+    arms: dict[str, Member] = {name: Member(bench, config.override({"method.refiner": name})) for name in refiners}
+    source = shuffled_subset(bench.suite.sources.get("val", bench.train), settings.images)
+    reports = _survey(bench, source, settings, say)
+    found = Findings(bench, source, reports, arms, _track(bench, arms, source, reports, settings, say), settings)
+    verdict = judge(
+        config.teacher.name, reports, found.layers, found.track, k=settings.k, width=bench.last_teacher.width
+    )
+    metrics = _metrics(found)
+    say("drawing pictures")
+    prepare()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    _draw(found, out)
+    result = build_result(config.model_dump(mode="json"), metrics, time.perf_counter() - begin)
+    result |= {
+        "verdict": vars(verdict),
+        "analysis": vars(settings),
+        "layers": {str(n): report.detail() for n, report in reports.items()},
+        "training": [
+            {"step": step, **{name: vars(bias) for name, bias in biases.items()}} for step, biases in found.track
+        ],
+    }
+    write_json(out / "result.json", result)
+    say(verdict.text)
+    return result
+
+
+def _survey(
+    bench: Workbench, source: Source, settings: AnalysisSettings, say: Callable[[str], None]
+) -> dict[int, LayerReport]:
+    teacher = bench.tapped_teacher(list(range(bench.last_teacher.depth)))
+    size, rank = bench.config.data.image_size, min(bench.config.method.rank, teacher.width)
+    say(f"reading {len(source)} images at {teacher.depth} blocks of {bench.teacher_name}")
+    reports = survey_layers(teacher, _pixels(bench, source), teacher.grid(size), k=settings.k, rank=rank)
+    for layer, report in reports.items():
+        directions = ""
+        if report.directions:
+            directions = ", directions " + "/".join(str(n) for n in report.directions.count.values())
+        distilled = " *" if layer in bench.distilled_layers() else ""
+        say(
+            f"block {layer:2d}  max/median {report.max_median:6.2f}  outliers {report.token_share:6.2%} of tokens, "
+            f"{report.energy_share:6.2%} of energy{directions}{distilled}"
+        )
+    return reports
+
+
+def _track(
+    bench: Workbench,
+    arms: dict[str, Member],
+    source: Source,
+    reports: dict[int, LayerReport],
+    settings: AnalysisSettings,
+    say: Callable[[str], None],
+) -> Track:
+    probe = next(_pixels(bench, source, PROBE_IMAGES))
+    begin_arms(arms, say)
+    every = max(1, settings.steps // MEASUREMENTS)
+    if not any(reports[n].outliers.any() for n in bench.distilled_layers()):
+        every = max(1, settings.steps)  # all shares are 0, and stay so
+    track = []
+    for step, biases in track_bias(bench, arms, probe, k=settings.k, steps=settings.steps, every=every):
+        shares = ", ".join(f"{name} {b.loss_share:.1%} / {b.gradient_share:.1%}" for name, b in biases.items())
+        say(f"step {step:4d} of {settings.steps}: outliers' share of KD loss / of its gradient: {shares}")
+        track.append((step, biases))
+    return track
+
+
+def _metrics(found: Findings) -> dict[str, float]:
+    """Flat names: `teacher/...` of every block, `refined/...` after fitting, `bias_start/...`, `bias_end/...`."""
+    metrics: dict[str, float] = {}
+    for layer, report in found.reports.items():
+        metrics |= report.metrics(layer)
+    for place, (_, biases) in (("start", found.track[0]), ("end", found.track[-1])):
+        for name, bias in biases.items():
+            metrics |= bias.metrics(f"bias_{place}/{name}")
+    metrics["bias_start/fair_gradient_share"] = fair_gradient_share(found.token_share)
+    for name, member in found.arms.items():
+        sizes = norm_metrics(
+            member.teacher, member.distiller, found.bench.normalize, found.source, found.bench.evaluation_view,
+            found.bench.device, batch_size=found.bench.config.evaluation.batch_size,
+        )  # fmt: skip
+        if name != "none":
+            metrics |= {key: value for key, value in sizes.items() if key.startswith("refined/")}
+        if found.settings.steps:
+            metrics |= {f"student/{name}/{key[8:]}": v for key, v in sizes.items() if key.startswith("student/")}
+    return metrics
+
+
+def _draw(found: Findings, out: Path) -> None:
+    # Matplotlib takes a second to import, which --help and refusals should not wait for.
+    from singer_ray.analysis.pictures import draw_all
+
+    draw_all(found, out)
+
+
+def _pixels(bench: Workbench, source: Source, batch_size: int | None = None) -> Iterator[torch.Tensor]:
+    size = batch_size or bench.config.evaluation.batch_size
+    for batch in evaluation_batches(source, bench.evaluation_view, batch_size=size):
+        yield bench.pixels(batch)

@@ -1,0 +1,74 @@
+"""Says whether a teacher's features carry artifacts, and whether these bias distillation.
+
+    python -m singer_ray.analyze --out runs/analysis
+    python -m singer_ray.analyze --preset imagenet-vitl-vitt --data.train IMAGES/train --out runs/analysis
+
+Any teacher, any images, labels or none. OUT gets result.json (a verdict in words, and the figures for every block),
+config.yaml, and pictures: layers.png, norm_histograms.png, norm_maps.png, pca.png and gradient_share.png. For the last
+two, a student is trained for a few steps without a refiner and one with --method.refiner.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
+from singer_ray.config import Config
+from singer_ray.errors import UserError
+
+
+@dataclass(frozen=True)
+class AnalyzeFlags:
+    """Flags of this command."""
+
+    out: Path | None = None
+    """Folder for the result; by default runs/analyze-DATE-TIME."""
+    overwrite: bool = False
+    """Replace an earlier result in --out."""
+    dry_run: bool = False
+    """Print the resolved configuration and what would run, and stop."""
+    k: float = 4.0
+    """A token counts as an outlier when its norm is above k x the median norm of its image."""
+    steps: int = 100
+    """Training steps over which the gradient's share is followed; 0 measures an untrained student only."""
+    images: int = 512
+    """Images to read: of data.val where there is one, else of data.train; 0 means all."""
+
+
+def main(config: Config, flags: AnalyzeFlags) -> None:
+    """Analyses, prints the verdict and writes OUT."""
+    _check(flags)
+    out = flags.out or default_out("analyze")
+    if flags.dry_run:
+        images = flags.images or "all"
+        print_plan(config, [
+            f"would read {images} images at every block of {config.teacher.name}, outliers above {flags.k:g} x median",
+            f"would train students with refiners none and {config.method.refiner} for {flags.steps} steps, into {out}",
+        ])  # fmt: skip
+        return
+    check_out(out, overwrite=flags.overwrite)
+    from singer_ray.analysis.run import AnalysisSettings, run_analysis
+
+    run_analysis(
+        config, out, AnalysisSettings(flags.k, flags.steps, flags.images),
+        prepare=lambda: prepare_out(out, overwrite=flags.overwrite),
+        say=lambda line: console.print(line, highlight=False, markup=False),
+    )  # fmt: skip
+    console.print(f"Wrote {out}/result.json and pictures")
+
+
+def _check(flags: AnalyzeFlags) -> None:
+    if not (math.isfinite(flags.k) and flags.k > 1):
+        raise UserError(f"--k is {flags.k}. Allowed: a number above 1; 3 to 6 is usual.")
+    for name, value in (("steps", flags.steps), ("images", flags.images)):
+        if value < 0:
+            raise UserError(f"--{name} is {value}. Allowed: a whole number from 0.")
+
+
+COMMAND = Command("analyze", __doc__, AnalyzeFlags)
+
+if __name__ == "__main__":
+    sys.exit(run_command(COMMAND, main))
