@@ -10,6 +10,7 @@ from singer_ray.errors import nearest
 COMMANDS = {
     "train": "distils one student",
     "tune": "searches for the best student with Ray Tune and Optuna, and exports the best ones",
+    "evaluate": "scores frozen students, teachers and baselines side by side: probes, artifacts, likeness to a teacher",
     "teacher": "trains a small teacher on labelled images, for when no published one fits",
     "digits": "writes scikit-learn's handwritten digits as folders of PNG files, to try real images",
 }

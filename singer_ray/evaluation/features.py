@@ -21,7 +21,7 @@ class Annotations:
     labels: torch.Tensor | None
     """[images]"""
     patch_classes: torch.Tensor | None
-    """[images, patches]"""
+    """[images, patches], IGNORE where nothing is known"""
     patch_depth: torch.Tensor | None
     """[images, patches]"""
 
@@ -34,6 +34,8 @@ class Features:
     """float32 [images, dim]"""
     patches: torch.Tensor
     """float32 [images, patches, dim]"""
+    class_token: torch.Tensor | None = None
+    """float32 [images, dim]; None where the network has no class token."""
 
 
 @torch.no_grad()
@@ -66,16 +68,22 @@ def features_of(
 
     `pooling` is "mean" (over the patches) or "class" (the class token).
     """
-    parts: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {"before_norm": [], "after_norm": []}
+    parts: dict[str, list[Features]] = {"before_norm": [], "after_norm": []}
     last = network.depth - 1
     norm = network.final_norm
     with evaluating(network):
         for batch in evaluation_batches(source, view, batch_size=batch_size, workers=workers):
             tokens = network(normalize(batch["image"].to(device))).tokens[last]
             for name, read in (("before_norm", tokens), ("after_norm", norm(tokens))):
-                patches = read[:, network.prefix :].float()
-                parts[name].append((patches.mean(dim=1) if pooling == "mean" else read[:, 0].float(), patches))
-    return {
-        name: Features(torch.cat([p for p, _ in found]), torch.cat([t for _, t in found]))
-        for name, found in parts.items()
-    }
+                patches, first = read[:, network.prefix :].float(), read[:, 0].float()
+                pooled = patches.mean(dim=1) if pooling == "mean" else first
+                parts[name].append(Features(pooled, patches, first if network.has_class_token else None))
+    return {name: _joined(found) for name, found in parts.items()}
+
+
+def _joined(parts: list[Features]) -> Features:
+    first = [part.class_token for part in parts if part.class_token is not None]
+    return Features(
+        torch.cat([part.pooled for part in parts]), torch.cat([part.patches for part in parts]),
+        torch.cat(first) if first else None,
+    )  # fmt: skip
