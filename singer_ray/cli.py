@@ -174,10 +174,10 @@ def _split(command: Command[Any], config: Config, tokens: Sequence[str]) -> tupl
     named: list[str] = []
     room = 0.0
     for token in tokens:
-        if token.startswith("-"):
+        if token.startswith("--") or token == "-h":
             name = token.lstrip("-").replace("_", "-")
             listed = name in knobs and isinstance(_read(config, knobs[name]), tuple)
-            room = float("inf") if listed else float(str(hints.get(name)) != "bool" and token not in ("-h", "--help"))
+            room = float("inf") if listed else float(name not in ("h", "help") and hints.get(name) != "bool")
             named.append(token)
         elif room > 0:
             room -= 1

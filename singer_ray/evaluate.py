@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,7 +32,6 @@ from singer_ray.config import Config
 from singer_ray.errors import UserError
 
 if TYPE_CHECKING:
-    from singer_ray.data.source import Source
     from singer_ray.evaluation.frozen import Evaluated
     from singer_ray.vision.networks import Network
 
@@ -65,6 +64,7 @@ def main(config: Config, flags: EvaluateFlags) -> None:
     import torch
 
     from singer_ray.evaluation.frozen import FrozenEvaluation, check_sources
+    from singer_ray.evaluation.inputs import open_candidate, open_reference, open_sources
     from singer_ray.publishing.result import git_commit, versions, write_json
     from singer_ray.training.workbench import pick_device
 
@@ -74,11 +74,11 @@ def main(config: Config, flags: EvaluateFlags) -> None:
     begin = time.perf_counter()
     device = pick_device(config.train.device)
     torch.set_num_threads(config.train.threads)
-    networks = [_open(config, flags, name) for name in flags.networks]
-    sources, block = _sources(config)
+    networks = [open_candidate(config, name, flags.given) for name in flags.networks]
+    sources, block = open_sources(config)
     splits = check_sources(sources, block)
     evaluation = FrozenEvaluation(
-        sources, splits, config.evaluation, device, teacher=_teacher(config, flags, say),
+        sources, splits, config.evaluation, device, teacher=open_reference(config, flags.given, say),
         workers=config.data.loader_workers, seed=config.seed,
     )  # fmt: skip
     for network in networks:
@@ -124,50 +124,6 @@ def _check_networks(names: tuple[str, ...]) -> None:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise UserError(f"network {twice[0]!r} is given {names.count(twice[0])} times. Name each once.")
-
-
-def _open(config: Config, flags: EvaluateFlags, name: str) -> Network:
-    from singer_ray.vision.networks import open_network
-
-    return open_network(
-        name, image_size=config.data.image_size if "data.image_size" in flags.given else None,
-        crop_pct=config.data.crop_pct if "data.crop_pct" in flags.given else None, pretrained=config.teacher.pretrained,
-    )  # fmt: skip
-
-
-def _teacher(config: Config, flags: EvaluateFlags, say: Callable[[str], None]) -> Network | None:
-    """The configured teacher; None, with a line that says so, when a preset names one that cannot be had here."""
-    from singer_ray.vision.models import load_teacher
-    from singer_ray.vision.networks import has_own_weights, network_of
-
-    settings, size = config.teacher, config.data.image_size
-    try:
-        model = load_teacher(
-            settings.name,
-            size,
-            pretrained=settings.pretrained or has_own_weights(settings.name),
-            checkpoint=settings.checkpoint,
-        )
-        return network_of(f"teacher {settings.name}", model, size)
-    except UserError as error:
-        if flags.given & {"teacher.name", "teacher.checkpoint", "teacher.pretrained"}:
-            raise
-        say(f"no gram_cosine: {error}")
-        return None
-
-
-def _sources(config: Config) -> tuple[dict[str, Source], str]:
-    """What is evaluated on, as in training, and the configuration block that names it."""
-    from singer_ray.data.source import shuffled_subset
-    from singer_ray.data.splits import open_splits
-    from singer_ray.evaluation.protocol import FIT
-
-    own = config.evaluation.data
-    block = "data" if own.source == "same" else "evaluation.data"
-    sources = open_splits(config.data if own.source == "same" else own, block)
-    if FIT in sources:
-        sources[FIT] = shuffled_subset(sources[FIT], config.evaluation.fit_images)
-    return sources, block
 
 
 def _entry(network: Network, found: Evaluated) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from singer_ray.data.loader import evaluation_batches
 from singer_ray.data.source import Source
 from singer_ray.data.views import EvaluationView
-from singer_ray.evaluation.patch_targets import patch_classes, patch_depth
+from singer_ray.evaluation.patch_targets import IGNORE, patch_classes, patch_depth
 from singer_ray.vision.models import Normalization
 from singer_ray.vision.tapped import TappedViT, evaluating
 
@@ -24,6 +24,16 @@ class Annotations:
     """[images, patches], IGNORE where nothing is known"""
     patch_depth: torch.Tensor | None
     """[images, patches]"""
+
+
+@dataclass(frozen=True)
+class PixelAnnotations:
+    """What is known of the pixels of a view, on the CPU; None where the source does not say."""
+
+    masks: torch.Tensor | None
+    """int16 [images, size, size], IGNORE where nothing is known"""
+    depth: torch.Tensor | None
+    """float32 [images, size, size]"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,18 @@ def annotations_of(source: Source, view: EvaluationView, grid: tuple[int, int], 
             depth.append(patch_depth(batch["depth"], grid))
     found = [torch.cat(parts).to(device) if parts else None for parts in (labels, masks, depth)]
     return Annotations(*found)
+
+
+def pixel_annotations_of(source: Source, view: EvaluationView) -> PixelAnnotations:
+    """Masks and depth as the view shows them; mask values outside the source's classes become IGNORE."""
+    masks, depth = [], []
+    for batch in evaluation_batches(source, view, batch_size=256):
+        if "mask" in source.fields:
+            mask = batch["mask"].to(torch.int16)
+            masks.append(mask.where((mask >= 0) & (mask < len(source.mask_classes)), IGNORE))
+        if "depth" in source.fields:
+            depth.append(batch["depth"].float())
+    return PixelAnnotations(*(torch.cat(parts) if parts else None for parts in (masks, depth)))
 
 
 def features_of(

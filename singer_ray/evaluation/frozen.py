@@ -14,6 +14,7 @@ from singer_ray.data.source import Source
 from singer_ray.data.views import EvaluationView
 from singer_ray.errors import UserError
 from singer_ray.evaluation.features import Features
+from singer_ray.evaluation.official import OfficialHeads
 from singer_ray.evaluation.patch_targets import IGNORE
 from singer_ray.evaluation.protocol import FIT, SELECT, Probed
 from singer_ray.evaluation.scores import artifact_share
@@ -108,8 +109,13 @@ class FrozenEvaluation:
         suite, done = self._suites[key], Evaluated()
         reader = Reader(network.tapped.to(self.device), network.normalize, network.grid)
         features = {split: suite.features(reader, split, workers=self.workers) for split in (FIT, *self.splits)}
+        if not all(torch.isfinite(found["before_norm"].pooled).all() for found in features.values()):
+            raise UserError(f"network {network.name} gives features that are not finite numbers. Give other weights.")
         done.notes += self._absent_classes(suite, network.grid)
-        self._score(suite, features, network, done, say)
+        if self.settings.protocol == "official":
+            self._train_heads(suite, features, network, done, say)
+        else:
+            self._probe(suite, features, network, done)
         for place, infix in INFIXES.items():
             for split in self.splits:
                 norms = patch_norms(features[split][place].patches)
@@ -119,13 +125,34 @@ class FrozenEvaluation:
         network.tapped.cpu()
         return done
 
-    def _score(
+    def _train_heads(
         self,
         suite: ProbeSuite,
         features: Mapping[str, dict[str, Features]],
         network: Network,
         done: Evaluated,
         say: Callable[[str], None],
+    ) -> None:
+        used = (FIT, *self.splits)
+        fit = self.sources[FIT]
+        heads = OfficialHeads(
+            len(fit.classes), len(fit.mask_classes), network.grid, network.image_size, self.settings.official,
+            self.device, self.seed,
+        )  # fmt: skip
+        metrics, notes = heads.run(
+            {split: features[split]["before_norm"] for split in used},
+            {split: suite.annotations(split, network.grid) for split in used},
+            {split: suite.pixel_annotations(split) for split in used},
+            self.splits,
+            lambda line: say(f"{network.name}: {line}"),
+        )
+        done.metrics |= metrics
+        done.notes += notes
+        if SELECT not in self.splits:
+            done.notes.append("no validation images: the official heads have no best epoch, only the last")
+
+    def _probe(
+        self, suite: ProbeSuite, features: Mapping[str, dict[str, Features]], network: Network, done: Evaluated
     ) -> None:
         probed = Probed()
         for place, infix in INFIXES.items():

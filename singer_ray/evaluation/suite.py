@@ -10,7 +10,14 @@ import torch
 
 from singer_ray.data.source import Source
 from singer_ray.data.views import EvaluationView
-from singer_ray.evaluation.features import Annotations, Features, annotations_of, features_of
+from singer_ray.evaluation.features import (
+    Annotations,
+    Features,
+    PixelAnnotations,
+    annotations_of,
+    features_of,
+    pixel_annotations_of,
+)
 from singer_ray.evaluation.protocol import FIT, Probed, Protocol
 from singer_ray.vision.models import Normalization
 from singer_ray.vision.tapped import TappedViT
@@ -49,6 +56,7 @@ class ProbeSuite:
     ) -> None:
         self.sources, self.view, self.settings, self.device = dict(sources), view, settings, device
         self._annotations: dict[tuple[str, tuple[int, int]], Annotations] = {}
+        self._pixels: dict[str, PixelAnnotations] = {}
 
     def splits(self) -> list[str]:
         """The splits that can be scored."""
@@ -96,6 +104,12 @@ class ProbeSuite:
         if key not in self._annotations:
             self._annotations[key] = annotations_of(self.sources[split], self.view, grid, self.device)
         return self._annotations[key]
+
+    def pixel_annotations(self, split: str) -> PixelAnnotations:
+        """What is known of the pixels of a split."""
+        if split not in self._pixels:
+            self._pixels[split] = pixel_annotations_of(self.sources[split], self.view)
+        return self._pixels[split]
 
     def probe(
         self,
