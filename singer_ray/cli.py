@@ -37,12 +37,18 @@ SHORTCUTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Command(Generic[Flags]):
-    """A command: its name, the docstring that --help opens with, its own flags and the shortcuts it takes."""
+    """A command: its name, the docstring that --help opens with, its own flags and the shortcuts it takes.
+
+    `positional` names the field of the flags (a tyro `Positional`) that takes arguments without a name, and `given`
+    the one that receives the dotted names of the knobs set on the command line; without them there is neither.
+    """
 
     name: str
     doc: str | None
     flags: type[Flags]
     shortcuts: Sequence[str] = ()
+    positional: str | None = None
+    given: str | None = None
 
     @property
     def prog(self) -> str:
@@ -74,6 +80,9 @@ def parse(command: Command[Flags], argv: Sequence[str]) -> tuple[Config, Flags]:
     tokens = list(_expand(command, argv))
     preset = _value_of("preset", tokens) or "demo"
     config = load_preset(preset)
+    if command.positional:
+        unnamed, named = _split(command, config, tokens)
+        tokens = [*unnamed, *named]  # tyro reads arguments without a name only when they stand together
     arguments = _arguments_type(command)
     default = arguments(config=config, flags=command.flags(), preset=preset)
     shortcuts = "".join(f"\n  --{name:<14} is --{SHORTCUTS[name]}" for name in command.shortcuts)
@@ -88,7 +97,10 @@ def parse(command: Command[Flags], argv: Sequence[str]) -> tuple[Config, Flags]:
             parsed: Any = tyro.cli(arguments, **options)
     except (SystemExit, ValidationError) as exit_:
         raise UserError(_explain_tokens(command, config, tokens, captured.getvalue())) from exit_
-    return parsed.config, parsed.flags
+    flags = parsed.flags
+    if command.given:
+        flags = dataclasses.replace(flags, **{command.given: _knobs_in(tokens)})
+    return parsed.config, flags
 
 
 def print_plan(config: Config, plan: Sequence[str]) -> None:
@@ -154,6 +166,33 @@ def _value_of(flag: str, tokens: Sequence[str]) -> str | None:
     return tokens[places[-1] + 1]
 
 
+def _split(command: Command[Any], config: Config, tokens: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Arguments without a name, and the options: a flag takes no value, a list all that follow, anything else one."""
+    hints = {f.name.replace("_", "-"): f.type for f in dataclasses.fields(command.flags)}
+    knobs = {name.replace("_", "-"): name for name in field_names()}
+    unnamed: list[str] = []
+    named: list[str] = []
+    room = 0.0
+    for token in tokens:
+        if token.startswith("--") or token == "-h":
+            name = token.lstrip("-").replace("_", "-")
+            listed = name in knobs and isinstance(_read(config, knobs[name]), tuple)
+            room = float("inf") if listed else float(name not in ("h", "help") and hints.get(name) != "bool")
+            named.append(token)
+        elif room > 0:
+            room -= 1
+            named.append(token)
+        else:
+            unnamed.append(token)
+    return unnamed, named
+
+
+def _knobs_in(tokens: Sequence[str]) -> frozenset[str]:
+    knobs = {name.replace("_", "-"): name for name in field_names()}
+    given = (token[2:].replace("_", "-") for token in tokens if token.startswith("--"))
+    return frozenset(knobs[name] for name in given if name in knobs)
+
+
 def _arguments_type(command: Command[Flags]) -> Any:
     flat = tyro.conf.arg(name="")
     return dataclasses.make_dataclass(
@@ -169,7 +208,9 @@ def _arguments_type(command: Command[Flags]) -> Any:
 
 
 def _own_flags(command: Command[Any]) -> list[str]:
-    return ["preset", *(f.name.replace("_", "-") for f in dataclasses.fields(command.flags)), *command.shortcuts]
+    hidden = (command.positional, command.given)
+    names = [f.name.replace("_", "-") for f in dataclasses.fields(command.flags) if f.name not in hidden]
+    return ["preset", *names, *command.shortcuts]
 
 
 def _check_names(command: Command[Any], tokens: Sequence[str]) -> None:
@@ -197,7 +238,7 @@ def _explain_tokens(command: Command[Any], config: Config, tokens: Sequence[str]
             given[name] = []
         elif name:
             given[name].append(token)
-        else:
+        elif not command.positional:
             return f"Unexpected argument {token!r}: every option has a name that starts with --. --help lists all."
     fields = {f.replace("_", "-"): f for f in field_names()}
     tree: dict[str, Any] = {}

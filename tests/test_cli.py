@@ -16,7 +16,9 @@ import yaml
 from singer_ray.cli import run_command
 from singer_ray.config import Config, field_names
 
-COMMANDS = ("train", "tune", "teacher", "digits")
+COMMANDS = ("train", "tune", "evaluate", "teacher", "digits")
+UNNAMED = {"evaluate": ["demo"]}
+"""Arguments without a name that a command needs."""
 
 
 def run(name: str, *arguments: str) -> int:
@@ -38,6 +40,7 @@ Case = tuple[str, list[str], str]
 def _folders(trees: Trees, tmp_path: Path) -> dict[str, str]:
     """Folders that the cases below name as {good}, {empty}, ..."""
     good = trees("good", {"a": 3, "b": 3})
+    trees("flat", {"": 3})
     trees("mixed", {"a": 3, "b": 3})
     (tmp_path / "mixed" / "a" / "broken.png").write_text("this is no image")
     (tmp_path / "empty").mkdir()
@@ -99,6 +102,23 @@ CASES: list[Case] = [
     ("tune", ["--workers", "2"], "one worker a trial"),
     ("tune", ["--out", "{full}"], "is not empty"),
     ("tune", ["--export", "s3:/bucket"], "s3:/bucket"),
+    ("evaluate", [], "no network is named"),
+    ("evaluate", ["--dry-run"], "no network is named"),
+    ("evaluate", ["vit_tiny_patch16_225"], "Did you mean vit_tiny_patch16_224?"),
+    ("evaluate", ["{empty}"], "has neither config.json nor student/config.json"),
+    ("evaluate", ["local-dir:{empty}/gone"], "is no folder"),
+    ("evaluate", ["demo", "resnet18", "--teacher.pretrained", "False"], "network resnet18 (ResNet) has no transformer"),
+    ("evaluate", ["demo", "--seed", "1", "demo"], "network 'demo' is given 2 times"),
+    ("evaluate", ["demo", "--data.image_size", "2"], "network demo cannot read images of 2 x 2 pixels"),
+    ("evaluate", ["--overwrite", "demo", "--method.rank", "four"], "method.rank is 'four'"),
+    ("evaluate", ["demo", "--method.rank"], "--method.rank needs a value"),
+    ("evaluate", ["demo", "--networks", "demo"], "Unknown option --networks"),
+    ("evaluate", ["demo", "--evaluation.l2_grid", "-1"], "evaluation.l2_grid is '-1'"),
+    ("evaluate", ["demo", "--evaluation.protocol", "offcial"], "evaluation.protocol is 'offcial'"),
+    ("evaluate", ["demo", "--teacher.name", "demmo"], "teacher.name 'demmo' is no timm model"),
+    ("evaluate", ["demo", *FOLDER, "--data.train", "{good}"], "data has no validation or test images"),
+    ("evaluate", ["demo", *FOLDER, "--data.train", "{flat}", "--data.val", "{flat}"], "data has no annotation"),
+    ("evaluate", ["demo", "--out", "{full}"], "is not empty"),
     ("teacher", ["--steps", "few"], "--steps is 'few'"),
     ("digits", ["--out", "{full}"], "is not empty"),
 ]
@@ -134,12 +154,22 @@ def test_help_explains_every_knob(name: str, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_dry_run_prints_a_preset_and_writes_nothing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(name, "--dry-run", "--method.rank=7", "--seed", "3") == 0
+    assert run(name, *UNNAMED.get(name, []), "--dry-run", "--method.rank=7", "--seed", "3") == 0
     shown = capsys.readouterr().out
     config = Config.model_validate(yaml.safe_load(shown))
     assert (config.method.rank, config.seed) == (7, 3)
     assert "# would" in shown
     assert list(Path().iterdir()) == []
+
+
+def test_arguments_without_a_name_stand_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        run("evaluate", "demo", "--seed", "3", "demo-clean", "--dry-run", "runs/x", "--teacher.layers", "2", "4") == 0
+    )
+    shown = capsys.readouterr().out
+    assert "would evaluate demo, demo-clean, runs/x," in shown
+    config = Config.model_validate(yaml.safe_load(shown))
+    assert (config.seed, config.teacher.layers) == (3, (2, 4))
 
 
 def test_short_names_are_the_dotted_ones(capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,7 +104,7 @@ def begin_arms(arms: Mapping[str, Member], say: Callable[[str], None] = lambda l
     """Calibrates the members, fits their refiners, and gives all the student and projections of the first."""
     first = next(iter(arms.values())).distiller
     for name, member in arms.items():
-        member.calibrate()
+        member.observe()
         if member.prefit_steps:
             say(f"fitting refiner {name} alone for {member.prefit_steps} steps")
         member.prefit()

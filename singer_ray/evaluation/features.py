@@ -9,7 +9,7 @@ import torch
 from singer_ray.data.loader import evaluation_batches
 from singer_ray.data.source import Source
 from singer_ray.data.views import EvaluationView
-from singer_ray.evaluation.patch_targets import patch_classes, patch_depth
+from singer_ray.evaluation.patch_targets import IGNORE, patch_classes, patch_depth
 from singer_ray.vision.models import Normalization
 from singer_ray.vision.tapped import TappedViT, evaluating
 
@@ -21,9 +21,19 @@ class Annotations:
     labels: torch.Tensor | None
     """[images]"""
     patch_classes: torch.Tensor | None
-    """[images, patches]"""
+    """[images, patches], IGNORE where nothing is known"""
     patch_depth: torch.Tensor | None
     """[images, patches]"""
+
+
+@dataclass(frozen=True)
+class PixelAnnotations:
+    """What is known of the pixels of a view, on the CPU; None where the source does not say."""
+
+    masks: torch.Tensor | None
+    """int16 [images, size, size], IGNORE where nothing is known"""
+    depth: torch.Tensor | None
+    """float32 [images, size, size]"""
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,8 @@ class Features:
     """float32 [images, dim]"""
     patches: torch.Tensor
     """float32 [images, patches, dim]"""
+    class_token: torch.Tensor | None = None
+    """float32 [images, dim]; None where the network has no class token."""
 
 
 @torch.no_grad()
@@ -51,6 +63,18 @@ def annotations_of(source: Source, view: EvaluationView, grid: tuple[int, int], 
     return Annotations(*found)
 
 
+def pixel_annotations_of(source: Source, view: EvaluationView) -> PixelAnnotations:
+    """Masks and depth as the view shows them; mask values outside the source's classes become IGNORE."""
+    masks, depth = [], []
+    for batch in evaluation_batches(source, view, batch_size=256):
+        if "mask" in source.fields:
+            mask = batch["mask"].to(torch.int16)
+            masks.append(mask.where((mask >= 0) & (mask < len(source.mask_classes)), IGNORE))
+        if "depth" in source.fields:
+            depth.append(batch["depth"].float())
+    return PixelAnnotations(*(torch.cat(parts) if parts else None for parts in (masks, depth)))
+
+
 def features_of(
     network: TappedViT,
     normalize: Normalization,
@@ -66,16 +90,22 @@ def features_of(
 
     `pooling` is "mean" (over the patches) or "class" (the class token).
     """
-    parts: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {"before_norm": [], "after_norm": []}
+    parts: dict[str, list[Features]] = {"before_norm": [], "after_norm": []}
     last = network.depth - 1
     norm = network.final_norm
     with evaluating(network):
         for batch in evaluation_batches(source, view, batch_size=batch_size, workers=workers):
             tokens = network(normalize(batch["image"].to(device))).tokens[last]
             for name, read in (("before_norm", tokens), ("after_norm", norm(tokens))):
-                patches = read[:, network.prefix :].float()
-                parts[name].append((patches.mean(dim=1) if pooling == "mean" else read[:, 0].float(), patches))
-    return {
-        name: Features(torch.cat([p for p, _ in found]), torch.cat([t for _, t in found]))
-        for name, found in parts.items()
-    }
+                patches, first = read[:, network.prefix :].float(), read[:, 0].float()
+                pooled = patches.mean(dim=1) if pooling == "mean" else first
+                parts[name].append(Features(pooled, patches, first if network.has_class_token else None))
+    return {name: _joined(found) for name, found in parts.items()}
+
+
+def _joined(parts: list[Features]) -> Features:
+    first = [part.class_token for part in parts if part.class_token is not None]
+    return Features(
+        torch.cat([part.pooled for part in parts]), torch.cat([part.patches for part in parts]),
+        torch.cat(first) if first else None,
+    )  # fmt: skip

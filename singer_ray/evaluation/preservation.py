@@ -9,7 +9,7 @@ import torch
 from singer_ray.data.loader import evaluation_batches
 from singer_ray.data.source import Source
 from singer_ray.data.views import EvaluationView
-from singer_ray.method.artifacts import outlier_tokens
+from singer_ray.method.artifacts import normal_mask, patch_norms
 from singer_ray.method.distiller import Distiller
 from singer_ray.method.losses import cosine_gram
 from singer_ray.vision.models import Normalization
@@ -27,7 +27,7 @@ def preservation_metrics(
     view: EvaluationView,
     device: torch.device,
 ) -> dict[str, float]:
-    """`changes_of` what the student is shown, at each distilled layer, as `refined/NAME/LAYER`; one batch of all images."""
+    """`changes_of` what the student is shown, at each distilled layer, as `refined/NAME/LAYER`."""
     layers = sorted({m for n in distiller.layers for m in (n, min(n + 1, teacher.depth - 1))})
     network = TappedViT(teacher.model, layers)
     with evaluating(distiller):
@@ -45,14 +45,14 @@ def changes_of(teacher: TappedViT, taps: Taps, layer: int, refine: Refine) -> di
     """Relative changes (Frobenius norm of the difference over that of the original), over the patches of all images.
 
     `branch_change`: of the next block's branches, block(x) - x; `output_change`: of its output, where the skip
-    connection carries the refinement on; `gram_change`: of the patch Gram matrix of that output; `normal_change`: of the
-    tokens at `layer` that were no artifacts. Behind the last block there is no next one: only the Gram matrix of
-    F_l itself and `normal_change` are given.
+    connection carries the refinement on; `gram_change`: of the patch Gram matrix of that output; `normal_change`: of
+    the tokens at `layer` that no artifact touches (at most 1.5 x the median). Behind the last block there is no next
+    one: only the Gram matrix of F_l itself and `normal_change` are given.
     """
     original = taps.tokens[layer]
     refined = refine(layer, original)
     patches = slice(teacher.prefix, None)
-    normal = ~outlier_tokens(original[:, patches])
+    normal = normal_mask(patch_norms(original[:, patches]))
     changes = {"normal_change": _relative(refined[:, patches][normal], original[:, patches][normal])}
     if layer + 1 == teacher.depth:
         changes["gram_change"] = _relative(cosine_gram(refined[:, patches]), cosine_gram(original[:, patches]))

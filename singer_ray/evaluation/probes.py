@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,14 @@ def fit_regression(features: torch.Tensor, targets: torch.Tensor, l2: float) -> 
     moment = (x.mT @ (targets.float() - centre)).double() / len(x)
     weight = torch.linalg.solve(gram, moment).float()[:, None]
     return LinearProbe(mean, std, weight, centre[None])
+
+
+def choose_l2(
+    fit: Callable[[float], LinearProbe], score: Callable[[LinearProbe], float], grid: Sequence[float]
+) -> tuple[LinearProbe, float]:
+    """The probe of `grid` with the highest validation `score`, and its regulariser; the strongest one on a tie."""
+    candidates = [(fit(l2), l2) for l2 in sorted(grid, reverse=True)]
+    return max(candidates, key=lambda candidate: score(candidate[0]))  # max keeps the first of equals
 
 
 def knn_predict(

@@ -7,21 +7,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torchmetrics.functional import mean_squared_error
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
 from singer_ray.data.source import Source
 from singer_ray.data.views import EvaluationView
-from singer_ray.evaluation.features import Annotations, Features, annotations_of, features_of
-from singer_ray.evaluation.probes import fit_classifier, fit_regression, knn_predict
+from singer_ray.evaluation.features import (
+    Annotations,
+    Features,
+    PixelAnnotations,
+    annotations_of,
+    features_of,
+    pixel_annotations_of,
+)
+from singer_ray.evaluation.protocol import FIT, Probed, Protocol
 from singer_ray.vision.models import Normalization
 from singer_ray.vision.tapped import TappedViT
 
 if TYPE_CHECKING:
     from singer_ray.config import EvaluationConfig
 
-FIT = "train"
-_IMAGE_CHUNK = 4096
+__all__ = ["FIT", "INFIXES", "ProbeSuite", "Reader"]
+
+INFIXES = {"before_norm": "", "after_norm": "after_norm/"}
+"""Where features are read -> what a metric's name holds between split and score."""
+_EVALUATE_ONLY = ("depth_delta1",)
+"""Scores that training leaves out."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ class ProbeSuite:
     ) -> None:
         self.sources, self.view, self.settings, self.device = dict(sources), view, settings, device
         self._annotations: dict[tuple[str, tuple[int, int]], Annotations] = {}
+        self._pixels: dict[str, PixelAnnotations] = {}
 
     def splits(self) -> list[str]:
         """The splits that can be scored."""
@@ -69,64 +79,48 @@ class ProbeSuite:
         wanted = [name for name in splits if name in self.sources]
         if FIT not in self.sources or not wanted:
             return {}
-        features = {name: self._features(reader, name) for name in (FIT, *wanted)}
+        features = {name: self.features(reader, name) for name in (FIT, *wanted)}
         metrics: dict[str, float] = {}
-        for name, infix in (("before_norm", ""), ("after_norm", "after_norm/")):
+        for name, infix in INFIXES.items():
             if name == "after_norm" and not after_norm:
                 continue
             read = {split: found[name] for split, found in features.items()}
-            for split, scores in self._probe(read, wanted, reader.grid).items():
-                metrics |= {f"{split}/{infix}{key}": value for key, value in scores.items()}
+            for split, scores in self.probe(read, wanted, reader.grid).scores.items():
+                metrics |= {
+                    f"{split}/{infix}{key}": value for key, value in scores.items() if key not in _EVALUATE_ONLY
+                }
         return metrics
 
-    def _features(self, reader: Reader, split: str) -> dict[str, Features]:
+    def features(self, reader: Reader, split: str, *, workers: int = 0) -> dict[str, Features]:
+        """Last-block features of a split, `before_norm` and `after_norm`."""
         return features_of(
             reader.network, reader.normalize, self.sources[split], self.view, self.device,
-            pooling=self.settings.pooling, batch_size=self.settings.batch_size,
+            pooling=self.settings.pooling, batch_size=self.settings.batch_size, workers=workers,
         )  # fmt: skip
 
-    def _known(self, split: str, grid: tuple[int, int]) -> Annotations:
+    def annotations(self, split: str, grid: tuple[int, int]) -> Annotations:
+        """What is known of a split, on a grid of patches."""
         key = (split, grid)
         if key not in self._annotations:
             self._annotations[key] = annotations_of(self.sources[split], self.view, grid, self.device)
         return self._annotations[key]
 
-    def _probe(
-        self, features: dict[str, Features], splits: Sequence[str], grid: tuple[int, int]
-    ) -> dict[str, dict[str, float]]:
-        scores: dict[str, dict[str, float]] = {split: {} for split in splits}
-        fit, known = features[FIT], self._known(FIT, grid)
-        settings = self.settings
-        if known.labels is not None:
-            classes = len(self.sources[FIT].classes)
-            linear = fit_classifier(fit.pooled, known.labels, classes, settings.l2)
-            for split in splits:
-                pooled, labels = features[split].pooled, self._known(split, grid).labels
-                if labels is None:
-                    continue
-                nearest = knn_predict(
-                    fit.pooled, known.labels, pooled, classes, settings.knn.k, settings.knn.temperature
-                )
-                scores[split]["linear_top1"] = _accuracy(linear(pooled).argmax(dim=1), labels, classes)
-                scores[split]["knn_top1"] = _accuracy(nearest, labels, classes)
-        if known.patch_classes is not None:
-            classes = len(self.sources[FIT].mask_classes)
-            linear = fit_classifier(fit.patches.flatten(0, 1), known.patch_classes.flatten(), classes, settings.l2)
-            for split in splits:
-                target = self._known(split, grid).patch_classes
-                if target is not None:
-                    guess = torch.cat([linear(p).argmax(dim=2) for p in features[split].patches.split(_IMAGE_CHUNK)])
-                    scores[split]["miou"] = float(multiclass_jaccard_index(guess, target, classes))
-        if known.patch_depth is not None:
-            depth = fit_regression(fit.patches.flatten(0, 1), known.patch_depth.flatten(), settings.l2)
-            for split in splits:
-                distance = self._known(split, grid).patch_depth
-                if distance is not None:
-                    guess = torch.cat([depth(p)[..., 0] for p in features[split].patches.split(_IMAGE_CHUNK)])
-                    rmse = mean_squared_error(guess.flatten(), distance.flatten(), squared=False)
-                    scores[split]["depth_rmse"] = float(rmse)
-        return scores
+    def pixel_annotations(self, split: str) -> PixelAnnotations:
+        """What is known of the pixels of a split."""
+        if split not in self._pixels:
+            self._pixels[split] = pixel_annotations_of(self.sources[split], self.view)
+        return self._pixels[split]
 
-
-def _accuracy(guess: torch.Tensor, labels: torch.Tensor, classes: int) -> float:
-    return float(multiclass_accuracy(guess, labels, num_classes=classes, average="micro"))
+    def probe(
+        self,
+        features: Mapping[str, Features],
+        splits: Sequence[str],
+        grid: tuple[int, int],
+        *,
+        l2_grid: Sequence[float] = (),
+    ) -> Probed:
+        """Fits on FIT's features and scores those of `splits`; see `Protocol`."""
+        fit = self.sources[FIT]
+        known = {split: self.annotations(split, grid) for split in (FIT, *splits)}
+        protocol = Protocol(len(fit.classes), len(fit.mask_classes), self.settings, l2_grid)
+        return protocol.run(features, known, splits)

@@ -85,8 +85,8 @@ class Distiller(nn.Module):
 
         [batch, prefix + patches, student width] -> [batch, patches, teacher width], on the student's own grid.
         """
-        patches: torch.Tensor = self.projections[str(layer)](student[:, self.student.prefix :]) / self.scales[layer]
-        return patches
+        patches: torch.Tensor = self.projections[str(layer)](student[:, self.student.prefix :])
+        return patches / self.refiner.target_scale(layer)
 
     def _distill(
         self, layer: int, student: torch.Tensor, original: torch.Tensor, refined: torch.Tensor

@@ -12,9 +12,10 @@ from torch import distributed
 from singer_ray.data.source import shuffled_subset
 from singer_ray.errors import UserError
 from singer_ray.evaluation.norms import norm_metrics
+from singer_ray.evaluation.preservation import preservation_metrics
 from singer_ray.training.member import Member
 
-NORM_IMAGES = 512
+NORM_IMAGES, PRESERVATION_IMAGES = 512, 64
 Metrics = dict[str, float]
 
 
@@ -74,14 +75,19 @@ def epochs(member: Member, heartbeat: Heartbeat = lambda *_: None) -> Iterator[M
 
 
 def final_metrics(member: Member) -> Metrics:
-    """Validation and test scores before and after the final norm, and the artifact figures."""
+    """Validation and test scores before and after the final norm, the artifact figures, and what refinement changed."""
     bench = member.bench
     scores = bench.suite.score(member.reader(), bench.suite.splits(), after_norm=True)
     source = bench.suite.sources.get("val", bench.train)
-    return scores | norm_metrics(
+    norms = norm_metrics(
         member.teacher, member.distiller, bench.normalize, shuffled_subset(source, NORM_IMAGES),
         bench.evaluation_view, bench.device, batch_size=bench.config.evaluation.batch_size,
     )  # fmt: skip
+    kept = preservation_metrics(
+        member.teacher, member.distiller, bench.normalize, shuffled_subset(source, PRESERVATION_IMAGES),
+        bench.evaluation_view, bench.device,
+    )  # fmt: skip
+    return scores | norms | kept
 
 
 def _over_ranks(value: torch.Tensor) -> float:

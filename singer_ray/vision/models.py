@@ -55,6 +55,16 @@ def load_teacher(name: str, image_size: int, *, pretrained: bool = True, checkpo
     return model.eval().requires_grad_(False)
 
 
+def load_network(name: str, image_size: int | None, *, pretrained: bool = True) -> nn.Module:
+    """A network to read: a name as for `load_teacher`; `image_size` None keeps the size that it was made for.
+
+    Raises UserError as `load_teacher` does.
+    """
+    source = f"local-dir:{_ASSETS / DEMO_TEACHERS[name]}" if name in DEMO_TEACHERS else name
+    model = _create(source, "network", pretrained=pretrained, num_classes=None, img_size=image_size)
+    return model.eval().requires_grad_(False)
+
+
 def create_student(name: str, image_size: int, **architecture: float | str | None) -> nn.Module:
     """A student with fresh weights and no classification head.
 
@@ -79,7 +89,7 @@ def _create(name: str, knob: str, *, pretrained: bool, **arguments: Any) -> nn.M
         raise UserError(
             f"{knob} {name!r} is no timm model.{nearest(name.partition('.')[0], known)} "
             "Allowed: a timm name, hf-hub:owner/model, local-dir:folder"
-            + (", demo, demo-clean." if knob == "teacher.name" else ".")
+            + (", demo, demo-clean." if knob != "student.name" else ".")
         )
     while True:
         try:

@@ -39,14 +39,17 @@ REFINERS: dict[str, dict[str, Any]] = {
     "clip": {"method.refiner": "clip"},
     "quantile_clip": {"method.refiner": "quantile_clip"},
     "layernorm": {"method.refiner": "layernorm"},
-    **{f"singer, {kind}": {"method.linearization": kind} for kind in ("mlp", "attention_mlp", "jacobian", "random", "pca")},
+    **{
+        f"singer, {kind}": {"method.linearization": kind}
+        for kind in ("mlp", "attention_mlp", "jacobian", "random", "pca")
+    },
     "singer, gated": {"method.gate": 2.0},
     "singer, paper": {"method.variant": "paper"},
 }
 
 
 def ratios(bench: Workbench) -> dict[str, float]:
-    """"KIND RANK" -> change of the branches over that of random directions."""
+    """ "KIND RANK" -> change of the branches over that of random directions."""
     teacher = bench.tapped_teacher([LAYER, LAYER + 1])
     taps = bench.teacher_pass(teacher, bench.pixels(next(bench.batches(batch_size=32, seed=1))))
     tokens = taps.tokens[LAYER]
@@ -68,7 +71,7 @@ def ratios(bench: Workbench) -> dict[str, float]:
             found.append(changes_of(teacher, taps, LAYER, lambda _, __, moved=moved: moved)["branch_change"])  # type: ignore[misc]
         return statistics.mean(found)
 
-    figures = {}
+    figures: dict[str, float] = {}
     for rank in RANKS:
         reference = change(random_directions(tokens.shape[-1], rank, generator))
         spans = {name: null_directions(matrix, rank) for name, matrix in matrices.items()}
@@ -78,7 +81,7 @@ def ratios(bench: Workbench) -> dict[str, float]:
 
 
 def preserved(bench: Workbench, base: Config) -> dict[str, dict[str, float]]:
-    """"REFINER, start" and "REFINER, fitted" -> changes by name and layer."""
+    """ "REFINER, start" and "REFINER, fitted" -> changes by name and layer."""
     figures = {}
     for name, settings in REFINERS.items():
         member = Member(bench, base.override(settings))
@@ -110,7 +113,9 @@ def main() -> int:
     by_seed = {}
     for seed in (0, 1, 2):
         folder = teacher_folder(seed, given.teachers)
-        by_seed[seed] = ratios(Workbench(demo.override({"teacher.name": f"local-dir:{folder}/planted" if folder else "demo"})))
+        by_seed[seed] = ratios(
+            Workbench(demo.override({"teacher.name": f"local-dir:{folder}/planted" if folder else "demo"}))
+        )
     print("change of the next block's branches, over random directions     " + "".join(f"{r:>18}" for r in RANKS))
     for kind in ("mlp", "attention_mlp", "jacobian", "pca"):
         columns = [[by_seed[s][f"{kind} {rank}"] for s in by_seed] for rank in RANKS]
@@ -120,7 +125,12 @@ def main() -> int:
     print(f"{'':32}" + "".join(f"{name:>20}" for name in names))
     for refiner, changes in kept.items():
         print(f"{refiner:32}" + "".join(f"{changes[name]:>20.3f}" for name in names))
-    raw = {"command": "python -m tests.benchmarks.linearizations", "versions": versions(), "ratios": by_seed, "kept": kept}
+    raw = {
+        "command": "python -m tests.benchmarks.linearizations",
+        "versions": versions(),
+        "ratios": by_seed,
+        "kept": kept,
+    }
     RAW.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
     return 0
 

@@ -96,7 +96,7 @@ def test_miou_is_over_the_whole_set(bench: Workbench, reader: Reader) -> None:
 
     blank = Reader(Blank(reader.network.model, reader.network.layers), reader.normalize, reader.grid)
     score = bench.suite.score(blank, ["val"])["val/miou"]
-    known = bench.suite._known("val", reader.grid).patch_classes
+    known = bench.suite.annotations("val", reader.grid).patch_classes
     assert known is not None
     present = len(known.unique())
     assert score == pytest.approx((known == 0).float().mean().item() / present, rel=1e-3)

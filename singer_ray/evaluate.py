@@ -1,0 +1,146 @@
+"""Scores frozen networks side by side: students, teachers and baselines of one's own.
+
+    python -m singer_ray.evaluate runs/demo demo demo-clean
+    python -m singer_ray.evaluate runs/vitt vit_tiny_patch16_224 --preset runs/vitt/config.yaml --out runs/compared
+
+A NETWORK is a run's folder, an exported folder (with config.json), demo, demo-clean, a timm name, hf-hub:OWNER/MODEL
+or local-dir:FOLDER. Each reads images of its own size, crop and scaling, unless --data.image_size or --data.crop_pct
+is given here. Images and annotations are those of data.* (or evaluation.data.*), the teacher that gram_cosine compares
+with is teacher.name; take both from a run with --preset RUN/config.yaml. --teacher.pretrained False gives
+networks with a timm name random weights.
+
+OUT gets result.json: networks (name -> metrics, input, notes), configuration, versions, git commit, seconds.
+Metrics are flat: SPLIT/NAME reads the last block's output, SPLIT/after_norm/NAME the same through the final norm.
+With --evaluation.protocol official, heads are trained as in the paper's code: SPLIT/official/NAME/last and .../best.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from rich import box
+from rich.table import Table
+
+from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
+from singer_ray.config import Config
+from singer_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from singer_ray.evaluation.frozen import Evaluated
+    from singer_ray.vision.networks import Network
+
+
+@dataclass(frozen=True)
+class EvaluateFlags:
+    """Flags of this command."""
+
+    networks: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK ...")] = ()
+    """What to evaluate: a run or exported folder, demo, demo-clean, a timm name, hf-hub:OWNER/MODEL."""
+    out: Path | None = None
+    """Folder for the result; by default runs/evaluate-DATE-TIME."""
+    overwrite: bool = False
+    """Replace an earlier result in --out."""
+    dry_run: bool = False
+    """Print the resolved configuration and what would run, and stop."""
+    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    """Knobs set on the command line rather than by a preset."""
+
+
+def main(config: Config, flags: EvaluateFlags) -> None:
+    """Evaluates, prints the table and writes OUT/result.json."""
+    _check_networks(flags.networks)
+    out = flags.out or default_out("evaluate")
+    if flags.dry_run:
+        protocol = config.evaluation.protocol
+        print_plan(config, [f"would evaluate {', '.join(flags.networks)}, protocol {protocol}, into {out}"])
+        return
+    check_out(out, overwrite=flags.overwrite)
+    import torch
+
+    from singer_ray.evaluation.frozen import FrozenEvaluation, check_sources
+    from singer_ray.evaluation.inputs import open_candidate, open_reference, open_sources
+    from singer_ray.publishing.result import git_commit, versions, write_json
+    from singer_ray.training.workbench import pick_device
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False)
+
+    begin = time.perf_counter()
+    device = pick_device(config.train.device)
+    torch.set_num_threads(config.train.threads)
+    networks = [open_candidate(config, name, flags.given) for name in flags.networks]
+    sources, block = open_sources(config)
+    splits = check_sources(sources, block)
+    evaluation = FrozenEvaluation(
+        sources, splits, config.evaluation, device, teacher=open_reference(config, flags.given, say),
+        workers=config.data.loader_workers, seed=config.seed,
+    )  # fmt: skip
+    for network in networks:
+        evaluation.check(network)
+    done: dict[str, Evaluated] = {}
+    for network in networks:
+        started = time.perf_counter()
+        done[network.name] = evaluation.run(network, say)
+        say(f"{network.name}: {network.image_size} px, {time.perf_counter() - started:.1f} s")
+        for note in done[network.name].notes:
+            say(f"{network.name}: {note}")
+    console.print(table({name: found.metrics for name, found in done.items()}))
+    prepare_out(out, overwrite=flags.overwrite)
+    write_json(out / "result.json", {
+        "networks": {network.name: _entry(network, done[network.name]) for network in networks},
+        "teacher": evaluation.teacher.name if evaluation.teacher else None,
+        "config": config.model_dump(mode="json"),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "seconds": round(time.perf_counter() - begin, 3),
+    })  # fmt: skip
+    say(f"Wrote {out}/result.json")
+
+
+def table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
+    """One row a metric, one column a network; ruled only where a person reads it."""
+    drawn = Table(box=box.ROUNDED if console.is_terminal else None, pad_edge=False)
+    drawn.add_column("metric", no_wrap=True)
+    for name in metrics:
+        drawn.add_column(name, justify="right", overflow="fold")
+    for row in dict.fromkeys(name for found in metrics.values() for name in found):
+        cells = [found.get(row) for found in metrics.values()]
+        drawn.add_row(row, *("" if value is None else f"{value:.4f}" for value in cells))
+    return drawn
+
+
+def _check_networks(names: tuple[str, ...]) -> None:
+    if not names:
+        raise UserError(
+            "no network is named. Give one or more: a run's folder, an exported folder, demo, a timm name, "
+            "hf-hub:OWNER/MODEL."
+        )
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UserError(f"network {twice[0]!r} is given {names.count(twice[0])} times. Name each once.")
+
+
+def _entry(network: Network, found: Evaluated) -> dict[str, Any]:
+    return {
+        "metrics": found.metrics,
+        "l2": found.l2,
+        "image_size": network.image_size,
+        "crop_pct": network.crop_pct,
+        "mean": network.normalize.mean,
+        "std": network.normalize.std,
+        "grid": network.grid,
+        "parameters": network.parameters,
+        "notes": found.notes,
+    }
+
+
+COMMAND = Command("evaluate", __doc__, EvaluateFlags, positional="networks", given="given")
+
+if __name__ == "__main__":
+    sys.exit(run_command(COMMAND, main))

@@ -1,0 +1,56 @@
+"""What a configuration evaluates: the networks, the teacher they are compared with, and the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+from singer_ray.data.source import Source, shuffled_subset
+from singer_ray.data.splits import open_splits
+from singer_ray.errors import UserError
+from singer_ray.evaluation.protocol import FIT
+from singer_ray.vision.models import load_teacher
+from singer_ray.vision.networks import Network, has_own_weights, network_of, open_network
+
+if TYPE_CHECKING:
+    from singer_ray.config import Config
+
+
+def open_candidate(config: Config, name: str, given: Collection[str]) -> Network:
+    """A network to evaluate, in the input that it was made for.
+
+    `data.image_size` and `data.crop_pct` count only where they are `given` on the command line: a preset describes the
+    networks of its own run. Raises UserError.
+    """
+    data = config.data
+    return open_network(
+        name, image_size=data.image_size if "data.image_size" in given else None,
+        crop_pct=data.crop_pct if "data.crop_pct" in given else None, pretrained=config.teacher.pretrained,
+    )  # fmt: skip
+
+
+def open_reference(config: Config, given: Collection[str], say: Callable[[str], None]) -> Network | None:
+    """The configured teacher. None, with a line that says so, when a preset names one that cannot be had here.
+
+    Raises UserError when it was named on the command line.
+    """
+    settings, size = config.teacher, config.data.image_size
+    pretrained = settings.pretrained or has_own_weights(settings.name)
+    try:
+        model = load_teacher(settings.name, size, pretrained=pretrained, checkpoint=settings.checkpoint)
+        return network_of(f"teacher {settings.name}", model, size)
+    except UserError as error:
+        if {"teacher.name", "teacher.checkpoint"} & set(given):
+            raise
+        say(f"no gram_cosine: {error}")
+        return None
+
+
+def open_sources(config: Config) -> tuple[dict[str, Source], str]:
+    """The sets that training would evaluate on, and the configuration block that names them. Raises UserError."""
+    own = config.evaluation.data
+    block = "data" if own.source == "same" else "evaluation.data"
+    sources = open_splits(config.data if own.source == "same" else own, block)
+    if FIT in sources:
+        sources[FIT] = shuffled_subset(sources[FIT], config.evaluation.fit_images)
+    return sources, block
