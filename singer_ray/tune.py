@@ -16,6 +16,8 @@ from pathlib import Path
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
 from singer_ray.config import Config
 
+REFINER = "method.refiner"
+
 
 @dataclass(frozen=True)
 class TuneFlags:
@@ -45,12 +47,15 @@ def main(config: Config, flags: TuneFlags) -> None:
         return
     check_out(out, overwrite=flags.overwrite)
     from singer_ray.search.experiment import run_search
-    from singer_ray.search.leaderboard import as_rich_table
+    from singer_ray.search.leaderboard import as_rich_table, winners
 
     done = run_search(config, out, prepare=lambda: prepare_out(out, overwrite=flags.overwrite), console=console)
     console.print(
         as_rich_table(done.leaderboard, done.metric, title=f"{len(done.leaderboard)} trials by {done.metric}")
     )
+    if REFINER in done.leaderboard.columns:
+        best_of_each = winners(done.leaderboard, REFINER)
+        console.print(as_rich_table(best_of_each, done.metric, title="The best trial of each refiner"))
     if not done.best:
         console.print(f"No trial came far enough to export a student; {out}/leaderboard.csv says why.")
         return

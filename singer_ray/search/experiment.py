@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import uuid
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,7 @@ class _Placement:
 def _quiet() -> None:
     # Trials that cannot go on report why and no metric: that is ours to judge, not an error of the reporting.
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its own tables; ours is SearchProgress
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -187,7 +189,9 @@ def _tune(
     search, epochs = config.search, config.train.epochs
     searcher = TruthfulOptunaSearch(
         space=space, metric=metric, mode=mode, epochs=epochs,
-        sampler=optuna.samplers.TPESampler(seed=config.seed, multivariate=True, n_startup_trials=search.startup_trials),
+        sampler=optuna.samplers.TPESampler(
+            seed=config.seed, multivariate=True, group=space.conditional, n_startup_trials=search.startup_trials
+        ),
         study_name=out.name, storage=JournalStorage(JournalFileBackend(str(out / STUDY))),
     )  # fmt: skip
     progress = SearchProgress(

@@ -62,6 +62,11 @@ def leaderboard(
     return table.astype({"resumed_from_epoch": "Int64", "fault": "string"})
 
 
+def winners(table: pd.DataFrame, by: str) -> pd.DataFrame:
+    """The best row of each value of the parameter `by`, the best first."""
+    return table.drop_duplicates(by, keep="first")
+
+
 def _fault(result: Mapping[str, Any], state: str, *, error: bool) -> str | None:
     if state != FAIL:
         return None
@@ -76,11 +81,12 @@ def write_leaderboard(table: pd.DataFrame, out: Path) -> None:
 
 
 def as_rich_table(table: pd.DataFrame, metric: str, *, title: str, most: int = 20) -> Table:
-    """The leading rows for a terminal."""
+    """The leading rows for a terminal; parameters that none of them has are left out."""
     test = metric.replace("val/", "test/", 1)
     scores = [name for name in (metric, test) if name in table.columns]
     fixed = {"rank", "id", "state", "epochs", "seconds", "resumed_from_epoch", "fault"}
-    parameters = [c for c in table.columns if c not in fixed and not c.startswith(("val/", "test/"))]
+    leading = table.head(most).dropna(axis="columns", how="all")
+    parameters = [c for c in leading.columns if c not in fixed and not c.startswith(("val/", "test/"))]
     shown = Table(title=title, title_justify="left")
     for column in ("#", "trial", "state", *scores, *(p.rpartition(".")[2] for p in parameters), "epochs", "s"):
         shown.add_column(column, justify="left" if column in ("trial", "state") else "right", overflow="fold")

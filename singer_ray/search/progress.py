@@ -100,7 +100,7 @@ class SearchProgress(Callback):
 
     def _table(self) -> Group:
         table = Table()
-        names = list(next(iter(self.rows.values()))["parameters"]) if self.rows else []
+        names = list(dict.fromkeys(name for row in self.rows.values() for name in row["parameters"]))
         for column in ("trial", "state", "epoch", self.metric, *(name.rpartition(".")[2] for name in names)):
             table.add_column(column, justify="left" if column in ("trial", "state") else "right")
         best = self.best()

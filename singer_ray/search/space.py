@@ -5,7 +5,10 @@
     train.lr:        {type: loguniform, low: 1.0e-3, high: 8.0e-3}
     method.refiner:  {type: choice, values: [singer, none]}
 
-Names are those of the configuration; `step` quantises int and uniform.
+Names are those of the configuration; `step` quantises int and uniform. A parameter with conditions is drawn only where
+they hold:
+
+    method.rank:     {type: int, low: 4, high: 32, when: {method.refiner: singer}}
 """
 
 from __future__ import annotations
@@ -32,15 +35,25 @@ UNSEARCHABLE = ("seed", "search.", "export.", "data.", "evaluation.", "train.wor
 """Knobs that all trials of a search must share: they decide what is compared, or where it runs."""
 
 
+Value = bool | int | float | str | None
+
+
 class _Parameter(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    when: dict[str, Value | list[Value]] = {}
+    """Name of another parameter -> the value, or the values, at which this one is drawn."""
+
+    def drawn_at(self, values: Mapping[str, Any]) -> bool:
+        """Whether the conditions hold at these values of the other parameters."""
+        return all(name in values and values[name] in _listed(wanted) for name, wanted in self.when.items())
 
 
 class Choice(_Parameter):
     """One of some values."""
 
     type: Literal["choice"]
-    values: list[bool | int | float | str | None] = Field(min_length=1)
+    values: list[Value] = Field(min_length=1)
 
     def distribution(self) -> BaseDistribution:
         return CategoricalDistribution(self.values)
@@ -106,24 +119,74 @@ _TYPES = ("choice", "int", "uniform", "loguniform")
 class SearchSpace:
     """Dotted configuration names and their distributions, as a define-by-run space for Optuna.
 
-    Calling it with an Optuna trial draws one value of each.
+    Calling it with an Optuna trial draws one value of each parameter whose conditions hold.
     """
 
     def __init__(self, parameters: Mapping[str, Choice | Integer | Uniform | LogUniform]) -> None:
-        self.parameters = dict(parameters)
+        self.parameters = _conditions_first(parameters)
         self.distributions = {name: parameter.distribution() for name, parameter in self.parameters.items()}
 
+    @property
+    def conditional(self) -> bool:
+        """Whether trials differ in which parameters they have."""
+        return any(parameter.when for parameter in self.parameters.values())
+
     def __call__(self, trial: optuna.Trial) -> None:
-        for name, distribution in self.distributions.items():
-            trial._suggest(name, distribution)
+        for name, parameter in self.parameters.items():
+            if parameter.drawn_at(trial.params):
+                trial._suggest(name, self.distributions[name])
 
     def corners(self, config: Config) -> list[Config]:
         """The configuration with each parameter at each of its ends, one at a time. Raises UserError."""
         return [
-            config.override({name: value})
+            config.override({**self._needed(name), name: value})
             for name, parameter in self.parameters.items()
             for value in parameter.extremes()
         ]
+
+    def _needed(self, name: str) -> dict[str, Any]:
+        """Values at which a parameter is drawn."""
+        needed: dict[str, Any] = {}
+        for other, wanted in self.parameters[name].when.items():
+            needed |= {**self._needed(other), other: _listed(wanted)[0]}
+        return needed
+
+
+def _conditions_first(
+    parameters: Mapping[str, Choice | Integer | Uniform | LogUniform],
+) -> dict[str, Choice | Integer | Uniform | LogUniform]:
+    """The parameters, each behind those that its conditions name. Raises UserError when there is no such order."""
+    ordered: dict[str, Choice | Integer | Uniform | LogUniform] = {}
+    waiting = dict(parameters)
+    while waiting:
+        ready = [name for name, parameter in waiting.items() if not set(parameter.when) - set(ordered)]
+        if not ready:
+            raise UserError(f"the conditions of {', '.join(waiting)} wait for one another. Remove one `when`.")
+        ordered |= {name: waiting.pop(name) for name in ready}
+    return ordered
+
+
+def _check_conditions(parameters: Mapping[str, Choice | Integer | Uniform | LogUniform], where: str) -> None:
+    for name, parameter in parameters.items():
+        for other, wanted in parameter.when.items():
+            if other not in parameters:
+                raise UserError(
+                    f"{where}: {name} is drawn when {other} is {wanted!r}, but {other} is no parameter of this space."
+                    f"{nearest(other, parameters)} Name one of: {', '.join(n for n in parameters if n != name)}."
+                )
+            chosen = parameters[other]
+            if not isinstance(chosen, Choice):
+                raise UserError(f"{where}: {name}: `when` names {other}, a {chosen.type}. Allowed: a choice parameter.")
+            missing = [value for value in _listed(wanted) if value not in chosen.values]
+            if missing or not _listed(wanted):
+                raise UserError(
+                    f"{where}: {name} is drawn when {other} is {wanted!r}, which it never is. "
+                    f"Allowed: {', '.join(map(str, chosen.values))}."
+                )
+
+
+def _listed(wanted: Value | list[Value]) -> list[Value]:
+    return wanted if isinstance(wanted, list) else [wanted]
 
 
 def load_space(source: str | Mapping[str, Any], config: Config) -> SearchSpace:
@@ -146,8 +209,10 @@ def load_space(source: str | Mapping[str, Any], config: Config) -> SearchSpace:
         raise UserError(
             f"{where} is empty. Name at least one knob, for example method.rank: {{type: int, low: 4, high: 32}}."
         )
-    space = SearchSpace({name: _parse(str(name), value, where) for name, value in tree.items()})
+    parameters = {str(name): _parse(str(name), value, where) for name, value in tree.items()}
+    _check_conditions(parameters, where)
     try:
+        space = SearchSpace(parameters)
         space.corners(config)
     except UserError as error:
         raise UserError(f"{where}: {str(error).replace(' (the configuration)', '')}") from error

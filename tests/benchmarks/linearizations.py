@@ -34,7 +34,7 @@ from singer_ray.training.workbench import Workbench
 from tests.benchmarks.acceptance import teacher_folder
 
 RAW = Path(__file__).with_name("linearizations.json")
-RANKS, LAYER, DRAWS, SIZE = (4, 16, 32), 3, 8, 0.3
+RANKS, LAYER, DRAWS, SIZE = (4, 16, 32), 3, 8, 0.03
 REFINERS: dict[str, dict[str, Any]] = {
     "clip": {"method.refiner": "clip"},
     "quantile_clip": {"method.refiner": "quantile_clip"},

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from singer_ray.config import load_preset
-from singer_ray.search.leaderboard import as_rich_table, direction, leaderboard
+from singer_ray.search.leaderboard import as_rich_table, direction, leaderboard, winners
 from singer_ray.search.optuna_search import TruthfulOptunaSearch, trial_state
 from singer_ray.search.space import load_space
 
@@ -103,3 +103,19 @@ def test_the_study_is_told_what_happened() -> None:
     assert [row.user_attrs["trial_id"] for row in rows] == list(suggested)
     first = suggested["done"]
     assert first == {"number": 0, "parameters": rows[0].params}
+
+
+def test_the_winner_of_each_refiner_is_its_best_trial() -> None:
+    def trial(number: int, refiner: str, value: float, **parameters: Any) -> tuple[Any, Any, bool]:
+        config = {"number": number, "parameters": {"method.refiner": refiner, **parameters}}
+        return config, {"epoch": 6, "val/miou": value}, False
+
+    rows = [
+        trial(0, "none", 0.2), trial(1, "clip", 0.5, **{"method.clip.ratio": 1.5}), trial(2, "none", 0.3),
+        trial(3, "singer", 0.4, **{"method.rank": 8}),
+    ]  # fmt: skip
+    best = winners(leaderboard(rows, metric="val/miou", mode="max", epochs=6), "method.refiner")
+    assert best["id"].tolist() == ["001", "003", "002"]
+    screen = io.StringIO()
+    Console(file=screen, width=160).print(as_rich_table(best[best["id"] == "002"], "val/miou", title="t"))
+    assert "ratio" not in screen.getvalue()  # a plain student has none

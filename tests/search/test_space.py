@@ -94,3 +94,52 @@ def test_a_wrong_file_is_refused_by_its_name(text: str, said: str, demo: Config,
 def test_a_missing_file_is_answered_with_what_there_is(demo: Config) -> None:
     with pytest.raises(UserError, match=r"'singr' is neither a file nor a shipped space. Allowed: .*singer"):
         load_space("singr", demo)
+
+
+CONDITIONAL = {
+    "method.rank": {"type": "int", "low": 2, "high": 8, "when": {"method.refiner": "singer"}},
+    "method.clip.ratio": {"type": "uniform", "low": 1.0, "high": 2.0, "when": {"method.refiner": ["clip"]}},
+    "method.refiner": {"type": "choice", "values": ["singer", "clip", "none"]},
+}
+
+
+def test_conditional_parameters_are_drawn_only_where_their_conditions_hold(demo: Config) -> None:
+    wanted = {"singer": {"method.rank"}, "clip": {"method.clip.ratio"}, "none": set()}
+    found = draws(CONDITIONAL, demo)
+    assert {p["method.refiner"] for p in found} == set(wanted)
+    for parameters in found:
+        assert set(parameters) == {"method.refiner"} | wanted[parameters["method.refiner"]]
+
+
+def test_corners_set_what_their_conditions_need(demo: Config) -> None:
+    corners = load_space(CONDITIONAL, demo).corners(demo)
+    assert {c.method.refiner for c in corners if c.method.clip.ratio == 2.0} == {"clip"}
+
+
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        ({"method.refinr": "singer"}, "method.refinr is no parameter of this space. Did you mean method.refiner?"),
+        ({"method.refiner": "vitkd"}, "which it never is. Allowed: singer, clip"),
+        ({"method.refiner": []}, "which it never is"),
+        ({"train.lr": 0.1}, "a loguniform. Allowed: a choice parameter"),
+    ],
+)
+def test_contradictory_conditions_are_refused(when: dict[str, Any], said: str, demo: Config) -> None:
+    space = {
+        "method.rank": {"type": "int", "low": 2, "high": 8, "when": when},
+        "method.refiner": {"type": "choice", "values": ["singer", "clip"]},
+        "train.lr": {"type": "loguniform", "low": 1e-3, "high": 1e-2},
+    }
+    with pytest.raises(UserError) as caught:
+        load_space(space, demo)
+    assert said in str(caught.value)
+
+
+def test_conditions_that_wait_for_one_another_are_refused(demo: Config) -> None:
+    space = {
+        "method.refiner": {"type": "choice", "values": ["singer", "none"], "when": {"method.variant": "paper"}},
+        "method.variant": {"type": "choice", "values": ["paper"], "when": {"method.refiner": "singer"}},
+    }
+    with pytest.raises(UserError, match="wait for one another"):
+        load_space(space, demo)
