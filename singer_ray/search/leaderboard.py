@@ -59,7 +59,9 @@ def leaderboard(
     parameters = [name for name in names if name not in {*head, *tail, *values}]
     numbered = [{"rank": n, **row} for n, row in enumerate(rows, 1)]
     table = pd.DataFrame(numbered, columns=[*head, *parameters, *values, *tail])
-    return table.astype({"resumed_from_epoch": "Int64", "fault": "string"})
+    # A conditional whole number is missing in some rows: it must not become a fraction for that.
+    whole = [name for name in parameters if all(type(row.get(name, 0)) is int for row in rows)]
+    return table.astype({**dict.fromkeys(whole, "Int64"), "resumed_from_epoch": "Int64", "fault": "string"})
 
 
 def winners(table: pd.DataFrame, by: str) -> pd.DataFrame:
@@ -98,6 +100,6 @@ def as_rich_table(table: pd.DataFrame, metric: str, *, title: str, most: int = 2
 
 def cell(value: Any) -> str:
     """A value as short text; nothing for what is missing."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if pd.isna(value):
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -136,6 +136,11 @@ class SearchSpace:
             if parameter.drawn_at(trial.params):
                 trial._suggest(name, self.distributions[name])
 
+    def branches(self) -> list[dict[str, Any]]:
+        """One point for each value of the choices that conditions name: a search tries each of them at least once."""
+        parents = dict.fromkeys(name for parameter in self.parameters.values() for name in parameter.when)
+        return [{**self._needed(name), name: value} for name in parents for value in self.parameters[name].extremes()]
+
     def corners(self, config: Config) -> list[Config]:
         """The configuration with each parameter at each of its ends, one at a time. Raises UserError."""
         return [

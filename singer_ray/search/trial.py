@@ -54,6 +54,7 @@ class DistillationTrial(Trainable):
     def cleanup(self) -> None:
         if self.host is not None:
             self.host.leave.remote(self.key)
+            self.host = None  # a handle that is still held when Ray ends this process leaves a traceback
         ray.get_actor(self.registry_name, NAMESPACE).release.remote(self.trial_id)
 
     def __repr__(self) -> str:

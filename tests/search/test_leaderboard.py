@@ -116,6 +116,7 @@ def test_the_winner_of_each_refiner_is_its_best_trial() -> None:
     ]  # fmt: skip
     best = winners(leaderboard(rows, metric="val/miou", mode="max", epochs=6), "method.refiner")
     assert best["id"].tolist() == ["001", "003", "002"]
+    assert best["method.rank"].dtype == "Int64"
     screen = io.StringIO()
     Console(file=screen, width=160).print(as_rich_table(best[best["id"] == "002"], "val/miou", title="t"))
     assert "ratio" not in screen.getvalue()  # a plain student has none

@@ -111,6 +111,11 @@ def test_conditional_parameters_are_drawn_only_where_their_conditions_hold(demo:
         assert set(parameters) == {"method.refiner"} | wanted[parameters["method.refiner"]]
 
 
+def test_every_branch_is_tried_once(demo: Config) -> None:
+    assert load_space(CONDITIONAL, demo).branches() == [{"method.refiner": r} for r in ("singer", "clip", "none")]
+    assert load_space("singer", demo).branches() == []
+
+
 def test_corners_set_what_their_conditions_need(demo: Config) -> None:
     corners = load_space(CONDITIONAL, demo).corners(demo)
     assert {c.method.refiner for c in corners if c.method.clip.ratio == 2.0} == {"clip"}
