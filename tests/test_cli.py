@@ -16,7 +16,7 @@ import yaml
 from singer_ray.cli import run_command
 from singer_ray.config import Config, field_names
 
-COMMANDS = ("train", "tune", "teacher", "digits")
+COMMANDS = ("train", "tune", "analyze", "teacher", "digits")
 
 
 def run(name: str, *arguments: str) -> int:
@@ -99,6 +99,18 @@ CASES: list[Case] = [
     ("tune", ["--workers", "2"], "one worker a trial"),
     ("tune", ["--out", "{full}"], "is not empty"),
     ("tune", ["--export", "s3:/bucket"], "s3:/bucket"),
+    ("analyze", ["--k", "1"], "--k is 1.0"),
+    ("analyze", ["--k", "nan"], "--k is nan"),
+    ("analyze", ["--k", "four"], "--k is 'four'"),
+    ("analyze", ["--steps", "-1"], "--steps is -1"),
+    ("analyze", ["--images", "-5"], "--images is -5"),
+    ("analyze", ["--teacher.layers", "3", "9"], "9"),
+    ("analyze", ["--teacher.layers", "5", "3"], "ascending"),
+    ("analyze", ["--teacher.name", "vit_tiny_patch16_225"], "Did you mean vit_tiny_patch16_224?"),
+    ("analyze", ["--teacher.name", "resnet18", "--teacher.pretrained", "False"], "no transformer blocks"),
+    ("analyze", ["--method.rank", "65"], "rank 65"),
+    ("analyze", [*FOLDER, "--data.train", "{empty}"], "{empty}"),
+    ("analyze", ["--out", "{full}", "--overwrite"], "not a result of singer_ray"),
     ("teacher", ["--steps", "few"], "--steps is 'few'"),
     ("digits", ["--out", "{full}"], "is not empty"),
 ]
