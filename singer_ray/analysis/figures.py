@@ -73,8 +73,8 @@ def draw_gradient_share(
     axes[0].axhline(token_share, color="black", linestyle=":", linewidth=1, label="their share of the tokens")
     axes[1].axhline(0.5, color="grey", linestyle="--", linewidth=1, label="where both parts cancel")
     axes[1].axhline(fair, color="black", linestyle=":", linewidth=1, label="most that their number explains")
-    for axis, what in zip(axes, ("the KD loss", "its gradient")):
-        axis.set(xlabel="training step", title=f"Outlier tokens' share of {what}", ylim=(-0.02, 1.02))
+    for axis, what in zip(axes, ("the KD loss", "the gradient of the KD loss")):
+        axis.set(xlabel="training step", title=f"Outliers' share of {what}", ylim=(-0.02, 1.02))
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
