@@ -41,7 +41,7 @@ def planted(directions: int, images: int = 200) -> torch.Tensor:
     """Unit-norm tokens of random direction; token d of each image is 20 x axis d + a normal token."""
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(images, GRID[0] * GRID[1], DIM, generator=generator)
-    tokens = tokens / tokens.norm(dim=-1, keepdim=True)
+    tokens = torch.nn.functional.normalize(tokens, dim=-1)
     for d in range(directions):
         tokens[:, d, d] += 20
     return tokens
