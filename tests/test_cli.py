@@ -16,7 +16,7 @@ import yaml
 from singer_ray.cli import run_command
 from singer_ray.config import Config, field_names
 
-COMMANDS = ("train", "tune", "evaluate", "teacher", "digits")
+COMMANDS = ("train", "tune", "analyze", "evaluate", "teacher", "digits")
 UNNAMED = {"evaluate": ["demo"]}
 """Arguments without a name that a command needs."""
 
@@ -119,6 +119,18 @@ CASES: list[Case] = [
     ("evaluate", ["demo", *FOLDER, "--data.train", "{good}"], "data has no validation or test images"),
     ("evaluate", ["demo", *FOLDER, "--data.train", "{flat}", "--data.val", "{flat}"], "data has no annotation"),
     ("evaluate", ["demo", "--out", "{full}"], "is not empty"),
+    ("analyze", ["--k", "1"], "--k is 1.0"),
+    ("analyze", ["--k", "nan"], "--k is nan"),
+    ("analyze", ["--k", "four"], "--k is 'four'"),
+    ("analyze", ["--steps", "-1"], "--steps is -1"),
+    ("analyze", ["--images", "-5"], "--images is -5"),
+    ("analyze", ["--teacher.layers", "3", "9"], "9"),
+    ("analyze", ["--teacher.layers", "5", "3"], "ascending"),
+    ("analyze", ["--teacher.name", "vit_tiny_patch16_225"], "Did you mean vit_tiny_patch16_224?"),
+    ("analyze", ["--teacher.name", "resnet18", "--teacher.pretrained", "False"], "no transformer blocks"),
+    ("analyze", ["--method.rank", "65"], "rank 65"),
+    ("analyze", [*FOLDER, "--data.train", "{empty}"], "{empty}"),
+    ("analyze", ["--out", "{full}", "--overwrite"], "not a result of singer_ray"),
     ("teacher", ["--steps", "few"], "--steps is 'few'"),
     ("digits", ["--out", "{full}"], "is not empty"),
 ]

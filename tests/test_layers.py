@@ -18,13 +18,14 @@ FLOORS = [
     {"data", "vision"},
     {"method", "evaluation"},
     {"publishing", "training", "ray_cluster"},
-    {"distillation", "search"},
+    {"distillation", "search", "analysis"},
     {"cli"},
     {"api"},
 ]
 """From the ground up; the commands stand above all."""
+CORE = ("data", "vision", "method", "evaluation", "analysis")
 RAY_FREE = [
-    *(p for folder in ("data", "vision", "method", "evaluation") for p in sorted((ROOT / folder).rglob("*.py"))),
+    *(p for folder in CORE for p in sorted((ROOT / folder).rglob("*.py"))),
     *(p for p in sorted((ROOT / "training").glob("*.py")) if p.name != "launch.py"),
 ]
 

@@ -220,7 +220,7 @@ class _Survey:
         outliers = outlier_mask(norms, self.k)
         self.norms.append(norms.cpu())
         self.outliers.append(outliers.cpu())
-        for kind, chosen in ((True, outliers), (False, normal_mask(norms))):
+        for kind, chosen in ((True, outliers), (False, normal_mask(norms) & ~outliers)):
             tokens = patches[chosen].double()
             count, total, square = self.sums.get(kind, (0, 0, 0))
             self.sums[kind] = (count + len(tokens), total + tokens.sum(dim=0), square + tokens.mT @ tokens)

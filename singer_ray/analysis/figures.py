@@ -29,7 +29,8 @@ def draw_layers(path: Path, reports: Mapping[int, LayerReport], layers: Sequence
     left, right = above.subplots(1, 2)
     depth = list(reports)
     left.plot(depth, [r.max_median for r in reports.values()], "o-", color=COLOURS[0], markersize=4)
-    left.set(xlabel="teacher block", ylabel="max / median norm", ylim=(0, None), title="Largest patch norm of an image")
+    left.set(xlabel="teacher block", ylabel="max / median norm", title="Largest patch norm of an image")
+    left.set_ylim(0, 1.08 * max(r.max_median for r in reports.values()))
     right.plot(depth, [r.energy_share for r in reports.values()], "o-", color=COLOURS[0], label="energy", markersize=4)
     right.plot(depth, [r.token_share for r in reports.values()], "s--", color=COLOURS[1], label="tokens", markersize=4)
     right.set(xlabel="teacher block", ylabel="share", ylim=(-0.02, 1), title="What is in outlier tokens")
@@ -73,8 +74,8 @@ def draw_gradient_share(
     axes[0].axhline(token_share, color="black", linestyle=":", linewidth=1, label="their share of the tokens")
     axes[1].axhline(0.5, color="grey", linestyle="--", linewidth=1, label="where both parts cancel")
     axes[1].axhline(fair, color="black", linestyle=":", linewidth=1, label="most that their number explains")
-    for axis, what in zip(axes, ("the KD loss", "its gradient")):
-        axis.set(xlabel="training step", title=f"Outlier tokens' share of {what}", ylim=(-0.02, 1.02))
+    for axis, what in zip(axes, ("the KD loss", "the gradient of the KD loss")):
+        axis.set(xlabel="training step", title=f"Outliers' share of {what}", ylim=(-0.02, 1.02))
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)

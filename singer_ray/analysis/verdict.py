@@ -56,7 +56,7 @@ def judge(
     rank = starting_rank([reports[n] for n in layers], width)
     sentences = [
         f"Teacher {teacher} has artifacts: at block {worst}, {_percent(reports[worst].token_share)} of the patch "
-        f"tokens have more than {k:g} x the median norm of their image (the largest {reports[worst].max_median:.0f} x "
+        f"tokens have more than {k:g} x the median norm of their image (the largest {reports[worst].max_median:.1f} x "
         f"in the mean) and hold {_percent(reports[worst].energy_share)} of the energy{_along(reports, layers)}."
     ]
     weight = (

@@ -43,6 +43,28 @@ class TokenSet:
     """Rows and columns of the patches."""
 
 
+class PrincipalColours:
+    """The first three principal components of `fit_on` [tokens, dim], as red, green and blue.
+
+    Each runs from the 5th to the 95th percentile of those tokens; what lies outside is clipped.
+    """
+
+    def __init__(self, fit_on: torch.Tensor) -> None:
+        fit = fit_on.double().cpu()
+        self.centre = fit.mean(dim=0)
+        axes = torch.linalg.eigh((fit - self.centre).mT.cov()).eigenvectors.flip(1)[:, :3]
+        # Eigenvectors have no sign of their own: the largest entry is made positive.
+        self.axes = axes * axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
+        ordered = ((fit - self.centre) @ self.axes).sort(dim=0).values
+        self.low, self.high = (ordered[round(share * (len(ordered) - 1))] for share in (0.05, 0.95))
+
+    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+        """[..., dim] -> float64 [..., 3] in 0..1"""
+        components = (tokens.double().cpu() - self.centre) @ self.axes
+        colours: torch.Tensor = (components - self.low) / (self.high - self.low).clamp_min(1e-12)
+        return colours.clamp(0, 1)
+
+
 def sample_images(source: Source, view: EvaluationView, count: int = CANDIDATES) -> torch.Tensor:
     """Some images of `source`, as the networks are shown them: uint8 [images, 3, size, size]."""
     sample = shuffled_subset(source, count)
@@ -102,25 +124,18 @@ def draw_norms(path: Path, images: torch.Tensor, sets: Sequence[TokenSet]) -> No
 
 
 def draw_pca(path: Path, images: torch.Tensor, sets: Sequence[TokenSet], fit_on: torch.Tensor) -> None:
-    """Patch features as colours: their first three principal components are red, green and blue.
+    """Patch features as colours (`PrincipalColours`), with one projection and one colour scale for all sets.
 
-    One projection and one colour scale for all sets, so that equal colours mean equal features; every set must be in
-    the same space (a student's in the teacher's, by its own P_l). Both are fitted on `fit_on` [tokens, dim]: give it
-    tokens without artifacts, which would otherwise take the axes. The scale runs from the 5th to the 95th percentile
-    of those tokens; what lies outside is clipped. Shows the images in which the first set has the largest artifacts.
+    So equal colours mean equal features; every set must be in the same space (a student's in the teacher's, by its own
+    P_l). `fit_on` [tokens, dim] should be tokens without artifacts, which would otherwise take the axes. Shows the
+    images in which the first set has the largest artifacts.
     """
     worst = most_affected(sets[0].patches)
-    fit = fit_on.double().cpu()
-    centre = fit.mean(dim=0)
-    axes_ = torch.linalg.eigh((fit - centre).mT.cov()).eigenvectors.flip(1)[:, :3]
-    axes_ = axes_ * axes_.gather(0, axes_.abs().argmax(dim=0, keepdim=True)).sign()  # eigenvectors have no sign
-    low, high = np.quantile(((fit - centre) @ axes_).numpy(), (0.05, 0.95), axis=0)
+    colours = PrincipalColours(fit_on)
     figure, axes = _picture_rows(images[worst], [tokens.name for tokens in sets])
     for row, tokens in enumerate(sets, start=1):
-        components = ((tokens.patches[worst].double().cpu() - centre) @ axes_).numpy()
-        colours = np.clip((components - low) / np.maximum(high - low, 1e-12), 0, 1)
-        for column, plane in enumerate(colours):
-            axes[row, column].imshow(plane.reshape(*tokens.grid, 3))
+        for column, plane in enumerate(colours(tokens.patches[worst])):
+            axes[row, column].imshow(plane.reshape(*tokens.grid, 3).numpy())
     figure.suptitle("Red, green, blue: first three principal components of the teacher's normal tokens", fontsize=10)
     _save(figure, path)
 

@@ -1,0 +1,127 @@
+"""Shares of the distillation loss and of its gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from singer_ray.analysis.gradient_bias import (
+    begin_arms,
+    fair_gradient_share,
+    measure_bias,
+    shared_teacher,
+    teacher_outliers,
+    track_bias,
+)
+from singer_ray.config import Config
+from singer_ray.method.distiller import Distiller
+from singer_ray.training.member import Member
+from singer_ray.training.workbench import Workbench
+from singer_ray.vision.tapped import Taps
+
+
+def prepared(config: Config) -> tuple[Member, torch.Tensor, Taps]:
+    bench = Workbench(config.override({"method.refiner": "none"}))
+    member = Member.begin(bench, bench.config)
+    pixels = bench.pixels(next(bench.batches(batch_size=8, seed=0)))
+    return member, pixels, bench.teacher_pass(member.teacher, pixels)
+
+
+def targets_of(distiller: Distiller, pixels: torch.Tensor) -> dict[int, torch.Tensor]:
+    """Teacher tokens that the student matches exactly: one prefix token, then the patches, unscaled."""
+    with torch.no_grad():
+        student = distiller.student(pixels).tokens
+        return {
+            n: torch.cat([
+                distiller.projections[str(n)](student[m][:, :1]) / distiller.scales[n],
+                distiller.projected(n, student[m]),
+            ], dim=1)
+            for n, m in zip(distiller.layers, distiller.student_layers)
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(("differs", "share"), [("outliers", 1.0), ("others", 0.0)])
+def test_the_share_is_all_or_nothing_when_only_some_tokens_differ(small: Config, differs: str, share: float) -> None:
+    member, pixels, _ = prepared(small)
+    distiller = member.distiller.eval()
+    targets = targets_of(distiller, pixels)
+    chosen = torch.zeros(8, 64, dtype=torch.bool)
+    chosen[:, 5:9] = True
+    off = torch.cat([torch.zeros(8, 1, dtype=torch.bool), chosen if differs == "outliers" else ~chosen], dim=1)
+    taps = Taps({n: target + 30.0 * off[..., None] for n, target in targets.items()})
+    bias = measure_bias(distiller, pixels, taps, dict.fromkeys(distiller.layers, chosen))
+    assert bias.loss_share == pytest.approx(share, abs=1e-6)
+    assert bias.gradient_share == pytest.approx(share, abs=1e-3)
+    assert set(bias.layer_loss_shares) == {3, 5}
+    assert bias.layer_loss_shares[5] == pytest.approx(share, abs=1e-6)
+
+
+def test_token_losses_are_what_training_minimises(small: Config) -> None:
+    member, pixels, taps = prepared(small)
+    kd = member.distiller(pixels, taps, member.teacher.replay)["kd"]
+    by_token = member.distiller.token_losses(pixels, taps)
+    assert {n: tuple(loss.shape) for n, loss in by_token.items()} == {3: (8, 65), 5: (8, 65)}  # class token and patches
+    assert sum(float(loss.detach().mean()) for loss in by_token.values()) == pytest.approx(float(kd.detach()), rel=1e-5)
+
+
+def test_the_two_gradients_add_up_to_that_of_training(small: Config) -> None:
+    member, pixels, taps = prepared(small)
+    outliers = teacher_outliers(taps, member.distiller.layers, member.teacher.prefix, 4.0)
+    bias = measure_bias(member.distiller, pixels, taps, outliers)
+    assert all(p.grad is None for p in member.distiller.parameters())  # measuring leaves no trace
+    loss = member.distiller(pixels, taps, member.teacher.replay)["kd"]
+    trained = [p for p in member.distiller.parameters() if p.requires_grad]
+    whole = torch.cat([g.flatten() for g in torch.autograd.grad(loss, trained)]).norm()
+    everything = {n: torch.ones_like(mask) for n, mask in outliers.items()}
+    nothing = {n: torch.zeros_like(mask) for n, mask in outliers.items()}
+    none = measure_bias(member.distiller, pixels, taps, nothing)
+    assert (none.loss_share, none.gradient_share, none.cosine) == (0.0, 0.0, None)
+    assert 0.5 < measure_bias(member.distiller, pixels, taps, everything).loss_share < 1  # the class token is the rest
+    assert bias.cosine is not None
+    # |a + r|^2 = |a|^2 + |r|^2 + 2 cos |a| |r| with |a| = g (|a| + |r|): one equation, so the total size follows.
+    g, c = bias.gradient_share, bias.cosine
+    assert 0 < g < 1
+    total = float(whole) / (g**2 + (1 - g) ** 2 + 2 * c * g * (1 - g)) ** 0.5
+    assert total >= float(whole) * 0.999
+
+
+def test_a_fitted_refiner_lowers_the_share_of_the_same_tokens(small: Config) -> None:
+    config = small.override({"method.prefit.steps": 40, "method.prefit.batch_size": 16, "train.steps_per_epoch": 4})
+    bench = Workbench(config)
+    # Of different seeds, so that it is begin_arms that makes the students equal.
+    arms = {
+        name: Member(bench, config.override({"method.refiner": name, "seed": seed}))
+        for seed, name in enumerate(("none", "singer"))
+    }
+    begin_arms(arms)
+    students = [arm.distiller.student.state_dict() for arm in arms.values()]
+    assert all(torch.equal(value, students[1][name]) for name, value in students[0].items())
+    probe = bench.pixels(next(bench.batches(batch_size=32, seed=7)))
+    track = list(track_bias(bench, arms, probe, k=4.0, steps=4, every=3))
+    assert [step for step, _ in track] == [0, 3, 4]
+    start = track[0][1]
+    assert start["none"].loss_share > 0.6
+    assert start["none"].gradient_share > 0.4
+    assert start["singer"].loss_share < 0.8 * start["none"].loss_share
+    assert start["singer"].gradient_share < 0.75 * start["none"].gradient_share
+    assert track[-1][1]["none"] != start["none"]  # the students have been trained meanwhile
+    assert [arm.step_count for arm in arms.values()] == [4, 4]
+
+
+def test_outliers_come_from_the_original_teacher(small: Config) -> None:
+    bench = Workbench(small)
+    arms = {"singer": Member(bench, small)}
+    teacher = shared_teacher(bench, arms)
+    assert teacher.layers == (3, 4, 5)
+    pixels = bench.pixels(next(bench.batches(batch_size=8, seed=0)))
+    taps = bench.teacher_pass(teacher, pixels)
+    mask = teacher_outliers(taps, (3,), teacher.prefix, 4.0)[3]
+    norms = taps.tokens[3][:, teacher.prefix :].norm(dim=-1)
+    assert 0 < int(mask.sum()) < mask.numel() / 4
+    assert bool((norms[mask] > 4 * norms.median()).float().mean() > 0.9)
+
+
+def test_the_fair_share_of_half_the_tokens_is_a_half() -> None:
+    assert fair_gradient_share(0.5) == pytest.approx(0.5)
+    assert fair_gradient_share(0.0) == 0.0
+    assert 0.04 < fair_gradient_share(0.04) < 0.2
