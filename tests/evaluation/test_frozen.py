@@ -71,6 +71,7 @@ def evaluate(
 
 @pytest.fixture(scope="module")
 def demo() -> Evaluated:
+    torch.set_num_threads(1)  # before the fixture that does so for every test
     return evaluate(opened("demo"), sources(), teacher=opened("demo"), l2_grid=())
 
 
