@@ -49,6 +49,12 @@ class SourceConfig(_Block):
     """Folder of validation images (imagefolder): trials are selected on it."""
     test: str | None = None
     """Folder of test images (imagefolder), read once at the end. Without it there are no test/ metrics."""
+    train_masks: str | None = None
+    """Folder of masks of the training images (imagefolder): PNG files of class numbers (255: unknown), classes.txt."""
+    val_masks: str | None = None
+    """Folder of masks of the validation images (imagefolder), with the classes of train_masks."""
+    test_masks: str | None = None
+    """Folder of masks of the test images (imagefolder), with the classes of train_masks."""
     scenes: ScenesConfig = ScenesConfig()
 
 
@@ -218,6 +224,12 @@ class EvaluationSourceConfig(_Block):
     """Folder of labelled validation images (imagefolder)."""
     test: str | None = None
     """Folder of labelled test images (imagefolder)."""
+    train_masks: str | None = None
+    """Folder of masks of the training images (imagefolder): PNG files of class numbers (255: unknown), classes.txt."""
+    val_masks: str | None = None
+    """Folder of masks of the validation images (imagefolder), with the classes of train_masks."""
+    test_masks: str | None = None
+    """Folder of masks of the test images (imagefolder), with the classes of train_masks."""
     scenes: ScenesConfig = ScenesConfig()
 
 

@@ -61,46 +61,53 @@ def main(config: Config, flags: EvaluateFlags) -> None:
         print_plan(config, [f"would evaluate {', '.join(flags.networks)}, protocol {protocol}, into {out}"])
         return
     check_out(out, overwrite=flags.overwrite)
+    begin = time.perf_counter()
+    found = _evaluate(config, flags)
+    console.print(table({name: entry["metrics"] for name, entry in found["networks"].items()}))
+    if config.evaluation.protocol == "official":
+        _say("The paper's code reports `best`, which it chooses on the test split; here it is chosen on validation.")
+    prepare_out(out, overwrite=flags.overwrite)
+    from singer_ray.publishing.result import git_commit, versions, write_json
+
+    provenance = {"config": config.model_dump(mode="json"), "versions": versions(), "git_commit": git_commit()}
+    seconds = round(time.perf_counter() - begin, 3)
+    write_json(out / "result.json", {**found, **provenance, "seconds": seconds})
+    _say(f"Wrote {out}/result.json")
+
+
+def _evaluate(config: Config, flags: EvaluateFlags) -> dict[str, Any]:
+    """`networks` (name -> entry) and the `teacher` they were compared with. All are opened before any is evaluated."""
     import torch
 
     from singer_ray.evaluation.frozen import FrozenEvaluation, check_sources
     from singer_ray.evaluation.inputs import open_candidate, open_reference, open_sources
-    from singer_ray.publishing.result import git_commit, versions, write_json
     from singer_ray.training.workbench import pick_device
 
-    def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False)
-
-    begin = time.perf_counter()
     device = pick_device(config.train.device)
     torch.set_num_threads(config.train.threads)
     networks = [open_candidate(config, name, flags.given) for name in flags.networks]
     sources, block = open_sources(config)
     splits = check_sources(sources, block)
+    teacher = open_reference(config, flags.given, _say)
     evaluation = FrozenEvaluation(
-        sources, splits, config.evaluation, device, teacher=open_reference(config, flags.given, say),
-        workers=config.data.loader_workers, seed=config.seed,
+        sources, splits, config.evaluation, device, teacher=teacher, workers=config.data.loader_workers,
+        seed=config.seed,
     )  # fmt: skip
     for network in networks:
         evaluation.check(network)
-    done: dict[str, Evaluated] = {}
+    entries = {}
     for network in networks:
         started = time.perf_counter()
-        done[network.name] = evaluation.run(network, say)
-        say(f"{network.name}: {network.image_size} px, {time.perf_counter() - started:.1f} s")
-        for note in done[network.name].notes:
-            say(f"{network.name}: {note}")
-    console.print(table({name: found.metrics for name, found in done.items()}))
-    prepare_out(out, overwrite=flags.overwrite)
-    write_json(out / "result.json", {
-        "networks": {network.name: _entry(network, done[network.name]) for network in networks},
-        "teacher": evaluation.teacher.name if evaluation.teacher else None,
-        "config": config.model_dump(mode="json"),
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "seconds": round(time.perf_counter() - begin, 3),
-    })  # fmt: skip
-    say(f"Wrote {out}/result.json")
+        done = evaluation.run(network, _say)
+        entries[network.name] = _entry(network, done)
+        _say(f"{network.name}: {network.image_size} px, {time.perf_counter() - started:.1f} s")
+        for note in done.notes:
+            _say(f"{network.name}: {note}")
+    return {"networks": entries, "teacher": config.teacher.name if teacher else None}
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False, markup=False)
 
 
 def table(metrics: Mapping[str, Mapping[str, float]]) -> Table:

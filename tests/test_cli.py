@@ -47,6 +47,8 @@ def _folders(trees: Trees, tmp_path: Path) -> dict[str, str]:
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "notes.txt").write_text("no image either")
     (tmp_path / "full").mkdir()
+    trees("masks", {"a": 3, "b": 3}, size=20)
+    (tmp_path / "masks" / "classes.txt").write_text("one\ntwo\n")
     (tmp_path / "full" / "thesis.tex").write_text("years of work")
     spaces = {"nothing": "", "broken": "a: {b", "unknown": "method.rnk: {type: int, low: 1, high: 2}"}
     for name, text in spaces.items():
@@ -57,6 +59,7 @@ def _folders(trees: Trees, tmp_path: Path) -> dict[str, str]:
 
 ADVICE = r"Allowed|Give|Use|Choose|Change|Replace|Lower|Name|Mend|mean|lists all|explains|needs (a|--)|name one"
 FOLDER = ["--data.source", "imagefolder"]
+MASKS = [*FOLDER, "--data.train", "{good}", "--data.val", "{good}", "--data.train_masks"]
 CASES: list[Case] = [
     ("train", ["--method.rnk", "4"], "Unknown option --method.rnk. Did you mean --method.rank?"),
     ("train", ["--rank", "4"], "Unknown option --rank."),
@@ -109,7 +112,7 @@ CASES: list[Case] = [
     ("evaluate", ["local-dir:{empty}/gone"], "is no folder"),
     ("evaluate", ["demo", "resnet18", "--teacher.pretrained", "False"], "network resnet18 (ResNet) has no transformer"),
     ("evaluate", ["demo", "--seed", "1", "demo"], "network 'demo' is given 2 times"),
-    ("evaluate", ["demo", "--data.image_size", "2"], "network demo cannot read images of 2 x 2 pixels"),
+    ("evaluate", ["demo", "--data.image_size", "2"], "network 'demo' cannot be made with {{'img_size': 2}}"),
     ("evaluate", ["--overwrite", "demo", "--method.rank", "four"], "method.rank is 'four'"),
     ("evaluate", ["demo", "--method.rank"], "--method.rank needs a value"),
     ("evaluate", ["demo", "--networks", "demo"], "Unknown option --networks"),
@@ -118,6 +121,8 @@ CASES: list[Case] = [
     ("evaluate", ["demo", "--teacher.name", "demmo"], "teacher.name 'demmo' is no timm model"),
     ("evaluate", ["demo", *FOLDER, "--data.train", "{good}"], "data has no validation or test images"),
     ("evaluate", ["demo", *FOLDER, "--data.train", "{flat}", "--data.val", "{flat}"], "data has no annotation"),
+    ("evaluate", ["demo", *MASKS, "{masks}"], "is a RGB image"),
+    ("evaluate", ["demo", *MASKS, "{good}"], "classes.txt' is missing or empty"),
     ("evaluate", ["demo", "--out", "{full}"], "is not empty"),
     ("analyze", ["--k", "1"], "--k is 1.0"),
     ("analyze", ["--k", "nan"], "--k is nan"),

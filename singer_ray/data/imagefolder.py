@@ -30,7 +30,7 @@ class ImageFolder:
     mask_classes: Sequence[str] = ()
 
     def __init__(self, folder: str, knob: str, classes: Sequence[str] | None = None) -> None:
-        root = Path(folder)
+        self.root = root = Path(folder)
         if "://" in folder:
             raise UserError(
                 f"{knob} {folder!r} is an address. Allowed: a local folder; copy or mount the images first."
@@ -66,16 +66,20 @@ class ImageFolder:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Sample:
+        sample: Sample = {"image": self.image(index)}
+        if self.labels:
+            sample["label"] = self.labels[index]
+        return sample
+
+    def image(self, index: int) -> torch.Tensor:
+        """The pixels alone: uint8 [3, height, width]."""
         path = self.paths[index]
         with _open(path) as image:
             try:
                 pixels = np.array(image.convert("RGB"))
             except (OSError, SyntaxError, ValueError) as error:
                 raise _no_image(path, error) from error
-        sample: Sample = {"image": torch.from_numpy(pixels).permute(2, 0, 1).contiguous()}
-        if self.labels:
-            sample["label"] = self.labels[index]
-        return sample
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def _open(path: Path) -> Image.Image:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from singer_ray.data.source import Sample, Source
+from singer_ray.data.source import Sample, Source, image_of
 from singer_ray.data.views import EvaluationView, TrainingView
 
 Batch = dict[str, torch.Tensor]
@@ -82,10 +82,9 @@ class _TrainingSamples(Dataset[Sample]):
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, number = key
-        sample = self.source[index]
         if self.annotations:
-            return self.view.plain(sample)
-        return {"image": self.view(sample["image"], index, number)}
+            return self.view.plain(self.source[index])
+        return {"image": self.view(image_of(self.source, index), index, number)}
 
 
 class _EvaluationSamples(Dataset[Sample]):

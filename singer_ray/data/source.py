@@ -46,6 +46,13 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
+def image_of(source: Source, index: int) -> torch.Tensor:
+    """The image alone; a source with a method `image(index)` need not read its annotations for that."""
+    read = getattr(source, "image", None)
+    found: torch.Tensor = read(index) if callable(read) else source[index]["image"]
+    return found
+
+
 class Subset:
     """Some samples of a source, in the order of `indices`."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from singer_ray.data.imagefolder import ImageFolder
+from singer_ray.data.masks import MaskedFolder
 from singer_ray.data.scenes import SPLITS, Scenes
 from singer_ray.data.source import Source
 from singer_ray.errors import UserError
@@ -35,4 +36,14 @@ def open_splits(data: SourceConfig | EvaluationSourceConfig, block: str = "data"
     for split, folder in (("val", data.val), ("test", data.test)):
         if folder is not None:
             splits[split] = ImageFolder(folder, f"{block}.{split}", train.classes or None)
+    masks = {"train": data.train_masks, "val": data.val_masks, "test": data.test_masks}
+    mask_classes: tuple[str, ...] | None = None
+    for split, folder in masks.items():
+        if folder is None:
+            continue
+        knob, images = f"{block}.{split}_masks", splits.get(split)
+        if not isinstance(images, ImageFolder):
+            raise UserError(f"{knob} {folder!r} has no images to go with. Give --{block}.{split} DIR too.")
+        masked = MaskedFolder(images, folder, knob, mask_classes)
+        mask_classes, splits[split] = masked.mask_classes, masked
     return splits

@@ -61,7 +61,10 @@ def load_network(name: str, image_size: int | None, *, pretrained: bool = True) 
     Raises UserError as `load_teacher` does.
     """
     source = f"local-dir:{_ASSETS / DEMO_TEACHERS[name]}" if name in DEMO_TEACHERS else name
-    model = _create(source, "network", pretrained=pretrained, num_classes=None, img_size=image_size)
+    try:
+        model = _create(source, "network", pretrained=pretrained, num_classes=None, img_size=image_size)
+    except UserError as error:
+        raise UserError(str(error).replace(repr(source), repr(name))) from error
     return model.eval().requires_grad_(False)
 
 

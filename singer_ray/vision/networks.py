@@ -105,7 +105,7 @@ def _checked_grid(name: str, tapped: TappedViT, size: int) -> tuple[int, int]:
             found = tokens.shape[1] - tapped.prefix if tokens.ndim == 3 else 0
             fault = "" if found == grid[0] * grid[1] else f"its {found} patch tokens are no {grid[0]} x {grid[1]} grid"
         except (AssertionError, RuntimeError) as error:
-            fault = (str(error).splitlines() or [type(error).__name__])[0]
+            fault = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
     if fault:
         raise UserError(
             f"network {name} cannot read images of {size} x {size} pixels ({fault}). Give a --data.image_size that it "

@@ -117,7 +117,7 @@ def test_parts_of_a_batch_add_up_to_it() -> None:
         toy, heads, _ = task(part=part)
         train_head(toy, [], OfficialConfig(epochs=3, batch_size=4), 3, CPU)
         ended.append(next(heads[0].parameters()).detach())
-    assert torch.allclose(*ended, atol=1e-6)
+    assert torch.allclose(ended[0], ended[1], atol=1e-6)
 
 
 def test_best_is_the_epoch_with_the_best_validation_score_and_last_the_last() -> None:
@@ -138,7 +138,7 @@ def test_without_validation_images_there_is_no_best() -> None:
 
 def test_a_loss_that_is_not_finite_is_told() -> None:
     toy, _, _ = task()
-    with pytest.raises(Diverged, match="epoch 1|epoch 2|epoch 3"):
+    with pytest.raises(Diverged, match=r"epoch \d"):
         train_head(toy, [], OfficialConfig(epochs=5, batch_size=1, lr=1e38), 0, CPU)
 
 
@@ -158,11 +158,15 @@ def planes(seed: int, *, spoil: bool = False) -> tuple[Features, Annotations, Pi
 
 
 def official(*, spoil: bool = False, mode: str = "cls") -> dict[str, float]:
-    settings = OfficialConfig(epochs=40, batch_size=8, mode=mode, max_depth=10.0)  # type: ignore[arg-type]
+    settings = OfficialConfig(epochs=25, batch_size=8, mode=mode, max_depth=10.0)
     found = {split: planes(seed, spoil=spoil) for split, seed in (("train", 0), ("val", 1))}
     heads = OfficialHeads(2, 2, (2, 2), 8, settings, CPU)
-    features, known, pixels = ({split: parts[i] for split, parts in found.items()} for i in range(3))
-    metrics, notes = heads.run(features, known, pixels, ["val"])  # type: ignore[arg-type]
+    metrics, notes = heads.run(
+        {split: features for split, (features, _, _) in found.items()},
+        {split: known for split, (_, known, _) in found.items()},
+        {split: pixels for split, (_, _, pixels) in found.items()},
+        ["val"],
+    )
     assert notes == []
     return metrics
 
