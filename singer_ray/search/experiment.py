@@ -192,7 +192,8 @@ def _tune(
         sampler=optuna.samplers.TPESampler(
             seed=config.seed, multivariate=True, group=space.conditional, n_startup_trials=search.startup_trials
         ),
-        points_to_evaluate=space.branches() or None, study_name=out.name, storage=JournalStorage(JournalFileBackend(str(out / STUDY))),
+        points_to_evaluate=space.branches() or None, study_name=out.name,
+        storage=JournalStorage(JournalFileBackend(str(out / STUDY))),
     )  # fmt: skip
     progress = SearchProgress(
         console, metric=metric, mode=mode, epochs=epochs, trials=search.trials,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -29,11 +31,12 @@ def prepared(config: Config) -> tuple[Member, torch.Tensor, Taps]:
 
 def targets_of(distiller: Distiller, pixels: torch.Tensor) -> dict[int, torch.Tensor]:
     """Teacher tokens that the student matches exactly: one prefix token, then the patches, unscaled."""
+    projections: Any = distiller.projections
     with torch.no_grad():
         student = distiller.student(pixels).tokens
         return {
             n: torch.cat([
-                distiller.projections[str(n)](student[m][:, :1]) / distiller.scales[n],
+                projections[str(n)](student[m][:, :1]) / distiller.refiner.target_scale(n),
                 distiller.projected(n, student[m]),
             ], dim=1)
             for n, m in zip(distiller.layers, distiller.student_layers)
