@@ -86,6 +86,19 @@ def test_planted_directions_are_counted_and_found(directions: int) -> None:
     assert found.top_shares[1] == pytest.approx(1 / directions, abs=0.02)
 
 
+def test_moments_are_about_the_mean_of_the_normal_tokens() -> None:
+    tokens = planted(2)
+    tokens[..., 9] += 3.0  # all tokens have this in common: no deviation
+    found = survey(tokens).directions
+    assert found is not None
+    flat = tokens.double()
+    mean = flat[:, 2:].flatten(0, 1).mean(dim=0)
+    outlier, normal = ((part - mean).flatten(0, 1) for part in (flat[:, :2], flat[:, 2:]))
+    difference = outlier.mT @ outlier / len(outlier) - normal.mT @ normal / len(normal)
+    expected = torch.linalg.eigvalsh(difference).flip(0).clamp_min(0)
+    assert torch.allclose(found.excess, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_what_normal_tokens_have_as_well_is_no_artifact_direction() -> None:
     shared = torch.diag(torch.tensor([100.0, *[1.0] * (DIM - 1)], dtype=torch.float64))
     artifact = torch.zeros(DIM, DIM, dtype=torch.float64)

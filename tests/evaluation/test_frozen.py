@@ -87,6 +87,13 @@ def test_a_network_is_like_itself_and_less_like_another(demo: Evaluated) -> None
     assert 0.5 < other.metrics["val/gram_cosine"] < 0.99
 
 
+def test_the_likeness_is_over_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("singer_ray.evaluation.frozen._GRAM_BATCH", 7)
+    read = sources(train=Few("train", 20, ("label",)), val=Few("val", 20, ("label",)))
+    found = evaluate(opened("demo"), read, teacher=opened("demo"), l2_grid=())
+    assert found.metrics["val/gram_cosine"] == pytest.approx(1.0, abs=1e-5)
+
+
 def test_artifacts_are_seen_where_they_were_planted(demo: Evaluated) -> None:
     clean = evaluate(opened("demo-clean"), sources(), l2_grid=())
     assert demo.metrics["val/max_median_norm"] > 6 > 2 > clean.metrics["val/max_median_norm"]
