@@ -1,0 +1,87 @@
+"""What goes in: images, teacher, student."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from singer_ray.config.block import Block
+
+
+class ScenesConfig(Block):
+    """The built-in procedural scenes (data.source scenes)."""
+
+    train_images: int = Field(6144, ge=1)
+    """Training scenes."""
+    val_images: int = Field(512, ge=1)
+    """Validation scenes."""
+    test_images: int = Field(1024, ge=1)
+    """Test scenes."""
+    seed: int = Field(0, ge=0)
+    """Seed of the scenes themselves; not changed by --seed."""
+
+
+class SourceConfig(Block):
+    """Where images come from."""
+
+    source: Literal["scenes", "imagefolder", "own"] = "scenes"
+    """scenes (built in), imagefolder (folders of image files; class folders give the labels), or own (from Python)."""
+    train: str | None = None
+    """Folder of training images (imagefolder). Labels are optional for distillation."""
+    val: str | None = None
+    """Folder of validation images (imagefolder): trials are selected on it."""
+    test: str | None = None
+    """Folder of test images (imagefolder), read once at the end. Without it there are no test/ metrics."""
+    train_masks: str | None = None
+    """Folder of masks of the training images (imagefolder): PNG files of class numbers (255: unknown), classes.txt."""
+    val_masks: str | None = None
+    """Folder of masks of the validation images (imagefolder), with the classes of train_masks."""
+    test_masks: str | None = None
+    """Folder of masks of the test images (imagefolder), with the classes of train_masks."""
+    scenes: ScenesConfig = ScenesConfig()
+
+
+class DataConfig(SourceConfig):
+    """The images that teacher and student see."""
+
+    image_size: int = Field(224, ge=1)
+    """Height and width of the input, in pixels."""
+    crop_pct: float = Field(1.0, gt=0, le=1)
+    """Evaluation view: resize the shorter side to image_size / crop_pct, then cut the centre."""
+    augment: Literal["none", "crop_flip"] = "none"
+    """Training view: none (the evaluation view) or crop_flip (random resized crop and horizontal flip)."""
+    crop_scale: tuple[float, float] = (0.4, 1.0)
+    """Smallest and largest share of the image area that crop_flip keeps."""
+    loader_workers: int = Field(0, ge=0)
+    """Processes that decode images, for each training worker; 0 decodes in the worker itself."""
+
+
+class TeacherConfig(Block):
+    """The large network."""
+
+    name: str = "demo"
+    """demo, demo-clean, a timm name, hf-hub:owner/model, or local-dir:folder."""
+    checkpoint: str | None = None
+    """File of weights to load instead of the published ones."""
+    pretrained: bool = True
+    """Load the published weights. False gives random ones: only for trying things out."""
+    layers: tuple[int, ...] = ()
+    """Distilled teacher layers, ascending from 0; empty picks the one at 3/4 of the depth and the last."""
+
+
+class StudentConfig(Block):
+    """The small network. Fields left None keep what the named architecture has."""
+
+    name: str = "vit_tiny_patch16_224"
+    """timm architecture; its weights start fresh."""
+    width: int | None = Field(None, ge=1)
+    """Embedding dimension."""
+    depth: int | None = Field(None, ge=1)
+    """Number of blocks."""
+    heads: int | None = Field(None, ge=1)
+    """Attention heads; must divide the width."""
+    patch_size: int | None = Field(None, ge=1)
+    """Patch height and width, in pixels."""
+    layers: tuple[int, ...] = ()
+    """Student layers that learn from teacher.layers, one each; empty maps by relative depth."""

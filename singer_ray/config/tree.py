@@ -1,0 +1,166 @@
+"""The whole tree of knobs, and how it is read from files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from singer_ray.config.block import Block
+from singer_ray.config.evaluation import EvaluationConfig
+from singer_ray.config.inputs import DataConfig, StudentConfig, TeacherConfig
+from singer_ray.config.method import MethodConfig
+from singer_ray.config.running import ExportConfig, SearchConfig, TrainConfig
+from singer_ray.errors import UserError, nearest
+from singer_ray.resources import find_shipped, shipped_names
+
+
+class Config(Block):
+    """Everything that decides a run."""
+
+    seed: int = Field(0, ge=0)
+    """Fixes initial weights, batches, views and the search."""
+    data: DataConfig = DataConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    student: StudentConfig = StudentConfig()
+    method: MethodConfig = MethodConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    search: SearchConfig = SearchConfig()
+    export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.train.batch_size % self.train.workers:
+            raise ValueError(
+                f"train.batch_size {self.train.batch_size} does not divide among train.workers {self.train.workers}. "
+                "Choose a multiple"
+            )
+        low, high = self.data.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"data.crop_scale is {low} {high}. Allowed: 0 < smallest <= largest <= 1")
+        for knob, layers in (("teacher.layers", self.teacher.layers), ("student.layers", self.student.layers)):
+            if list(layers) != sorted(set(layers)) or any(n < 0 for n in layers):
+                raise ValueError(f"{knob} is {list(layers)}. Allowed: ascending layer numbers from 0, each once")
+        method = self.method
+        if method.variant != "recommended" and method.refiner == "singer":
+            if method.strength != 1:
+                raise ValueError(
+                    f"method.strength is {method.strength}, but the variant {method.variant} trains adapter and "
+                    "student jointly at full strength. Use 1, or --method.variant recommended"
+                )
+            if method.variant == "official" and method.linearization not in ("auto", "mlp"):
+                raise ValueError(
+                    f"method.linearization is {method.linearization!r}, but the variant official has its own. "
+                    "Allowed: auto or mlp; or --method.variant paper or recommended"
+                )
+        if self.student.layers and len(self.student.layers) != len(self.teacher.layers):
+            raise ValueError(
+                f"student.layers names {len(self.student.layers)} layers, teacher.layers {len(self.teacher.layers)}. "
+                "Name one student layer for each teacher layer"
+            )
+        return self
+
+    def override(self, dotted: Mapping[str, Any]) -> Config:
+        """A copy with `{"method.rank": 4, ...}` set, checked as a whole. Raises UserError."""
+        tree = self.model_dump()
+        for name, value in dotted.items():
+            _set(tree, name, value)
+        return validate(tree, "the configuration")
+
+    def to_yaml(self) -> str:
+        """The whole tree as YAML that `--preset` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_preset(name: str) -> Config:
+    """The configuration of a shipped preset (`demo`) or of a YAML file. Raises UserError."""
+    path = find_shipped("presets", name)
+    if path is None:
+        raise UserError(
+            f"--preset {name!r} is neither a file nor a shipped preset. "
+            f"Allowed: {', '.join(shipped_names('presets'))}, or the path of a .yaml file."
+        )
+    return validate(read_yaml_mapping(path), str(path) if Path(name).exists() else f"preset {name}")
+
+
+def read_yaml_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises UserError when it holds anything else."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}. Give a text file in YAML.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Mend it at that place.") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}. Allowed: a mapping of names to values.")
+    return content
+
+
+def validate(tree: Mapping[str, Any], where: str) -> Config:
+    """A configuration from nested values. Raises UserError with the first fault in one line."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(explain(error, where)) from error
+
+
+def field_names() -> list[str]:
+    """The dotted name of every knob, in the order of the tree."""
+    return [name for name, _ in _fields(Config)]
+
+
+def explain(error: ValidationError, where: str) -> str:
+    """One line for the first fault: what, the value given, what is allowed, what to do."""
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
+    if first["type"] == "extra_forbidden":
+        return (
+            f"{where} has an unknown name {name!r}.{nearest(name, [*field_names(), *Config.model_fields])} "
+            "--help lists all names."
+        )
+    message = first["msg"].removeprefix("Value error, ")
+    if not name:
+        return f"{message}."
+    return f"{name} is {first['input']!r} ({where}). Allowed: {_allowed(first['type'], message)}. --help explains it."
+
+
+def _allowed(kind: str, message: str) -> str:
+    text = message.removeprefix("Input should be ")
+    plain = {
+        "int_parsing": "a whole number",
+        "int_type": "a whole number",
+        "int_from_float": "a whole number",
+        "float_parsing": "a number",
+        "float_type": "a number",
+        "bool_parsing": "True or False",
+        "bool_type": "True or False",
+        "string_type": "text",
+        "tuple_type": "a list",
+        "model_type": "a block of names and values",
+        "finite_number": "a finite number",
+    }
+    return plain.get(kind, text)
+
+
+def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _fields(info.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, info
+
+
+def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *path, last = dotted.split(".")
+    block = tree
+    for part in path:
+        block = block.get(part) if isinstance(block, dict) else None  # type: ignore[assignment]
+    if not isinstance(block, dict) or last not in block or isinstance(block[last], dict):
+        raise UserError(f"{dotted!r} names no knob.{nearest(dotted, field_names())} --help lists all names.")
+    block[last] = value
