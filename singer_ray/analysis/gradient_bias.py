@@ -1,6 +1,6 @@
 """How much of feature distillation is about artifacts: their share of the loss and of its gradient.
 
-The paper's gradient bias (arXiv 2509.20986, section 3.1): under a mean squared error a few tokens of very high norm
+The paper's gradient bias (arXiv 2509.20986): under a mean squared error a few tokens of very high norm
 make most of the loss, and so decide where the student goes.
 """
 
