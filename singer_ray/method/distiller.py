@@ -66,7 +66,7 @@ class Distiller(nn.Module):
 
     def shown(self, layer: int, tokens: torch.Tensor) -> torch.Tensor:
         """What the student is shown in place of F_l, unscaled: [batch, prefix + patches, dim]."""
-        return self.refiner.target(tokens, self.refiner(layer, tokens))
+        return self.refiner.target(layer, tokens, self.refiner(layer, tokens))
 
     def token_losses(self, images: torch.Tensor, taps: Taps) -> dict[int, torch.Tensor]:
         """L_KD by layer and token, [batch, tokens]; the sum over layers of the mean over tokens is `kd` of `forward`.
@@ -98,7 +98,7 @@ class Distiller(nn.Module):
         self, layer: int, student: torch.Tensor, original: torch.Tensor, refined: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Projected student tokens and their scaled targets, [batch, tokens, dim] both, in the same order."""
-        target = self.refiner.target(original, refined) * self.refiner.target_scale(layer)
+        target = self.refiner.target(layer, original, refined) * self.refiner.target_scale(layer)
         if self.detach:
             target = target.detach()
         projected = self.projections[str(layer)](student)

@@ -26,9 +26,8 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "none": {"method.refiner": "none"},
     "clip": {"method.refiner": "clip"},
     "layernorm": {"method.refiner": "layernorm"},
-    "singer": {"method.outlier_quantile": 0.95},
-    "singer, quantile below the share": {},
-    "singer gated": {"method.gate": 2.0},
+    "singer": {},
+    "singer radial": {"method.radial": True},
 }
 
 
@@ -53,9 +52,7 @@ def one_cell(share: float, units: int) -> dict[str, dict[str, float]]:
     teacher = SupervisedTeacher(load_teacher("demo-clean", base.data.image_size).requires_grad_(True), source)
     plant(teacher, source, base, recipe, torch.device("cpu"))
     bench = Workbench(base, teacher=teacher.model)
-    quantile = round(1 - max(0.05, 1.5 * share), 3)
     configs = {name: base.override(settings) for name, settings in STUDENTS.items()}
-    configs["singer, quantile below the share"] = base.override({"method.outlier_quantile": quantile})
     return train_together(bench, configs, what=f"{share:.0%} in {units}")
 
 

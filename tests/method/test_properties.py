@@ -49,7 +49,7 @@ def singer(seed: int, **more: Any) -> Refiner:
 @given(seeds)
 def test_information_loss_is_zero_at_strength_zero(seed: int) -> None:
     refiner, tokens = singer(seed, strength=0.0), features(seed)
-    shown = refiner.target(tokens, refiner(0, tokens))
+    shown = refiner.target(0, tokens, refiner(0, tokens))
     assert torch.equal(shown, tokens)
     assert information_loss(shown[:, 1:], tokens[:, 1:]).item() == 0
 

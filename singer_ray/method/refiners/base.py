@@ -71,8 +71,8 @@ class Refiner(nn.Module):
         """Name -> (weight, loss) of the terms that fit the refiner itself."""
         return {}
 
-    def target(self, original: torch.Tensor, refined: torch.Tensor) -> torch.Tensor:
-        """What the student is shown, given F_l and F^_l."""
+    def target(self, layer: int, original: torch.Tensor, refined: torch.Tensor) -> torch.Tensor:
+        """What the student is shown at layer l, given F_l and F^_l."""
         return refined
 
     def target_scale(self, layer: int) -> float:

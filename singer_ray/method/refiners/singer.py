@@ -45,7 +45,8 @@ class Singer(Refiner):
 
     Phi_down starts in the directions that `method.linearization` picks, Phi_up at zero, so that the fit starts from
     the features as they are. The adapter is fitted at full strength; `strength` scales what the student is shown,
-    F_l + strength * Delta_l. With `method.gate` above 0 only patches longer than that many medians are changed.
+    F_l + strength * Delta_l. With `method.gate` above 0 only patches longer than that many medians are changed; with
+    `method.radial` the student is shown patches that are all of the layer's median length.
     """
 
     default_linearization = "attention_mlp"
@@ -57,9 +58,8 @@ class Singer(Refiner):
                 f"method.rank {method.rank} is above the teacher's width {teacher.width}: there are only "
                 f"{teacher.width} directions. Allowed: 1 to {teacher.width}; 8 to 64 is usual."
             )
-        self.rank, self.strength, self.gamma, self.gate = (
-            method.rank, method.strength, method.outlier_quantile, method.gate
-        )  # fmt: skip
+        self.rank, self.strength, self.gamma = method.rank, method.strength, method.outlier_quantile
+        self.gate, self.radial = method.gate, method.radial
         self.weights = {"outlier": method.loss.outlier, "info": method.loss.info}
         self.depth, self.probes = teacher.depth, method.jacobian_probes
         kind = method.linearization
@@ -133,8 +133,12 @@ class Singer(Refiner):
             "info": (self.weights["info"], torch.stack(info).sum()),
         }
 
-    def target(self, original: torch.Tensor, refined: torch.Tensor) -> torch.Tensor:
-        return torch.lerp(original, refined, self.strength)
+    def target(self, layer: int, original: torch.Tensor, refined: torch.Tensor) -> torch.Tensor:
+        shown = torch.lerp(original, refined, self.strength)
+        if not self.radial:
+            return shown
+        patches = at_length(shown[:, self.prefix :], self.median_norms[layer])
+        return torch.cat([shown[:, : self.prefix], patches], dim=1)
 
     def _observed_directions(self, layer: int, taps: Taps, replay: Replay, generator: torch.Generator) -> torch.Tensor:
         if self.linearization == "random":
@@ -172,3 +176,10 @@ class PaperSinger(Singer):
             assert isinstance(adapter, SingerAdapter)
             with torch.no_grad():
                 adapter.phi_up.copy_(adapter.phi_down.T)
+
+
+def at_length(patches: torch.Tensor, length: float) -> torch.Tensor:
+    """Patches [batch, patches, dim] with their directions, all of one `length`; a zero patch stays zero."""
+    norms = patches.float().norm(dim=-1, keepdim=True)
+    floor = (1e-4 * norms.detach().mean()).clamp_min(1e-12)
+    return (patches.float() * (length / torch.maximum(norms, floor))).to(patches.dtype)
