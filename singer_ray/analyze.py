@@ -50,7 +50,8 @@ def main(config: Config, flags: AnalyzeFlags) -> None:
         ])  # fmt: skip
         return
     check_out(out, overwrite=flags.overwrite)
-    from singer_ray.analysis.run import AnalysisSettings, run_analysis
+    from singer_ray.analysis.findings import AnalysisSettings
+    from singer_ray.analysis.run import run_analysis
 
     run_analysis(
         config, out, AnalysisSettings(flags.k, flags.steps, flags.images),

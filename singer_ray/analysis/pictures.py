@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from singer_ray.analysis.figures import draw_gradient_share, draw_layers
+from singer_ray.analysis.findings import Findings
 from singer_ray.analysis.gradient_bias import fair_gradient_share
 from singer_ray.data.loader import evaluation_batches
 from singer_ray.evaluation.pictures import (
@@ -19,9 +19,6 @@ from singer_ray.evaluation.pictures import (
 )
 from singer_ray.method.artifacts import normal_mask, patch_norms, relative_norms
 from singer_ray.vision.tapped import evaluating
-
-if TYPE_CHECKING:
-    from singer_ray.analysis.run import Findings
 
 PANELS = 9
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from singer_ray.analysis.artifacts import LayerReport, survey_layers
+from singer_ray.analysis.findings import AnalysisSettings, Findings, Track
 from singer_ray.analysis.gradient_bias import (
-    GradientBias,
     begin_arms,
     fair_gradient_share,
     track_bias,
@@ -32,43 +31,6 @@ MEASUREMENTS = 12
 """How often the bias is measured over training."""
 PROBE_IMAGES = 64
 """Images of the batch that it is measured on."""
-Track = list[tuple[int, dict[str, GradientBias]]]
-
-
-@dataclass(frozen=True)
-class AnalysisSettings:
-    """What an analysis is told besides the configuration."""
-
-    k: float = 4.0
-    """A token is an outlier above k x the median norm of its image."""
-    steps: int = 100
-    """Training steps of the students with and without refiner; 0 measures the start only."""
-    images: int = 512
-    """Images to read, of the validation set where there is one, else of the training set; 0 means all."""
-
-
-@dataclass
-class Findings:
-    """What an analysis has measured."""
-
-    bench: Workbench
-    source: Source
-    reports: dict[int, LayerReport]
-    arms: dict[str, Member]
-    """Refiner -> student in training: `none`, and `method.refiner` where it is another."""
-    track: Track
-    """Training step -> refiner -> gradient bias."""
-    settings: AnalysisSettings
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """D, the distilled layers."""
-        return self.bench.distilled_layers()
-
-    @property
-    def token_share(self) -> float:
-        """Share of the patch tokens of the distilled layers that are outliers."""
-        return sum(self.reports[n].token_share for n in self.layers) / len(self.layers)
 
 
 def run_analysis(
