@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.children import Metrics, in_processes, write_raw
+
+MODULE = "tests.benchmarks.refiners"
 SEEDS = (0, 1, 2)
 RAW = Path(__file__).with_name("refiners.json")
 OFFICIAL = {
@@ -41,7 +41,7 @@ AT_300_ONLY: dict[str, dict[str, Any]] = {
 SHOWN = ("val/miou", "test/miou", "test/linear_top1", "test/depth_rmse")
 
 
-def one_seed(seed: int, out: Path) -> dict[str, dict[str, float]]:
+def one_seed(seed: int, out: Path) -> Metrics:
     """Metrics by "REFINER STEPS" for one seed."""
     import torch
 
@@ -65,13 +65,13 @@ def one_seed(seed: int, out: Path) -> dict[str, dict[str, float]]:
     return metrics | train_together(Workbench(pure), oracle, what=f"seed {seed}, oracle")
 
 
-def gap_closed(metrics: dict[str, dict[str, float]], name: str, steps: int) -> float:
+def gap_closed(metrics: Metrics, name: str, steps: int) -> float:
     """Share of the validation mIoU gap from `none` to the oracle that a refiner closes."""
     none, oracle = (metrics[f"{n} {steps}"]["val/miou"] for n in ("none", "oracle"))
     return (metrics[f"{name} {steps}"]["val/miou"] - none) / (oracle - none)
 
 
-def print_table(by_seed: dict[int, dict[str, dict[str, float]]]) -> None:
+def print_table(by_seed: Mapping[int, Metrics]) -> None:
     """Mean and spread over seeds."""
     print(f"{'':20}" + "".join(f"{name:>22}" for name in (*SHOWN, "gap closed")))
     for run in sorted(by_seed[SEEDS[0]], key=lambda run: int(run.split()[-1])):
@@ -82,7 +82,7 @@ def print_table(by_seed: dict[int, dict[str, dict[str, float]]]) -> None:
         print(f"{run:20}" + "".join(f"{cell:>22}" for cell in cells))
 
 
-def check(by_seed: dict[int, dict[str, dict[str, float]]]) -> list[str]:
+def check(by_seed: Mapping[int, Metrics]) -> list[str]:
     """What does not hold, in words: SiNGER closes 80% of the gap in the mean and 70% on each seed."""
     faults = []
     for steps in (300, 900):
@@ -98,29 +98,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/refiners"))
     parser.add_argument("--seed", type=int, help="one seed only, without the table")
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
     if given.seed is not None:
         (given.out / f"seed-{given.seed}.json").write_text(json.dumps(one_seed(given.seed, given.out)))
         return 0
 
-    def child(seed: int) -> dict[str, dict[str, float]]:
-        path = given.out / f"seed-{seed}.json"
-        if not path.exists():
-            command = [sys.executable, "-m", "tests.benchmarks.refiners", "--seed", str(seed), "--out", str(given.out)]
-            subprocess.run(command, check=True)
-        return dict(json.loads(path.read_text()))
-
-    with ThreadPoolExecutor(2) as pool:
-        by_seed = dict(zip(SEEDS, pool.map(child, SEEDS)))
-    from singer_ray.publishing.result import versions
-
-    raw = {
-        "command": "python -m tests.benchmarks.refiners",
-        "hardware": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "versions": versions(),
-        "metrics": by_seed,
-    }
-    RAW.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
+    found = in_processes(MODULE, {f"seed-{seed}": ("--seed", seed) for seed in SEEDS}, given.out)
+    by_seed = dict(zip(SEEDS, found.values()))
+    write_raw(RAW, MODULE, by_seed)
     print_table(by_seed)
     faults = check(by_seed)
     print("\n".join(faults) or "all bounds hold")

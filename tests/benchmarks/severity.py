@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.children import Metrics, in_processes, write_raw
+
+MODULE = "tests.benchmarks.severity"
 CELLS = [(share, units) for share in (0.04, 0.15, 0.30) for units in (1, 3, 8)]
 RAW = Path(__file__).with_name("severity.json")
 STUDENTS: dict[str, dict[str, Any]] = {
@@ -31,7 +30,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def one_cell(share: float, units: int) -> dict[str, dict[str, float]]:
+def one_cell(share: float, units: int) -> Metrics:
     """Metrics by student of one cell, and the teacher's artifact figures in each."""
     import torch
 
@@ -62,32 +61,16 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/severity"))
     parser.add_argument("--cell", nargs=2, type=float, metavar=("SHARE", "UNITS"), help="one cell only")
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
     if given.cell:
         share, units = given.cell[0], int(given.cell[1])
         (given.out / f"{share:g}-{units}.json").write_text(json.dumps(one_cell(share, units)))
         return 0
 
-    def child(cell: tuple[float, int]) -> dict[str, dict[str, float]]:
-        path = given.out / f"{cell[0]:g}-{cell[1]}.json"
-        if not path.exists():
-            module = [sys.executable, "-m", "tests.benchmarks.severity"]
-            subprocess.run([*module, "--cell", *map(str, cell), "--out", str(given.out)], check=True)
-        return dict(json.loads(path.read_text()))
-
-    with ThreadPoolExecutor(2) as pool:
-        found = dict(zip(CELLS, pool.map(child, CELLS)))
-    from singer_ray.publishing.result import versions
-
-    raw = {
-        "command": "python -m tests.benchmarks.severity",
-        "hardware": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "versions": versions(),
-        "metrics": {f"{share:g} {units}": metrics for (share, units), metrics in found.items()},
-    }
-    RAW.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
+    parts = {f"{share:g}-{units}": ("--cell", share, units) for share, units in CELLS}
+    found = in_processes(MODULE, parts, given.out)
+    write_raw(RAW, MODULE, found)
     print(f"{'share  directions  max/median':32}" + "".join(f"{name[:20]:>22}" for name in STUDENTS))
-    for (share, units), metrics in found.items():
+    for (share, units), metrics in zip(CELLS, found.values()):
         ratio = metrics["none"]["teacher/max_median_norm/3"]
         cells = (f"{m['val/miou']:.3f} / {m['test/miou']:.3f}" for m in (metrics[name] for name in STUDENTS))
         print(f"{share:5.0%}  {units:10}  {ratio:10.1f}    " + "".join(f"{cell:>22}" for cell in cells))

@@ -1,0 +1,46 @@
+"""What the longer benchmarks share: parts in processes of their own, kept on disk, and where raw figures come from."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from singer_ray.publishing.result import versions
+
+Metrics = dict[str, dict[str, float]]
+
+
+def in_processes(module: str, parts: Mapping[str, Sequence[object]], out: Path) -> dict[str, Metrics]:
+    """Runs `python -m MODULE ARGUMENTS --out OUT` for each part that OUT/PART.json does not hold yet, two at a time.
+
+    Each such process writes OUT/PART.json; an interrupted benchmark goes on with what is missing.
+    """
+
+    def child(part: str) -> Metrics:
+        path = out / f"{part}.json"
+        if not path.exists():
+            arguments = [*map(str, parts[part]), "--out", str(out)]
+            subprocess.run([sys.executable, "-m", module, *arguments], check=True)
+        return dict(json.loads(path.read_text()))
+
+    out.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(parts, pool.map(child, parts)))
+
+
+def write_raw(path: Path, module: str, metrics: Mapping[str, Any]) -> None:
+    """The raw figures, with command, hardware and versions."""
+    raw = {
+        "command": f"python -m {module}",
+        "hardware": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "versions": versions(),
+        "metrics": metrics,
+    }
+    path.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
