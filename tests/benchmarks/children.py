@@ -35,7 +35,7 @@ def in_processes(module: str, parts: Mapping[str, Sequence[object]], out: Path) 
         return dict(zip(parts, pool.map(child, parts)))
 
 
-def write_raw(path: Path, module: str, metrics: Mapping[str, Any]) -> None:
+def write_raw(path: Path, module: str, metrics: Mapping[Any, Any]) -> None:
     """The raw figures, with command, hardware and versions."""
     raw = {
         "command": f"python -m {module}",
