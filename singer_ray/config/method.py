@@ -74,9 +74,9 @@ class MethodConfig(Block):
     """Of the variant official: singular values below it count as null."""
     gate: float = Field(0.0, ge=0)
     """Of singer: only patches above this multiple of their image's median norm are changed; 0 changes all."""
-    radial: bool = False
-    """Of singer: what the student is shown has every patch at the layer's median length. A pre-norm block hardly reads
-    lengths, so this part of the refinement is free of the adapter's trade-off."""
+    radial: bool = True
+    """Of singer, variant recommended: the student is shown patches that are all of the layer's median length. A
+    pre-norm block hardly reads lengths, so this part of the refinement needs no trade-off."""
     rank: int = Field(16, ge=1)
     """Rank of the adapter: at least the number of artifact directions, at most the teacher's width."""
     strength: float = Field(1.0, ge=0, le=MAX_STRENGTH)

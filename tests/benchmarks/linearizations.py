@@ -40,10 +40,11 @@ REFINERS: dict[str, dict[str, Any]] = {
     "quantile_clip": {"method.refiner": "quantile_clip"},
     "layernorm": {"method.refiner": "layernorm"},
     **{
-        f"singer, {kind}": {"method.linearization": kind}
+        f"singer, {kind}": {"method.linearization": kind, "method.radial": False}
         for kind in ("mlp", "attention_mlp", "jacobian", "random", "pca")
     },
-    "singer, gated": {"method.gate": 2.0},
+    "singer, recommended": {},
+    "singer, gated": {"method.gate": 2.0, "method.radial": False},
     "singer, paper": {"method.variant": "paper"},
 }
 

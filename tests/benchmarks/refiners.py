@@ -31,10 +31,11 @@ REFINERS: dict[str, dict[str, Any]] = {
     "quantile_clip": {"method.refiner": "quantile_clip"},
     "clip": {"method.refiner": "clip"},
     "singer": {},
-    "singer gated": {"method.gate": 2.0},
+    "singer, no radial part": {"method.radial": False},
+    "singer gated": {"method.gate": 2.0, "method.radial": False},
 }
 AT_300_ONLY: dict[str, dict[str, Any]] = {
-    "singer random": {"method.linearization": "random"},
+    "singer random": {"method.linearization": "random", "method.radial": False},
     "singer paper": {"method.variant": "paper"},
     "singer official": OFFICIAL,
 }
@@ -42,7 +43,7 @@ SHOWN = ("val/miou", "test/miou", "test/linear_top1", "test/depth_rmse")
 
 
 def one_seed(seed: int, out: Path) -> Metrics:
-    """Metrics by "REFINER STEPS" for one seed."""
+    """Metrics by "REFINER STEPS" for one seed; those in OUT/seed-N.partial.json are not computed again."""
     import torch
 
     from singer_ray.config import load_preset
@@ -59,10 +60,16 @@ def one_seed(seed: int, out: Path) -> Metrics:
         for steps in (300, 900)
         for name, settings in {**REFINERS, **(AT_300_ONLY if steps == 300 else {})}.items()
     }
-    metrics = train_together(Workbench(base), configs, what=f"seed {seed}")
     pure = base.override({"teacher.name": clean, "method.refiner": "none"})
     oracle = {f"oracle {steps}": pure.override({"train.epochs": steps // 50}) for steps in (300, 900)}
-    return metrics | train_together(Workbench(pure), oracle, what=f"seed {seed}, oracle")
+    partial = out / f"seed-{seed}.partial.json"
+    metrics: Metrics = json.loads(partial.read_text()) if partial.exists() else {}
+    for bench, group in ((Workbench(base), configs), (Workbench(pure), oracle)):
+        missing = {name: config for name, config in group.items() if name not in metrics}
+        if missing:
+            metrics |= train_together(bench, missing, what=f"seed {seed}, {bench.config.teacher.name}")
+            partial.write_text(json.dumps(metrics))
+    return metrics
 
 
 def gap_closed(metrics: Metrics, name: str, steps: int) -> float:

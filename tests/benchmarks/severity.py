@@ -26,7 +26,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "clip": {"method.refiner": "clip"},
     "layernorm": {"method.refiner": "layernorm"},
     "singer": {},
-    "singer radial": {"method.radial": True},
+    "singer, no radial part": {"method.radial": False},
 }
 
 

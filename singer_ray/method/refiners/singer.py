@@ -59,7 +59,7 @@ class Singer(Refiner):
                 f"{teacher.width} directions. Allowed: 1 to {teacher.width}; 8 to 64 is usual."
             )
         self.rank, self.strength, self.gamma = method.rank, method.strength, method.outlier_quantile
-        self.gate, self.radial = method.gate, method.radial
+        self.gate, self.radial = method.gate, method.radial and not self.joint
         self.weights = {"outlier": method.loss.outlier, "info": method.loss.info}
         self.depth, self.probes = teacher.depth, method.jacobian_probes
         kind = method.linearization
@@ -164,7 +164,7 @@ class Singer(Refiner):
 class PaperSinger(Singer):
     """As the paper writes it: Phi_down = N~ and Phi_up = N~^T, trained jointly with the student (section 3.3)."""
 
-    joint = True
+    joint = True  # and so without the radial part, which the paper does not have
 
     def start(self, block: nn.Module, layer: int, method: MethodConfig) -> tuple[torch.Tensor, torch.Tensor]:
         down, _ = super().start(block, layer, method)
