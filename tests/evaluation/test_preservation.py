@@ -45,7 +45,7 @@ def test_behind_the_last_block_only_what_exists_is_given(passed: tuple[TappedViT
 
 
 def test_a_run_reports_what_its_refiner_changed_and_a_gate_spares_normal_tokens(small: Config) -> None:
-    config = small.override({"method.prefit.steps": 20, "method.gate": 2.0})
+    config = small.override({"method.prefit.steps": 20, "method.gate": 2.0, "method.radial": False})
     gated, free = (
         final_metrics(Member.begin(Workbench(small), c)) for c in (config, config.override({"method.gate": 0.0}))
     )

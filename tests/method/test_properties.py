@@ -48,10 +48,29 @@ def singer(seed: int, **more: Any) -> Refiner:
 @few
 @given(seeds)
 def test_information_loss_is_zero_at_strength_zero(seed: int) -> None:
-    refiner, tokens = singer(seed, strength=0.0), features(seed)
-    shown = refiner.target(0, tokens, refiner(0, tokens))
-    assert torch.equal(shown, tokens)
-    assert information_loss(shown[:, 1:], tokens[:, 1:]).item() == 0
+    tokens = features(seed)
+    for radial in (False, True):
+        refiner = singer(seed, strength=0.0, radial=radial)
+        shown = refiner.target(0, tokens, refiner(0, tokens))
+        assert torch.equal(shown, tokens) is not radial
+        # Cosines do not see lengths: the radial part costs no information in the sense of L_info.
+        assert information_loss(shown[:, 1:], tokens[:, 1:]).item() < 1e-12
+
+
+@few
+@given(seeds, st.booleans())
+def test_the_radial_part_gives_every_patch_the_median_length(seed: int, zeros: bool) -> None:
+    tokens = features(seed, zeros=zeros)
+    refiner = singer(seed, radial=True)
+    refiner.calibrate({0: 2.5, 1: 2.5})
+    with torch.no_grad():
+        refined = refiner(0, tokens)
+        shown = refiner.target(0, tokens, refined)
+    assert torch.equal(shown[:, 0], tokens[:, 0])
+    lengths = shown[:, 1:].norm(dim=-1)
+    assert torch.allclose(lengths[refined[:, 1:].norm(dim=-1) > 0], torch.tensor(2.5), rtol=1e-4)
+    assert torch.isfinite(shown).all()
+    assert torch.cosine_similarity(shown[:, 1:3], refined[:, 1:3], dim=-1).min() > 0.999
 
 
 @few
