@@ -1,6 +1,6 @@
 """All refiners on one loop and budget: 300 and 900 steps, seed i with planted teacher i (i = 0 to 2).
 
-    python -m tests.benchmarks.refiners --out runs/refiners          (about 40 minutes on 2 cores)
+    python -m tests.benchmarks.refiners --out runs/refiners          (about 50 minutes on 2 cores)
 
 The oracle is `none` with the clean teacher. Settings are those of the preset demo and of each refiner's defaults; the
 official variant runs with its own loss weights (kd 100, outlier 0.01, info 1). Raw figures: refiners.json.
