@@ -7,7 +7,7 @@ make most of the loss, and so decide where the student goes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -98,19 +98,6 @@ def measure_bias(
         cosine,
         dict(zip(losses, by_layer)),
     )
-
-
-def begin_arms(arms: Mapping[str, Member], say: Callable[[str], None] = lambda line: None) -> None:
-    """Calibrates the members, fits their refiners, and gives all the student and projections of the first."""
-    first = next(iter(arms.values())).distiller
-    for name, member in arms.items():
-        member.observe()
-        if member.prefit_steps:
-            say(f"fitting refiner {name} alone for {member.prefit_steps} steps")
-        member.prefit()
-        member.distiller.student.load_state_dict(first.student.state_dict())
-        member.distiller.projections.load_state_dict(first.projections.state_dict())
-        member.start()
 
 
 def shared_teacher(bench: Workbench, arms: Mapping[str, Member]) -> TappedViT:

@@ -12,7 +12,6 @@ import torch
 from singer_ray.analysis.artifacts import LayerReport, survey_layers
 from singer_ray.analysis.findings import AnalysisSettings, Findings, Track
 from singer_ray.analysis.gradient_bias import (
-    begin_arms,
     fair_gradient_share,
     track_bias,
 )
@@ -105,7 +104,8 @@ def _track(
     say: Callable[[str], None],
 ) -> Track:
     probe = next(_pixels(bench, source, PROBE_IMAGES))
-    begin_arms(arms, say)
+    for member in arms.values():  # students and projections start alike under every refiner
+        member.prepare(say)
     every = max(1, settings.steps // MEASUREMENTS)
     if not any(reports[n].outliers.any() for n in bench.distilled_layers()):
         every = max(1, settings.steps)  # all shares are 0, and stay so

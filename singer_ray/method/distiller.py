@@ -69,8 +69,9 @@ class Distiller(nn.Module):
         return self.refiner.target(layer, tokens, self.refiner(layer, tokens))
 
     def token_losses(self, images: torch.Tensor, taps: Taps) -> dict[int, torch.Tensor]:
-        """L_KD by layer and token, [batch, tokens]; the sum over layers of the mean over tokens is `kd` of `forward`.
+        """Mean squared error by layer and token, [batch, tokens], of what the student is shown.
 
+        The sum over layers of the mean over tokens is `kd` of `forward`, where the refiner keeps the plain L_KD.
         The last rows * columns tokens are the patches on the teacher's grid; a class token, where both have one, comes
         first.
         """

@@ -64,12 +64,16 @@ class Member:
         if state is not None:
             member.restore(state)
         else:
-            member.observe(say)
-            if member.prefit_steps:
-                say(f"fitting refiner {config.method.refiner} alone for {member.prefit_steps} steps")
-            member.prefit()
-            member.start()
+            member.prepare(say)
         return member
+
+    def prepare(self, say: Callable[[str], None] = lambda line: None) -> None:
+        """From scratch to ready to step: observes, fits the refiner alone, readies the optimiser."""
+        self.observe(say)
+        if self.prefit_steps:
+            say(f"fitting refiner {self.config.method.refiner} alone for {self.prefit_steps} steps")
+        self.prefit()
+        self.start()
 
     @property
     def prefit_steps(self) -> int:

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from singer_ray.analysis.gradient_bias import (
-    begin_arms,
     fair_gradient_share,
     measure_bias,
     shared_teacher,
@@ -91,12 +90,7 @@ def test_the_two_gradients_add_up_to_that_of_training(small: Config) -> None:
 def test_a_fitted_refiner_lowers_the_share_of_the_same_tokens(small: Config) -> None:
     config = small.override({"method.prefit.steps": 40, "method.prefit.batch_size": 16, "train.steps_per_epoch": 4})
     bench = Workbench(config)
-    # Of different seeds, so that it is begin_arms that makes the students equal.
-    arms = {
-        name: Member(bench, config.override({"method.refiner": name, "seed": seed}))
-        for seed, name in enumerate(("none", "singer"))
-    }
-    begin_arms(arms)
+    arms = {name: Member.begin(bench, config.override({"method.refiner": name})) for name in ("none", "singer")}
     students = [arm.distiller.student.state_dict() for arm in arms.values()]
     assert all(torch.equal(value, students[1][name]) for name, value in students[0].items())
     probe = bench.pixels(next(bench.batches(batch_size=32, seed=7)))
