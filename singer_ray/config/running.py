@@ -47,28 +47,56 @@ class SearchConfig(Block):
 
     space: str = "singer"
     """Search space: a YAML file, or the name of a shipped one (tune_spaces/*.yaml)."""
+    objectives: tuple[str, ...] = ()
+    """What is optimised: NAME, NAME:max or NAME:min of metrics that trials report; several make a Pareto front. By
+    default val/miou where there are masks, else val/linear_top1. Without :max or :min the metric's name decides."""
+    stop_metric: str | None = None
+    """Of several objectives: the metric by which trials are stopped early; by default the first objective."""
+    sampler: Literal["tpe", "gp", "cmaes", "nsga2", "random", "grid"] = "tpe"
+    """Who suggests parameters: tpe (multivariate), gp (Gaussian process), cmaes, nsga2, random, or grid (each once)."""
+    scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
+    """Who stops trials early: asha (successive halving), hyperband, median (worse than the median), or none."""
     trials: int = Field(12, ge=1)
     """Trials to start."""
-    time_budget: float = Field(0.0, ge=0)
-    """Seconds after which the search stops; 0 has no limit."""
     concurrent: int = Field(0, ge=0)
     """Trials at a time; 0 takes as many as the cluster has room for."""
-    metric: str | None = None
-    """What is optimised; by default val/miou where there are masks, else val/linear_top1."""
-    mode: Literal["auto", "max", "min"] = "auto"
-    """Direction; auto minimises depth_rmse and max_median_norm, maximises the rest."""
     grace_epochs: int = Field(2, ge=1)
-    """Epochs that every trial gets before ASHA may stop it."""
+    """Epochs that every trial gets before the scheduler may stop it."""
     reduction_factor: int = Field(3, ge=2)
-    """ASHA keeps one in this many trials at each rung."""
+    """asha and hyperband keep one in this many trials at each rung."""
     startup_trials: int = Field(5, ge=1)
-    """Random trials before TPE takes over."""
+    """Random trials before tpe, gp or cmaes take over, and finished ones before median stops any."""
+    time_budget: float = Field(0.0, ge=0)
+    """Seconds after which the search stops, those before a resume included; 0 has no limit."""
+    gpu_hours: float = Field(0.0, ge=0)
+    """GPU-hours after which the search stops; 0 has no limit."""
+    money: float = Field(0.0, ge=0)
+    """Cost in US dollars, by the price of the cluster's nodes, after which the search stops; 0 has no limit."""
+    price_per_node_hour: float | None = Field(None, ge=0)
+    """Dollars that each node costs an hour; by default what the cluster file or the price list of the package says."""
+    target: float | None = None
+    """Value of the first objective at which the search stops."""
+    plateau_trials: int = Field(0, ge=0)
+    """Stop when the best value (with several objectives the hypervolume) gained too little over this many finished
+    trials; 0 never stops for that."""
+    plateau_gain: float = Field(0.0, ge=0)
+    """What is too little for plateau_trials."""
+    warm_start: str | None = None
+    """Folder or s3:// address of an earlier search over the same space: the sampler starts with its finished trials."""
+    repeats: int = Field(1, ge=1)
+    """Seeds with which the leading trials are trained, the first included, before a winner is named."""
+    repeat_top: int = Field(3, ge=1)
+    """How many leading trials are repeated."""
+    study: str | None = None
+    """Database for the Optuna study (postgresql://..., mysql://..., sqlite:///...), instead of a journal in OUT."""
     cpus_per_trial: float = Field(1.0, gt=0)
-    """CPUs that each trial's host holds."""
+    """CPUs that each trial's host holds, or each of its workers."""
     gpus_per_trial: float | None = Field(None, ge=0)
-    """GPUs that each trial's host holds, fractions allowed; None is 1 where the cluster has GPUs, else 0."""
+    """GPUs of each trial's host, or of each worker, fractions allowed; None is 1 where the cluster has GPUs, else 0."""
     max_failures: int = Field(2, ge=0)
     """How often a trial whose process or machine died is restored from its checkpoint."""
+    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
+    """Where curves go besides the study; mlflow and wandb are extras of the package."""
 
 
 class ExportConfig(Block):
@@ -79,4 +107,4 @@ class ExportConfig(Block):
     top: int = Field(3, ge=1)
     """How many students."""
     endpoint: str | None = None
-    """Address of an S3-compatible server, when it is not AWS."""
+    """Address of an S3-compatible server for --export and --storage, when it is not AWS."""

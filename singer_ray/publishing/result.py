@@ -51,7 +51,7 @@ def git_commit() -> str | None:
     package = Path(__file__).parents[1]
     try:
         inside = subprocess.run(
-            ["git", "-C", str(package), "ls-files", "--error-unmatch", "config.py"], capture_output=True, check=False
+            ["git", "-C", str(package), "ls-files", "--error-unmatch", "__init__.py"], capture_output=True, check=False
         )
         if inside.returncode:
             return None

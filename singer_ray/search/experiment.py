@@ -20,8 +20,9 @@ from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
 
 from singer_ray import ray_cluster
-from singer_ray.errors import UserError, nearest
-from singer_ray.search.leaderboard import direction, leaderboard, write_leaderboard
+from singer_ray.errors import UserError
+from singer_ray.search.leaderboard import leaderboard, write_leaderboard
+from singer_ray.search.objectives import Objectives
 from singer_ray.search.optuna_search import COMPLETE, FAIL, TruthfulOptunaSearch
 from singer_ray.search.space import SearchSpace, load_space
 
@@ -153,18 +154,8 @@ def _store(config: Config) -> Any:
 
 
 def _metric(config: Config, reported: list[str]) -> tuple[str, str]:
-    metric = config.search.metric or (reported[0] if reported else None)
-    if metric is None:
-        raise UserError(
-            "There is nothing to search by: the validation images have neither labels nor masks nor depth. Give "
-            "labelled ones with --data.val, or --evaluation.data.source imagefolder and its train and val folders."
-        )
-    if metric not in reported:
-        raise UserError(
-            f"search.metric {metric!r} is never reported.{nearest(metric, reported)} "
-            f"Allowed with this data: {', '.join(reported)}."
-        )
-    return metric, direction(metric, config.search.mode)
+    objectives = Objectives.of(config.search.objectives, config.search.stop_metric, reported)
+    return objectives.first, objectives.modes[0]
 
 
 def _check_corners(pool: HostPool, space: SearchSpace, config: Config) -> None:

@@ -214,7 +214,7 @@ def test_a_budget_too_short_for_any_epoch_ends_with_an_empty_table(tmp_path: Pat
 @pytest.mark.parametrize(
     ("changed", "space", "said"),
     [
-        ({"search.metric": "val/mio"}, SPACE, "'val/mio' is never reported. Did you mean val/miou?"),
+        ({"search.objectives": ("val/mio",)}, SPACE, "'val/mio' is never reported. Did you mean val/miou?"),
         ({"search.concurrent": 999}, SPACE, "can never offer more than"),
         ({"train.workers": 2}, SPACE, "one worker a trial"),
         ({"teacher.name": "vit_tiny_patch16_22"}, SPACE, "vit_tiny_patch16_224"),

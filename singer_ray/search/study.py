@@ -1,0 +1,109 @@
+"""The Optuna study of a search: the one record of what happened, in a journal file or a database.
+
+Each row holds the parameters, the state (RUNNING, COMPLETE, PRUNED for stopped early, FAIL), the objectives' values of a
+COMPLETE trial, and by epoch the metric by which trials are stopped; its user attributes are the constants below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from singer_ray.errors import UserError
+from singer_ray.search.objectives import Objectives
+
+JOURNAL = "study.journal"
+REPEATS = "-repeats"
+"""Added to a study's name: the study of the leading trials' further seeds, in the same storage."""
+
+COMPLETE, PRUNED, FAIL, RUNNING = "COMPLETE", "PRUNED", "FAIL", "RUNNING"
+
+# User attributes of a row.
+TRIAL_ID = "trial_id"
+"""Ray Tune's name of the trial (of its last incarnation, after a resume)."""
+FOLDER = "folder"
+"""Address of the trial's folder: its checkpoint."""
+CHECKPOINT = "checkpoint"
+"""Address of the checkpoint, when there is one."""
+METRICS = "metrics"
+"""The last result: flat names and finite numbers."""
+SECONDS = "seconds"
+"""Seconds that its epochs took."""
+RESUMED = "resumed_from_epoch"
+FAULT = "fault"
+"""Why it failed, in words."""
+IMPORTED = "imported_from"
+"""Address of the earlier search that a warm-start row comes from; such a row was not run here."""
+REPEAT_OF, SEED = "repeat_of", "seed"
+"""In the study of repeats: number of the repeated row, and the seed."""
+
+# User attributes of a study.
+EPOCHS, STOP_METRIC, STOP_MODE, SPACE = "epochs", "stop_metric", "stop_mode", "space"
+
+
+def storage_of(address: str | None, folder: Path) -> BaseStorage:
+    """The database at `address`, else FOLDER/study.journal. Raises UserError when it cannot be reached."""
+    try:
+        if address is None:
+            return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+        return RDBStorage(address, skip_compatibility_check=False)
+    except Exception as error:
+        raise UserError(
+            f"The study at {address or folder / JOURNAL} cannot be opened: {' '.join(str(error).split())[:300]}. "
+            "Correct search.study (for example sqlite:////absolute/path.db), start the database, or leave it out."
+        ) from error
+
+
+def create_study(storage: BaseStorage, name: str, objectives: Objectives, **attributes: Any) -> optuna.Study:
+    """A new, empty study. Raises UserError when the storage holds one of that name."""
+    try:
+        study = optuna.create_study(study_name=name, storage=storage, directions=objectives.directions)
+    except optuna.exceptions.DuplicatedStudyError as error:
+        raise UserError(
+            f"There is a study {name!r} at that address already. Use --resume to go on with it, or another --out."
+        ) from error
+    study.set_metric_names(list(objectives.names))
+    known = {STOP_METRIC: objectives.stop_metric, STOP_MODE: objectives.stop_mode, **attributes}
+    for key, value in known.items():
+        study.set_user_attr(key, value)
+    return study
+
+
+def load_study(storage: BaseStorage, name: str) -> optuna.Study:
+    """The study of that name. Raises UserError when there is none."""
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError as error:
+        names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
+        raise UserError(f"There is no study {name!r} there. Found: {', '.join(names) or 'none'}.") from error
+
+
+def objectives_of(study: optuna.Study) -> Objectives:
+    """The objectives with which a study was created."""
+    names = study.metric_names or []
+    modes = tuple({"MAXIMIZE": "max", "MINIMIZE": "min"}[d.name] for d in study.directions)
+    attributes = study.user_attrs
+    return Objectives(tuple(names), modes, attributes[STOP_METRIC], attributes[STOP_MODE])
+
+
+def own_rows(study: optuna.Study, states: Sequence[str] = ()) -> list[FrozenTrial]:
+    """The rows of trials that this search started (imported and waiting ones apart), by number."""
+    wanted = [TrialState[state] for state in states] or [s for s in TrialState if s is not TrialState.WAITING]
+    return [row for row in study.get_trials(deepcopy=False) if row.state in wanted and IMPORTED not in row.user_attrs]
+
+
+def last_result(row: FrozenTrial) -> Mapping[str, Any]:
+    """The metrics of a row's last epoch, as far as they are known."""
+    found: Mapping[str, Any] = row.user_attrs.get(METRICS, {})
+    return found
+
+
+def epochs_of(row: FrozenTrial) -> int:
+    """Epochs that a row has finished."""
+    return max([int(last_result(row).get("epoch", 0)), *row.intermediate_values], default=0)
