@@ -41,7 +41,7 @@ def main(config: Config, flags: TuneFlags) -> None:
         limit = f" or {config.search.time_budget:g} s" if config.search.time_budget else ""
         print_plan(config, [
             f"would search {', '.join(space.parameters)}",
-            f"by {", ".join(config.search.objectives) or "the best metric that the data can give"}",
+            f"by {', '.join(config.search.objectives) or 'the best metric that the data can give'}",
             f"{config.search.trials} trials{limit}, into {out}",
         ])  # fmt: skip
         return

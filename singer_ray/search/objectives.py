@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from optuna.study import StudyDirection
+
 from singer_ray.errors import UserError, nearest
 
 _MINIMIZED = ("depth_rmse", "max_median_norm", "artifact_share", "loss", "parameters", "_change", "seconds")
@@ -57,9 +59,9 @@ class Objectives:
         return self.names[0]
 
     @property
-    def directions(self) -> list[str]:
+    def directions(self) -> list[StudyDirection]:
         """As Optuna names them."""
-        return [{MAX: "maximize", MIN: "minimize"}[mode] for mode in self.modes]
+        return [StudyDirection.MAXIMIZE if mode == MAX else StudyDirection.MINIMIZE for mode in self.modes]
 
     def values(self, result: Mapping[str, Any]) -> list[float] | None:
         """The objectives in a result; None when one is missing or not finite."""
