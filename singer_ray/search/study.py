@@ -1,7 +1,7 @@
 """The Optuna study of a search: the one record of what happened, in a journal file or a database.
 
-Each row holds the parameters, the state (RUNNING, COMPLETE, PRUNED for stopped early, FAIL), the objectives of a COMPLETE
-trial, and by epoch the metric by which trials are stopped; its user attributes are the constants below.
+Each row holds the parameters, the state (RUNNING, COMPLETE, FAIL, or PRUNED for stopped early), the objectives of a
+COMPLETE trial, and by epoch the metric by which trials are stopped; its user attributes are the constants below.
 """
 
 from __future__ import annotations
