@@ -154,7 +154,7 @@ def _table(out: Path, rows: Sequence[Row]) -> list[str]:
         return found
     for row in rows:
         line = table.loc[row.label]
-        resumed = None if pd.isna(line[RESUMED]) else int(line[RESUMED])
+        resumed: int | None = None if pd.isna(line[RESUMED]) else int(line[RESUMED])
         if (line["state"], resumed) != (row.state, row.resumed):
             found.append(f"{row.label}: the leaderboard says {line['state']}, {resumed}; the study {row}")
         if row.state == COMPLETE and row.values != (line[OBJECTIVE],):
