@@ -30,7 +30,7 @@ from singer_ray.search.ledger import Ledger, Watcher
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.plan import Plan
 from singer_ray.search.progress import SearchProgress
-from singer_ray.search.samplers import load_sampler, make_sampler, save_sampler
+from singer_ray.search.samplers import check_sampler, grid_exhausted, import_trials, load_sampler, make_sampler, save_sampler
 from singer_ray.search.scheduler import make_pruner
 from singer_ray.search.space import SearchSpace, load_space
 from singer_ray.search.study import (
@@ -152,7 +152,8 @@ class _Search:
         with self._hosts() as (home, plan, pool):
             search = self.config.search
             objectives = Objectives.of(search.objectives, search.stop_metric, pool.wait(self._say))
-            make_sampler(self.config, self.space, objectives)  # may refuse the space
+            check_sampler(self.config, self.space, objectives)
+            earlier = self._earlier()
             self._check_corners(pool)
             _refuse_driven(self.out)
             _refuse_taken(home, overwrite=overwrite)
@@ -167,6 +168,9 @@ class _Search:
                 home.write_record(self.record)
                 home.write(CONFIG, self.config.to_yaml().encode())
                 home.write(SPACE, yaml.safe_dump(self.space.to_dict(), sort_keys=False).encode())
+                if earlier is not None:
+                    taken = import_trials(study, earlier, self.space, str(search.warm_start))
+                    self._say(f"warm start: {taken}")
                 return self._drive(home, plan, pool, study, storage)
 
     def resume(self) -> Searched:

@@ -31,14 +31,16 @@ def new_ledger(
     return Ledger(study, loaded, objectives, epochs=epochs, trials=trials, folder="/runs/x/trials", **more)
 
 
-def play(ledger: Ledger, curve: Sequence[float | None], *, error: bool = False, **last: Any) -> str:
-    """One trial that reports val/miou by epoch (None: no such metric) and then ends; the state it is told."""
+def play(
+    ledger: Ledger, curve: Sequence[float | None], last: Mapping[str, Any] | None = None, *, error: bool = False
+) -> str:
+    """One trial that reports val/miou by epoch (None: no such metric) and `last` with the last; the state it is told."""
     assignment = ledger.ask(f"t{len(ledger.study.trials)}")
     assert assignment is not None
     result: dict[str, Any] = {}
     for epoch, value in enumerate(curve, 1):
         result = {"epoch": epoch} if value is None else {"epoch": epoch, "val/miou": value}
         if epoch == len(curve):
-            result |= last
+            result |= last or {}
         ledger.report(assignment.number, result)
     return ledger.end(assignment.number, result or last or None, error=error)

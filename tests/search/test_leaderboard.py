@@ -21,9 +21,9 @@ def table(objectives: Objectives = MIOU) -> pd.DataFrame:
     ledger = new_ledger(objectives)
     play(ledger, [0.5, 0.9])
     play(ledger, [0.3] * 6)
-    play(ledger, [0.4] * 6, **{"test/miou": 0.39})
-    play(ledger, [], fault="diverged")
-    play(ledger, [0.2] * 6, resumed_from_epoch=2)
+    play(ledger, [0.4] * 6, {"test/miou": 0.39})
+    play(ledger, [], {"fault": "diverged"})
+    play(ledger, [0.2] * 6, {"resumed_from_epoch": 2})
     return leaderboard(ledger.study, objectives)
 
 
@@ -58,7 +58,7 @@ def test_an_empty_study_gives_an_empty_table() -> None:
 def test_several_objectives_put_the_front_first() -> None:
     ledger = new_ledger(TWO, epochs=1)
     for miou, size in ((0.3, 10.0), (0.5, 30.0), (0.4, 40.0), (0.2, 20.0)):
-        play(ledger, [miou], **{"student/parameters": size})
+        play(ledger, [miou], {"student/parameters": size})
     found = leaderboard(ledger.study, TWO)
     assert found["id"].tolist() == ["001", "000", "002", "003"]
     assert found["front"].tolist() == [True, True, False, False]

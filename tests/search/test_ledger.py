@@ -36,7 +36,8 @@ NAN = math.nan
 )
 def test_how_a_trial_ends(curve: list[float], more: dict[str, Any], state: str, fault: str | None) -> None:
     ledger = new_ledger(epochs=3)
-    assert play(ledger, curve, **more) == state
+    error = "error" in more
+    assert play(ledger, curve, {} if error else more, error=error) == state
     (row,) = ledger.study.trials
     assert row.state.name == state
     assert (fault in row.user_attrs["fault"]) if fault else "fault" not in row.user_attrs
@@ -49,7 +50,10 @@ def test_how_a_trial_ends(curve: list[float], more: dict[str, Any], state: str, 
 
 def test_a_row_says_where_its_trial_is_and_what_it_reached() -> None:
     ledger = new_ledger(epochs=1)
-    play(ledger, [0.5], checkpoint="/runs/x/trials/000/checkpoint.pt", trained_seconds=3.5, **{"test/miou": 0.4})
+    play(
+        ledger, [0.5],
+        {"checkpoint": "/runs/x/trials/000/checkpoint.pt", "trained_seconds": 3.5, "test/miou": 0.4},
+    )  # fmt: skip
     attributes = ledger.study.trials[0].user_attrs
     assert attributes["trial_id"] == "t0"
     assert attributes["folder"] == "/runs/x/trials/000"
@@ -88,7 +92,7 @@ def test_several_objectives_keep_every_value_of_every_epoch() -> None:
 def test_with_several_objectives_one_that_is_missing_fails_the_trial() -> None:
     ledger = new_ledger(TWO, epochs=1)
     assert play(ledger, [0.3]) == "FAIL"
-    assert play(ledger, [0.3], **{"student/parameters": 500.0}) == "COMPLETE"
+    assert play(ledger, [0.3], {"student/parameters": 500.0}) == "COMPLETE"
 
 
 def orphaned() -> tuple[optuna.Study, dict[str, Any]]:
