@@ -17,6 +17,7 @@ from singer_ray.search.study import CHECKPOINT, FAULT
 from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
+    from singer_ray.training.timing import StepTimes
     from singer_ray.training.workbench import Workbench
 
 Key = tuple[str, str]
@@ -63,6 +64,12 @@ class HostedTrainer:
             except UserError as error:
                 return str(error)
         return None
+
+    def timing(self) -> StepTimes:
+        """How long the parts of a trial take here; see `timing`."""
+        from singer_ray.training.timing import timing
+
+        return timing(self.bench, self.config)
 
     def join(self, key: Key, overrides: Mapping[str, Any]) -> dict[str, Any] | None:
         """Makes the member of a trial from its checkpoint, or from scratch when it has none.
@@ -191,6 +198,15 @@ class HostPool:
             if not done:
                 say(f"waiting for {len(waiting)} of {len(self.hosts)} hosts: the cluster is still making room")
         return metrics
+
+    def timing(self) -> StepTimes:
+        """The mean over all hosts, timed at the same time. Raises UserError."""
+        from singer_ray.training.timing import StepTimes
+
+        try:
+            return StepTimes.mean(ray.get([host.timing.remote() for host in self.hosts.values()]))
+        except ray.exceptions.RayError as error:
+            raise user_error_in(error) from error
 
     def any(self) -> Any:
         """One of the hosts, for work that is not a trial's."""

@@ -24,6 +24,7 @@ REPEATS = "-repeats"
 """Added to a study's name: the study of the leading trials' further seeds, in the same storage."""
 
 COMPLETE, PRUNED, FAIL, RUNNING = "COMPLETE", "PRUNED", "FAIL", "RUNNING"
+ENDED = (COMPLETE, PRUNED, FAIL)
 
 # User attributes of a row.
 TRIAL_ID = "trial_id"
