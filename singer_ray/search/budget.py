@@ -177,7 +177,7 @@ class Budget:
         level = self._plateau(costs)
         if level:
             return Verdict(NO_MORE_TRIALS, level)
-        if len(rows) >= self.trials:
+        if self.trials and len(rows) >= self.trials:
             return Verdict(NO_MORE_TRIALS, f"all {self.trials} trials were started")
         return Verdict()
 

@@ -11,7 +11,7 @@ import threading
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -249,7 +249,8 @@ class _Search:
 
         session = _Session(home, plan, pool, meter, objectives, save)
         self._trials(session, study, config.search.trials, stops=True)
-        again = self._repeats(study, objectives, storage)
+        spent = _budget_left(config, plan, meter) <= 0
+        again = None if spent else self._repeats(study, objectives, storage)
         if again is not None:
             self._trials(session, again, len(again.trials), stops=False)
         table = leaderboard(study, objectives, repeats=again)
@@ -261,15 +262,13 @@ class _Search:
     def _trials(self, session: _Session, study: optuna.Study, wanted: int, *, stops: bool) -> None:
         """Runs what the study still lacks of its `wanted` trials; budgets and the scheduler end them where `stops`."""
         config, meter, objectives = self.config, session.meter, session.objectives
-        estimate = Estimate.of(
-            config, concurrent=session.plan.concurrent, gpus=session.plan.gpus_held, times=self.times
-        )
+        plan = session.plan
+        estimate = Estimate.of(config, concurrent=plan.concurrent, gpus=plan.gpus_held, times=self.times)
         budget = Budget.of(config.search)
         limits = Limits(budget, study, objectives, meter)
 
         def left() -> float | None:
-            dollars = meter.price.per_hour if meter.price else None
-            most = budget.seconds_left(meter.spent, gpus=plan.gpus_held, dollars_per_hour=dollars)
+            most = _budget_left(config, plan, meter)
             return estimate.update(study, no_more_trials=limits.verdict.action == NO_MORE_TRIALS, most=most)
 
         progress = SearchProgress(
@@ -406,6 +405,12 @@ class _Session:
     meter: Meter
     objectives: Objectives
     save: Callable[[bool], None]
+
+
+def _budget_left(config: Config, plan: Plan, meter: Meter) -> float:
+    """Seconds until time, GPU-hours or money run out; inf without such a limit."""
+    dollars = meter.price.per_hour if meter.price else None
+    return Budget.of(config.search).seconds_left(meter.tick(), gpus=plan.gpus_held, dollars_per_hour=dollars)
 
 
 def _quiet() -> None:
