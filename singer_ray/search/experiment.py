@@ -11,7 +11,7 @@ import threading
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -276,7 +276,7 @@ class _Search:
             left=left if stops else lambda: None,
         )  # fmt: skip
         progress.read(study)
-        watchers: list[Watcher] = [progress, session.pool.releases()]
+        watchers: list[Watcher] = [progress, session.pool.places()]
         ledger = Ledger(
             study, self.space, objectives, epochs=config.train.epochs, trials=wanted,
             folder=session.home.trials.address, pruner=make_pruner(config) if stops else NopPruner(),
@@ -313,7 +313,8 @@ class _Search:
             param_space={"registry": session.pool.registry_name, "epochs": ledger.epochs},
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(ledger), scheduler=StudyScheduler(ledger), num_samples=ledger.expected,
-                max_concurrent_trials=session.plan.concurrent,
+                # One ahead: the next trial's actor starts, which takes a second, while its host still trains another.
+                max_concurrent_trials=session.plan.concurrent + 1,
                 trial_name_creator=lambda trial: trial.config["label"],
                 trial_dirname_creator=lambda trial: trial.config["label"],
             ),

@@ -143,23 +143,41 @@ class HostedTrainer:
 
 
 class HostRegistry:
-    """Which trial is on which host. Runs as a Ray actor."""
+    """Which trial is on which host. Runs as a Ray actor.
+
+    There may be more trials than hosts: those that were announced first come first.
+    """
 
     def __init__(self, hosts: list[str]) -> None:
         self.hosts = hosts
         self.places: dict[str, str] = {}
+        self.queue: list[str] = []
 
-    def place(self, trial: str) -> str:
-        """The name of the trial's host: the one it had, else the one with the fewest trials."""
-        if trial in self.places:  # it may still train there: two hosts must not write the same checkpoint
-            return self.places[trial]
-        loads = {name: list(self.places.values()).count(name) for name in self.hosts}
-        self.places[trial] = min(self.hosts, key=lambda name: loads[name])
+    def announce(self, trial: str) -> None:
+        """The trial will ask for a place."""
+        if trial not in self.queue and trial not in self.places:
+            self.queue.append(trial)
+
+    def place(self, trial: str) -> str | None:
+        """The name of the trial's host; None while others are before it. Asked again it stays the same.
+
+        The host of a trial whose actor died may still train its epoch: two hosts must not write one checkpoint.
+        """
+        if trial not in self.places:
+            self.announce(trial)
+            taken = set(self.places.values())
+            free = [name for name in self.hosts if name not in taken]
+            if self.queue.index(trial) >= len(free):
+                return None
+            self.queue.remove(trial)
+            self.places[trial] = free[0]
         return self.places[trial]
 
     def release(self, trial: str) -> None:
         """The trial has ended."""
         self.places.pop(trial, None)
+        if trial in self.queue:
+            self.queue.remove(trial)
 
 
 class HostPool:
@@ -212,9 +230,9 @@ class HostPool:
         """One of the hosts, for work that is not a trial's."""
         return next(iter(self.hosts.values()))
 
-    def releases(self) -> Releases:
-        """A watcher that frees a host when its trial has ended, also where the trial's actor could not."""
-        return Releases(self.registry)
+    def places(self) -> Places:
+        """A watcher that keeps the registry up to date."""
+        return Places(self.registry)
 
     def stop(self) -> None:
         """Ends all hosts."""
@@ -222,13 +240,14 @@ class HostPool:
             ray.kill(actor)
 
 
-class Releases:
-    """Tells the registry which trials have ended."""
+class Places:
+    """Tells the registry which trials come and go, also where a trial's actor could not."""
 
     def __init__(self, registry: Any) -> None:
         self.registry = registry
 
-    def start(self, trial: str, parameters: Mapping[str, Any]) -> None: ...
+    def start(self, trial: str, parameters: Mapping[str, Any]) -> None:
+        self.registry.announce.remote(trial)
 
     def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None: ...
 
