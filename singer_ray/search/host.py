@@ -152,6 +152,7 @@ class HostRegistry:
         self.hosts = hosts
         self.places: dict[str, str] = {}
         self.queue: list[str] = []
+        self.retired: set[str] = set()
 
     def announce(self, trial: str) -> None:
         """The trial will ask for a place."""
@@ -159,10 +160,13 @@ class HostRegistry:
             self.queue.append(trial)
 
     def place(self, trial: str) -> str | None:
-        """The name of the trial's host; None while others are before it. Asked again it stays the same.
+        """The name of the trial's host; None while others are before it, "" when the search has ended the trial.
 
+        Asked again it stays the same.
         The host of a trial whose actor died may still train its epoch: two hosts must not write one checkpoint.
         """
+        if trial in self.retired:
+            return ""
         if trial not in self.places:
             self.announce(trial)
             taken = set(self.places.values())
@@ -173,8 +177,13 @@ class HostRegistry:
             self.places[trial] = free[0]
         return self.places[trial]
 
+    def retire(self, trial: str) -> None:
+        """The search has ended the trial: it shall get no place any more."""
+        self.retired.add(trial)
+        self.release(trial)
+
     def release(self, trial: str) -> None:
-        """The trial has ended."""
+        """The trial's actor has ended, or the trial itself."""
         self.places.pop(trial, None)
         if trial in self.queue:
             self.queue.remove(trial)
@@ -252,6 +261,6 @@ class Places:
     def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None: ...
 
     def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
-        self.registry.release.remote(trial)
+        self.registry.retire.remote(trial)
 
     def close(self) -> None: ...
