@@ -19,6 +19,7 @@ import optuna
 import pandas as pd
 import yaml
 from optuna.pruners import NopPruner
+from optuna.samplers import BaseSampler
 from rich.console import Console
 
 from singer_ray import ray_cluster
@@ -27,24 +28,18 @@ from singer_ray.errors import UserError
 from singer_ray.prices import NodePrices, Price, require_price
 from singer_ray.search.budget import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
 from singer_ray.search.estimate import Estimate
-from singer_ray.search.home import CONFIG, LOCK, RECORD, SAMPLER, SPACE, Home, bring_study, fetch
+from singer_ray.search.home import CONFIG, LOCK, RECORD, SPACE, Home, bring_study, fetch
 from singer_ray.search.leaderboard import leaderboard, write_leaderboard
 from singer_ray.search.ledger import Ledger, Watcher
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.plan import Plan
 from singer_ray.search.progress import SearchProgress
-from singer_ray.search.samplers import (
-    check_sampler,
-    grid_exhausted,
-    import_trials,
-    load_sampler,
-    make_sampler,
-    save_sampler,
-)
+from singer_ray.search.samplers import check_sampler, grid_exhausted, import_trials, make_sampler
 from singer_ray.search.scheduler import make_pruner
 from singer_ray.search.space import SearchSpace, load_space
 from singer_ray.search.study import (
     EPOCHS,
+    IMPORTED,
     REPEAT_OF,
     REPEATS,
     SEED,
@@ -127,6 +122,7 @@ def resume_search(
     earlier trials incomparable.
     """
     folder = bring(address, endpoint, out)
+    _refuse_driven(folder)
     config = load_preset(str(folder / CONFIG))
     refused = [name for name in changes or {} if not name.startswith(CHANGEABLE)]
     if refused:
@@ -179,36 +175,37 @@ class _Search:
                     "id": uuid.uuid4().hex, "name": self.out.name, "study": search.study,
                     "objectives": objectives.as_flags(), "stop_metric": objectives.stop_metric, "sessions": [],
                 }  # fmt: skip
-                home.write_record(self.record)
                 home.write(CONFIG, self.config.to_yaml().encode())
                 home.write(SPACE, yaml.safe_dump(self.space.to_dict(), sort_keys=False).encode())
                 if earlier is not None:
                     import_trials(study, earlier, self.space, str(search.warm_start))
+                home.write_record(self.record)  # from here on a resume finds a search
                 return self._drive(home, plan, pool, study, storage)
 
     def resume(self) -> Searched:
         """From what OUT holds."""
-        with self._hosts() as (home, plan, pool):
+        with self._hosts(driving=True) as (home, plan, pool):
+            self.record = home.read_record()
+            storage = storage_of(self.config.search.study, self.out)
+            study = load_study(storage, self.record["name"])
             pool.wait(self._say)
             self._forecast(plan, pool)
-            with home.driving():
-                self.record = home.read_record()
-                storage = storage_of(self.config.search.study, self.out)
-                study = load_study(storage, self.record["name"])
-                home.write(CONFIG, self.config.to_yaml().encode())
-                return self._drive(home, plan, pool, study, storage)
+            home.write(CONFIG, self.config.to_yaml().encode())
+            return self._drive(home, plan, pool, study, storage)
 
     @contextlib.contextmanager
-    def _hosts(self) -> Iterator[tuple[Home, Plan, HostPool]]:
-        """Ray, and the hosts on their way."""
+    def _hosts(self, *, driving: bool = False) -> Iterator[tuple[Home, Plan, HostPool]]:
+        """Ray, and the hosts on their way; with `driving` only where no other process drives the search."""
         _quiet()
-        with ray_cluster.connected(), _terminated_as_interrupted():
+        with ray_cluster.connected(), _terminated_as_interrupted(), contextlib.ExitStack() as stack:
             plan = Plan.of(self.config)
             self._say(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}")
             shared = ray_cluster.shared_storage(self.config.train.storage, self.out)
             endpoint = self.config.export.endpoint
             remote = Folder(shared, endpoint, knob="--storage").below(self.out.name) if shared else None
             home = Home(self.out, remote, self._say)
+            if driving:
+                stack.enter_context(home.driving())
             pool = plan.hosts(self.config, self.inputs, home.trials)
             try:
                 yield home, plan, pool
@@ -234,14 +231,12 @@ class _Search:
             self.record["sessions"], concurrent=plan.concurrent, gpus=plan.gpus_held, price=self._price
         )  # fmt: skip
         self.record |= meter.record()
-        saved = (self.out / SAMPLER).read_bytes() if (self.out / SAMPLER).exists() else None
-        study.sampler = load_sampler(saved) if saved else make_sampler(config, self.space, objectives)
+        self._say(f"if anything ends this search: python -m singer_ray.tune --resume {home.address}")
         for point in self.space.first_points():
             study.enqueue_trial(point, skip_if_exists=True)
 
         def save(urgent: bool) -> None:
             if urgent:
-                (self.out / SAMPLER).write_bytes(save_sampler(study.sampler))
                 meter.tick()
                 self.record |= meter.record()
                 home.write_record(self.record)
@@ -280,7 +275,7 @@ class _Search:
         ledger = Ledger(
             study, self.space, objectives, epochs=config.train.epochs, trials=wanted,
             folder=session.home.trials.address, pruner=make_pruner(config) if stops else NopPruner(),
-            watchers=watchers, saved=session.save,
+            sampler_of=self._sampler_of(study, objectives) if stops else None, watchers=watchers, saved=session.save,
             exhausted=lambda: stops and self._exhausted(study, limits),
         )  # fmt: skip
         if not ledger.expected:
@@ -295,6 +290,11 @@ class _Search:
         if stops and limits.verdict.reason:
             self.record["end"] = limits.verdict.reason
             self._say(limits.verdict.reason)
+
+    def _sampler_of(self, study: optuna.Study, objectives: Objectives) -> Callable[[int], BaseSampler]:
+        """The sampler of each trial, by its number."""
+        imported = [row for row in study.get_trials(deepcopy=False) if IMPORTED in row.user_attrs]
+        return lambda number: make_sampler(self.config, self.space, objectives, imported, number=number)
 
     def _exhausted(self, study: optuna.Study, limits: Limits) -> bool:
         if limits.check().action != GO_ON:
@@ -456,7 +456,9 @@ def _refuse_driven(out: Path) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(f"Another process drives the search in {out}. Use another --out.") from error
+            raise UserError(
+                f"Another process drives the search in {out}. Watch it with --status {out}, or wait until it has ended."
+            ) from error
 
 
 def _refuse_taken(home: Home, *, overwrite: bool) -> None:

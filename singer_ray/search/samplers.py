@@ -1,4 +1,4 @@
-"""Who suggests a trial's parameters: the samplers of `search.sampler`, their state, and a warm start.
+"""Who suggests a trial's parameters: the samplers of `search.sampler`, and a warm start.
 
 tpe takes every space and any number of objectives, and learns from stopped trials too. gp, cmaes and nsga2 learn from
 COMPLETE ones only, so they want `search.scheduler none` or a gentle one. gp loads torch into the process that searches.
@@ -7,7 +7,6 @@ COMPLETE ones only, so they want `search.scheduler none` or a gentle one. gp loa
 from __future__ import annotations
 
 import math
-import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,14 +36,21 @@ _FIRST_GENERATION = {NSGAIISampler._get_generation_key(): 0}
 
 
 def make_sampler(
-    config: Config, space: SearchSpace, objectives: Objectives, imported: Sequence[FrozenTrial] = ()
+    config: Config,
+    space: SearchSpace,
+    objectives: Objectives,
+    imported: Sequence[FrozenTrial] = (),
+    *,
+    number: int = 0,
 ) -> BaseSampler:
-    """The sampler that `config.search` asks for.
+    """The sampler that `config.search` asks for, to suggest the parameters of one trial.
 
+    Its random numbers follow from `config.seed` and the trial's `number`, all else from the study: a search that was
+    cut off goes on as it would have, with no state to restore.
     `imported` are the rows that a warm start brought: cmaes starts from them; the others read them in the study.
     Raises UserError when it cannot take the space or the objectives.
     """
-    search, seed = config.search, config.seed % 2**32
+    search, seed = config.search, int(np.random.SeedSequence([config.seed % 2**32, number]).generate_state(1)[0])
     check_sampler(config, space, objectives)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -62,7 +68,7 @@ def make_sampler(
             case "random":
                 return RandomSampler(seed=seed)
             case "grid":
-                return GridSampler(space, seed)
+                return GridSampler(space, config.seed % 2**32)
             case "tpe":  # running trials count as bad ones (constant liar), so that concurrent ones differ
                 return TPESampler(
                     seed=seed, n_startup_trials=search.startup_trials, multivariate=True, group=space.conditional
@@ -164,28 +170,6 @@ def _places(space: SearchSpace, point: Mapping[str, Any]) -> dict[str, int]:
 
 def _key(places: Mapping[str, int]) -> frozenset[tuple[str, int]]:
     return frozenset(places.items())
-
-
-def save_sampler(sampler: BaseSampler) -> bytes:
-    """The sampler's state (random generators and what it has learnt), for an exact resume by the same versions."""
-    return pickle.dumps(sampler)
-
-
-def load_sampler(content: bytes) -> BaseSampler:
-    """The sampler of `save_sampler`. Raises UserError when it cannot be read.
-
-    Unpickling runs code: hand over only what this search itself wrote into its own folder.
-    """
-    try:
-        sampler = pickle.loads(content)
-    except Exception as error:
-        raise UserError(
-            f"The sampler's state cannot be read: {' '.join(str(error).split())[:200]}. Resume with the versions of "
-            "Python and Optuna that wrote it, or delete it: suggestions then go on from a fresh state."
-        ) from error
-    if not isinstance(sampler, BaseSampler):
-        raise UserError(f"The sampler's state holds a {type(sampler).__name__}. Delete it to go on from a fresh state.")
-    return sampler
 
 
 @dataclass(frozen=True)
