@@ -103,6 +103,8 @@ def run_search(
     """
     searched = load_space(space if space is not None else config.search.space, config)
     config = searched.apply(config, given)
+    if config.search.study is not None:
+        storage_of(config.search.study, out)  # whether it can be reached
     return _Search(config, searched, out, inputs, console or Console()).begin(prepare, overwrite=overwrite)
 
 
@@ -211,15 +213,13 @@ class _Search:
                 yield home, plan, pool
             except KeyboardInterrupt:
                 if self.record:
-                    self._say(f"interrupted; go on with: python -m singer_ray.tune --resume {home.address}")
+                    self._say(f"interrupted. {_go_on(home)}")
                 raise
             except OSError as error:
                 if not self.record:
                     raise
-                raise UserError(
-                    f"The search stopped because {self.out} cannot be written: {error}. Make room, then go on with: "
-                    f"python -m singer_ray.tune --resume {home.address}"
-                ) from error
+                why = str(error).rstrip(".")
+                raise UserError(f"The search stopped: {why}. Make room or mend the store. {_go_on(home)}") from error
             finally:
                 pool.stop()
 
@@ -279,6 +279,8 @@ class _Search:
             exhausted=lambda: stops and self._exhausted(study, limits),
         )  # fmt: skip
         if not ledger.expected:
+            if stops:
+                self._say(f"the search has its {wanted} trials already: nothing is left to train")
             return
         progress.show()
         try:
@@ -305,14 +307,20 @@ class _Search:
         from ray import tune
         from ray.tune.logger import JsonLoggerCallback
 
-        from singer_ray.search.searcher import LimitStopper, StudyScheduler, StudySearcher
+        from singer_ray.search.searcher import Failure, LimitStopper, StudyScheduler, StudySearcher
         from singer_ray.search.trial import DistillationTrial
+
+        failure = Failure()
+
+        def ended() -> bool:
+            return failure.error is not None or (limits is not None and limits.check().action == STOP)
 
         tuner = tune.Tuner(
             DistillationTrial,
             param_space={"registry": session.pool.registry_name, "epochs": ledger.epochs},
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(ledger), scheduler=StudyScheduler(ledger), num_samples=ledger.expected,
+                search_alg=StudySearcher(ledger, failure), scheduler=StudyScheduler(ledger, failure),
+                num_samples=ledger.expected,
                 # One ahead: the next trial's actor starts, which takes a second, while its host still trains another.
                 max_concurrent_trials=session.plan.concurrent + 1,
                 trial_name_creator=lambda trial: trial.config["label"],
@@ -322,12 +330,18 @@ class _Search:
                 # Ray's own record, a folder for each session; what a resume reads is the study and the checkpoints.
                 name=f"{'session' if limits else 'repeats'}-{len(self.record['sessions'])}",
                 storage_path=str((self.out / "tune").absolute()), verbose=0, callbacks=[JsonLoggerCallback()],
-                stop=LimitStopper(lambda: limits is not None and limits.check().action == STOP),
+                stop=LimitStopper(ended),
                 failure_config=tune.FailureConfig(max_failures=self.config.search.max_failures),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
         )  # fmt: skip
-        tuner.fit()
+        try:
+            tuner.fit()
+        except tune.TuneError as error:  # a traceback as text, within another error that knows Ray's ways to go on
+            cause = str(error.__cause__ or error).strip().splitlines()[-1]
+            raise failure.error or UserError(f"Ray Tune stopped: {cause}. {_go_on(session.home)}") from error
+        if failure.error is not None:
+            raise failure.error
 
     def _repeats(
         self, study: optuna.Study, objectives: Objectives, storage: optuna.storages.BaseStorage
@@ -412,6 +426,10 @@ def _budget_left(config: Config, plan: Plan, meter: Meter) -> float:
     """Seconds until time, GPU-hours or money run out; inf without such a limit."""
     dollars = meter.price.per_hour if meter.price else None
     return Budget.of(config.search).seconds_left(meter.tick(), gpus=plan.gpus_held, dollars_per_hour=dollars)
+
+
+def _go_on(home: Home) -> str:
+    return f"Go on with: python -m singer_ray.tune --resume {home.address}"
 
 
 def _quiet() -> None:

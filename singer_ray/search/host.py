@@ -12,7 +12,7 @@ import ray
 from singer_ray.config import Config
 from singer_ray.errors import UserError
 from singer_ray.ray_cluster import ON_HEAD, user_error_in
-from singer_ray.search.ledger import HISTORY
+from singer_ray.search.ledger import HISTORY, UNSAVED
 from singer_ray.search.study import CHECKPOINT, FAULT
 from singer_ray.storage import Folder
 
@@ -96,7 +96,7 @@ class HostedTrainer:
         return {**state["metrics"], HISTORY: self.history[:-1], "trained_seconds": self.seconds, **self._place(key[0])}
 
     def epoch(self, key: Key) -> dict[str, Any]:
-        """Trains and saves one epoch of the trial: its metrics, or its fault in words under `fault`."""
+        """Trains and saves one epoch of the trial: its metrics, or in words its `fault` or why it is `unsaved`."""
         from singer_ray.training import checkpoint as checkpoints
 
         if key != self.key:
@@ -111,7 +111,10 @@ class HostedTrainer:
         content = checkpoints.to_bytes(self.member.state() | {
             "metrics": metrics, "history": self.history, "seconds": self.seconds, "overrides": self.overrides,
         })  # fmt: skip
-        self.trials.write(f"{key[0]}/{SAVED}", content)
+        try:
+            self.trials.write(f"{key[0]}/{SAVED}", content)
+        except UserError as error:
+            return {UNSAVED: str(error)}
         return metrics | {"trained_seconds": self.seconds, **self._place(key[0])}
 
     def leave(self, key: Key) -> None:

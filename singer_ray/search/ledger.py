@@ -39,6 +39,9 @@ from singer_ray.search.study import (
 HISTORY = "history"
 """Result key: [epoch, {metric: value}] of earlier epochs, which the study may have missed when its driver died."""
 
+UNSAVED = "unsaved"
+"""Result key: why an epoch could not be saved. That is no fault of the trial: it ends the session."""
+
 
 @dataclass(frozen=True)
 class Assignment:
