@@ -162,8 +162,8 @@ class HostRegistry:
     def place(self, trial: str) -> str | None:
         """The name of the trial's host; None while others are before it, "" when the search has ended the trial.
 
-        Asked again it stays the same.
-        The host of a trial whose actor died may still train its epoch: two hosts must not write one checkpoint.
+        Asked again it stays the same: the host of a trial whose actor died may still train its epoch, and two hosts
+        must not write one checkpoint.
         """
         if trial in self.retired:
             return ""

@@ -55,11 +55,9 @@ class DistillationTrial(Trainable):
     def _join(self) -> dict[str, Any] | None:
         """What the trial's checkpoint had reported, or why it cannot run; None for a trial that starts."""
         registry = ray.get_actor(self.registry_name, NAMESPACE)
-        place: str | None = None
-        while place is None:
-            place = ray.get(registry.place.remote(self.label))
-            if place is None:
-                time.sleep(POLL)
+        place: Any = None
+        while (place := ray.get(registry.place.remote(self.label))) is None:
+            time.sleep(POLL)
         if not place:
             return {"done": True}
         self.host = ray.get_actor(place, NAMESPACE)
