@@ -249,7 +249,7 @@ def _points(
     return graph_objects.Scatter(
         x=rounded([place(t) for t in trials]), y=rounded([t.values[objective] for t in trials if t.values]),
         mode="markers", name="best" if lead else WORDS[state], customdata=[t.id for t in trials],
-        marker={"color": colour, "size": size, "symbol": symbol, "opacity": 0.65 if state == PRUNED else 0.9},
+        marker={"color": colour, "size": size, "symbol": symbol, "opacity": 0.8 if state == PRUNED else 0.9, "line": {"width": 1.4 if state == PRUNED else 0}},
         hovertemplate=f"trial %{{customdata}} ({WORDS[state]})<br>{search.objectives.names[objective]} %{{y}}<extra></extra>",
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from singer_ray.config import Config
 from singer_ray.errors import UserError
 from singer_ray.reporting.record import SearchRecord, TrialRecord
 from singer_ray.reporting.style import Axis
-from singer_ray.reporting.text import number, plural
+from singer_ray.reporting.text import number, plural, score, spread_of
 from singer_ray.search.study import FAIL, PRUNED, RUNNING
 
 EDGE = 0.05
@@ -79,7 +79,7 @@ def _seeds(search: SearchRecord) -> Iterator[Finding]:
     if not repeated:
         yield Finding(
             CAUTION, "One seed for each trial",
-            f"The best trial leads the median by {number(abs(best.values[0] - middle))} in {name}, but how much a trial "
+            f"The best trial leads the median by {spread_of(abs(best.values[0] - middle))} in {name}, but how much a trial "
             "varies with its seed was not measured, so neighbours on the leaderboard may well change places. Repeat the "
             "leading ones: --search.repeats 3.",
         )  # fmt: skip
@@ -92,8 +92,8 @@ def _seeds(search: SearchRecord) -> Iterator[Finding]:
     yield Finding(
         GOOD if beyond else CAUTION,
         "The gain is larger than the seeds' spread" if beyond else "The gain is within the seeds' spread",
-        f"Over {leader.seeds} seeds trial {leader.id} has a mean {name} of {number(leader.mean)}, {number(gain)} better than "
-        f"the median of all finished trials; trials vary by {number(spread)} (standard deviation over seeds, "
+        f"Over {leader.seeds} seeds trial {leader.id} has a mean {name} of {score(leader.mean)}, {spread_of(gain)} better than "
+        f"the median of all finished trials; trials vary by {spread_of(spread)} (standard deviation over seeds, "
         f"{plural(len(repeated), 'trial')} repeated).",
     )  # fmt: skip
     rivals = [t for t in repeated if t is not leader and t.mean is not None]
@@ -103,7 +103,7 @@ def _seeds(search: SearchRecord) -> Iterator[Finding]:
         if gap <= 2 * spread / math.sqrt(leader.seeds or 1):
             yield Finding(
                 NOTE, "The leaders cannot be told apart",
-                f"The means of trials {leader.id} and {rival.id} differ by {number(gap)}, no more than their own "
+                f"The means of trials {leader.id} and {rival.id} differ by {spread_of(gap)}, no more than their own "
                 "uncertainty. Take whichever is cheaper.",
             )  # fmt: skip
 
@@ -162,7 +162,7 @@ def _selection(search: SearchRecord) -> Iterator[Finding]:
     else:
         yield Finding(
             NOTE, "Selected on validation",
-            f"{text} On the test split, which chose nothing, trial {best.id} has {number(test)} against {number(best.values[0])} "
+            f"{text} On the test split, which chose nothing, trial {best.id} has {score(test)} against {score(best.values[0])} "
             "on validation. Quote the test value, and do not choose among trials by it.",
         )  # fmt: skip
 
@@ -204,6 +204,6 @@ def _failures(search: SearchRecord) -> Iterator[Finding]:
         fault, times = Counter(t.fault or "no reason recorded" for t in failed).most_common(1)[0]
         yield Finding(
             CAUTION if len(failed) > 0.2 * len(search.trials) else NOTE, f"{plural(len(failed), 'trial')} failed",
-            f"{'Each time' if times == len(failed) else f'{times} times'}: {fault.rstrip('.')}. A corner of the space that always "
-            "fails is better cut out of it." if len(failed) > 1 else f"{fault.rstrip('.')}.",
+            f"{'Each for this reason' if times == len(failed) else 'The most frequent reason'}: {fault.rstrip('.')}. A corner of "
+            "the space that always fails is better cut out of it." if len(failed) > 1 else f"{fault.rstrip('.')}.",
         )  # fmt: skip

@@ -50,13 +50,13 @@ def render(search: SearchRecord, config: Config | None) -> str:
     page = _Page(search)
     body = "\n".join([
         sections.headline(search),
-        page.section("findings", "What this search can and cannot show", sections.findings_list(findings(search, config))),
+        page.section("findings", "What this search can and cannot show", sections.findings_list(findings(search, config)), "Limits"),
         page.section("best", "Best configuration", sections.best(search)),
         page.pareto(),
         page.section("leaderboard", "Leaderboard", sections.leaderboard(search)),
         page.progress(),
         page.parameters(),
-        page.section("pictures", "Students beside their teacher", sections.pictures(search)),
+        page.section("pictures", "Students beside their teacher", sections.pictures(search), "Pictures"),
         page.cost(),
         page.section("setting", "Setting", sections.setting(search)),
     ])  # fmt: skip
@@ -76,11 +76,11 @@ class _Page:
         self.contents: list[tuple[str, str]] = []
         self._figures = 0
 
-    def section(self, name: str, title: str, content: str) -> str:
-        """Nothing when there is no content."""
+    def section(self, name: str, title: str, content: str, link: str = "") -> str:
+        """Nothing when there is no content. `link` is a shorter title for the page's head."""
         if not content.strip():
             return ""
-        self.contents.append((name, title))
+        self.contents.append((name, link or title))
         return f'<section id="{name}"><h2>{escape(title)}</h2>\n{content}</section>'
 
     def card(self, title: str, text: str, made: Figure | None, otherwise: str = "", objective: int | None = None) -> str:

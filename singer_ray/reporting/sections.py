@@ -17,7 +17,7 @@ from singer_ray.reporting.figures import slice_of
 from singer_ray.reporting.findings import REFINER, Finding
 from singer_ray.reporting.record import CONFIG, STATES, SearchRecord, Student, TrialRecord
 from singer_ray.reporting.style import COLOURS, MISSING, WORDS, Axis
-from singer_ray.reporting.text import duration, escape, moment, number, plural
+from singer_ray.reporting.text import duration, escape, moment, number, plural, score, spread_of
 from singer_ray.search.study import COMPLETE, FAIL, PRUNED
 
 PICTURE_BYTES = 700_000
@@ -38,10 +38,10 @@ def headline(search: SearchRecord) -> str:
         test = search.test_of(leader, name) if leader else None
         below = [f"trial {_link(leader)}"] if leader else ["no trial has finished"]
         if test is not None:
-            below.append(f"test <b>{number(test)}</b>")
+            below.append(f"test <b>{score(test)}</b>")
         if leader is not None and leader is best and leader.spread is not None:
-            below.append(f"{number(leader.mean)} ± {number(leader.spread)} over {leader.seeds} seeds")
-        tiles.append(_tile(f"best {name}", number(value), ", ".join(below), lead=True))
+            below.append(f"{score(leader.mean)} ± {spread_of(leader.spread)} over {leader.seeds} seeds")
+        tiles.append(_tile(f"best {name}", score(value), ", ".join(below), lead=True))
     if objectives.several:
         tiles.append(_tile("Pareto front", str(len(search.front)), "trials that no other beats in all"))
     counts = [(state, search.count(state)) for state in STATES if search.count(state)]
@@ -258,7 +258,7 @@ def _scores(search: SearchRecord, trial: TrialRecord, student: Student | None) -
     metrics = {**trial.metrics, **(student.metrics if student else {})}
     names = sorted({n.partition("/")[2] for n in metrics if n.startswith(("val/", "test/")) and "/after_norm/" not in n})
     rows = "".join(
-        f"<tr><td>{escape(n)}</td><td class=n>{number(metrics.get(f'val/{n}'))}</td><td class=n>{number(metrics.get(f'test/{n}'))}</td></tr>"
+        f"<tr><td>{escape(n)}</td><td class=n>{score(metrics.get(f'val/{n}'))}</td><td class=n>{score(metrics.get(f'test/{n}'))}</td></tr>"
         for n in names
     )
     others = "".join(
@@ -315,9 +315,9 @@ def _trial_table(search: SearchRecord, trials: Sequence[TrialRecord], name: str)
         cells = [
             _cell(trial.rank), f"<td>{trial.id}</td>",
             f'<td><span class="state" style="--state:{COLOURS[trial.state]}">{WORDS[trial.state]}</span></td>',
-            *map(_cell, values), *(_cell(search.test_of(trial, o)) for o in tests),
+            *map(_score, values), *(_score(search.test_of(trial, o)) for o in tests),
             *([f"<td>{'◆' if trial.front else ''}</td>"] if marked else []),
-            *([_cell(trial.seeds), _cell(trial.mean), _cell(trial.spread)] if repeated else []),
+            *([_cell(trial.seeds), _score(trial.mean), _cell(trial.spread, spread_of(trial.spread))] if repeated else []),
             *(_cell(trial.parameters.get(p)) for p in shown),
             _cell(trial.epochs), f'<td class=n data-v="{trial.seconds:.6g}">{duration(trial.seconds)}</td>',
             *([_fault(trial)] if faults else []),
@@ -334,10 +334,14 @@ def _head(text: str, *, title: str = "", number_: bool = False) -> str:
     return f'<th{kind}{told} tabindex="0">{escape(text)}</th>'
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, text: str | None = None) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return f"<td>{'' if value is None else escape(value)}</td>"
-    return f'<td class=n data-v="{value:.9g}">{number(value)}</td>'
+    return f'<td class=n data-v="{value:.9g}">{number(value) if text is None else text}</td>'
+
+
+def _score(value: float | None) -> str:
+    return _cell(value, score(value))
 
 
 def _fault(trial: TrialRecord) -> str:
@@ -348,7 +352,7 @@ def _fault(trial: TrialRecord) -> str:
 def _summary(values: Sequence[float], mode: str) -> str:
     lead = (max(values) if mode == "max" else min(values)) if values else None
     middle, spread = mean(values) if values else None, stdev(values) if len(values) > 1 else None
-    return "".join(_cell(v) for v in (lead, middle, spread))
+    return _score(lead) + _score(middle) + _cell(spread, spread_of(spread))
 
 
 def _picture(path: Path) -> str:

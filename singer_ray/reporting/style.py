@@ -18,7 +18,7 @@ COLOURS = {COMPLETE: "#3f7fd9", PRUNED: "#98a2ae", RUNNING: "#23a18b", FAIL: "#d
 WORDS = {COMPLETE: "finished", PRUNED: "stopped early", RUNNING: "running", FAIL: "failed"}
 LEAD = "#ef8a17"
 """The best trial, and the Pareto front."""
-SCALE = [[0.0, "#4b2e83"], [0.25, "#3a62ab"], [0.5, "#2a948d"], [0.75, "#7cbf4b"], [1.0, "#f2c230"]]
+SCALE = [[0.0, "#7a5bb5"], [0.25, "#4474c4"], [0.5, "#2a948d"], [0.75, "#7cbf4b"], [1.0, "#f2c230"]]
 """Values from worst to best, where the colour tells them."""
 CURVE_POINTS = 60
 """A learning curve is drawn with no more points than these."""
@@ -31,7 +31,7 @@ def figure(traces: Sequence[Any], *, height: int = 380, legend: bool = True, **l
     """A figure without plotly's own template."""
     made = graph_objects.Figure(traces)
     made.update_layout(
-        template={}, height=height, showlegend=legend, hovermode="closest", margin={"l": 64, "r": 18, "t": 34, "b": 52},
+        template={}, height=height, showlegend=legend, hovermode="closest", margin={"l": 64, "r": 18, "t": 34, "b": 46},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}, **layout,
     )  # fmt: skip
     return made
@@ -107,10 +107,12 @@ class Axis:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers on a logarithmic axis: powers of ten, with 2 and 5 between where there is room."""
+    """The ends of a logarithmic axis, and round numbers between them that leave room for one another."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    for digits in ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
-        found = [d * 10.0**p for p in range(first, last + 1) for d in digits if low <= d * 10.0**p * 1.0001 <= high * 1.001]
-        if len(found) <= 6:
+    apart = (high / low) ** 0.13
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        round_ = [d * 10.0**p for p in range(first, last + 1) for d in digits]
+        found = [t for t in round_ if low * apart < t < high / apart]
+        if len(found) <= 4:
             break
-    return found if found else [low, high]
+    return [low, *found[:: max(1, len(found) // 4)], high] if high > low else [low]

@@ -23,6 +23,18 @@ def number(value: Any) -> str:
     return f"{value:.4g}"
 
 
+def score(value: float | None) -> str:
+    """Four significant digits, zeros at the end kept, so that a column lines up."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.4g}".rstrip(".")
+
+
+def spread_of(value: float | None) -> str:
+    """A spread, to the two digits that it has."""
+    return "–" if value is None else f"{value:.2g}"
+
+
 def duration(seconds: float | None) -> str:
     """45 s, 12 min 5 s, 3 h 20 min, 2 d 4 h."""
     if seconds is None:
