@@ -37,7 +37,9 @@ def main(config: Config, flags: ReportFlags) -> None:
     """Writes the report and says where it is."""
     if len(flags.folder) != 1:
         given = f" {len(flags.folder)} are given: {' '.join(map(str, flags.folder))}." if flags.folder else ""
-        raise UserError(f"one folder of a search is needed.{given} Give the --out of singer_ray.tune, such as runs/search.")
+        raise UserError(
+            f"one folder of a search is needed.{given} Give the --out of singer_ray.tune, such as runs/search."
+        )
     folder = flags.folder[0]
     from singer_ray.reporting.page import REPORT, build_report
 

@@ -13,7 +13,19 @@ from plotly import graph_objects
 
 from singer_ray.reporting.importance import importances
 from singer_ray.reporting.record import SearchRecord, TrialRecord
-from singer_ray.reporting.style import COLOURS, LEAD, MISSING, SCALE, WORDS, Axis, Figure, figure, log_ticks, rounded, thinned
+from singer_ray.reporting.style import (
+    COLOURS,
+    LEAD,
+    MISSING,
+    SCALE,
+    WORDS,
+    Axis,
+    Figure,
+    figure,
+    log_ticks,
+    rounded,
+    thinned,
+)
 from singer_ray.reporting.text import duration, number
 from singer_ray.search.study import COMPLETE, FAIL, PRUNED, RUNNING
 
@@ -34,7 +46,9 @@ def history(search: SearchRecord, objective: int) -> Figure | None:
     for trial in valued:
         if trial.state == COMPLETE and trial.values:
             value = trial.values[objective]
-            best.append((trial.number, value if not best or search.better(objective, value, best[-1][1]) else best[-1][1]))
+            best.append(
+                (trial.number, value if not best or search.better(objective, value, best[-1][1]) else best[-1][1])
+            )
     if best:
         best.append((max(t.number for t in search.trials), best[-1][1]))
         traces.append(graph_objects.Scatter(
@@ -60,7 +74,13 @@ def learning_curves(search: SearchRecord) -> Figure | None:
     best = search.best
     kinds = ((PRUNED, 0.45, 1.0), (FAIL, 0.5, 1.0), (RUNNING, 0.9, 1.6), (COMPLETE, 0.75, 1.2))
     traces = [
-        _curves([t for t in search.trials if t.state == state and t is not best], COLOURS[state], opacity, width, WORDS[state])
+        _curves(
+            [t for t in search.trials if t.state == state and t is not best],
+            COLOURS[state],
+            opacity,
+            width,
+            WORDS[state],
+        )
         for state, opacity, width in kinds
     ]
     if best:
@@ -120,7 +140,9 @@ def pareto_space(search: SearchRecord) -> Figure | None:
             hovertemplate=f"trial %{{customdata}}<br>{lines}<extra></extra>",
         ))  # fmt: skip
     axes = {f"{axis}axis": {"title": {"text": _directed(search, n)}} for n, axis in enumerate("xyz")}
-    made = figure([t for t in traces if len(t.x)], height=540, scene=axes | {"camera": {"eye": {"x": 1.5, "y": 1.5, "z": 0.9}}})
+    made = figure(
+        [t for t in traces if len(t.x)], height=540, scene=axes | {"camera": {"eye": {"x": 1.5, "y": 1.5, "z": 0.9}}}
+    )
     return made.update_layout(margin={"l": 0, "r": 0, "t": 34, "b": 0})
 
 
@@ -185,7 +207,9 @@ def slice_of(search: SearchRecord, name: str, objective: int, *, height: int = 2
     best = search.best_in(objective)
     traces = [
         _points([t for t in trials if t.state == PRUNED], objective, PRUNED, place, search, size=5),
-        _points([t for t in trials if t.state == COMPLETE and t is not best], objective, COMPLETE, place, search, size=6),
+        _points(
+            [t for t in trials if t.state == COMPLETE and t is not best], objective, COMPLETE, place, search, size=6
+        ),
     ]
     if best is not None and name in best.parameters:
         traces.append(_points([best], objective, COMPLETE, place, search, size=12, lead=True))
@@ -284,7 +308,9 @@ def _dimension(axis: Axis, label: str, trials: Sequence[TrialRecord]) -> dict[st
     elif axis.log:
         ticks = [(math.log10(t), f"{t:g}") for t in log_ticks(axis.low, axis.high)]
     else:
-        ticks = [(low + room * n / 4, f"{low + room * n / 4:.3g}") for n in range(5)] if high > low else [(low, f"{low:g}")]
+        ticks = (
+            [(low + room * n / 4, f"{low + room * n / 4:.3g}") for n in range(5)] if high > low else [(low, f"{low:g}")]
+        )
     bottom = low - 0.22 * room
     lacking = any(place is None for place in places)
     if lacking:

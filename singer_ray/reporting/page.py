@@ -83,7 +83,9 @@ class _Page:
         self.contents.append((name, link or title))
         return f'<section id="{name}"><h2>{escape(title)}</h2>\n{content}</section>'
 
-    def card(self, title: str, text: str, made: Figure | None, otherwise: str = "", objective: int | None = None) -> str:
+    def card(
+        self, title: str, text: str, made: Figure | None, otherwise: str = "", objective: int | None = None
+    ) -> str:
         """A figure with a title and a sentence, or the sentence that says why there is none."""
         if made is None and not otherwise:
             return ""
@@ -108,7 +110,13 @@ class _Page:
         parts = []
         space = figures.pareto_space(search)
         if space is not None:
-            parts.append(self.card("Three objectives", "Drag to turn. No finished trial is better than one of the front in all three.", space))
+            parts.append(
+                self.card(
+                    "Three objectives",
+                    "Drag to turn. No finished trial is better than one of the front in all three.",
+                    space,
+                )
+            )
         pairs = figures.pareto_pairs(search)
         drawn = "".join(
             self.card("", "Dotted: what nobody has beaten." if len(pairs) == 1 else "", pair) for pair in pairs

@@ -171,7 +171,9 @@ def read_search(folder: Path) -> SearchRecord:
     description = _description(folder)
     study = _study(folder, description)
     if study.metric_names is None or studies.STOP_METRIC not in study.user_attrs:
-        raise UserError(f"The study {study.study_name!r} of {folder} was not written by singer_ray.tune. Give its --out.")
+        raise UserError(
+            f"The study {study.study_name!r} of {folder} was not written by singer_ray.tune. Give its --out."
+        )
     objectives = studies.objectives_of(study)
     rows = studies.own_rows(study)
     notes: list[str] = []
@@ -209,7 +211,9 @@ def _description(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {_line(error)}. Restore it, or remove it to go by the study.") from error
+        raise UserError(
+            f"{path} cannot be read: {_line(error)}. Restore it, or remove it to go by the study."
+        ) from error
     if not isinstance(found, dict):
         raise UserError(f"{path} holds no mapping. Restore it, or remove it to go by the study.")
     return found
@@ -219,7 +223,9 @@ def _study(folder: Path, description: Mapping[str, Any]) -> optuna.Study:
     address = description.get("study")
     journal = folder / studies.JOURNAL
     if address is None and not journal.is_file():
-        raise UserError(f"{folder} has no {studies.JOURNAL}: nothing is known of its trials. Give the folder of a search.")
+        raise UserError(
+            f"{folder} has no {studies.JOURNAL}: nothing is known of its trials. Give the folder of a search."
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
@@ -229,8 +235,12 @@ def _study(folder: Path, description: Mapping[str, Any]) -> optuna.Study:
         except UserError as error:
             if address is not None:
                 raise UserError(masked(str(error))) from error
-            why = _line(error.__cause__) if error.__cause__ and not isinstance(error.__cause__, KeyError) else str(error)
-            raise UserError(f"{journal} cannot be read: {why}. Restore it from a copy, or give another folder.") from error
+            why = (
+                _line(error.__cause__) if error.__cause__ and not isinstance(error.__cause__, KeyError) else str(error)
+            )
+            raise UserError(
+                f"{journal} cannot be read: {why}. Restore it from a copy, or give another folder."
+            ) from error
 
 
 def _only_study(storage: optuna.storages.BaseStorage, name: str) -> str:
@@ -271,9 +281,7 @@ def _ranked(trials: Sequence[TrialRecord], objectives: Objectives) -> list[Trial
         return order.get(trial.state, 3), behind, cost, trial.number
 
     marked = sorted(trials, key=place)
-    return [
-        replace(t, rank=n, front=objectives.several and t.number in leading) for n, t in enumerate(marked, start=1)
-    ]
+    return [replace(t, rank=n, front=objectives.several and t.number in leading) for n, t in enumerate(marked, start=1)]
 
 
 def _with_leaderboard(trials: Sequence[TrialRecord], table: pd.DataFrame | None) -> list[TrialRecord]:

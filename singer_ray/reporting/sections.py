@@ -63,7 +63,11 @@ def headline(search: SearchRecord) -> str:
     ]
     if len(search.sessions) > 1:
         lines.append(f"{len(search.sessions)} sessions:")
-    sessions = "".join(f"<li>{_session_line(search, n)}</li>" for n in range(len(search.sessions))) if len(search.sessions) > 1 else ""
+    sessions = (
+        "".join(f"<li>{_session_line(search, n)}</li>" for n in range(len(search.sessions)))
+        if len(search.sessions) > 1
+        else ""
+    )
     told = "".join(f"<p>{line}</p>" for line in lines) + (f"<ol>{sessions}</ol>" if sessions else "")
     return f'<header><p class="kind">Search report</p><h1>{escape(search.name)}</h1>{told}<div class="tiles">{"".join(tiles)}</div></header>'
 
@@ -90,7 +94,11 @@ def best(search: SearchRecord) -> str:
     )
     table = (
         f'<div class="card"><h3>Trial {_link(trial)}</h3>'
-        + ("<p>The first by rank; the table of the front below has the others.</p>" if search.objectives.several else "")
+        + (
+            "<p>The first by rank; the table of the front below has the others.</p>"
+            if search.objectives.several
+            else ""
+        )
         + f'<div class="scroll"><table class="plain"><thead><tr><th>parameter</th><th class=n>value</th><th>in the range searched</th></tr></thead><tbody>{rows}</tbody></table></div></div>'
     )
     return f'<div class="pair">{table}{_scores(search, trial, student)}</div>{_commands(search, trial, student)}'
@@ -124,7 +132,9 @@ def refiners(search: SearchRecord) -> str:
     for choice in distribution.choices:
         own = [t for t in search.trials if t.parameters.get(REFINER) == choice]
         finished = [t for t in own if t in search.finished]
-        cells = "".join(_summary([t.values[n] for t in finished if t.values], search.objectives.modes[n]) for n in range(len(names)))
+        cells = "".join(
+            _summary([t.values[n] for t in finished if t.values], search.objectives.modes[n]) for n in range(len(names))
+        )
         lead = f"trial {_link(finished[0])}" if finished else MISSING
         counts = "".join(f"<td class=n>{sum(t.state == s for t in own)}</td>" for s in (COMPLETE, PRUNED, FAIL))
         groups.append((finished[0].rank if finished else len(search.trials) + 1,
@@ -147,7 +157,9 @@ def pictures(search: SearchRecord) -> str:
             for path in student.pictures
         )
         if drawn:
-            parts.append(f'<div class="card"><h3>Rank {student.rank}, trial {escape(student.trial_id)}</h3><div class="pictures">{drawn}</div></div>')
+            parts.append(
+                f'<div class="card"><h3>Rank {student.rank}, trial {escape(student.trial_id)}</h3><div class="pictures">{drawn}</div></div>'
+            )
     return "".join(parts)
 
 
@@ -211,7 +223,9 @@ def _tile(label: str, value: str, below: str, *, lead: bool = False, extra: str 
 
 
 def _bar(parts: Iterable[tuple[str, float]]) -> str:
-    inner = "".join(f'<i style="flex:{size:.4g};background:{COLOURS[state]}" title="{WORDS[state]}"></i>' for state, size in parts)
+    inner = "".join(
+        f'<i style="flex:{size:.4g};background:{COLOURS[state]}" title="{WORDS[state]}"></i>' for state, size in parts
+    )
     return f'<div class="bar">{inner}</div>'
 
 
@@ -243,7 +257,9 @@ def _link(trial: TrialRecord) -> str:
 def _position(distribution: BaseDistribution, value: Any, name: str) -> str:
     """Where a value lies in its range, as a mark on a line; a choice among the others."""
     if isinstance(distribution, CategoricalDistribution):
-        return " ".join(f'<span class="choice{" chosen" if c == value else ""}">{escape(c)}</span>' for c in distribution.choices)
+        return " ".join(
+            f'<span class="choice{" chosen" if c == value else ""}">{escape(c)}</span>' for c in distribution.choices
+        )
     axis = Axis(name, distribution)
     share = min(1.0, max(0.0, axis.share(value)))
     scale = " (log)" if axis.log else ""
@@ -256,7 +272,9 @@ def _position(distribution: BaseDistribution, value: Any, name: str) -> str:
 def _scores(search: SearchRecord, trial: TrialRecord, student: Student | None) -> str:
     """Validation and test beside one another; other networks' figures are in result.json."""
     metrics = {**trial.metrics, **(student.metrics if student else {})}
-    names = sorted({n.partition("/")[2] for n in metrics if n.startswith(("val/", "test/")) and "/after_norm/" not in n})
+    names = sorted(
+        {n.partition("/")[2] for n in metrics if n.startswith(("val/", "test/")) and "/after_norm/" not in n}
+    )
     rows = "".join(
         f"<tr><td>{escape(n)}</td><td class=n>{score(metrics.get(f'val/{n}'))}</td><td class=n>{score(metrics.get(f'test/{n}'))}</td></tr>"
         for n in names
@@ -276,17 +294,13 @@ def _scores(search: SearchRecord, trial: TrialRecord, student: Student | None) -
 def _commands(search: SearchRecord, trial: TrialRecord, student: Student | None) -> str:
     if student is not None:
         preset, options = student.folder / CONFIG, []
-        load = (
-            f"<p>Use the student:</p><pre>import timm\nstudent = timm.create_model({escape(repr(f'local-dir:{student.folder}'))}, pretrained=True)</pre>"
-        )
+        load = f"<p>Use the student:</p><pre>import timm\nstudent = timm.create_model({escape(repr(f'local-dir:{student.folder}'))}, pretrained=True)</pre>"
     else:
         preset = search.folder / CONFIG
         options = [part for name, value in trial.parameters.items() for part in (f"--{name}", _exact(value))]
         load = "<p>This trial's student was not exported (best/ does not have it).</p>"
     again = shlex.join(["python", "-m", "singer_ray.train", "--preset", str(preset), *options, "--out", "runs/again"])
-    return (
-        f'<div class="card"><h3>Use it</h3><p>Train it again, with another seed by <code>--seed N</code>:</p><pre>{escape(again)}</pre>{load}</div>'
-    )
+    return f'<div class="card"><h3>Use it</h3><p>Train it again, with another seed by <code>--seed N</code>:</p><pre>{escape(again)}</pre>{load}</div>'
 
 
 def _exact(value: Any) -> str:

@@ -91,7 +91,9 @@ class Axis:
                 "range": [-0.5, len(ticks) - 0.5], "zeroline": False,
             }  # fmt: skip
         pad = 0.04
-        ends = [self.value_at(-pad), self.value_at(1 + pad)] if self.high > self.low else [self.low * 0.9, self.high * 1.1]
+        ends = (
+            [self.value_at(-pad), self.value_at(1 + pad)] if self.high > self.low else [self.low * 0.9, self.high * 1.1]
+        )
         if self.log:
             ticks_ = log_ticks(self.low, self.high)
             return {

@@ -124,7 +124,9 @@ def _draw(rng: random.Random, space: Mapping[str, BaseDistribution]) -> dict[str
             drawn[name] = round(math.exp(rng.uniform(math.log(distribution.low), math.log(distribution.high))))
         elif isinstance(distribution, FloatDistribution):
             low, high = distribution.low, distribution.high
-            drawn[name] = math.exp(rng.uniform(math.log(low), math.log(high))) if distribution.log else rng.uniform(low, high)
+            drawn[name] = (
+                math.exp(rng.uniform(math.log(low), math.log(high))) if distribution.log else rng.uniform(low, high)
+            )
     return drawn
 
 

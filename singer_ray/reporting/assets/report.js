@@ -132,5 +132,5 @@
   });
   dark.addEventListener("change", () => drawAll(true));
 
-  drawAll(false);
+  addEventListener("load", () => setTimeout(() => drawAll(false))); // text and tables first
 })();
