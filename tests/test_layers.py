@@ -19,6 +19,7 @@ FLOORS = [
     {"method", "evaluation"},
     {"publishing", "training", "ray_cluster"},
     {"distillation", "search", "analysis"},
+    {"reporting"},
     {"cli"},
     {"api"},
 ]
