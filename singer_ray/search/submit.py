@@ -50,7 +50,8 @@ def submit(
         for value, path in files.items():
             shutil.copy(path, Path(folder) / shipped[value])
         with _said_in_one_line(address, "does not take the job"):
-            for waited in range(YOUNG):
+            begin = time.monotonic()
+            while True:
                 try:
                     return client.submit_job(
                         entrypoint=entrypoint(argv, name, shipped),
@@ -59,10 +60,9 @@ def submit(
                         metadata={JOB_NAME: name, **metadata},
                     )
                 except RuntimeError as error:
-                    if "No available agent" not in str(error) or waited == YOUNG - 1:
+                    if "No available agent" not in str(error) or time.monotonic() - begin > YOUNG:
                         raise
                     time.sleep(1)
-    raise AssertionError("unreachable")
 
 
 def follow(address: str, submission_id: str, out: TextIO | None = None) -> str:
@@ -179,7 +179,7 @@ def _said_in_one_line(address: str, what: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise UserError(
-            f"--submit {address}: the cluster wants its token ({str(error).partition('.')[0]}). Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN "
+            f"--submit {address}: the cluster wants its token ({str(error).strip().partition('.')[0]}). Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN "
             "to what `ray get-auth-token` prints on the head, or copy that into ~/.ray/auth_token."
         ) from error
     except ConnectionError as error:
