@@ -37,18 +37,18 @@ def ray_head(cpus: int = 2) -> Iterator[Head]:
     token = os.urandom(16).hex()
     # Sockets live in the folder, and their paths may have no more than 107 characters: no tmp_path.
     with TemporaryDirectory(prefix="ray-") as folder:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+            "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token,
+            # Jobs find `python` and the package where these tests do.
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
+        }  # fmt: skip
+        options = [
+            f"--num-cpus={cpus}", f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+            f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}", f"--temp-dir={folder}",
+        ]  # fmt: skip
         process = subprocess.Popen(
-            [
-                str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--num-cpus={cpus}", f"--port={gcs}",
-                "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
-                f"--ray-client-server-port={client}", f"--temp-dir={folder}",
-            ],
-            env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
-                "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token,
-                # Jobs find `python` and the package where these tests do.
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
-            },
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [Path(sys.executable).with_name("ray"), "start", "--head", "--block", *options],
+            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         head = Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", token)
         try:
@@ -56,7 +56,7 @@ def ray_head(cpus: int = 2) -> Iterator[Head]:
             yield head
         finally:
             process.terminate()  # with --block it takes all its processes along
-            process.wait(30)
+            process.wait(120)
 
 
 def _wait(head: Head, process: subprocess.Popen[bytes]) -> None:

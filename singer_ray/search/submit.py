@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import shlex
@@ -35,7 +36,8 @@ def submit(
     """Starts `python -m singer_ray.tune ARGV` on the head of the cluster whose dashboard is at `address`.
 
     Args:
-        address: http://HEAD:8265. A token is Ray's affair: RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token.
+        address: http://HEAD:8265. Its token is taken as Ray does it: RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or
+            ~/.ray/auth_token.
         argv: arguments of singer_ray.tune. A relative --out is meant from the home folder there; without one it is
             ~/runs/NAME, because the job's own working folder goes with the job.
         name: of the search; the Jobs page shows it.
@@ -46,8 +48,9 @@ def submit(
     """
     submission_id = f"{_plain(name)}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
     with _client(address) as client, tempfile.TemporaryDirectory() as folder:
-        shipped = {value: f"{n}-{path.name}" for n, (value, path) in enumerate(files.items())}
-        for value, path in files.items():
+        shipped: dict[str, str] = {}
+        for number, (value, path) in enumerate(files.items()):
+            shipped[value] = f"{number}-{path.name}" if path.name in shipped.values() else path.name
             shutil.copy(path, Path(folder) / shipped[value])
         with _said_in_one_line(address, "does not take the job"):
             begin = time.monotonic()
@@ -161,6 +164,7 @@ async def _tail(client: JobSubmissionClient, submission_id: str, shown: int, out
 def _client(address: str) -> Iterator[JobSubmissionClient]:
     from ray.job_submission import JobSubmissionClient
 
+    logging.getLogger("ray.dashboard").setLevel(logging.WARNING)  # lines about packages and sockets
     # Ray prefers these to the address that it is given.
     hidden = {key: os.environ.pop(key) for key in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if key in os.environ}
     try:
@@ -179,8 +183,8 @@ def _said_in_one_line(address: str, what: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise UserError(
-            f"--submit {address}: the cluster wants its token ({str(error).strip().partition('.')[0]}). Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN "
-            "to what `ray get-auth-token` prints on the head, or copy that into ~/.ray/auth_token."
+            f"--submit {address}: the cluster wants its token, and was given none or another. Set RAY_AUTH_MODE=token, "
+            "and RAY_AUTH_TOKEN to what `ray get-auth-token` prints on the head, or copy that into ~/.ray/auth_token."
         ) from error
     except ConnectionError as error:
         raise UserError(

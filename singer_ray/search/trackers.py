@@ -165,7 +165,7 @@ class MLflow:
 
 
 class WandB:
-    """One run a trial, grouped by the search, in the project of WANDB_PROJECT or `singer_ray`; files in FOLDER/wandb."""
+    """One run a trial, in a group of the search's name in the project WANDB_PROJECT or `singer_ray`."""
 
     def __init__(self, experiment: str, folder: Path) -> None:
         import wandb

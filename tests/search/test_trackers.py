@@ -105,7 +105,9 @@ def test_wandb_keeps_offline_what_each_driver_said_under_one_id_a_trial(told_twi
     import wandb
 
     wandb.teardown()  # as at the end of a process: now everything is in the files
-    lives = sorted((told_twice / "wandb").glob("offline-run-*/run-my-search-007.wandb"), key=lambda p: p.stat().st_mtime)
+    lives = sorted(
+        (told_twice / "wandb").glob("offline-run-*/run-my-search-007.wandb"), key=lambda p: p.stat().st_mtime
+    )
     assert [history(life) for life in lives] == [{n: EPOCHS[n] for n in epochs} for epochs in ((1, 2, 3), (2, 3, 4))]
 
 
@@ -147,7 +149,7 @@ def test_an_mlflow_server_that_does_not_answer_is_named_before_the_search(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(UserError, match="http://127.0.0.1:9 cannot be used") as caught:
+    with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9 cannot be used") as caught:
         make_trackers(["mlflow"], "x", tmp_path)
     assert "\n" not in str(caught.value)
 
