@@ -386,6 +386,20 @@ def test_samplers_start_from_imported_trials(sampler: str) -> None:
     assert sum(suggested) / 6 < 0.65  # 0.75 at random
 
 
+@pytest.mark.parametrize("count", [1, 9, 10])
+def test_cmaes_takes_few_imported_trials_and_parameters_of_one_value(count: int) -> None:
+    """Ten are enough to start at the best of them; with fewer the library would stop with an assertion."""
+    space, study = spaced({**NUMBERS, "method.refiner": {"type": "choice", "values": ["singer"]}}), new_study()
+    earlier = new_study(sampler=optuna.samplers.RandomSampler(seed=2))
+    run(earlier, space, count)
+    import_trials(study, earlier, space, "old")
+    study.sampler = make_sampler(setting("cmaes", **{"search.startup_trials": 1}), space, ONE, study.trials)
+    centre = 0.75 if count < 10 else float(earlier.best_trial.params["method.strength"])
+    suggested = [point["method.strength"] for point in run(study, space, 8)]
+    assert abs(sum(suggested) / 8 - centre) < 0.1
+    assert {t.params["method.refiner"] for t in study.trials} == {"singer"}
+
+
 def test_nsga2_crosses_the_best_of_the_imported_trials() -> None:
     space, study = spaced(NUMBERS), new_study(TWO)
     earlier = searched_before(space)
