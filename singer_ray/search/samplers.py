@@ -31,7 +31,8 @@ LARGEST_GRID = 100_000
 """Points of a grid beyond which nobody trains each."""
 GENERATIONS = 5
 """How many generations of nsga2 a search has time for: Optuna's population of 50 would make most searches random."""
-
+CMAES_LEARNS_FROM = 10
+"""Imported rows from which cmaes can start: it takes their best tenth; with fewer it starts in the middle."""
 _FIRST_GENERATION = {NSGAIISampler._get_generation_key(): 0}
 """With this attribute nsga2 takes imported rows for its first generation; it passes over rows without."""
 
@@ -41,7 +42,7 @@ def make_sampler(
 ) -> BaseSampler:
     """The sampler that `config.search` asks for.
 
-    `imported` are the rows that a warm start brought: cmaes starts from them; the others read them in the study.
+    `imported` are the rows that a warm start brought: cmaes starts from ten or more; the others read the study.
     Raises UserError when it cannot take the space or the objectives.
     """
     search, seed = config.search, config.seed % 2**32
@@ -52,9 +53,10 @@ def make_sampler(
             case "gp":
                 return GPSampler(seed=seed, n_startup_trials=search.startup_trials, warn_independent_sampling=False)
             case "cmaes":
+                known = [_varying_part(row) for row in imported] if len(imported) >= CMAES_LEARNS_FROM else None
                 return CmaEsSampler(
                     seed=seed, n_startup_trials=search.startup_trials, warn_independent_sampling=False,
-                    source_trials=list(imported) or None,
+                    source_trials=known,
                 )  # fmt: skip
             case "nsga2":
                 population = min(max(search.trials // GENERATIONS, 4), 50)
@@ -99,6 +101,12 @@ def _fault(sampler: str, space: SearchSpace, objectives: Objectives) -> str | No
         if (space.size() or 0) > LARGEST_GRID:
             return f"would try {space.size()} points; {LARGEST_GRID} at most: widen steps or drop values"
     return None
+
+
+def _varying_part(row: FrozenTrial) -> FrozenTrial:
+    """The row without parameters of a single value: cmaes passes over those, and over rows that have more than it."""
+    varying = {name: kind for name, kind in row.distributions.items() if not kind.single()}
+    return create_trial(values=row.values, params={n: row.params[n] for n in varying}, distributions=varying)
 
 
 class GridSampler(BaseSampler):
