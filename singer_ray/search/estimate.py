@@ -9,10 +9,11 @@ from __future__ import annotations
 import heapq
 import math
 from bisect import insort
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import count, takewhile
+from itertools import accumulate, count, takewhile
 from random import Random
 from statistics import median
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 ROUND_TRIP, TRIAL_START = 0.2, 1.5
 """Seconds of Ray Tune an epoch (report and checkpoint) and a trial (its actor), measured on two cores."""
 _PLAYS = 32
+"""How often a scheduler's rule is played with random trials, to see what it leaves."""
 _TRUST = 2.0
 """The rule's expectation counts as so many trials that were seen, and the timing as so many epochs."""
 
@@ -138,8 +140,8 @@ class Estimate:
 
     def _repeats(self, seconds: float, done: int) -> float:
         """Of training the leading trials with further seeds."""
-        count = (self.search.repeats - 1) * min(self.search.repeat_top, self.search.trials) - done
-        return math.ceil(max(0, count) / self.concurrent) * seconds
+        left = (self.search.repeats - 1) * min(self.search.repeat_top, self.search.trials) - done
+        return math.ceil(max(0, left) / self.concurrent) * seconds
 
     def _survival(self, rows: Sequence[FrozenTrial]) -> list[float]:
         """For each epoch the share of trials that train it: as seen (Kaplan-Meier), leaning on the scheduler's rule.
@@ -201,8 +203,9 @@ def survival(search: SearchConfig, epochs: int, trials: range | None = None) -> 
         search.scheduler, search.trials, epochs, min(search.grace_epochs, epochs), search.reduction_factor,
         search.startup_trials,
     )  # fmt: skip
-    lengths = [play[n] for play in plays for n in trials]
-    return [sum(length > epoch for length in lengths) / len(lengths) for epoch in range(epochs)]
+    ended = Counter(play[n] for play in plays for n in trials)
+    gone = accumulate(ended[epoch] for epoch in range(epochs))
+    return [1 - number / ended.total() for number in gone]
 
 
 def spread(alive: Sequence[float], trials: int) -> list[int]:

@@ -74,12 +74,11 @@ def test_the_parts_of_an_epoch_add_up() -> None:
 def test_a_share_of_the_batch_takes_less_and_the_refiner_is_scaled_to_its_steps(small: Config) -> None:
     config = small.override({"train.batch_size": 64, "method.prefit.steps": 3})
     bench = Workbench(config)
-    timing(bench, config)  # reads the images
-    assert timing(bench, config, world=8).member < timing(bench, config).member
     longer = config.override({"method.prefit.steps": 3000})
     begin = time.perf_counter()
     times = timing(bench, longer)
     assert times.start > 2 * (time.perf_counter() - begin)  # told, not done
+    assert timing(bench, config, world=8).member < timing(bench, config).member
 
 
 def test_the_demonstration_is_timed_in_seconds() -> None:
@@ -87,4 +86,4 @@ def test_the_demonstration_is_timed_in_seconds() -> None:
     bench = Workbench(config)
     begin = time.process_time()  # of this process: what else the machine does is not the question
     timing(bench, config)
-    assert time.process_time() - begin < 8
+    assert time.process_time() - begin < 12
