@@ -20,6 +20,7 @@ FLOORS = [
     {"publishing", "training", "ray_cluster"},
     {"distillation", "search", "analysis"},
     {"reporting"},
+    {"conclusion"},
     {"cli"},
     {"api"},
 ]

@@ -19,7 +19,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from singer_ray.search.budget import HOUR, Budget, Spending, duration
-from singer_ray.search.study import COMPLETE, RESUMED, RUNNING, SECONDS, epochs_of, own_rows
+from singer_ray.search.study import COMPLETE, RESUMED, RUNNING, SECONDS, WAITED, epochs_of, own_rows
 
 if TYPE_CHECKING:
     import optuna
@@ -261,7 +261,8 @@ def _passes(rule: Sequence[float], epoch: int) -> float:
 def _overhead(rows: Sequence[FrozenTrial], guess: float) -> float:
     """Seconds that a trial takes beside its epochs: the median of what ended ones took; `guess` before any has."""
     found = [
-        (row.datetime_complete - row.datetime_start).total_seconds() - row.user_attrs[SECONDS]
+        (row.datetime_complete - row.datetime_start).total_seconds()
+        - row.user_attrs[SECONDS] - row.user_attrs.get(WAITED, 0.0)
         for row in rows
         if row.datetime_complete and row.datetime_start and SECONDS in row.user_attrs and RESUMED not in row.user_attrs
         and row.state.name == COMPLETE

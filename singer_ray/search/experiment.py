@@ -22,7 +22,7 @@ from optuna.pruners import NopPruner
 from rich.console import Console
 
 from singer_ray import ray_cluster
-from singer_ray.config import load_preset
+from singer_ray.config import field_names, load_preset
 from singer_ray.errors import UserError
 from singer_ray.prices import NodePrices, Price, require_price
 from singer_ray.search.budget import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
@@ -45,6 +45,7 @@ from singer_ray.search.scheduler import make_pruner
 from singer_ray.search.space import SearchSpace, load_space
 from singer_ray.search.study import (
     EPOCHS,
+    IMPORTED,
     REPEAT_OF,
     REPEATS,
     SEED,
@@ -54,6 +55,7 @@ from singer_ray.search.study import (
     own_rows,
     storage_of,
 )
+from singer_ray.search.trackers import check_trackers, make_trackers
 from singer_ray.search.winners import chosen, package_best
 from singer_ray.storage import Folder
 
@@ -82,6 +84,10 @@ class Searched:
     """What was optimised."""
     best: tuple[Path, ...]
     """The folders of the best students, the best first."""
+    config: Config
+    """What the search was run with."""
+    home: Home
+    """Where its state is."""
 
     @property
     def metric(self) -> str:
@@ -106,7 +112,7 @@ def run_search(
     which win over those that the space fixes. Raises UserError for what the user can mend, before the first trial
     wherever that is possible.
     """
-    searched = load_space(space if space is not None else config.search.space, config)
+    searched = load_space(space if space is not None else config.search.space, config, given)
     config = searched.apply(config, given)
     return _Search(config, searched, out, inputs, console or Console()).begin(prepare, overwrite=overwrite)
 
@@ -135,7 +141,7 @@ def resume_search(
             f"{', '.join('--' + name.removesuffix('.') for name in CHANGEABLE)}. Start a new search for the rest."
         )
     config = config.override(changes or {})
-    space = load_space(str(folder / SPACE), config)
+    space = load_space(str(folder / SPACE), config, field_names())  # what it fixes is in the configuration by now
     return _Search(config, space, folder, inputs, console or Console()).resume()
 
 
@@ -162,6 +168,9 @@ class _Search:
 
     def begin(self, prepare: Callable[[], object], *, overwrite: bool) -> Searched:
         """From nothing."""
+        check_trackers(self.config.search.trackers)
+        if self.config.export.to is not None:  # one that cannot be used is refused before the first trial
+            Folder(self.config.export.to, self.config.export.endpoint, knob="export.to")
         with self._hosts() as (home, plan, pool):
             search = self.config.search
             objectives = Objectives.of(search.objectives, search.stop_metric, pool.wait(self._say))
@@ -235,7 +244,8 @@ class _Search:
         )  # fmt: skip
         self.record |= meter.record()
         saved = (self.out / SAMPLER).read_bytes() if (self.out / SAMPLER).exists() else None
-        study.sampler = load_sampler(saved) if saved else make_sampler(config, self.space, objectives)
+        imported = [row for row in study.get_trials(deepcopy=False) if IMPORTED in row.user_attrs]
+        study.sampler = load_sampler(saved) if saved else make_sampler(config, self.space, objectives, imported)
         for point in self.space.first_points():
             study.enqueue_trial(point, skip_if_exists=True)
 
@@ -257,7 +267,7 @@ class _Search:
         write_leaderboard(table, self.out)
         best = package_best(table, study, config, pool, home)
         save(True)
-        return Searched(self.out, table, objectives, best)
+        return Searched(self.out, table, objectives, best, config, home)
 
     def _trials(self, session: _Session, study: optuna.Study, wanted: int, *, stops: bool) -> None:
         """Runs what the study still lacks of its `wanted` trials; budgets and the scheduler end them where `stops`."""
@@ -276,7 +286,8 @@ class _Search:
             left=left if stops else lambda: None,
         )  # fmt: skip
         progress.read(study)
-        watchers: list[Watcher] = [progress, session.pool.places()]
+        trackers = make_trackers(config.search.trackers, self.out.name, self.out, self.console)
+        watchers: list[Watcher] = [progress, session.pool.places(), *trackers]
         ledger = Ledger(
             study, self.space, objectives, epochs=config.train.epochs, trials=wanted,
             folder=session.home.trials.address, pruner=make_pruner(config) if stops else NopPruner(),
@@ -310,7 +321,7 @@ class _Search:
 
         tuner = tune.Tuner(
             DistillationTrial,
-            param_space={"registry": session.pool.registry_name, "epochs": ledger.epochs},
+            param_space={"registry": session.pool.registry_name, "epochs": ledger.epochs, "experiment": self.out.name},
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(ledger), scheduler=StudyScheduler(ledger), num_samples=ledger.expected,
                 # One ahead: the next trial's actor starts, which takes a second, while its host still trains another.

@@ -25,8 +25,8 @@ class TrialGauges:
     layer, such as teacher/max_median_norm/3, carry the layer's number as the tag `layer`.
     """
 
-    def __init__(self, number: int, parameters: Mapping[str, Any], experiment: str) -> None:
-        self.tags = {"experiment": experiment, "trial": f"{number:03d}", "parameters": describe(parameters)}
+    def __init__(self, trial: str, parameters: Mapping[str, Any], experiment: str) -> None:
+        self.tags = {"experiment": experiment, "trial": trial, "parameters": describe(parameters)}
         self.gauges: dict[str, Gauge] = {}
         self.shown: dict[str, float] = {}
         self.closed = threading.Event()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -126,6 +128,16 @@ class HostedTrainer:
 
         config = self.config.override(overrides)
         return final_metrics(Member.begin(self.bench, config, self._saved(label, overrides)))
+
+    def pictures(self, label: str, overrides: Mapping[str, Any]) -> dict[str, bytes]:
+        """Pictures of a trial's student beside its teacher, by file name."""
+        from singer_ray.training.member import Member
+        from singer_ray.training.pictures import draw_student_pictures
+
+        config = self.config.override(overrides)
+        member = Member.begin(self.bench, config, self._saved(label, overrides))
+        with tempfile.TemporaryDirectory() as place:
+            return {path.name: path.read_bytes() for path in draw_student_pictures(member, Path(place))}
 
     def _saved(self, label: str, overrides: Mapping[str, Any]) -> dict[str, Any] | None:
         """The trial's checkpoint. One of other settings is not this trial's: it belonged to a row that was lost."""

@@ -29,6 +29,7 @@ from singer_ray.search.study import (
     SECONDS,
     SEED,
     TRIAL_ID,
+    WAITED,
     WAITING,
     own_rows,
 )
@@ -173,7 +174,12 @@ class Ledger:
             return self._put_back(row)
         state, fault = self._outcome(row, result or {}, error=error)
         metrics = {k: v for k, v in row.result.items() if _is_finite(v) and ("/" in k or k in _KEPT)}
-        attributes = {METRICS: metrics, SECONDS: round(float(row.result.get("trained_seconds", 0.0)), 3)}
+        attributes: dict[str, Any] = {
+            METRICS: metrics,
+            SECONDS: round(float(row.result.get("trained_seconds", 0.0)), 3),
+        }
+        if row.result.get(WAITED):
+            attributes[WAITED] = round(float(row.result[WAITED]), 3)
         attributes |= {FAULT: fault} if fault else {}
         if row.result.get(RESUMED) is not None:
             attributes[RESUMED] = int(row.result[RESUMED])

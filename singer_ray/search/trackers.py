@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 
 from singer_ray.errors import UserError
 from singer_ray.search.gauges import describe, figures
+from singer_ray.search.ledger import Watcher
 
 TENSORBOARD, MLFLOW_DATABASE = "tensorboard", "mlflow.db"
 PATIENCE = 60.0
@@ -24,32 +25,20 @@ PATIENCE = 60.0
 Parameters = Mapping[str, Any]
 
 
-class Tracker(Protocol):
-    """Receives the course of every trial. A trial may start again, after its process or the driver died: it then
-    continues where it was, from the epoch after its checkpoint."""
-
-    def start(self, trial: int, parameters: Parameters) -> None:
-        """The trial runs, for the first time or again."""
-
-    def log(self, trial: int, epoch: int, metrics: Mapping[str, Any]) -> None:
-        """Figures after an epoch (1-based); what is not a finite number is ignored."""
-
-    def end(self, trial: int, state: str, metrics: Mapping[str, Any]) -> None:
-        """The trial has ended: COMPLETE, PRUNED or FAIL, with its last figures."""
-
-    def close(self) -> None:
-        """The search has ended, or its driver does."""
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises UserError for one that is not installed."""
+    for name in names:
+        if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
+            raise UserError(f"search.trackers names {name!r}, which is not installed: pip install 'singer-ray[{name}]'")
 
 
-def make_trackers(names: Sequence[str], experiment: str, folder: Path, console: Console | None = None) -> list[Tracker]:
+def make_trackers(names: Sequence[str], experiment: str, folder: Path, console: Console | None = None) -> list[Watcher]:
     """The trackers of `search.trackers` for a search called `experiment`, whose own files go into `folder`.
 
     Each works in a thread of its own, so that a slow server delays no trial; one that fails says so once and is left
     out from then on. Raises UserError for one that is not installed, or cannot be reached at all.
     """
-    for name in names:
-        if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
-            raise UserError(f"search.trackers names {name!r}, which is not installed: pip install 'singer-ray[{name}]'")
+    check_trackers(names)
     say = (console or Console(stderr=True)).print
     return [Background(name, KINDS[name](experiment, folder), say) for name in dict.fromkeys(names)]
 
@@ -59,21 +48,21 @@ class TensorBoard:
 
     def __init__(self, experiment: str, folder: Path) -> None:
         self.folder = folder / TENSORBOARD
-        self.writers: dict[int, Any] = {}
-        self.parameters: dict[int, Parameters] = {}
+        self.writers: dict[str, Any] = {}
+        self.parameters: dict[str, Parameters] = {}
 
-    def start(self, trial: int, parameters: Parameters) -> None:
+    def start(self, trial: str, parameters: Parameters) -> None:
         self._close(trial)
         self.parameters[trial] = parameters
 
-    def log(self, trial: int, epoch: int, metrics: Mapping[str, Any]) -> None:
+    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         values = figures(metrics)
         writer = self.writers.get(trial) or self._open(trial, epoch, values)
         for name, value in values.items():
             writer.add_scalar(name, value, epoch)
         writer.flush()
 
-    def end(self, trial: int, state: str, metrics: Mapping[str, Any]) -> None:
+    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
         from tensorboardX.proto.api_pb2 import Status
         from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData, SessionEndInfo
         from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
@@ -90,11 +79,11 @@ class TensorBoard:
         for trial in list(self.writers):
             self._close(trial)
 
-    def _open(self, trial: int, epoch: int, values: Mapping[str, float]) -> Any:
+    def _open(self, trial: str, epoch: int, values: Mapping[str, float]) -> Any:
         from tensorboardX import SummaryWriter
         from tensorboardX.summary import hparams
 
-        folder = self.folder / f"{trial:03d}"
+        folder = self.folder / trial
         earlier = len(list(folder.glob("events.*")))
         # A trial that goes on may report epochs again: what earlier files hold of them and later ones is void.
         writer = SummaryWriter(str(folder), purge_step=epoch if earlier else None, filename_suffix=f".{earlier:03d}")
@@ -105,7 +94,7 @@ class TensorBoard:
                 writer.file_writer.add_summary(summary)
         return writer
 
-    def _close(self, trial: int) -> None:
+    def _close(self, trial: str) -> None:
         if trial in self.writers:
             self.writers.pop(trial).close()
 
@@ -121,8 +110,8 @@ class MLflow:
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # lines about its tables
         address = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute() / MLFLOW_DATABASE}"
-        self.runs: dict[int, str] = {}
-        self.known: dict[int, int] = {}
+        self.runs: dict[str, str] = {}
+        self.known: dict[str, int] = {}
         try:
             self.client = mlflow.MlflowClient(address)
             found = self.client.get_experiment_by_name(experiment)
@@ -133,8 +122,8 @@ class MLflow:
                 "correct MLFLOW_TRACKING_URI, or leave mlflow out."
             ) from error
 
-    def start(self, trial: int, parameters: Parameters) -> None:
-        name = f"{trial:03d}"
+    def start(self, trial: str, parameters: Parameters) -> None:
+        name = trial
         found = self.client.search_runs([self.experiment], f"tags.trial = '{name}'", max_results=1)
         if found:
             self.runs[trial] = found[0].info.run_id
@@ -146,7 +135,7 @@ class MLflow:
         for knob, value in parameters.items():
             self.client.log_param(self.runs[trial], knob, value)
 
-    def log(self, trial: int, epoch: int, metrics: Mapping[str, Any]) -> None:
+    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         from mlflow.entities import Metric
 
         if epoch <= self.known.get(trial, 0):
@@ -156,7 +145,7 @@ class MLflow:
         self.client.log_batch(self.runs[trial], [Metric(name, value, now, epoch) for name, value in values.items()])
         self.known[trial] = epoch
 
-    def end(self, trial: int, state: str, metrics: Mapping[str, Any]) -> None:
+    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
         self.client.set_tag(self.runs[trial], "state", state)
         self.client.set_terminated(self.runs[trial], {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}.get(state, "FAILED"))
 
@@ -177,12 +166,12 @@ class WandB:
                 "or set WANDB_MODE=offline and `wandb sync` later."
             )
         self.wandb, self.experiment, self.folder = wandb, experiment, folder
-        self.runs: dict[int, Any] = {}
+        self.runs: dict[str, Any] = {}
 
-    def start(self, trial: int, parameters: Parameters) -> None:
+    def start(self, trial: str, parameters: Parameters) -> None:
         if trial in self.runs:
             return  # its process was replaced; the run is still open
-        name = f"{trial:03d}"
+        name = trial
         self.folder.mkdir(parents=True, exist_ok=True)
         self.runs[trial] = self.wandb.init(
             project=os.environ.get("WANDB_PROJECT", "singer_ray"), group=self.experiment, name=name,
@@ -193,11 +182,11 @@ class WandB:
             ),
         )  # fmt: skip
 
-    def log(self, trial: int, epoch: int, metrics: Mapping[str, Any]) -> None:
+    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         if epoch >= self.runs[trial].step:  # else repeated after a crash: the run has these figures
             self.runs[trial].log(figures(metrics) | {"epoch": epoch}, step=epoch, commit=True)
 
-    def end(self, trial: int, state: str, metrics: Mapping[str, Any]) -> None:
+    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
         self.runs[trial].summary["state"] = state
         self._finish(trial, int(state == "FAIL"))
 
@@ -205,7 +194,7 @@ class WandB:
         for trial in list(self.runs):
             self._finish(trial, 0)
 
-    def _finish(self, trial: int, status: int) -> None:
+    def _finish(self, trial: str, status: int) -> None:
         if trial in self.runs:
             self.runs.pop(trial).finish(exit_code=status)
 
@@ -213,20 +202,20 @@ class WandB:
 class Background:
     """A tracker that works in a thread of its own. Its first failure is said in one line, and it hears no more."""
 
-    def __init__(self, name: str, tracker: Tracker, say: Callable[[str], object]) -> None:
+    def __init__(self, name: str, tracker: Watcher, say: Callable[[str], object]) -> None:
         self.name, self.tracker, self.say = name, tracker, say
         self.failed = False
         self.calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
         self.thread.start()
 
-    def start(self, trial: int, parameters: Parameters) -> None:
+    def start(self, trial: str, parameters: Parameters) -> None:
         self.calls.put(lambda: self.tracker.start(trial, parameters))
 
-    def log(self, trial: int, epoch: int, metrics: Mapping[str, Any]) -> None:
+    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         self.calls.put(lambda: self.tracker.log(trial, epoch, metrics))
 
-    def end(self, trial: int, state: str, metrics: Mapping[str, Any]) -> None:
+    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
         self.calls.put(lambda: self.tracker.end(trial, state, metrics))
 
     def close(self) -> None:
@@ -248,7 +237,7 @@ class Background:
 
 PACKAGES = {"mlflow": "mlflow", "wandb": "wandb"}
 """What to import for a tracker that is an extra of the package; the extra has the tracker's name."""
-KINDS: dict[str, Callable[[str, Path], Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}
+KINDS: dict[str, Callable[[str, Path], Watcher]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}
 
 
 def _scores(values: Mapping[str, float]) -> list[str]:
