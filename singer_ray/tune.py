@@ -87,6 +87,7 @@ def main(config: Config, flags: TuneFlags) -> None:
 
 
 def _finish(done: Searched) -> None:
+    from singer_ray.conclusion import conclude
     from singer_ray.search.leaderboard import as_rich_table, winners
 
     out, table = done.out, done.leaderboard
@@ -94,6 +95,7 @@ def _finish(done: Searched) -> None:
     if REFINER in table.columns:
         best_of_each = winners(table, REFINER)
         console.print(as_rich_table(best_of_each, done.objectives, title="The best trial of each refiner"))
+    report = conclude(done, lambda line: console.print(line, highlight=False))
     if not done.best:
         console.print(f"No trial came far enough to export a student; {out}/leaderboard.csv says why.")
         return
@@ -103,7 +105,7 @@ def _finish(done: Searched) -> None:
     )
     console.print(f"Train it again:  python -m singer_ray.train --preset {best}/config.yaml", highlight=False)
     console.print(
-        f"Look further:    tensorboard --logdir {out}/tensorboard   (curves)   {out}/leaderboard.csv   (all trials)",
+        f"Look further:    {report or out}   tensorboard --logdir {out}/tensorboard   optuna-dashboard {out}/study.journal",
         highlight=False,
     )
 

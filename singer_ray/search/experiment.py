@@ -23,7 +23,7 @@ from optuna.samplers import BaseSampler
 from rich.console import Console
 
 from singer_ray import ray_cluster
-from singer_ray.config import load_preset
+from singer_ray.config import field_names, load_preset
 from singer_ray.errors import UserError
 from singer_ray.prices import NodePrices, Price, require_price
 from singer_ray.search.budget import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
@@ -49,6 +49,7 @@ from singer_ray.search.study import (
     own_rows,
     storage_of,
 )
+from singer_ray.search.trackers import check_trackers, make_trackers
 from singer_ray.search.winners import chosen, package_best
 from singer_ray.storage import Folder
 
@@ -77,6 +78,10 @@ class Searched:
     """What was optimised."""
     best: tuple[Path, ...]
     """The folders of the best students, the best first."""
+    config: Config
+    """What the search was run with."""
+    home: Home
+    """Where its state is."""
 
     @property
     def metric(self) -> str:
@@ -101,7 +106,7 @@ def run_search(
     which win over those that the space fixes. Raises UserError for what the user can mend, before the first trial
     wherever that is possible.
     """
-    searched = load_space(space if space is not None else config.search.space, config)
+    searched = load_space(space if space is not None else config.search.space, config, given)
     config = searched.apply(config, given)
     if config.search.study is not None:
         storage_of(config.search.study, out)  # whether it can be reached
@@ -133,7 +138,7 @@ def resume_search(
             f"{', '.join('--' + name.removesuffix('.') for name in CHANGEABLE)}. Start a new search for the rest."
         )
     config = config.override(changes or {})
-    space = load_space(str(folder / SPACE), config)
+    space = load_space(str(folder / SPACE), config, field_names())  # what it fixes is in the configuration by now
     return _Search(config, space, folder, inputs, console or Console()).resume()
 
 
@@ -160,6 +165,9 @@ class _Search:
 
     def begin(self, prepare: Callable[[], object], *, overwrite: bool) -> Searched:
         """From nothing."""
+        check_trackers(self.config.search.trackers)
+        if self.config.export.to is not None:  # one that cannot be used is refused before the first trial
+            Folder(self.config.export.to, self.config.export.endpoint, knob="export.to")
         with self._hosts() as (home, plan, pool):
             search = self.config.search
             objectives = Objectives.of(search.objectives, search.stop_metric, pool.wait(self._say))
@@ -252,7 +260,7 @@ class _Search:
         write_leaderboard(table, self.out)
         best = package_best(table, study, config, pool, home)
         save(True)
-        return Searched(self.out, table, objectives, best)
+        return Searched(self.out, table, objectives, best, config, home)
 
     def _trials(self, session: _Session, study: optuna.Study, wanted: int, *, stops: bool) -> None:
         """Runs what the study still lacks of its `wanted` trials; budgets and the scheduler end them where `stops`."""
@@ -271,7 +279,8 @@ class _Search:
             left=left if stops else lambda: None,
         )  # fmt: skip
         progress.read(study)
-        watchers: list[Watcher] = [progress, session.pool.places()]
+        trackers = make_trackers(config.search.trackers, self.out.name, self.out, self.console)
+        watchers: list[Watcher] = [progress, session.pool.places(), *trackers]
         ledger = Ledger(
             study, self.space, objectives, epochs=config.train.epochs, trials=wanted,
             folder=session.home.trials.address, pruner=make_pruner(config) if stops else NopPruner(),
@@ -317,7 +326,7 @@ class _Search:
 
         tuner = tune.Tuner(
             DistillationTrial,
-            param_space={"registry": session.pool.registry_name, "epochs": ledger.epochs},
+            param_space={"registry": session.pool.registry_name, "epochs": ledger.epochs, "experiment": self.out.name},
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(ledger, failure), scheduler=StudyScheduler(ledger, failure),
                 num_samples=ledger.expected,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -130,6 +132,16 @@ class HostedTrainer:
         config = self.config.override(overrides)
         return final_metrics(Member.begin(self.bench, config, self._saved(label, overrides)))
 
+    def pictures(self, label: str, overrides: Mapping[str, Any]) -> dict[str, bytes]:
+        """Pictures of a trial's student beside its teacher, by file name."""
+        from singer_ray.training.member import Member
+        from singer_ray.training.pictures import draw_student_pictures
+
+        config = self.config.override(overrides)
+        member = Member.begin(self.bench, config, self._saved(label, overrides))
+        with tempfile.TemporaryDirectory() as place:
+            return {path.name: path.read_bytes() for path in draw_student_pictures(member, Path(place))}
+
     def _saved(self, label: str, overrides: Mapping[str, Any]) -> dict[str, Any] | None:
         """The trial's checkpoint. One of other settings is not this trial's: it belonged to a row that was lost."""
         from singer_ray.training import checkpoint as checkpoints
@@ -165,8 +177,8 @@ class HostRegistry:
     def place(self, trial: str) -> str | None:
         """The name of the trial's host; None while others are before it, "" when the search has ended the trial.
 
-        Asked again it stays the same.
-        The host of a trial whose actor died may still train its epoch: two hosts must not write one checkpoint.
+        Asked again it stays the same: the host of a trial whose actor died may still train its epoch, and two hosts
+        must not write one checkpoint.
         """
         if trial in self.retired:
             return ""

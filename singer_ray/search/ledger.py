@@ -32,6 +32,7 @@ from singer_ray.search.study import (
     SEED,
     STOPPED,
     TRIAL_ID,
+    WAITED,
     WAITING,
     own_rows,
 )
@@ -154,7 +155,7 @@ class Ledger:
         """Records an epoch's values, and those of earlier epochs that the study has missed."""
         row = self.open[number]
         for epoch, values in result.get(HISTORY, ()):
-            if self._record(row, int(epoch), values):
+            if self._record(row, int(epoch), values) or int(epoch) == max(row.values, default=0):
                 self._judge(row, went_on=True)  # others are measured by what the pruner notes of it
         self._record(row, int(result["epoch"]), result)
         if FAULT not in result:
@@ -185,7 +186,12 @@ class Ledger:
             return self._put_back(row)
         state, fault = self._outcome(row, result or {}, error=error)
         metrics = {k: v for k, v in row.result.items() if _is_finite(v) and ("/" in k or k in _KEPT)}
-        attributes = {METRICS: metrics, SECONDS: round(float(row.result.get("trained_seconds", 0.0)), 3)}
+        attributes: dict[str, Any] = {
+            METRICS: metrics,
+            SECONDS: round(float(row.result.get("trained_seconds", 0.0)), 3),
+        }
+        if row.result.get(WAITED):
+            attributes[WAITED] = round(float(row.result[WAITED]), 3)
         attributes |= {FAULT: fault} if fault else {}
         if row.result.get(RESUMED) is not None:
             attributes[RESUMED] = int(row.result[RESUMED])
@@ -270,11 +276,11 @@ class Ledger:
         stop = values.get(self.objectives.stop_metric)
         if epoch in row.values or not _is_finite(stop):
             return False
-        row.values[epoch] = float(stop)  # type: ignore[arg-type]
-        self._storage.set_trial_intermediate_value(row.storage_id, epoch, row.values[epoch])
-        if self.objectives.several:
+        if self.objectives.several:  # first: an epoch counts as known by its intermediate value
             found = {name: values[name] for name in self.objectives.names if _is_finite(values.get(name))}
             self._storage.set_trial_system_attr(row.storage_id, f"epoch:{epoch}", found)
+        row.values[epoch] = float(stop)  # type: ignore[arg-type]
+        self._storage.set_trial_intermediate_value(row.storage_id, epoch, row.values[epoch])
         return True
 
     def _outcome(self, row: _Open, result: Mapping[str, Any], *, error: bool) -> tuple[str, str | None]:

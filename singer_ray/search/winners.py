@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from singer_ray.search.home import Home
     from singer_ray.search.host import HostPool
 
-BEST = "best"
+BEST, PICTURES = "best", "pictures"
 
 
 def chosen(table: pd.DataFrame) -> pd.DataFrame:
@@ -58,5 +58,8 @@ def package_best(
             target, model, InputSpec(own.data.image_size, own.data.crop_pct, scaling),
             build_result(own.model_dump(mode="json"), metrics, float(row.user_attrs.get(SECONDS, 0.0))),
         )  # fmt: skip
+        for name, picture in ray.get(pool.any().pictures.remote(label, row.params)).items():
+            (target / PICTURES).mkdir(exist_ok=True)
+            (target / PICTURES / name).write_bytes(picture)
         folders.append(target)
     return tuple(folders)
