@@ -144,9 +144,9 @@ def test_the_shipped_settings_of_each_sampler() -> None:
 def test_samplers_learn(sampler: str) -> None:
     """After their random start, suggestions gather where the score is best: at low strength."""
     space = spaced({n: NUMBERS[n] for n in ("method.strength", "train.lr")})
-    study = new_study(sampler=make_sampler(setting(sampler), space, ONE))
-    found = []
-    for _ in range(80 if sampler in ("nsga2", "cmaes") else 25):  # by generations, hence slower
+    study, found = new_study(), []
+    for number in range(80 if sampler in ("nsga2", "cmaes") else 25):  # by generations, hence slower
+        study.sampler = make_sampler(setting(sampler), space, ONE, number=number)
         trial = study.ask()
         space(trial)
         study.tell(trial, -trial.params["method.strength"])
