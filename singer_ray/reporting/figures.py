@@ -139,9 +139,11 @@ def pareto_space(search: SearchRecord) -> Figure | None:
             marker={"color": colour, "size": size, "symbol": "diamond" if marked else "circle", "line": {"width": 0}},
             hovertemplate=f"trial %{{customdata}}<br>{lines}<extra></extra>",
         ))  # fmt: skip
-    axes = {f"{axis}axis": {"title": {"text": _directed(search, n)}} for n, axis in enumerate("xyz")}
+    axes = {f"{axis}axis": {"title": {"text": name}} for name, axis in zip(search.objectives.names, "xyz")}
     made = figure(
-        [t for t in traces if len(t.x)], height=540, scene=axes | {"camera": {"eye": {"x": 1.5, "y": 1.5, "z": 0.9}}}
+        [t for t in traces if len(t.x)],
+        height=540,
+        scene=axes | {"camera": {"eye": {"x": 1.6, "y": 1.6, "z": 0.8}, "center": {"x": 0, "y": 0, "z": -0.15}}},
     )
     return made.update_layout(margin={"l": 0, "r": 0, "t": 34, "b": 0})
 

@@ -94,8 +94,8 @@ def _seeds(search: SearchRecord) -> Iterator[Finding]:
         GOOD if beyond else CAUTION,
         "The gain is larger than the seeds' spread" if beyond else "The gain is within the seeds' spread",
         f"Over {leader.seeds} seeds trial {leader.id} has a mean {name} of {score(leader.mean)}, {spread_of(gain)} "
-        f"better than the median of all finished trials; trials vary by {spread_of(spread)} (standard deviation over seeds, "
-        f"{plural(len(repeated), 'trial')} repeated).",
+        f"better than the median of all finished trials; trials vary by {spread_of(spread)} (standard deviation over "
+        f"seeds, {plural(len(repeated), 'trial')} repeated).",
     )  # fmt: skip
     rivals = [t for t in repeated if t is not leader and t.mean is not None]
     if rivals:

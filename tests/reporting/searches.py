@@ -131,10 +131,12 @@ def _draw(rng: random.Random, space: Mapping[str, BaseDistribution]) -> dict[str
 
 
 def _quality(parameters: Mapping[str, Any]) -> float:
-    base = {"singer": 0.5, "layernorm": 0.49, "clip": 0.43, "none": 0.3}[parameters.get("method.refiner", "singer")]
-    base -= 0.05 * (math.log(parameters.get("train.lr", 4e-3) / 4e-3)) ** 2
+    base: float = {"singer": 0.5, "layernorm": 0.49, "clip": 0.43, "none": 0.3}[
+        parameters.get("method.refiner", "singer")
+    ]
+    base -= 0.05 * math.log(parameters.get("train.lr", 4e-3) / 4e-3) ** 2
     base += 0.02 * math.log(parameters.get("method.rank", 12) / 12)
-    return base - 0.4 * (parameters.get("method.strength", 0.9) - 0.9) ** 2
+    return base - 0.4 * (float(parameters.get("method.strength", 0.9)) - 0.9) ** 2
 
 
 def _value(name: str, parameters: Mapping[str, Any], reached: float) -> float:
