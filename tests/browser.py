@@ -1,27 +1,27 @@
-"""A real browser, to see what a reader sees."""
+"""A real browser for pages that people open: Debian's Chromium, headless, driven by playwright."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-@contextmanager
-def browser_page(width: int = 1400, height: int = 900) -> Iterator[Page]:
-    """A page of a headless Chromium of this machine. Skips the test where there is none."""
-    binary = next(filter(None, map(shutil.which, NAMES)), None)
-    if binary is None:
-        pytest.skip("no Chromium on PATH; on Debian: apt-get install --no-install-recommends chromium")
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One browser for all tests: each opens a context of its own. Skips where there is no Chromium."""
+    found = next((path for path in map(shutil.which, NAMES) if path), None)
+    if found is None:
+        pytest.skip("no chromium on PATH: apt-get install -y --no-install-recommends chromium")
     with sync_playwright() as playwright:
-        # Chromium refuses its sandbox to root, which containers usually are.
-        browser = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
+        # Figures in space and parallel coordinates are WebGL, which software must draw where there is no GPU.
+        options = ["--no-sandbox", "--disable-dev-shm-usage", "--enable-unsafe-swiftshader"]
+        launched = playwright.chromium.launch(executable_path=found, args=options, timeout=120_000)
         try:
-            yield browser.new_page(viewport={"width": width, "height": height})
+            yield launched
         finally:
-            browser.close()
+            launched.close()
