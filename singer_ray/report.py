@@ -3,8 +3,8 @@
     python -m singer_ray.report runs/search
     python -m singer_ray.report runs/search --out search.html
 
-FOLDER is the --out of singer_ray.tune; the search may still run. The page holds the best configuration and how to use it,
-the leaderboard, the Pareto front, learning curves, what each parameter did, cost, and what the search cannot show.
+FOLDER is the --out of singer_ray.tune; the search may still run. The page holds the best configuration and how to use
+it, the leaderboard, the Pareto front, learning curves, what each parameter did, cost, and what the search cannot show.
 """
 
 from __future__ import annotations

@@ -104,10 +104,7 @@ def _finish(done: Searched) -> None:
         f"Wrote {out}. Best student: {best} (timm.create_model('local-dir:{best}', pretrained=True))", highlight=False
     )
     console.print(f"Train it again:  python -m singer_ray.train --preset {best}/config.yaml", highlight=False)
-    console.print(
-        f"Look further:    {report or out}   tensorboard --logdir {out}/tensorboard   optuna-dashboard {out}/study.journal",
-        highlight=False,
-    )
+    console.print(f"Look further:    {report or out}   tensorboard --logdir {out}/tensorboard", highlight=False)
 
 
 def _value(config: Config, dotted: str) -> object:

@@ -16,7 +16,6 @@ from singer_ray.reporting.record import SearchRecord, TrialRecord
 from singer_ray.reporting.style import (
     COLOURS,
     LEAD,
-    MISSING,
     SCALE,
     WORDS,
     Axis,
@@ -26,7 +25,7 @@ from singer_ray.reporting.style import (
     rounded,
     thinned,
 )
-from singer_ray.reporting.text import duration, number
+from singer_ray.reporting.text import MISSING, duration, number
 from singer_ray.search.study import COMPLETE, FAIL, PRUNED, RUNNING
 
 JITTER = 0.16
@@ -95,7 +94,7 @@ def learning_curves(search: SearchRecord) -> Figure | None:
 
 
 def pareto(search: SearchRecord, one: int, other: int) -> Figure | None:
-    """Two objectives against one another; the front (over all objectives) marked, as a step line when there are but two."""
+    """Two objectives against one another, the front marked: over all objectives, a line when there are but two."""
     shown = [t for t in search.trials if t.values and t.state in (COMPLETE, PRUNED)]
     if not search.finished:
         return None
@@ -109,7 +108,8 @@ def pareto(search: SearchRecord, one: int, other: int) -> Figure | None:
     for name, trials, colour, size, symbol in groups:
         line = name == "Pareto front" and len(names) == 2
         traces.append(graph_objects.Scatter(
-            x=rounded([t.values[one] for t in trials if t.values]), y=rounded([t.values[other] for t in trials if t.values]),
+            x=rounded([t.values[one] for t in trials if t.values]),
+            y=rounded([t.values[other] for t in trials if t.values]),
             mode="lines+markers" if line else "markers", name=name, customdata=[t.id for t in trials],
             marker={"color": colour, "size": size, "symbol": symbol, "opacity": 0.55 if size < 7 else 0.9},
             line={"color": colour, "width": 1.5, "dash": "dot", "shape": _corner(search, one, other)},
@@ -139,9 +139,11 @@ def pareto_space(search: SearchRecord) -> Figure | None:
             marker={"color": colour, "size": size, "symbol": "diamond" if marked else "circle", "line": {"width": 0}},
             hovertemplate=f"trial %{{customdata}}<br>{lines}<extra></extra>",
         ))  # fmt: skip
-    axes = {f"{axis}axis": {"title": {"text": _directed(search, n)}} for n, axis in enumerate("xyz")}
+    axes = {f"{axis}axis": {"title": {"text": name}} for name, axis in zip(search.objectives.names, "xyz")}
     made = figure(
-        [t for t in traces if len(t.x)], height=540, scene=axes | {"camera": {"eye": {"x": 1.5, "y": 1.5, "z": 0.9}}}
+        [t for t in traces if len(t.x)],
+        height=540,
+        scene=axes | {"camera": {"eye": {"x": 1.6, "y": 1.6, "z": 0.8}, "center": {"x": 0, "y": 0, "z": -0.15}}},
     )
     return made.update_layout(margin={"l": 0, "r": 0, "t": 34, "b": 0})
 
@@ -185,7 +187,7 @@ def importance_bars(search: SearchRecord, objective: int) -> Figure | None:
             cliponaxis=False, customdata=[n for n, _ in ordered], hovertemplate="%{customdata}: %{text}<extra></extra>",
         )],
         height=90 + 32 * len(ordered), legend=False, bargap=0.35,
-        xaxis={"title": {"text": "share of importance"}, "tickformat": ".0%", "range": [0, max(found.values()) * 1.12 or 1]},
+        xaxis={"title": {"text": "share of importance"}, "tickformat": ".0%", "range": [0, 1.12 * max(found.values())]},
         yaxis={"automargin": True, "ticksuffix": "  "},
     )  # fmt: skip
     return made.update_layout(margin={"t": 12, "l": 20})
@@ -205,18 +207,18 @@ def slice_of(search: SearchRecord, name: str, objective: int, *, height: int = 2
         return at + JITTER * (2 * (trial.number * 0.6180339887 % 1) - 1)  # so that equal choices do not hide each other
 
     best = search.best_in(objective)
-    traces = [
-        _points([t for t in trials if t.state == PRUNED], objective, PRUNED, place, search, size=5),
-        _points(
-            [t for t in trials if t.state == COMPLETE and t is not best], objective, COMPLETE, place, search, size=6
-        ),
+    groups = [
+        ([t for t in trials if t.state == PRUNED], PRUNED, 5.0),
+        ([t for t in trials if t.state == COMPLETE and t is not best], COMPLETE, 6.0),
+        ([t for t in trials if t is best], COMPLETE, 12.0),
     ]
-    if best is not None and name in best.parameters:
-        traces.append(_points([best], objective, COMPLETE, place, search, size=12, lead=True))
-    for trace, trials_ in zip(traces, ([t for t in trials if t.state == PRUNED],
-                                       [t for t in trials if t.state == COMPLETE and t is not best], [best])):  # fmt: skip
-        trace.customdata = [[t.id, number(t.parameters[name])] for t in trials_ if t is not None]
-        trace.hovertemplate = f"trial %{{customdata[0]}}<br>{name} %{{customdata[1]}}<br>{search.objectives.names[objective]} %{{y}}<extra></extra>"
+    traces = []
+    for own, state, size in groups:
+        trace = _points(own, objective, state, place, search, size=size, lead=size > 10)
+        trace.customdata = [[t.id, number(t.parameters[name])] for t in own]
+        shown = f"{name} %{{customdata[1]}}<br>{search.objectives.names[objective]} %{{y}}"
+        trace.hovertemplate = f"trial %{{customdata[0]}}<br>{shown}<extra></extra>"
+        traces.append(trace)
     made = figure(
         [t for t in traces if len(t.x)], height=height, legend=False, xaxis=axis.layout(),
         yaxis={"title": {"text": search.objectives.names[objective]}, "zeroline": False, "nticks": 6},
@@ -244,8 +246,8 @@ def timeline(search: SearchRecord) -> Figure | None:
     traces = [
         graph_objects.Bar(
             base=[b.isoformat(timespec="seconds") for _, _, b, _ in bars[state]],
-            x=[max(1.0, round((e - b).total_seconds() * 1000)) for _, _, b, e in bars[state]], y=[r + 1 for _, r, _, _ in bars[state]],
-            orientation="h", name=WORDS[state], width=0.82,
+            x=[max(1.0, round((e - b).total_seconds() * 1000)) for _, _, b, e in bars[state]],
+            y=[r + 1 for _, r, _, _ in bars[state]], orientation="h", name=WORDS[state], width=0.82,
             marker={"color": COLOURS[state], "line": {"width": 0.6, "color": "rgba(128,128,128,.55)"}},
             customdata=[[t.id, duration((e - b).total_seconds()), t.epochs] for t, _, b, e in bars[state]],
             hovertemplate="trial %{customdata[0]}<br>%{customdata[1]}, %{customdata[2]} epochs<extra></extra>",
@@ -253,14 +255,15 @@ def timeline(search: SearchRecord) -> Figure | None:
         for state in COLOURS if state in bars
     ]  # fmt: skip
     bands = [
-        {"type": "rect", "xref": "x", "yref": "paper", "x0": _at(s.begin), "x1": _at(s.end) if s.end else last.isoformat(),
-         "y0": 0, "y1": 1, "fillcolor": "rgba(128,128,128,.10)", "line": {"width": 0}, "layer": "below"}
+        {"type": "rect", "xref": "x", "yref": "paper", "x0": _at(s.begin),
+         "x1": _at(s.end) if s.end else last.isoformat(), "y0": 0, "y1": 1,
+         "fillcolor": "rgba(128,128,128,.10)", "line": {"width": 0}, "layer": "below"}
         for s in search.sessions
     ] if len(search.sessions) > 1 else []  # fmt: skip
     return figure(
         traces, height=110 + max(60, min(460, 24 * rows)), barmode="overlay", shapes=bands,
         xaxis={"type": "date"},
-        yaxis={"title": {"text": "at a time"}, "range": [rows + 0.6, 0.4], "dtick": max(1, rows // 8), "zeroline": False},
+        yaxis={"title": {"text": "at a time"}, "range": [rows + 0.6, 0.4], "dtick": max(1, rows // 8)},
     )  # fmt: skip
 
 
@@ -269,12 +272,14 @@ def _points(
     lead: bool = False,
 ) -> Any:  # fmt: skip
     colour = LEAD if lead else COLOURS[state]
+    name = search.objectives.names[objective]
     symbol = "star" if lead else "circle-open" if state == PRUNED else "circle"
     return graph_objects.Scatter(
         x=rounded([place(t) for t in trials]), y=rounded([t.values[objective] for t in trials if t.values]),
         mode="markers", name="best" if lead else WORDS[state], customdata=[t.id for t in trials],
-        marker={"color": colour, "size": size, "symbol": symbol, "opacity": 0.8 if state == PRUNED else 0.9, "line": {"width": 1.4 if state == PRUNED else 0}},
-        hovertemplate=f"trial %{{customdata}} ({WORDS[state]})<br>{search.objectives.names[objective]} %{{y}}<extra></extra>",
+        marker={"color": colour, "size": size, "symbol": symbol, "opacity": 0.9,
+                "line": {"width": 1.4 if state == PRUNED else 0}},
+        hovertemplate=f"trial %{{customdata}} ({WORDS[state]})<br>{name} %{{y}}<extra></extra>",
     )  # fmt: skip
 
 
@@ -323,7 +328,8 @@ def _dimension(axis: Axis, label: str, trials: Sequence[TrialRecord]) -> dict[st
 
 
 def _directed(search: SearchRecord, objective: int) -> str:
-    return f"{search.objectives.names[objective]} ({'higher' if search.objectives.modes[objective] == 'max' else 'lower'} is better)"
+    better = "higher" if search.objectives.modes[objective] == "max" else "lower"
+    return f"{search.objectives.names[objective]} ({better} is better)"
 
 
 def _corner(search: SearchRecord, one: int, other: int) -> str:

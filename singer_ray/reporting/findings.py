@@ -41,7 +41,8 @@ def findings(search: SearchRecord, config: Config | None) -> list[Finding]:
     """Cautions first. `config` tells which values a knob may have at all."""
     found = [
         *_state_of_the_search(search), *_seeds(search), *_edges(search, config), *_selection(search), *_stopped(search),
-        *_refiners(search), *_failures(search), *(Finding(NOTE, "A file could not be read", note) for note in search.notes),
+        *_refiners(search), *_failures(search),
+        *(Finding(NOTE, "A file cannot be read", note) for note in search.notes),
     ]  # fmt: skip
     return sorted(found, key=lambda each: (CAUTION, GOOD, NOTE).index(each.kind))
 
@@ -51,8 +52,8 @@ def _state_of_the_search(search: SearchRecord) -> Iterator[Finding]:
     if running:
         yield Finding(
             CAUTION, "The search is not over",
-            f"{plural(running, 'trial')} had not ended when this page was written, so every figure may still change. Where "
-            "nothing runs any more, the search was cut off: go on with it by --resume.",
+            f"{plural(running, 'trial')} had not ended when this page was written, so every figure may still change. "
+            "Where nothing runs any more, the search was cut off: go on with it by --resume.",
         )  # fmt: skip
     if not finished:
         yield Finding(
@@ -79,9 +80,9 @@ def _seeds(search: SearchRecord) -> Iterator[Finding]:
     if not repeated:
         yield Finding(
             CAUTION, "One seed for each trial",
-            f"The best trial leads the median by {spread_of(abs(best.values[0] - middle))} in {name}, but how much a trial "
-            "varies with its seed was not measured, so neighbours on the leaderboard may well change places. Repeat the "
-            "leading ones: --search.repeats 3.",
+            f"The best trial leads the median by {spread_of(abs(best.values[0] - middle))} in {name}, but how much a "
+            "trial varies with its seed was not measured, so neighbours on the leaderboard may well change places. "
+            "Repeat the leading ones: --search.repeats 3.",
         )  # fmt: skip
         return
     spread = math.sqrt(mean(t.spread**2 for t in repeated if t.spread is not None))
@@ -92,9 +93,9 @@ def _seeds(search: SearchRecord) -> Iterator[Finding]:
     yield Finding(
         GOOD if beyond else CAUTION,
         "The gain is larger than the seeds' spread" if beyond else "The gain is within the seeds' spread",
-        f"Over {leader.seeds} seeds trial {leader.id} has a mean {name} of {score(leader.mean)}, {spread_of(gain)} better than "
-        f"the median of all finished trials; trials vary by {spread_of(spread)} (standard deviation over seeds, "
-        f"{plural(len(repeated), 'trial')} repeated).",
+        f"Over {leader.seeds} seeds trial {leader.id} has a mean {name} of {score(leader.mean)}, {spread_of(gain)} "
+        f"better than the median of all finished trials; trials vary by {spread_of(spread)} (standard deviation over "
+        f"seeds, {plural(len(repeated), 'trial')} repeated).",
     )  # fmt: skip
     rivals = [t for t in repeated if t is not leader and t.mean is not None]
     if rivals:
@@ -162,8 +163,8 @@ def _selection(search: SearchRecord) -> Iterator[Finding]:
     else:
         yield Finding(
             NOTE, "Selected on validation",
-            f"{text} On the test split, which chose nothing, trial {best.id} has {score(test)} against {score(best.values[0])} "
-            "on validation. Quote the test value, and do not choose among trials by it.",
+            f"{text} On the test split, which chose nothing, trial {best.id} has {score(test)} against "
+            f"{score(best.values[0])} on validation. Quote the test value, and do not choose among trials by it.",
         )  # fmt: skip
 
 
@@ -177,9 +178,10 @@ def _stopped(search: SearchRecord) -> Iterator[Finding]:
     epochs = mean(t.epochs for t in stopped)
     of = f" of {search.epochs}" if search.epochs else ""
     yield Finding(
-        CAUTION if len(stopped) > 0.85 * len(ended) else NOTE, f"{len(stopped) / len(ended):.0%} of the trials were stopped early",
-        f"After {epochs:.1f}{of} epochs on average, for {share:.0%} of the time spent on trials. A setting that starts slowly and "
-        "ends well would be among them: --search.grace_epochs gives each more time.",
+        CAUTION if len(stopped) > 0.85 * len(ended) else NOTE,
+        f"{len(stopped) / len(ended):.0%} of the trials were stopped early",
+        f"After {epochs:.1f}{of} epochs on average, for {share:.0%} of the time spent on trials. A setting that starts "
+        "slowly and ends well would be among them: --search.grace_epochs gives each more time.",
     )  # fmt: skip
 
 
@@ -192,8 +194,8 @@ def _refiners(search: SearchRecord) -> Iterator[Finding]:
     if thin:
         yield Finding(
             CAUTION, "Refiners are compared on unequal ground",
-            f"Fewer than three finished trials with {', '.join(thin)}: the sampler and the early stopping spend the budget on "
-            "what looked good first. For a fair comparison give each its own search, or more random trials "
+            f"Fewer than three finished trials with {', '.join(thin)}: the sampler and the early stopping spend the "
+            "budget on what looked good first. For a fair comparison give each its own search, or more random trials "
             "(--search.startup_trials).",
         )  # fmt: skip
 
@@ -202,8 +204,8 @@ def _failures(search: SearchRecord) -> Iterator[Finding]:
     failed = [t for t in search.trials if t.state == FAIL]
     if failed:
         fault, times = Counter(t.fault or "no reason recorded" for t in failed).most_common(1)[0]
+        which, told = "Each" if times == len(failed) else "The most frequent reason", f"{fault.rstrip('.')}."
         yield Finding(
             CAUTION if len(failed) > 0.2 * len(search.trials) else NOTE, f"{plural(len(failed), 'trial')} failed",
-            f"{'Each for this reason' if times == len(failed) else 'The most frequent reason'}: {fault.rstrip('.')}. A corner of "
-            "the space that always fails is better cut out of it." if len(failed) > 1 else f"{fault.rstrip('.')}.",
+            told if len(failed) == 1 else f"{which}: {told} A corner of the space that always fails is better cut out.",
         )  # fmt: skip

@@ -11,9 +11,10 @@ import plotly.offline
 from singer_ray import __version__
 from singer_ray.config import Config, load_preset
 from singer_ray.errors import UserError
-from singer_ray.reporting import figures, sections
+from singer_ray.reporting import figures, sections, tables
 from singer_ray.reporting.findings import findings
 from singer_ray.reporting.importance import AT_LEAST
+from singer_ray.reporting.markup import card, empty
 from singer_ray.reporting.record import CONFIG, SearchRecord, read_search
 from singer_ray.reporting.style import Figure
 from singer_ray.reporting.text import escape, moment
@@ -33,12 +34,14 @@ def build_report(folder: Path, out: Path | None = None) -> Path:
     target = out if out is not None else folder / REPORT
     search = read_search(folder)
     content = render(search, _config(folder))
+    draft = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(target.name + ".part")
         draft.write_text(content, encoding="utf-8")
         draft.replace(target)
     except OSError as error:
+        if draft.is_file():
+            draft.unlink()
         raise UserError(
             f"The report cannot be written to {target}: {error.strerror or error}. Give another file with --out."
         ) from error
@@ -48,12 +51,13 @@ def build_report(folder: Path, out: Path | None = None) -> Path:
 def render(search: SearchRecord, config: Config | None) -> str:
     """The page as HTML."""
     page = _Page(search)
+    limits = sections.findings_list(findings(search, config))
     body = "\n".join([
         sections.headline(search),
-        page.section("findings", "What this search can and cannot show", sections.findings_list(findings(search, config)), "Limits"),
+        page.section("findings", "What this search can and cannot show", limits, "Limits"),
         page.section("best", "Best configuration", sections.best(search)),
         page.pareto(),
-        page.section("leaderboard", "Leaderboard", sections.leaderboard(search)),
+        page.section("leaderboard", "Leaderboard", tables.leaderboard(search)),
         page.progress(),
         page.parameters(),
         page.section("pictures", "Students beside their teacher", sections.pictures(search), "Pictures"),
@@ -89,9 +93,8 @@ class _Page:
         """A figure with a title and a sentence, or the sentence that says why there is none."""
         if made is None and not otherwise:
             return ""
-        inner = self.plot(made) if made is not None else f'<p class="empty">{escape(otherwise)}</p>'
-        told = f"<p>{escape(text)}</p>" if text and made is not None else ""
-        return f'<figure class="card"{self._only(objective)}><figcaption><h3>{escape(title)}</h3>{told}</figcaption>{inner}</figure>'
+        inner = self.plot(made) if made is not None else empty(otherwise)
+        return card(escape(title), inner, escape(text) if made is not None else "", attributes=self._only(objective))
 
     def plot(self, made: Figure) -> str:
         """The place of a figure and its data."""
@@ -123,14 +126,14 @@ class _Page:
         )
         parts.append(f'<div class="{"pair" if len(pairs) > 1 else ""}">{drawn}</div>' if drawn else
                      '<p class="empty">No trial has finished, so there is no front yet.</p>')  # fmt: skip
-        parts.append(sections.front_table(search))
+        parts.append(tables.front(search))
         return self.section("front", "Pareto front", "\n".join(parts))
 
     def progress(self) -> str:
         search = self.search
         drawn = [
-            self.card("Values by trial", "In the order in which trials began. Click a point to find its row.", figures.history(search, n),
-                      "No trial has reported a value.", n)
+            self.card("Values by trial", "In the order in which trials began. Click a point to find its row.",
+                      figures.history(search, n), "No trial has reported a value.", n)
             for n in self._objectives
         ]  # fmt: skip
         curves = self.card(
@@ -146,8 +149,8 @@ class _Page:
         parts = []
         for n in self._objectives:
             parts.append(self.card(
-                "Importance", "How differently the best trials are distributed from all (PED-ANOVA): what decided, not in "
-                "which direction.", figures.importance_bars(search, n), self._no_importance(), n,
+                "Importance", "How differently the best trials are distributed from all (PED-ANOVA): what decided, not "
+                "in which direction.", figures.importance_bars(search, n), self._no_importance(), n,
             ))  # fmt: skip
             parts.append(self.card(
                 "All parameters together", "One line a finished trial; drag along an axis to choose, click to let go. "
@@ -155,7 +158,7 @@ class _Page:
                 figures.parallel_coordinates(search, n), "Fewer than two trials have finished.", n,
             ))  # fmt: skip
             parts.append(self._slices(n))
-        parts.append(sections.refiners(search))
+        parts.append(tables.refiners(search))
         return self.section("parameters", "Parameters", "\n".join(parts))
 
     def cost(self) -> str:
@@ -164,17 +167,19 @@ class _Page:
             "Timeline", "Each bar is a trial" + ("; shaded: the sessions." if len(search.sessions) > 1 else "."),
             figures.timeline(search), "No trial has begun.",
         )  # fmt: skip
-        return self.section("cost", "Cost", sections.budget(search) + drawn + sections.sessions(search))
+        return self.section("cost", "Cost", sections.budget(search) + drawn + tables.sessions(search))
 
     def _slices(self, objective: int) -> str:
         made = [figures.slice_of(self.search, name, objective) for name in self.search.distributions]
         drawn = "".join(f'<div class="slice">{self.plot(each)}</div>' for each in made if each is not None)
         if not drawn:
             return ""
-        text = "Grey rings were stopped early, their values are of their last epoch; the star is the best. Axes span the range searched."
-        return (
-            f'<figure class="card"{self._only(objective)}><figcaption><h3>One parameter at a time</h3><p>{text}</p></figcaption>'
-            f'<div class="slices">{drawn}</div></figure>'
+        text = (
+            "Grey rings were stopped early, their values are of their last epoch; the star is the best. "
+            "Axes span the range searched."
+        )
+        return card(
+            "One parameter at a time", f'<div class="slices">{drawn}</div>', text, attributes=self._only(objective)
         )
 
     def _no_importance(self) -> str:
@@ -230,13 +235,14 @@ _TEMPLATE = """<!DOCTYPE html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{title} – search report</title>
+<title>{title}: search report</title>
 <link rel="icon" href="data:,">
 <style>
 {style}</style>
 </head>
 <body>
-<nav><div class="inner"><span class="links">{links}</span>{choice}<button id="theme" type="button" title="Light or dark">◐</button></div></nav>
+<nav><div class="inner"><span class="links">{links}</span>{choice}
+<button id="theme" type="button" title="Light or dark">◐</button></div></nav>
 <main>
 {body}
 </main>

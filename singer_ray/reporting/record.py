@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,6 @@ from singer_ray.search.study import COMPLETE, FAIL, PRUNED, REPEATS, RUNNING
 
 LEADERBOARD, SEARCH, CONFIG, SPACE, BEST = "leaderboard.parquet", "search.json", "config.yaml", "space.yaml", "best"
 STATES = (COMPLETE, PRUNED, RUNNING, FAIL)
-_SECRET = re.compile(r"(://[^:/@\s]*):[^@/\s]+@")
 
 
 @dataclass(frozen=True)
@@ -192,11 +190,6 @@ def read_search(folder: Path) -> SearchRecord:
     )  # fmt: skip
 
 
-def masked(text: str) -> str:
-    """`text` without the passwords of addresses: a report is passed on."""
-    return _SECRET.sub(r"\1:***@", text)
-
-
 def _description(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder. Give the folder of a search: the --out of singer_ray.tune.")
@@ -234,7 +227,7 @@ def _study(folder: Path, description: Mapping[str, Any]) -> optuna.Study:
             return studies.load_study(storage, name)
         except UserError as error:
             if address is not None:
-                raise UserError(masked(str(error))) from error
+                raise UserError(studies.masked(str(error))) from error
             why = (
                 _line(error.__cause__) if error.__cause__ and not isinstance(error.__cause__, KeyError) else str(error)
             )
@@ -265,7 +258,7 @@ def _trial(row: FrozenTrial, objectives: Objectives) -> TrialRecord:
     return TrialRecord(
         row.number, row.state.name, dict(row.params), tuple(values) if known and values else None, metrics,
         {n: v for n, v in sorted(row.intermediate_values.items()) if math.isfinite(v)}, studies.epochs_of(row), seconds,
-        row.datetime_start, end, int(resumed) if resumed else None, masked(str(fault)) if fault else None,
+        row.datetime_start, end, int(resumed) if resumed else None, studies.masked(str(fault)) if fault else None,
     )  # fmt: skip
 
 
@@ -304,7 +297,7 @@ def _with_leaderboard(trials: Sequence[TrialRecord], table: pd.DataFrame | None)
                 trial,
                 metrics={**trial.metrics, **scores},
                 rank=int(row["rank"]) if current else trial.rank,
-                fault=trial.fault or (masked(str(row["fault"])) if _given(row.get("fault")) else None),
+                fault=trial.fault or (studies.masked(str(row["fault"])) if _given(row.get("fault")) else None),
                 seeds=int(seeds) if seeds and seeds > 1 else None,
                 mean=_number(row.get("mean")) if seeds and seeds > 1 else None,
                 spread=_number(row.get("spread")) if seeds and seeds > 1 else None,
@@ -345,7 +338,7 @@ def _imported(study: optuna.Study) -> dict[str, int]:
     for row in study.get_trials(deepcopy=False):
         address = row.user_attrs.get(studies.IMPORTED)
         if address is not None:
-            found[masked(str(address))] = found.get(masked(str(address)), 0) + 1
+            found[studies.masked(str(address))] = found.get(studies.masked(str(address)), 0) + 1
     return found
 
 
@@ -377,7 +370,7 @@ def _span(trials: Sequence[TrialRecord]) -> float | None:
 
 def _text(path: Path) -> str | None:
     try:
-        return masked(path.read_text(encoding="utf-8"))
+        return studies.masked(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         return None
 
@@ -394,4 +387,4 @@ def _number(value: Any) -> float | None:
 
 
 def _line(error: BaseException | None) -> str:
-    return masked(" ".join(str(error).split())[:200].rstrip("."))
+    return studies.masked(" ".join(str(error).split())[:200].rstrip("."))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from plotly import graph_objects
@@ -22,9 +22,8 @@ SCALE = [[0.0, "#7a5bb5"], [0.25, "#4474c4"], [0.5, "#2a948d"], [0.75, "#7cbf4b"
 """Values from worst to best, where the colour tells them."""
 CURVE_POINTS = 60
 """A learning curve is drawn with no more points than these."""
-MISSING = "–"
 
-Figure = graph_objects.Figure
+Figure: TypeAlias = graph_objects.Figure
 
 
 def figure(traces: Sequence[Any], *, height: int = 380, legend: bool = True, **layout: Any) -> Figure:

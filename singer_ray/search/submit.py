@@ -102,11 +102,8 @@ def how_to(address: str, submission_id: str) -> str:
 
 def local_files(argv: Sequence[str]) -> dict[str, Path]:
     """The files of this machine that arguments of singer_ray.tune name, by the values that name them."""
-    found = {}
-    for option, value in _options(argv):
-        if option in FILE_OPTIONS and Path(value).is_file():
-            found[value] = Path(value)
-    return found
+    named = [value for option, value in _options(argv) if value is not None and option in FILE_OPTIONS]
+    return {value: Path(value) for value in named if Path(value).is_file()}
 
 
 def entrypoint(argv: Sequence[str], name: str, shipped: Mapping[str, str]) -> str:
@@ -164,7 +161,8 @@ async def _tail(client: JobSubmissionClient, submission_id: str, shown: int, out
 def _client(address: str) -> Iterator[JobSubmissionClient]:
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray.dashboard").setLevel(logging.WARNING)  # lines about packages and sockets
+    for chatty in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{chatty}").setLevel(logging.WARNING)  # lines about packages and sockets
     # Ray prefers these to the address that it is given.
     hidden = {key: os.environ.pop(key) for key in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if key in os.environ}
     try:

@@ -105,7 +105,7 @@ def _row(
     row = create_trial(
         state=TrialState[state], params=parameters, distributions={n: space[n] for n in parameters},
         values=[metrics[name] for name in objectives.names] if state == COMPLETE else None,
-        intermediate_values={n: curve[n] if objectives.stop_metric == "val/miou" else metrics[objectives.stop_metric] for n in curve},
+        intermediate_values={n: _value(objectives.stop_metric, parameters, reached) for n, reached in curve.items()},
         user_attrs=attributes,
     )  # fmt: skip
     row.datetime_start = begin
@@ -131,10 +131,12 @@ def _draw(rng: random.Random, space: Mapping[str, BaseDistribution]) -> dict[str
 
 
 def _quality(parameters: Mapping[str, Any]) -> float:
-    base = {"singer": 0.5, "layernorm": 0.49, "clip": 0.43, "none": 0.3}[parameters.get("method.refiner", "singer")]
-    base -= 0.05 * (math.log(parameters.get("train.lr", 4e-3) / 4e-3)) ** 2
+    base: float = {"singer": 0.5, "layernorm": 0.49, "clip": 0.43, "none": 0.3}[
+        parameters.get("method.refiner", "singer")
+    ]
+    base -= 0.05 * math.log(parameters.get("train.lr", 4e-3) / 4e-3) ** 2
     base += 0.02 * math.log(parameters.get("method.rank", 12) / 12)
-    return base - 0.4 * (parameters.get("method.strength", 0.9) - 0.9) ** 2
+    return base - 0.4 * (float(parameters.get("method.strength", 0.9)) - 0.9) ** 2
 
 
 def _value(name: str, parameters: Mapping[str, Any], reached: float) -> float:
@@ -142,7 +144,7 @@ def _value(name: str, parameters: Mapping[str, Any], reached: float) -> float:
         return 90_000.0 + 2000 * float(parameters.get("method.rank", 16))
     if name == "val/depth_rmse":
         return 0.2 - 0.2 * reached + 0.01 * float(parameters.get("method.strength", 0.9))
-    return reached
+    return float(reached)
 
 
 def _write_files(
@@ -159,12 +161,15 @@ def _write_files(
     (folder / "search.json").write_text(json.dumps({
         "name": folder.name, "study": None, "objectives": objectives.as_flags(), "stop_metric": objectives.stop_metric,
         "sessions": [
-            {"begin": (BEGIN + n * step).timestamp(), "end": (BEGIN + (n + 0.9) * step).timestamp(), "nodes": 1 + n, "concurrent": 4, "gpus": 4}
+            {"begin": (BEGIN + n * step).timestamp(), "end": (BEGIN + (n + 0.9) * step).timestamp(),
+             "nodes": 1 + n, "concurrent": 4, "gpus": 4}
             for n in range(sessions)
         ],
-        "seconds": (finish - BEGIN).total_seconds(), "gpu_hours": 4 * (finish - BEGIN).total_seconds() / 3600, "money": 3.21,
-        "price_per_node_hour": 12.24,
+        "seconds": (finish - BEGIN).total_seconds(), "gpu_hours": 4 * (finish - BEGIN).total_seconds() / 3600,
+        "money": 3.21, "price_per_node_hour": 12.24,
     }))  # fmt: skip
+    if not rows:
+        return
     table = _leaderboard(rows, objectives, rng, repeats)
     table.to_parquet(folder / "leaderboard.parquet", index=False)
     for row in table[table["state"] == COMPLETE].head(2).to_dict("records"):
@@ -202,7 +207,7 @@ def _leaderboard(
     return pd.DataFrame(listed).astype({"resumed_from_epoch": "Int64", "fault": "string"})
 
 
-def _write_student(folder: Path, row: Mapping[str, Any]) -> None:
+def _write_student(folder: Path, row: Mapping[Any, Any]) -> None:
     from PIL import Image
 
     (folder / "pictures").mkdir(parents=True)

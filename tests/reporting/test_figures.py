@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from singer_ray.reporting import figures
 from singer_ray.reporting.record import SearchRecord, read_search
 from singer_ray.reporting.style import CURVE_POINTS, Axis, log_ticks, thinned
-from singer_ray.reporting.text import duration, number, score, short_names
+from singer_ray.reporting.text import MISSING, duration, number, score, short_names
 from tests.reporting.searches import REFINERS, fake_search
 
 
@@ -76,8 +76,8 @@ def test_a_parameter_that_a_trial_lacks_has_a_place_below_the_range(tmp_path: Pa
     ratio = dimensions["method.clip.ratio"]
     lacking = [t.parameters["method.refiner"] != "clip" for t in search.finished]
     assert [value < 1.0 for value in ratio["values"]] == lacking
-    assert ratio["ticktext"][0] == "–"
-    assert "–" not in dimensions["train.lr"]["ticktext"]
+    assert ratio["ticktext"][0] == MISSING
+    assert MISSING not in dimensions["train.lr"]["ticktext"]
 
 
 def test_slices_span_the_range_searched(search: SearchRecord) -> None:
@@ -111,8 +111,8 @@ def test_names_and_numbers_are_short_and_clear() -> None:
         "method.clip.ratio": "ratio", "train.lr": "train.lr", "evaluation.lr": "evaluation.lr",
     }  # fmt: skip
     shown = [number(v) for v in (None, 0.00123456, 12, 5526336, 5526336.0, True, "singer")]
-    assert shown == ["–", "0.001235", "12", "5,526,336", "5,526,336", "True", "singer"]
-    assert [score(v) for v in (0.5, 90_000.0, None)] == ["0.5000", "90,000", "–"]
+    assert shown == [MISSING, "0.001235", "12", "5,526,336", "5,526,336", "True", "singer"]
+    assert [score(v) for v in (0.5, 90_000.0, None)] == ["0.5000", "90,000", MISSING]
     assert [duration(s) for s in (2.34, 59.7, 61, 3600, 93_700, None)] == [
-        "2.3 s", "1 min", "1 min 1 s", "1 h", "1 d 2 h", "–",
+        "2.3 s", "1 min", "1 min 1 s", "1 h", "1 d 2 h", MISSING,
     ]  # fmt: skip

@@ -52,9 +52,8 @@ def sizes(page: Page) -> list[float]:
 
 def test_everything_is_drawn_without_network(opened: Opened, tmp_path: Path) -> None:
     """One search with conditional parameters and two objectives; its figures for either."""
-    page = opened.open(
-        build_report(fake_search(tmp_path / "search", space=REFINERS, trials=60, objectives=("val/miou", "student/parameters")))
-    )  # fmt: skip
+    objectives = ("val/miou", "student/parameters")
+    page = opened.open(build_report(fake_search(tmp_path / "search", space=REFINERS, trials=60, objectives=objectives)))
     first = sizes(page)
     assert len(first) > 8
     assert min(first) > 10_000

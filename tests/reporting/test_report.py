@@ -42,7 +42,7 @@ def test_the_page_tells_what_the_search_found(finished: Path, tmp_path: Path) ->
     ):  # fmt: skip
         assert said in text, said
     assert sum(search.count(s) for s in ("COMPLETE", "PRUNED", "FAIL")) == 40
-    assert page.read_text().count("data:image/png;base64,") == 4
+    assert page.read_text().replace(PLOTLY, "").count("data:image/png;base64,") == 4
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ def test_the_page_tells_what_the_search_found(finished: Path, tmp_path: Path) ->
         ({"objectives": ("val/miou", "student/parameters")}, "Trials of the front"),
         ({"objectives": ("val/miou", "val/depth_rmse", "student/parameters")}, "Three objectives"),
         ({"objectives": ("val/depth_rmse",)}, "best val/depth_rmse"),
-        ({"states": ["FAIL", "PRUNED"] * 10, "trials": 20, "objectives": ("val/miou", "student/parameters")}, "no front yet"),
+        ({"states": ["PRUNED"] * 5, "trials": 5, "objectives": ("val/miou", "student/parameters")}, "no front yet"),
         ({"files": False, "imported": 3}, "was not exported"),
     ],
-    ids=lambda value: None if isinstance(value, str) else "-".join(f"{k}={len(v) if isinstance(v, dict) else v}" for k, v in value.items()),
-)  # fmt: skip
+    ids=lambda value: value if isinstance(value, str) else "search",
+)
 def test_a_page_comes_of_any_search(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
     page = build_report(fake_search(tmp_path / "search", **settings))
     text = text_of(page)
@@ -117,7 +117,7 @@ def test_large_pictures_are_stored_smaller(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (1600, 1600, 3), dtype=np.uint8)
     Image.fromarray(noise).save(picture)
     page = build_report(folder)
-    assert "data:image/webp;base64," in page.read_text()
+    assert "data:image/webp;base64," in page.read_text().replace(PLOTLY, "")
     assert page.stat().st_size - len(PLOTLY.encode()) < picture.stat().st_size
 
 

@@ -9,11 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
+import requests
+from playwright.sync_api import Browser
 
-from tests.browser import browser_page
 from tests.conftest import SMALL
 from tests.ray_head import Head, ray_head
 
@@ -81,9 +81,8 @@ def followed(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
     rest, _ = terminal.communicate(timeout=60)
     assert terminal.returncode == 0
     yield Followed(submission_id, "".join(lines) + rest)
-    stop = [Path(sys.executable).with_name("ray"), "job", "stop", "--address", head.dashboard, submission_id]
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": head.token}
-    subprocess.run(stop, env={**os.environ, **token}, check=True, capture_output=True)
+    headers = {"Authorization": f"Bearer {head.token}"}
+    requests.post(f"{head.dashboard}/api/jobs/{submission_id}/stop", headers=headers, timeout=60).raise_for_status()
 
 
 def test_ctrl_c_leaves_the_search_running_and_says_how_to_come_back(head: Head, followed: Followed) -> None:
@@ -96,23 +95,25 @@ def test_ctrl_c_leaves_the_search_running_and_says_how_to_come_back(head: Head, 
     assert status == "RUNNING"
 
 
-def test_the_dashboard_names_the_search_and_shows_what_its_trials_try(head: Head, followed: Followed) -> None:
+def test_the_dashboard_names_the_search_and_shows_what_its_trials_try(
+    head: Head, followed: Followed, browser: Browser
+) -> None:
     started = re.search(r"trial 000 started: method\.rank (\d+)  train\.lr (\S+)", followed.log)
     assert started is not None
-    with browser_page() as page:
-        page.goto(f"{head.dashboard}/#/jobs")
-        page.get_by_placeholder("Enter your authentication token").fill(head.token)
-        page.get_by_role("button", name="Submit").click()
-        row = page.get_by_role("row").filter(has_text=followed.submission_id)
-        assert NAME in row.inner_text(timeout=60_000)
-        assert "RUNNING" in row.inner_text()
-        row.get_by_role("link").first.click()
-        page.get_by_text('"space"').first.wait_for(timeout=60_000)
-        page.goto(f"{head.dashboard}/#/actors")
-        page.get_by_label("Class").first.fill("DistillationTrial")
-        trial = page.get_by_role("row").filter(has_text="trial 0 ")
-        assert f"trial 0 rank={started[1]} lr={started[2]}" in trial.inner_text(timeout=60_000)
-        assert "ALIVE" in trial.inner_text()
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.goto(f"{head.dashboard}/#/jobs")
+    page.get_by_placeholder("Enter your authentication token").fill(head.token)
+    page.get_by_role("button", name="Submit").click()
+    row = page.get_by_role("row").filter(has_text=followed.submission_id)
+    assert NAME in row.inner_text(timeout=60_000)
+    assert "RUNNING" in row.inner_text()
+    row.get_by_role("link").first.click()
+    page.get_by_text('"space"').first.wait_for(timeout=60_000)
+    page.goto(f"{head.dashboard}/#/actors")
+    page.get_by_label("Class").first.fill("DistillationTrial")
+    trial = page.get_by_role("row").filter(has_text="trial 0 ")
+    assert f"trial 0 rank={started[1]} lr={started[2]}" in trial.inner_text(timeout=60_000)
+    assert "ALIVE" in trial.inner_text()
 
 
 def test_a_job_that_fails_is_said_in_one_line(head: Head) -> None:

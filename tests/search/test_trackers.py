@@ -66,7 +66,7 @@ def test_tensorboard_shows_every_epoch_once_and_the_parameters(told_twice: Path)
 
     assert sorted(p.name for p in (told_twice / "tensorboard").iterdir()) == ["000", "007"]
     read = EventAccumulator(str(told_twice / "tensorboard" / "007"))
-    read.Reload()  # type: ignore[no-untyped-call]
+    read.Reload()
     assert {e.step: e.value for e in read.Scalars("val/miou")} == EPOCHS
     assert [e.step for e in read.Scalars("train/loss")] == [1, 2, 3, 4]
     assert "test/miou" not in read.Tags()["scalars"]
@@ -113,12 +113,13 @@ def test_wandb_keeps_offline_what_each_driver_said_under_one_id_a_trial(told_twi
 
 def history(path: Path) -> dict[int, float]:
     """val/miou by step, in a file that `wandb sync` would send: records of checksum, length, kind and content."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto import wandb_internal_pb2
 
+    record_type: Any = wandb_internal_pb2
     data, place, found = path.read_bytes(), 7, {}
     while place < len(data):
         length = int.from_bytes(data[place + 4 : place + 6], "little")
-        record = Record.FromString(data[place + 7 : place + 7 + length])
+        record = record_type.Record.FromString(data[place + 7 : place + 7 + length])
         place += 7 + length
         for item in record.history.item:
             if (item.key or "/".join(item.nested_key)) == "val/miou":
@@ -191,8 +192,12 @@ def test_a_tracker_that_fails_says_so_once_and_the_search_goes_on() -> None:
 def test_a_tracker_that_hangs_delays_neither_the_trials_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trackers, "PATIENCE", 0.1)
     free = threading.Event()
-    slow = Gone()
-    slow.start = lambda trial, parameters: free.wait() and None  # type: ignore[method-assign]
+
+    class Slow(Gone):
+        def start(self, trial: int, parameters: Mapping[str, Any]) -> None:
+            free.wait()
+
+    slow = Slow()
     said: list[str] = []
     tracker = Background("slow", slow, said.append)
     tracker.start(0, {})
