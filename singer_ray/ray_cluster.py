@@ -33,7 +33,7 @@ def connected() -> Iterator[None]:
     env = {"RAY_ADDRESS": address} if address else {}
     try:
         ray.init(namespace=NAMESPACE, runtime_env={"env_vars": env} if env else None, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises bare ones too, such as for a node that takes too long to start
         reason = str(error).splitlines()[0]
         raise UserError(
             f"The Ray cluster at {address or 'this machine'} cannot be reached: {reason}. Start one with "

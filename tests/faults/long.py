@@ -4,7 +4,7 @@
     python -m tests.faults.long --seeds 3 17       these
     python -m tests.faults.long --folder DIR       keeps logs and searches there
 
-Prints a line a seed and a table, writes outcomes.json beside this file, and exits 1 when anything was lost, changed,
+Prints a line a seed and a table, writes the seeds' outcomes into outcomes.json beside this file, and exits 1 when anything was lost, changed,
 doubled or left behind.
 """
 
@@ -74,6 +74,8 @@ KINDS = {
     "repeats": "repeats", "host": "usual",
 }  # fmt: skip
 """What is killed -> the shape of the search. ask-tell is the driver too, at a line that it writes into the study."""
+SURVIVED = ("trial", "host", "cluster")
+"""The driver is left alone: it goes on, or says why it cannot."""
 
 
 @dataclass
@@ -131,12 +133,8 @@ class Trial:
             arguments += ["--storage", self.address.removesuffix("/search")]
         with Session(arguments, self.place / "1.log", self.environment) as session:
             self._strike(session)
-            if self.kind in ("trial", "host", "cluster"):
-                before, announced = self._seen(session)  # the driver goes on: what it had at that moment
-                self._end(session)
-            else:
-                before, announced = self._seen(session)
-                self._end(session)
+            before, announced = self._seen(session)
+            self._end(session)
         self.outcome.before = dict(Counter(row.state for row in before))
         if self.kind == "driver-twice":
             self._empty_machine()
@@ -160,10 +158,10 @@ class Trial:
         if self.kind == "ask-tell":
             lines = self.random.randrange(12, 150)
             self.outcome.moment = f"line {lines} of the study"
-            journal = self.out / "study.journal"
+            journal, size = self.out / "study.journal", 0
             while session.driver.poll() is None:
                 with contextlib.suppress(OSError):
-                    if journal.read_bytes().count(b"\n") >= lines:
+                    if size != (size := journal.stat().st_size) and journal.read_bytes().count(b"\n") >= lines:
                         break
                 time.sleep(0.001)
             session.kill_driver()
@@ -200,7 +198,8 @@ class Trial:
         left = session.leftovers()
         if left:
             self.outcome.violations.append(f"left behind: {left}")
-        if "Traceback" in session.text:
+        survived = self.kind in SURVIVED and session.log.name == "1.log"  # Ray shows what its process died of
+        if "Traceback" in session.text and not survived:
             self.outcome.violations.append(f"a traceback in {session.log.name}")
 
     def _empty_machine(self) -> None:
@@ -291,13 +290,16 @@ def main() -> int:
     wrong = [outcome.seed for outcome in outcomes if outcome.violations]
     minutes = (time.monotonic() - begin) / 60
     print(f"\n{len(outcomes) - len(wrong)} of {len(outcomes)} right in {minutes:.0f} min; wrong: {wrong or 'none'}")
-    if options.seeds == list(SEEDS):
-        content = {
-            "command": "python -m tests.faults.long", "versions": versions(), "git_commit": git_commit(),
-            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-            "outcomes": [asdict(outcome) for outcome in outcomes],
-        }  # fmt: skip
-        OUTCOMES.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    earlier = json.loads(OUTCOMES.read_text(encoding="utf-8"))["outcomes"] if OUTCOMES.exists() else []
+    kept = {outcome["seed"]: outcome for outcome in earlier} | {
+        outcome.seed: {**asdict(outcome), "git_commit": git_commit()} for outcome in outcomes
+    }
+    content = {
+        "command": f"python -m tests.faults.long --jobs {options.jobs}", "versions": versions(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "outcomes": [kept[seed] for seed in sorted(kept)],
+    }  # fmt: skip
+    OUTCOMES.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return 1 if wrong else 0
 
 

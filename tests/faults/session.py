@@ -54,6 +54,7 @@ class Session:
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         self.seen: set[Process] = set()
+        self.looked = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -87,19 +88,24 @@ class Session:
             if time.monotonic() > end:
                 raise TimeoutError(f"{self.log}: no {count} lines with {pattern!r} in {limit:g} s")
             time.sleep(0.02)
-            self.look()
+            self._look_at_times()
         return True
 
     def wait(self, limit: float = 600.0) -> int | None:
         """The driver's exit status; None when it still runs after `limit` seconds."""
         end = time.monotonic() + limit
         while self.driver.poll() is None and time.monotonic() < end:
-            self.look()
-            time.sleep(0.2)
+            self._look_at_times()
+            time.sleep(0.1)
         return self.driver.poll()
+
+    def _look_at_times(self) -> None:
+        if time.monotonic() - self.looked > 0.5:
+            self.look()
 
     def look(self) -> None:
         """Remembers the processes that are there now: a child whose parent died is nobody's child any more."""
+        self.looked = time.monotonic()
         parents, starts = _processes()
         found = {self.driver.pid} | {pid for pid, start in self.seen if starts.get(pid) == start}
         while more := {pid for pid, parent in parents.items() if parent in found} - found:
