@@ -4,8 +4,8 @@
     python -m tests.faults.long --seeds 3 17       these
     python -m tests.faults.long --folder DIR       keeps logs and searches there
 
-Prints a line a seed and a table, writes the seeds' outcomes into outcomes.json beside this file, and exits 1 when anything was lost, changed,
-doubled or left behind.
+Prints a line a seed and a table, writes the seeds' outcomes into outcomes.json beside this file, and exits 1 when
+anything was lost, changed, doubled or left behind.
 """
 
 from __future__ import annotations
