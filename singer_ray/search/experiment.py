@@ -211,7 +211,7 @@ class _Search:
     def _hosts(self) -> Iterator[tuple[Home, Plan, HostPool]]:
         """Ray, and the hosts on their way."""
         _quiet()
-        with ray_cluster.connected(), _terminated_as_interrupted():
+        with ray_cluster.connected(self.out.name), _terminated_as_interrupted():
             plan = Plan.of(self.config)
             self._say(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}")
             shared = ray_cluster.shared_storage(self.config.train.storage, self.out)
