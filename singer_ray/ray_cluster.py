@@ -16,14 +16,15 @@ ON_HEAD = {"node:__internal_head__": 0.001}
 
 
 @contextmanager
-def connected() -> Iterator[None]:
+def connected(name: str | None = None) -> Iterator[None]:
     """Connects to the cluster of RAY_ADDRESS or of this machine, else starts one here; leaves what was there before.
 
-    Ray's usage statistics stay off unless RAY_USAGE_STATS_ENABLED says otherwise. Raises UserError when there is an
-    address and nothing behind it.
+    The dashboard's Jobs page shows `name`. Ray's usage statistics stay off unless RAY_USAGE_STATS_ENABLED says
+    otherwise. Raises UserError when there is an address and nothing behind it.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
+    from ray.job_config import JobConfig
 
     if ray.is_initialized():
         yield
@@ -31,8 +32,12 @@ def connected() -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
     # Ray Train's clean-up thread asks "which cluster?" and dies where it sees two, unless it is told.
     env = {"RAY_ADDRESS": address} if address else {}
+    job = JobConfig(metadata={"job_name": name} if name else {})
     try:
-        ray.init(namespace=NAMESPACE, runtime_env={"env_vars": env} if env else None, logging_level=logging.ERROR)
+        ray.init(
+            namespace=NAMESPACE, runtime_env={"env_vars": env} if env else None, logging_level=logging.ERROR,
+            job_config=job,
+        )  # fmt: skip
     except Exception as error:  # Ray raises bare ones too, such as for a node that takes too long to start
         reason = str(error).splitlines()[0]
         raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import tempfile
@@ -139,7 +140,11 @@ def resume_search(
         )
     config = config.override(changes or {})
     space = load_space(str(folder / SPACE), config, field_names())  # what it fixes is in the configuration by now
-    return _Search(config, space, folder, inputs, console or Console()).resume()
+    name = json.loads((folder / RECORD).read_text(encoding="utf-8"))["name"]
+    if "://" in address:  # the copy may have been moved since
+        storage, _, name = address.rstrip("/").rpartition("/")
+        config = config.override({"train.storage": storage})
+    return _Search(config, space, folder, inputs, console or Console(), name=name).resume()
 
 
 def bring(address: str, endpoint: str | None = None, out: Path | None = None) -> Path:
@@ -157,8 +162,12 @@ def bring(address: str, endpoint: str | None = None, out: Path | None = None) ->
 class _Search:
     """One session of a search."""
 
-    def __init__(self, config: Config, space: SearchSpace, out: Path, inputs: Any, console: Console) -> None:
+    def __init__(
+        self, config: Config, space: SearchSpace, out: Path, inputs: Any, console: Console, *, name: str | None = None
+    ) -> None:
         self.config, self.space, self.out, self.inputs, self.console = config, space, out, inputs, console
+        self.name = name or out.name
+        """Of its folder below --storage."""
         self.record: dict[str, Any] = {}
         self.times: StepTimes | None = None
         self.prices = NodePrices.of(config.search.price_per_node_hour)
@@ -207,12 +216,12 @@ class _Search:
     def _hosts(self, *, driving: bool = False) -> Iterator[tuple[Home, Plan, HostPool]]:
         """Ray, and the hosts on their way; with `driving` only where no other process drives the search."""
         _quiet()
-        with ray_cluster.connected(), _terminated_as_interrupted(), contextlib.ExitStack() as stack:
+        with ray_cluster.connected(self.name), _terminated_as_interrupted(), contextlib.ExitStack() as stack:
             plan = Plan.of(self.config)
             self._say(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}")
             shared = ray_cluster.shared_storage(self.config.train.storage, self.out)
             endpoint = self.config.export.endpoint
-            remote = Folder(shared, endpoint, knob="--storage").below(self.out.name) if shared else None
+            remote = Folder(shared, endpoint, knob="--storage").below(self.name) if shared else None
             home = Home(self.out, remote, self._say)
             if driving:
                 stack.enter_context(home.driving())
@@ -279,7 +288,7 @@ class _Search:
             left=left if stops else lambda: None,
         )  # fmt: skip
         progress.read(study)
-        trackers = make_trackers(config.search.trackers, self.out.name, self.out, self.console)
+        trackers = make_trackers(config.search.trackers, self.name, self.out, self.console)
         watchers: list[Watcher] = [progress, session.pool.places(), *trackers]
         ledger = Ledger(
             study, self.space, objectives, epochs=config.train.epochs, trials=wanted,
@@ -326,7 +335,7 @@ class _Search:
 
         tuner = tune.Tuner(
             DistillationTrial,
-            param_space={"registry": session.pool.registry_name, "epochs": ledger.epochs, "experiment": self.out.name},
+            param_space={"registry": session.pool.registry_name, "epochs": ledger.epochs, "experiment": self.name},
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(ledger, failure), scheduler=StudyScheduler(ledger, failure),
                 num_samples=ledger.expected,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from singer_ray.reporting.record import masked, read_search
+from singer_ray.reporting.record import read_search
+from singer_ray.search.study import masked
 from tests.reporting.searches import SINGER, fake_search, journal_of
 
 

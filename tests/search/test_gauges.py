@@ -65,7 +65,7 @@ def test_a_trials_figures_reach_the_metrics_port_and_stay_until_it_ends(metrics_
     class Trial:
         def report(self) -> None:
             gauges.EVERY = 0.5
-            self.gauges = TrialGauges(7, PARAMETERS, "my search")
+            self.gauges = TrialGauges("007", PARAMETERS, "my search")
             self.gauges.set(RESULT)
 
         def end(self) -> None:

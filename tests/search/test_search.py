@@ -244,7 +244,9 @@ def test_a_time_budget_stops_trials_and_the_best_of_them_still_gives_a_student(t
     space = {"train.lr": {"type": "loguniform", "low": 1e-3, "high": 4e-3}}
     done = run_search(config, tmp_path / "short", space=space, console=Console(file=io.StringIO()))
     assert set(done.leaderboard["state"]) == {"PRUNED"}
-    assert [row.state.name for row in study_of(done).trials] == done.leaderboard.sort_values("id")["state"].tolist()
+    # What never began waits for a later session; the others are what the table says.
+    states = [row.state.name for row in study_of(done).trials if row.state.name != "WAITING"]
+    assert states == done.leaderboard.sort_values("id")["state"].tolist()
     result = json.loads((done.best[0] / "result.json").read_text())
     assert 0 <= result["metrics"]["test/miou"] <= 1
     assert result["metrics"]["val/miou"] == pytest.approx(done.leaderboard.iloc[0]["val/miou"])

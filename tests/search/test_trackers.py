@@ -16,7 +16,7 @@ from rich.console import Console
 
 from singer_ray.errors import UserError
 from singer_ray.search import trackers
-from singer_ray.search.trackers import Background, Tracker, make_trackers
+from singer_ray.search.trackers import Background, make_trackers
 
 PARAMETERS = {"method.rank": 16, "train.lr": 4e-3, "method.refiner": "singer"}
 EPOCHS = {1: 0.25, 2: 0.5, 3: 0.75, 4: 0.875}
@@ -30,13 +30,13 @@ def driver(name: str, folder: Path, epochs: range, *, ends: bool, console: Conso
     """What one life of a driver tells a tracker about two trials."""
     (tracker,) = make_trackers([name], "my search", folder, console)
     for trial in (0, 7):
-        tracker.start(trial, PARAMETERS | {"method.rank": 16 + trial})
+        tracker.start(f"{trial:03d}", PARAMETERS | {"method.rank": 16 + trial})
     for epoch in epochs:
         for trial in (0, 7):
-            tracker.log(trial, epoch, result(epoch))
+            tracker.log(f"{trial:03d}", epoch, result(epoch))
     if ends:
-        tracker.end(0, "COMPLETE", result(epochs[-1]))
-        tracker.end(7, "PRUNED", result(epochs[-1]))
+        tracker.end("000", "COMPLETE", result(epochs[-1]))
+        tracker.end("007", "PRUNED", result(epochs[-1]))
     tracker.close()
 
 
@@ -161,15 +161,15 @@ class Gone:
     def __init__(self) -> None:
         self.heard: list[str] = []
 
-    def start(self, trial: int, parameters: Mapping[str, Any]) -> None:
+    def start(self, trial: str, parameters: Mapping[str, Any]) -> None:
         self.heard.append("start")
 
-    def log(self, trial: int, epoch: int, metrics: Mapping[str, Any]) -> None:
+    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         self.heard.append(f"log {epoch}")
         if epoch == 2:
             raise ConnectionError("server\nis gone")
 
-    def end(self, trial: int, state: str, metrics: Mapping[str, Any]) -> None:
+    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
         self.heard.append("end")
 
     def close(self) -> None:
@@ -179,11 +179,11 @@ class Gone:
 def test_a_tracker_that_fails_says_so_once_and_the_search_goes_on() -> None:
     gone = Gone()
     said: list[str] = []
-    tracker: Tracker = Background("gone", gone, said.append)
-    tracker.start(0, {})
+    tracker = Background("gone", gone, said.append)
+    tracker.start("000", {})
     for epoch in (1, 2, 3):
-        tracker.log(0, epoch, {})
-    tracker.end(0, "COMPLETE", {})
+        tracker.log("000", epoch, {})
+    tracker.end("000", "COMPLETE", {})
     tracker.close()
     assert gone.heard == ["start", "log 1", "log 2"]
     assert said == ["gone failed and is left out from here on; the search goes on: server is gone"]
@@ -194,14 +194,14 @@ def test_a_tracker_that_hangs_delays_neither_the_trials_nor_the_end(monkeypatch:
     free = threading.Event()
 
     class Slow(Gone):
-        def start(self, trial: int, parameters: Mapping[str, Any]) -> None:
+        def start(self, trial: str, parameters: Mapping[str, Any]) -> None:
             free.wait()
 
     slow = Slow()
     said: list[str] = []
     tracker = Background("slow", slow, said.append)
-    tracker.start(0, {})
-    tracker.log(0, 1, {})
+    tracker.start("000", {})
+    tracker.log("000", 1, {})
     tracker.close()
     assert said == ["slow did not take the last figures within 0.1 s: they may be missing there."]
     free.set()
