@@ -20,6 +20,7 @@ import random
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ from typing import Any
 import boto3
 import yaml
 
-from singer_ray.publishing.result import git_commit, versions
+from singer_ray.publishing.result import git_commit, versions, write_json
 from singer_ray.storage import Folder
 from tests.conftest import SMALL
 from tests.faults.records import FINAL, Row, read_rows, violations
@@ -131,7 +132,7 @@ class Trial:
         arguments = [*self.shape.arguments(space), "--out", str(self.out)]
         if self.address:
             arguments += ["--storage", self.address.removesuffix("/search")]
-        with Session(arguments, self.place / "1.log", self.environment) as session:
+        with self._started(arguments) as session:
             self._strike(session)
             before, announced = self._seen(session)
             self._end(session)
@@ -152,6 +153,18 @@ class Trial:
             with Session(self._resume(), self.place / f"{attempt}.log", self.environment) as session:
                 self._end(session)
         self._judge(before, announced)
+
+    def _started(self, arguments: Sequence[str]) -> Session:
+        """A session with a Ray cluster: on a machine that is too busy, Ray does not wait for its own processes."""
+        for _ in range(3):
+            session = Session(arguments, self.place / "1.log", self.environment)
+            if session.wait_for("trials at a time"):
+                return session
+            with session:
+                session.wait()
+            if "cannot be reached" not in session.text:
+                break
+        raise RuntimeError(f"the search did not start: {session.text[-500:]}")
 
     def _strike(self, session: Session) -> None:
         """Waits for the moment, and kills."""
@@ -251,6 +264,8 @@ def campaign(seeds: Sequence[int], folder: Path, jobs: int) -> list[Outcome]:
         references = dict(zip(sorted(names), pool.map(lambda name: left_alone(name, folder), sorted(names))))
         print(f"references: {', '.join(f'{name} {len(rows)} rows' for name, rows in references.items())}", flush=True)
 
+        writing = threading.Lock()
+
         def one(seed: int) -> Outcome:
             place = folder / f"seed-{seed}"
             shutil.rmtree(place, ignore_errors=True)
@@ -259,9 +274,23 @@ def campaign(seeds: Sequence[int], folder: Path, jobs: int) -> list[Outcome]:
             print(_line(outcome), flush=True)
             for violation in outcome.violations:
                 print(f"      {violation}", flush=True)
+            with writing:
+                keep(outcome, f"python -m tests.faults.long --jobs {jobs}")
             return outcome
 
         return list(pool.map(one, seeds))
+
+
+def keep(outcome: Outcome, command: str) -> None:
+    """Writes a seed's outcome in place of an earlier one."""
+    earlier = json.loads(OUTCOMES.read_text(encoding="utf-8"))["outcomes"] if OUTCOMES.exists() else []
+    kept = {each["seed"]: each for each in earlier} | {outcome.seed: asdict(outcome) | {"git_commit": git_commit()}}
+    content = {
+        "command": command, "versions": versions(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "outcomes": [kept[seed] for seed in sorted(kept)],
+    }  # fmt: skip
+    write_json(OUTCOMES, content)
 
 
 def _line(outcome: Outcome) -> str:
@@ -290,16 +319,6 @@ def main() -> int:
     wrong = [outcome.seed for outcome in outcomes if outcome.violations]
     minutes = (time.monotonic() - begin) / 60
     print(f"\n{len(outcomes) - len(wrong)} of {len(outcomes)} right in {minutes:.0f} min; wrong: {wrong or 'none'}")
-    earlier = json.loads(OUTCOMES.read_text(encoding="utf-8"))["outcomes"] if OUTCOMES.exists() else []
-    kept = {outcome["seed"]: outcome for outcome in earlier} | {
-        outcome.seed: {**asdict(outcome), "git_commit": git_commit()} for outcome in outcomes
-    }
-    content = {
-        "command": f"python -m tests.faults.long --jobs {options.jobs}", "versions": versions(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "outcomes": [kept[seed] for seed in sorted(kept)],
-    }  # fmt: skip
-    OUTCOMES.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return 1 if wrong else 0
 
 

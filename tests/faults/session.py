@@ -18,6 +18,7 @@ from typing import Self
 import singer_ray
 
 ROOT = Path(singer_ray.__file__).parents[1]
+AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
 Process = tuple[int, str]
 """(process id, its start time): a process id may be given again, the pair is not."""
 
@@ -151,11 +152,14 @@ class Session:
         return killed
 
     def leftovers(self, limit: float = 60.0) -> list[str]:
-        """Names of the processes that outlive the driver by more than `limit` seconds."""
+        """Names of the processes that outlive the driver by more than `limit` seconds.
+
+        Two agents of Ray's are passed over: they take a minute to find that their cluster has gone, and do nothing.
+        """
         end = time.monotonic() + limit
-        while (found := self.children()) and time.monotonic() < end:
+        while (found := {*self.children().values()} - AGENTS) and time.monotonic() < end:
             time.sleep(0.2)
-        return sorted(found.values())
+        return sorted(found)
 
 
 def _processes() -> tuple[dict[int, int], dict[int, str]]:

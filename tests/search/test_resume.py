@@ -179,6 +179,7 @@ def test_a_finished_search_says_so_and_can_be_given_more_trials(whole: Searched,
     (out / "leaderboard.csv").unlink()
     with (out / "study.journal").open("ab") as journal:
         journal.write(b'{"op_code":8,"worker_id":"a","trial')  # the power went away
+    (out / "study.journal.lock").symlink_to("study.journal")
     done, screen = resumed(out)
     assert "has its 2 trials already" in screen
     pd.testing.assert_frame_equal(done.leaderboard, whole.leaderboard)
