@@ -140,7 +140,7 @@ class Trial:
         if self.kind == "driver-twice":
             self._empty_machine()
             with Session(self._resume(), self.place / "again.log", self.environment) as session:
-                session.wait_for("trials at a time", limit=120)
+                session.wait_for("trials at a time")
                 delay = self.random.uniform(0, 12)
                 self.outcome.moment += f", again {delay:.2f} s after the resume's first line"
                 time.sleep(delay)
@@ -203,7 +203,7 @@ class Trial:
         return read_rows(self.state), announced
 
     def _end(self, session: Session) -> None:
-        status = session.wait(limit=400)
+        status = session.wait(limit=1200)
         self.outcome.statuses.append(status)
         if status is None:
             self.outcome.violations.append("the driver hung")

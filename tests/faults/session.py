@@ -80,7 +80,7 @@ class Session:
         """The printed lines in which a regular expression is found."""
         return [line for line in self.text.splitlines() if re.search(pattern, line)]
 
-    def wait_for(self, pattern: str, count: int = 1, limit: float = 300.0) -> bool:
+    def wait_for(self, pattern: str, count: int = 1, limit: float = 1200.0) -> bool:
         """Waits until `count` lines have the pattern; False when the driver ended before."""
         end = time.monotonic() + limit
         while len(self.lines(pattern)) < count:
@@ -92,7 +92,7 @@ class Session:
             self._look_at_times()
         return True
 
-    def wait(self, limit: float = 600.0) -> int | None:
+    def wait(self, limit: float = 1200.0) -> int | None:
         """The driver's exit status; None when it still runs after `limit` seconds."""
         end = time.monotonic() + limit
         while self.driver.poll() is None and time.monotonic() < end:
@@ -129,7 +129,7 @@ class Session:
         self.driver.kill()
         self.driver.wait()
 
-    def kill_one(self, title: str, limit: float = 60.0) -> str | None:
+    def kill_one(self, title: str, limit: float = 300.0) -> str | None:
         """SIGKILL to a process with `title` in its name, once there is one: the name, or None if the driver ended."""
         end = time.monotonic() + limit
         while self.driver.poll() is None:
