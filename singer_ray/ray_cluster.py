@@ -39,7 +39,7 @@ def connected(name: str | None = None) -> Iterator[None]:
             job_config=job,
         )  # fmt: skip
     except Exception as error:  # Ray raises bare ones too, such as for a node that takes too long to start
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise UserError(
             f"The Ray cluster at {address or 'this machine'} cannot be reached: {reason}. Start one with "
             "`ray start --head`, correct RAY_ADDRESS, or unset it to run on this machine alone."

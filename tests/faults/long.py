@@ -35,7 +35,7 @@ from singer_ray.publishing.result import git_commit, versions, write_json
 from singer_ray.storage import Folder
 from tests.conftest import SMALL
 from tests.faults.records import FINAL, Row, read_rows, violations
-from tests.faults.session import Session
+from tests.faults.session import Session, started
 from tests.servers import S3_ENVIRONMENT, s3_server
 
 OUTCOMES = Path(__file__).parent / "outcomes.json"
@@ -132,15 +132,14 @@ class Trial:
         arguments = [*self.shape.arguments(space), "--out", str(self.out)]
         if self.address:
             arguments += ["--storage", self.address.removesuffix("/search")]
-        with self._started(arguments) as session:
+        with started(arguments, self.place / "1.log", self.environment) as session:
             self._strike(session)
             before, announced = self._seen(session)
             self._end(session)
         self.outcome.before = dict(Counter(row.state for row in before))
         if self.kind == "driver-twice":
             self._empty_machine()
-            with Session(self._resume(), self.place / "again.log", self.environment) as session:
-                session.wait_for("trials at a time")
+            with started(self._resume(), self.place / "again.log", self.environment) as session:
                 delay = self.random.uniform(0, 12)
                 self.outcome.moment += f", again {delay:.2f} s after the resume's first line"
                 time.sleep(delay)
@@ -150,21 +149,9 @@ class Trial:
             if self.outcome.statuses[-1] == 0:
                 break
             self._empty_machine()
-            with Session(self._resume(), self.place / f"{attempt}.log", self.environment) as session:
+            with started(self._resume(), self.place / f"{attempt}.log", self.environment) as session:
                 self._end(session)
         self._judge(before, announced)
-
-    def _started(self, arguments: Sequence[str]) -> Session:
-        """A session with a Ray cluster: on a machine that is too busy, Ray does not wait for its own processes."""
-        for _ in range(3):
-            session = Session(arguments, self.place / "1.log", self.environment)
-            if session.wait_for("trials at a time"):
-                return session
-            with session:
-                session.wait()
-            if "cannot be reached" not in session.text:
-                break
-        raise RuntimeError(f"the search did not start: {session.text[-500:]}")
 
     def _strike(self, session: Session) -> None:
         """Waits for the moment, and kills."""
@@ -246,7 +233,7 @@ def left_alone(name: str, folder: Path) -> list[Row]:
         space = out.parent / "space.yaml"
         space.write_text(yaml.safe_dump(SPACE))
         arguments = [*SHAPES[name].arguments(space), "--out", str(out)]
-        with Session(arguments, out.parent / "1.log") as session:
+        with started(arguments, out.parent / "1.log") as session:
             if session.wait(limit=1200) != 0:
                 raise RuntimeError(f"the reference failed: {session.text[-2000:]}")
     rows = read_rows(Folder(str(out)))

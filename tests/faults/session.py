@@ -162,6 +162,22 @@ class Session:
         return sorted(found)
 
 
+def started(arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Session:
+    """A session with a Ray cluster. On a machine that is too busy Ray gives its own processes up: it is tried again.
+
+    Raises RuntimeError when the driver ends for another reason.
+    """
+    for _ in range(3):
+        session = Session(arguments, log, environment)
+        if session.wait_for("trials at a time"):
+            return session
+        with session:
+            session.wait()
+        if "timed out during startup" not in session.text:
+            break
+    raise RuntimeError(f"the search did not start: {session.text[-500:]}")
+
+
 def _processes() -> tuple[dict[int, int], dict[int, str]]:
     """Parent and start time of every process that is alive (zombies are not)."""
     parents: dict[int, int] = {}

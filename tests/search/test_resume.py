@@ -24,7 +24,7 @@ from singer_ray.search.experiment import Searched, resume_search, run_search
 from singer_ray.search.home import LEASE, Home
 from singer_ray.storage import Folder
 from tests.faults.records import Row, read_rows
-from tests.faults.session import Session
+from tests.faults.session import Session, started
 from tests.search.test_search import Listener, settings
 from tests.servers import S3_ENVIRONMENT, s3_server
 
@@ -66,8 +66,8 @@ def searched(out: Path, screen: io.StringIO | None = None, **more: Any) -> Searc
     return run_search(config, out, space=SPACE, console=Console(file=screen or io.StringIO(), width=200))
 
 
-def resumed(address: str | Path, **more: Any) -> tuple[Searched, str]:
-    screen = io.StringIO()
+def resumed(address: str | Path, screen: io.StringIO | None = None, **more: Any) -> tuple[Searched, str]:
+    screen = screen or io.StringIO()
     done = resume_search(str(address), console=Console(file=screen, width=200), **more)
     return done, screen.getvalue()
 
@@ -98,7 +98,7 @@ def test_a_search_whose_driver_was_killed_and_then_terminated_ends_as_if_left_al
     whole: Searched, tmp_path: Path
 ) -> None:
     out = tmp_path / "search"
-    with Session(command(out), tmp_path / "1.log") as session:
+    with started(command(out), tmp_path / "1.log") as session:
         assert session.wait_for("trial 000 epoch 1/2")
         with Session(["--resume", str(out)], tmp_path / "second.log") as second:
             assert second.wait(120) == 2
@@ -107,7 +107,7 @@ def test_a_search_whose_driver_was_killed_and_then_terminated_ends_as_if_left_al
         session.kill_driver()
         assert not session.leftovers()
     seen = {row.label: row for row in rows_in(out)}
-    with Session(["--resume", str(out)], tmp_path / "2.log") as session:
+    with started(["--resume", str(out)], tmp_path / "2.log") as session:
         assert session.wait_for("^trial 00")
         session.driver.send_signal(signal.SIGTERM)
         assert session.wait(60) == 130
@@ -127,7 +127,7 @@ def test_a_search_whose_driver_was_killed_and_then_terminated_ends_as_if_left_al
 def test_an_empty_machine_goes_on_from_s3_alone(whole: Searched, tmp_path: Path) -> None:
     out = tmp_path / "here" / "search"
     out.parent.mkdir()
-    with Session(command(out, "--storage", "s3://searches/a"), tmp_path / "1.log") as session:
+    with started(command(out, "--storage", "s3://searches/a"), tmp_path / "1.log") as session:
         assert session.wait_for("trial 001 epoch 1/2")
         session.kill_driver()
     shutil.rmtree(out.parent)
@@ -141,20 +141,17 @@ def test_an_empty_machine_goes_on_from_s3_alone(whole: Searched, tmp_path: Path)
     assert same(read_rows(Folder("s3://searches/a/search")), rows_in(done.out))
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path, whole: Searched) -> None:
+def test_after_ctrl_c_and_a_full_disk_it_goes_on(tmp_path: Path, whole: Searched) -> None:
+    out = tmp_path / "search"
+    go_on = f"Go on with: python -m singer_ray.tune --resume {out}"
+
     def interrupt() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     screen = Listener("trial 000 epoch 1/2", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        searched(tmp_path / "search", screen)
-    assert f"Go on with: python -m singer_ray.tune --resume {tmp_path / 'search'}" in screen.getvalue()
-    done, _ = resumed(tmp_path / "search")
-    assert same(rows_in(done.out), rows_in(whole.out))
-
-
-def test_after_a_full_disk_and_some_room_it_goes_on(tmp_path: Path, whole: Searched) -> None:
-    out = tmp_path / "search"
+        searched(out, screen)
+    assert go_on in screen.getvalue()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill() -> None:  # no file of this process may grow beyond what the study has now
@@ -162,13 +159,12 @@ def test_after_a_full_disk_and_some_room_it_goes_on(tmp_path: Path, whole: Searc
 
     try:
         with pytest.raises(UserError) as caught:
-            searched(out, Listener("trial 000 epoch 1/2", fill))
+            resumed(out, screen=Listener("trial 000 epoch 1/2", fill))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "File too large" in str(caught.value)
-    assert f"Go on with: python -m singer_ray.tune --resume {out}" in str(caught.value)
+    assert go_on in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
-    assert not (out / "study.journal").read_bytes().endswith(b"\n")  # it broke off within a line
     resumed(out)
     assert same(rows_in(out), rows_in(whole.out))
 
