@@ -13,12 +13,13 @@ import singer_ray
 
 ROOT = Path(singer_ray.__file__).parent
 FLOORS = [
-    {"errors", "resources", "storage"},
+    {"errors", "prices", "resources", "storage"},
     {"config"},
     {"data", "vision"},
     {"method", "evaluation"},
     {"publishing", "training", "ray_cluster"},
     {"distillation", "search", "analysis"},
+    {"reporting"},
     {"cli"},
     {"api"},
 ]

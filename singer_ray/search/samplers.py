@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import pickle
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -31,6 +31,10 @@ LARGEST_GRID = 100_000
 """Points of a grid beyond which nobody trains each."""
 GENERATIONS = 5
 """How many generations of nsga2 a search has time for: Optuna's population of 50 would make most searches random."""
+CMAES_LEARNS_FROM = 10
+"""Imported rows from which cmaes can start: it takes their best tenth; with fewer it starts in the middle."""
+_FIRST_GENERATION = {NSGAIISampler._get_generation_key(): 0}
+"""With this attribute nsga2 takes imported rows for its first generation; it passes over rows without."""
 
 
 def make_sampler(
@@ -38,7 +42,7 @@ def make_sampler(
 ) -> BaseSampler:
     """The sampler that `config.search` asks for.
 
-    `imported` are the rows that a warm start brought: cmaes starts from them; the others read them in the study.
+    `imported` are the rows that a warm start brought: cmaes starts from ten or more; the others read the study.
     Raises UserError when it cannot take the space or the objectives.
     """
     search, seed = config.search, config.seed % 2**32
@@ -49,9 +53,10 @@ def make_sampler(
             case "gp":
                 return GPSampler(seed=seed, n_startup_trials=search.startup_trials, warn_independent_sampling=False)
             case "cmaes":
+                known = [_varying_part(row) for row in imported] if len(imported) >= CMAES_LEARNS_FROM else None
                 return CmaEsSampler(
                     seed=seed, n_startup_trials=search.startup_trials, warn_independent_sampling=False,
-                    source_trials=list(imported) or None,
+                    source_trials=known,
                 )  # fmt: skip
             case "nsga2":
                 population = min(max(search.trials // GENERATIONS, 4), 50)
@@ -96,6 +101,12 @@ def _fault(sampler: str, space: SearchSpace, objectives: Objectives) -> str | No
         if (space.size() or 0) > LARGEST_GRID:
             return f"would try {space.size()} points; {LARGEST_GRID} at most: widen steps or drop values"
     return None
+
+
+def _varying_part(row: FrozenTrial) -> FrozenTrial:
+    """The row without parameters of a single value: cmaes passes over those, and over rows that have more than it."""
+    varying = {name: kind for name, kind in row.distributions.items() if not kind.single()}
+    return create_trial(values=row.values, params={n: row.params[n] for n in varying}, distributions=varying)
 
 
 class GridSampler(BaseSampler):
@@ -211,23 +222,19 @@ def import_trials(study: optuna.Study, earlier: optuna.Study, space: SearchSpace
         names = [name for name in space.parameters if name in row.params]
         known = {IMPORTED: row.user_attrs.get(IMPORTED, source)}
         known |= {METRICS: row.user_attrs[METRICS]} if METRICS in row.user_attrs else {}
-        study.add_trial(
-            create_trial(
-                values=row.values,
-                user_attrs=known,
-                system_attrs={NSGAIISampler._get_generation_key(): 0},
-                params={name: space.parameters[name].take(row.params[name]) for name in names},
-                distributions={name: space.distributions[name] for name in names},
-            )  # fmt: skip
-        )
+        imported = create_trial(
+            values=row.values, user_attrs=known, system_attrs=_FIRST_GENERATION,
+            params={name: space.parameters[name].take(row.params[name]) for name in names},
+            distributions={name: space.distributions[name] for name in names},
+        )  # fmt: skip
+        study.add_trial(imported)
     return Imported(len(taken), len(rows) - len(taken))
 
 
 def _check_objectives(study: optuna.Study, earlier: optuna.Study, source: str) -> None:
     def of(one: optuna.Study) -> list[str]:
-        return [
-            f"{n} ({d.name.lower()})" for n, d in zip(one.metric_names or ["?"] * len(one.directions), one.directions)
-        ]
+        names = one.metric_names or ["unnamed"] * len(one.directions)
+        return [f"{name} ({direction.name.lower()})" for name, direction in zip(names, one.directions)]
 
     if of(study) != of(earlier):
         raise UserError(
@@ -240,20 +247,17 @@ def _check_space(rows: Sequence[FrozenTrial], space: SearchSpace, source: str) -
     before = {name: _kind(distribution) for row in rows for name, distribution in row.distributions.items()}
     today = {name: _kind(distribution) for name, distribution in space.distributions.items()}
     always = {name for name, parameter in space.parameters.items() if not parameter.when}
-    faults = [
-        *(f"{name} was {before[name]} and is {today[name]}" for name in before if today.get(name, before[name]) != before[name]),
-        *_listed("it has no", always - set(before)),
-        *_listed("it also has", set(before) - set(today)),
-    ]  # fmt: skip
+    faults = [f"{name} was {before[name]} and is {today[name]}" for name in sorted(set(before) & set(today))
+              if before[name] != today[name]]  # fmt: skip
+    if always - set(before):
+        faults.append(f"it has no {', '.join(sorted(always - set(before)))}")
+    if set(before) - set(today):
+        faults.append(f"it also has {', '.join(sorted(set(before) - set(today)))}")
     if faults:
         raise UserError(
             f"search.warm_start {source} is a study from another space: {'; '.join(faults)}. "
             "Give a search over the same parameters, or leave search.warm_start out."
         )
-
-
-def _listed(words: str, names: Collection[str]) -> list[str]:
-    return [f"{words} {', '.join(sorted(names))}"] if names else []
 
 
 def _kind(distribution: BaseDistribution) -> str:

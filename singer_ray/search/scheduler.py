@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 
 if TYPE_CHECKING:
+    import optuna
+
     from singer_ray.config import Config
 
 
@@ -22,9 +24,16 @@ def make_pruner(config: Config) -> BasePruner:
     if search.scheduler == "asha":
         return SuccessiveHalvingPruner(min_resource=grace, reduction_factor=search.reduction_factor)
     if search.scheduler == "hyperband":
-        return HyperbandPruner(
-            min_resource=grace, max_resource=config.train.epochs, reduction_factor=search.reduction_factor
-        )
+        return _Brackets(min_resource=grace, max_resource=config.train.epochs, reduction_factor=search.reduction_factor)
     if search.scheduler == "median":
         return MedianPruner(n_startup_trials=search.startup_trials, n_warmup_steps=grace)
     return NopPruner()
+
+
+class _Brackets(HyperbandPruner):
+    """HyperbandPruner that reads the study it is given, which for several objectives is a view of one direction."""
+
+    def _create_bracket_study(self, study: optuna.Study, bracket_id: int) -> optuna.Study:
+        bracket = super()._create_bracket_study(study, bracket_id)
+        bracket._directions = study._directions
+        return bracket
