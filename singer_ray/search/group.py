@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -19,10 +21,17 @@ from singer_ray.search.record import SAVED, TrialRecord
 from singer_ray.search.study import FAULT
 from singer_ray.storage import Folder
 
+if TYPE_CHECKING:
+    from singer_ray.training.timing import StepTimes
+    from singer_ray.training.workbench import Workbench
+
+Task = Callable[[dict[str, Any], Any, "Workbench", int, int], None]
+"""What workers do: (settings, host, bench, rank, world)."""
 Key = tuple[str, str]
 """(trial label, incarnation): a late `leave` of an earlier incarnation must not evict a resumed trial."""
 ENDING_SECONDS = 15.0
 """For workers that wait between two epochs to end by themselves; after it they are killed."""
+TIMES = "times"
 CLOSING_SECONDS = ENDING_SECONDS + 5.0
 
 
@@ -62,7 +71,11 @@ class GroupHost:
         self.name, self.config, self.inputs = name, Config.model_validate(config), inputs
         self.trials, self.share = trials, share
         # Ray Train's clean-up asks "which cluster?" and dies where it sees two, unless it is told.
-        self.environment = {**environment, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+        self.environment = {
+            # Notices of machines that go away would start the group anew within its trial; that is Tune's business.
+            **environment, "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+            "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+        }  # fmt: skip
         self.changing = asyncio.Lock()
         self.run: _Run | None = None
         self.caller: Any = self._new_caller()  # imports torch while the search is still being checked
@@ -77,13 +90,7 @@ class GroupHost:
             saved = await asyncio.to_thread(self.trials.read, f"{key[0]}/{SAVED}")
         except UserError as error:
             return {FAULT: str(error)}
-        settings = {
-            "host": self.name, "key": key, "config": config.model_dump(), "inputs": self.inputs, "trials": self.trials,
-            "overrides": dict(overrides), "saved": (ray.put(saved),),
-        }  # fmt: skip
-        async with self.changing:
-            await self._end()
-            run = self.run = _Run(key, self.caller.fit.remote(settings, self.share))
+        run = await self._start(_train, key, config, overrides=dict(overrides), saved=(ray.put(saved),))
         return await run.next()
 
     async def epoch(self, key: Key) -> dict[str, Any]:
@@ -95,6 +102,20 @@ class GroupHost:
         result = await run.next()
         assert result is not None
         return result
+
+    async def timing(self) -> StepTimes:
+        """How long the parts of a trial take in a worker group, its start among them. Raises UserError."""
+        begin, key = time.perf_counter(), ("timing", uuid.uuid4().hex)
+        run = await self._start(_time, key, self.config)
+        found = await run.next() or {}
+        started = time.perf_counter() - begin
+        if FAULT not in found:
+            found = await run.next() or {}
+        await self.leave(key)
+        if FAULT in found:
+            raise UserError(found[FAULT])
+        times: StepTimes = found[TIMES]
+        return replace(times, start=times.start + started)
 
     async def leave(self, key: Key) -> None:
         """Ends the workers of a trial, unless another has taken its place."""
@@ -122,6 +143,16 @@ class GroupHost:
         """Asked by each worker before an epoch: True as soon as the trial wants it, False when it has left."""
         run = self.run
         return run is not None and run.key == key and await run.turn(epoch)
+
+    async def _start(self, task: Task, key: Key, config: Config, **more: Any) -> _Run:
+        settings = {
+            "task": task, "host": self.name, "key": key, "config": config.model_dump(), "inputs": self.inputs,
+            "trials": self.trials, **more,
+        }  # fmt: skip
+        async with self.changing:
+            await self._end()
+            run = self.run = _Run(key, self.caller.fit.remote(settings, self.share))
+            return run
 
     async def _end(self) -> None:
         run, self.run = self.run, None
@@ -210,7 +241,7 @@ class GroupCaller:
 
         from ray.train import ControllerError
 
-        from singer_ray.training.launch import START_TIMEOUT, worker_group
+        from singer_ray.training.launch import START_TIMEOUT, STARTS, worker_group
 
         each = {"CPU": share.cpus} | ({"GPU": share.gpus} if share.gpus else {})
         label = settings["key"][0]
@@ -225,8 +256,8 @@ class GroupCaller:
                 if type(error.controller_failure).__name__ != "WorkerGroupStartupTimeoutError":
                     raise
                 raise UserError(
-                    f"The cluster gave trial {label} no room for its {share.workers} workers ({_words(each)} each), "
-                    f"several times within {os.environ[START_TIMEOUT]} s. Lower --concurrent, add machines, or set "
+                    f"The cluster had no room for the {share.workers} workers of a trial ({_words(each)} each), asked "
+                    f"{STARTS} times for {os.environ[START_TIMEOUT]} s. Lower --concurrent, add machines, or set "
                     f"{START_TIMEOUT} higher."
                 ) from error
 
@@ -237,28 +268,31 @@ def _words(each: Mapping[str, float]) -> str:
 
 def _worker(settings: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
+    import ray.train
+
+    from singer_ray.training.launch import Inputs
+
+    logging.getLogger("timm").setLevel(logging.WARNING)
     host = ray.get_actor(settings["host"], NAMESPACE)
+    own = settings["inputs"][0]
+    inputs: Inputs = Inputs() if own is None else ray.get(own)
+    context = ray.train.get_context()
     try:
-        _train(settings, host)
+        bench = inputs.workbench(Config.model_validate(settings["config"]))
+        settings["task"](settings, host, bench, context.get_world_rank(), context.get_world_size())
     except UserError as error:
         ray.get(host.done.remote(settings["key"], {FAULT: str(error)}))
 
 
-def _train(settings: dict[str, Any], host: Any) -> None:
-    import ray.train
-
-    from singer_ray.training.launch import Inputs
+def _train(settings: dict[str, Any], host: Any, bench: Workbench, rank: int, world: int) -> None:
+    """Trains a trial, epoch by epoch, as its host lets it."""
     from singer_ray.training.loop import epochs
     from singer_ray.training.member import Member
 
-    key, config = settings["key"], Config.model_validate(settings["config"])
-    context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
-    own, saved = settings["inputs"][0], ray.get(settings["saved"][0])
-    inputs = Inputs() if own is None else ray.get(own)
-    bench = inputs.workbench(config)
-    record = TrialRecord(settings["trials"], key[0], settings["overrides"], saved)
-    member = Member.begin(bench, config, record.state, rank=rank, world=world)
+    key = settings["key"]
+    # All ranks start from the very same bytes: the host has read them.
+    record = TrialRecord(settings["trials"], key[0], settings["overrides"], ray.get(settings["saved"][0]))
+    member = Member.begin(bench, bench.config, record.state, rank=rank, world=world)
     epoch = member.step_count // bench.steps_per_epoch
     if rank == 0:
         ray.get(host.begun.remote(key, epoch, record.result(), ray.util.get_current_placement_group()))
@@ -271,3 +305,15 @@ def _train(settings: dict[str, Any], host: Any) -> None:
         metrics = next(trained)
         if rank == 0:
             ray.get(host.done.remote(key, record.save(member, metrics, time.perf_counter() - begin)))
+
+
+def _time(settings: dict[str, Any], host: Any, bench: Workbench, rank: int, world: int) -> None:
+    """Times the parts of a trial in all workers at once, as they will run."""
+    from singer_ray.training.timing import timing
+
+    key = settings["key"]
+    if rank == 0:
+        ray.get(host.begun.remote(key, 0, None, ray.util.get_current_placement_group()))
+    times = timing(bench, bench.config, world=world)
+    if rank == 0:
+        ray.get(host.done.remote(key, {TIMES: times}))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from singer_ray.training.timing import StepTimes
     from singer_ray.training.workbench import Workbench
 
+
 class HostedTrainer:
     """One member at a time on a workbench that stays. Runs as a Ray actor, one per concurrent trial.
 
@@ -183,25 +184,25 @@ class HostPool:
         # Any: Ray's types do not know the methods of actors that are made with options.
         self.hosts: dict[str, Any] = {}
         self._benches: list[Any] = []
-        workers = config.train.workers
-        if workers > 1:
-            bench = config.override({"train.device": "cpu"}).model_dump()
-            host = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy="SPREAD")(HostedTrainer)
-            self._benches = [host.remote(bench, self._inputs, trials)]
-            group = ray.remote(num_cpus=0, max_restarts=-1, resources=ON_HEAD)(GroupHost)
+        share = Share(config.train.workers, cpus, gpus)
+        if share.workers == 1:
+            own = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=-1, scheduling_strategy="SPREAD")(HostedTrainer)
             self.hosts = {
-                name: group.options(name=name, namespace=NAMESPACE).remote(
-                    name, config.model_dump(), (self._inputs,), trials, Share(workers, cpus, gpus), train_environment()
-                )
-                for name in names
-            }
-        else:
-            host = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=-1, scheduling_strategy="SPREAD")(HostedTrainer)
-            self.hosts = {
-                name: host.options(name=name, namespace=NAMESPACE).remote(config.model_dump(), self._inputs, trials)
+                name: own.options(name=name, namespace=NAMESPACE).remote(config.model_dump(), self._inputs, trials)
                 for name in names
             }
             self._benches = list(self.hosts.values())
+        else:
+            group = ray.remote(num_cpus=0, max_restarts=-1, resources=ON_HEAD)(GroupHost)
+            self.hosts = {
+                name: group.options(name=name, namespace=NAMESPACE).remote(
+                    name, config.model_dump(), (self._inputs,), trials, share, train_environment()
+                )
+                for name in names
+            }
+            bench = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy="SPREAD")(HostedTrainer)
+            on_cpu = config.override({"train.device": "cpu"})
+            self._benches = [bench.remote(on_cpu.model_dump(), self._inputs, trials)]
         self.registry_name = f"{prefix}-registry"
         registry = ray.remote(num_cpus=0, max_restarts=-1, resources=ON_HEAD)(HostRegistry)
         self.registry: Any = registry.options(name=self.registry_name, namespace=NAMESPACE).remote(list(self.hosts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
     from singer_ray.config import Config
 
-START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+START_TIMEOUT, STARTS = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", 4
+"""How long a worker group may take to start (variable, in seconds), and how often that is tried."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def worker_group(
             name=name, storage_path=path,
             # A worker group that can never be placed would otherwise be asked for again and again, for ever.
             failure_config=FailureConfig(  # type: ignore[call-arg]
-                max_failures=0, controller_failure_limit=3, max_preemption_failures=preemptions
+                max_failures=0, controller_failure_limit=STARTS - 1, max_preemption_failures=preemptions
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=1), logging_config=LoggingConfig(log_level="WARNING"),
         ),
@@ -143,6 +145,7 @@ def _worker(settings: dict[str, Any]) -> None:
     from singer_ray.config import Config
 
     config = Config.model_validate(settings["config"])
+    logging.getLogger("timm").setLevel(logging.WARNING)
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     before = ray.train.get_checkpoint()
