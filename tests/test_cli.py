@@ -105,7 +105,6 @@ CASES: list[Case] = [
     ("tune", ["--space", "{broken}"], "is not valid YAML"),
     ("tune", ["--space", "{unknown}"], "Did you mean method.rank?"),
     ("tune", ["--space", "singr"], "neither a file nor a shipped space"),
-    ("tune", ["--workers", "2"], "one worker a trial"),
     ("tune", ["--out", "{full}"], "is not empty"),
     ("tune", ["--export", "s3:/bucket"], "s3:/bucket"),
     ("evaluate", [], "no network is named"),

@@ -78,6 +78,7 @@ class GroupHost:
         }  # fmt: skip
         self.changing = asyncio.Lock()
         self.run: _Run | None = None
+        self.leaving: _Run | None = None
         self.caller: Any = self._new_caller()  # imports torch while the search is still being checked
 
     async def join(self, key: Key, overrides: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -85,6 +86,7 @@ class GroupHost:
 
         Returns what HostedTrainer.join returns.
         """
+        await self.close()  # workers of an earlier incarnation may still write the checkpoint
         try:
             config = self.config.override(overrides)
             saved = await asyncio.to_thread(self.trials.read, f"{key[0]}/{SAVED}")
@@ -128,10 +130,16 @@ class GroupHost:
         async with self.changing:
             await self._end()
 
-    async def begun(self, key: Key, epoch: int, result: dict[str, Any] | None, group: Any) -> None:
-        """Said by the first worker: all have come as far as `epoch`, in the placement group `group`."""
+    async def placed(self, key: Key, group: Any) -> None:
+        """Said by the first worker as soon as it runs: the placement group of all of them."""
+        run = self.run or self.leaving
+        if run is not None and run.key == key:
+            run.place(group)
+
+    async def begun(self, key: Key, epoch: int, result: dict[str, Any] | None) -> None:
+        """Said by the first worker: it is ready, and has come as far as `epoch`."""
         if self.run is not None and self.run.key == key:
-            self.run.group, self.run.allowed = group, epoch
+            self.run.allowed = epoch
             self.run.say(result)
 
     async def done(self, key: Key, result: dict[str, Any]) -> None:
@@ -156,6 +164,7 @@ class GroupHost:
 
     async def _end(self) -> None:
         run, self.run = self.run, None
+        self.leaving = run
         if run is None or await run.end():
             return
         # The controller and the workers die with the process that called fit(); what they held is freed here.
@@ -177,10 +186,11 @@ class _Run:
         self.key = key
         self.group: Any = None
         self.allowed = 0
-        self.over = self.busy = False
+        self.over, self.busy = False, True
         self._ended = asyncio.ensure_future(_outcome(fit))
         self._said: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._changed = asyncio.Condition()
+        self._placed = asyncio.Event()
 
     def say(self, result: dict[str, Any] | None) -> None:
         """What the trial is to hear."""
@@ -189,6 +199,8 @@ class _Run:
 
     async def next(self) -> dict[str, Any] | None:
         """What the workers say next. Raises RuntimeError when they end instead."""
+        if not self._said.empty():
+            return self._said.get_nowait()
         said = asyncio.ensure_future(self._said.get())
         await asyncio.wait({said, self._ended}, return_when=asyncio.FIRST_COMPLETED)
         if said.done():
@@ -198,6 +210,11 @@ class _Run:
         if isinstance(error, UserError):
             return {FAULT: str(error)}
         raise RuntimeError(f"the workers of trial {self.key[0]} have ended: {error or 'the trial has left'}")
+
+    def place(self, group: Any) -> None:
+        """The workers run, in the placement group `group`."""
+        self.group = group
+        self._placed.set()
 
     async def allow(self) -> None:
         """The trial wants another epoch."""
@@ -215,6 +232,10 @@ class _Run:
         async with self._changed:
             self.over = True
             self._changed.notify_all()
+        # A placement group that nobody knows of could not be freed: let it come, or fail, before anything is killed.
+        placed = asyncio.ensure_future(self._placed.wait())
+        await asyncio.wait({placed, self._ended}, return_when=asyncio.FIRST_COMPLETED)
+        placed.cancel()
         if not self.busy:
             await asyncio.wait({self._ended}, timeout=ENDING_SECONDS)
         return self._ended.done() and self._ended.result() is None
@@ -277,6 +298,8 @@ def _worker(settings: dict[str, Any]) -> None:
     own = settings["inputs"][0]
     inputs: Inputs = Inputs() if own is None else ray.get(own)
     context = ray.train.get_context()
+    if context.get_world_rank() == 0:
+        ray.get(host.placed.remote(settings["key"], ray.util.get_current_placement_group()))
     try:
         bench = inputs.workbench(Config.model_validate(settings["config"]))
         settings["task"](settings, host, bench, context.get_world_rank(), context.get_world_size())
@@ -295,7 +318,7 @@ def _train(settings: dict[str, Any], host: Any, bench: Workbench, rank: int, wor
     member = Member.begin(bench, bench.config, record.state, rank=rank, world=world)
     epoch = member.step_count // bench.steps_per_epoch
     if rank == 0:
-        ray.get(host.begun.remote(key, epoch, record.result(), ray.util.get_current_placement_group()))
+        ray.get(host.begun.remote(key, epoch, record.result()))
     trained = epochs(member)
     while member.step_count < member.steps:
         epoch += 1
@@ -313,7 +336,7 @@ def _time(settings: dict[str, Any], host: Any, bench: Workbench, rank: int, worl
 
     key = settings["key"]
     if rank == 0:
-        ray.get(host.begun.remote(key, 0, None, ray.util.get_current_placement_group()))
+        ray.get(host.begun.remote(key, 0, None))
     times = timing(bench, bench.config, world=world)
     if rank == 0:
         ray.get(host.done.remote(key, {TIMES: times}))

@@ -268,7 +268,6 @@ def test_a_budget_too_short_for_any_epoch_ends_with_an_empty_table(tmp_path: Pat
     [
         ({"search.objectives": ("val/mio",)}, SPACE, "'val/mio' is never reported. Did you mean val/miou?"),
         ({"search.concurrent": 999}, SPACE, "can never offer more than"),
-        ({"train.workers": 2}, SPACE, "one worker a trial"),
         ({"teacher.name": "vit_tiny_patch16_22"}, SPACE, "vit_tiny_patch16_224"),
         ({}, {"method.rank": {"type": "int", "low": 4, "high": 4000}}, "reaches what cannot be built"),
         ({}, {"student.heads": {"type": "choice", "values": [3, 5]}}, "reaches what cannot be built"),
