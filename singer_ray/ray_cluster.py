@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -58,6 +59,19 @@ def resources() -> dict[str, float]:
     most = state.get_max_resources_from_cluster_config() or {}
     now = ray.cluster_resources()
     return {name: max(float(most.get(name, 0)), float(now.get(name, 0))) for name in {*most, *now}}
+
+
+def places(each: Mapping[str, float]) -> int:
+    """How many of something that holds `each` on one node the cluster can have at one time."""
+    import ray
+
+    def times(there: Mapping[str, float]) -> int:
+        return min(math.floor(there.get(name, 0) / amount + 1e-9) for name, amount in each.items() if amount)
+
+    most, now = resources(), ray.cluster_resources()
+    if any(most.get(name, 0) > now.get(name, 0) for name in each):  # machines to come, of a size that is not known
+        return times(most)
+    return sum(times(node["Resources"]) for node in ray.nodes() if node["Alive"])
 
 
 def has_gpus() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import tempfile
 import time
@@ -13,18 +14,15 @@ import ray
 
 from singer_ray.config import Config
 from singer_ray.errors import UserError
-from singer_ray.ray_cluster import ON_HEAD, user_error_in
-from singer_ray.search.ledger import HISTORY
-from singer_ray.search.study import CHECKPOINT, FAULT
+from singer_ray.ray_cluster import NAMESPACE, ON_HEAD, user_error_in
+from singer_ray.search.group import CLOSING_SECONDS, GroupHost, Key, Share, train_environment
+from singer_ray.search.record import TrialRecord
+from singer_ray.search.study import FAULT
 from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
     from singer_ray.training.timing import StepTimes
     from singer_ray.training.workbench import Workbench
-
-Key = tuple[str, str]
-"""(trial label, incarnation): a late `leave` of an earlier incarnation must not evict a resumed trial."""
-SAVED = "checkpoint.pt"
 
 
 class HostedTrainer:
@@ -85,22 +83,15 @@ class HostedTrainer:
         self._release()
         try:
             config = self.config.override(overrides)
-            state = self._saved(key[0], overrides)
-            self.member = Member.begin(self.bench, config, state)
+            self.record = TrialRecord.read(self.trials, key[0], overrides)
+            self.member = Member.begin(self.bench, config, self.record.state)
         except UserError as error:
             return {FAULT: str(error)}
         self.key, self.epochs = key, epochs(self.member)
-        self.overrides = dict(overrides)
-        self.history: list[Any] = state["history"] if state else []
-        self.seconds: float = state["seconds"] if state else 0.0
-        if state is None:
-            return None
-        return {**state["metrics"], HISTORY: self.history[:-1], "trained_seconds": self.seconds, **self._place(key[0])}
+        return self.record.result()
 
     def epoch(self, key: Key) -> dict[str, Any]:
         """Trains and saves one epoch of the trial: its metrics, or its fault in words under `fault`."""
-        from singer_ray.training import checkpoint as checkpoints
-
         if key != self.key:
             raise RuntimeError(f"trial {key[0]} is not on this host any more")
         begin = time.perf_counter()
@@ -108,13 +99,7 @@ class HostedTrainer:
             metrics = next(self.epochs)
         except UserError as error:
             return {FAULT: str(error)}
-        self.seconds += time.perf_counter() - begin
-        self.history.append([metrics["epoch"], {k: v for k, v in metrics.items() if not k.startswith("train/")}])
-        content = checkpoints.to_bytes(self.member.state() | {
-            "metrics": metrics, "history": self.history, "seconds": self.seconds, "overrides": self.overrides,
-        })  # fmt: skip
-        self.trials.write(f"{key[0]}/{SAVED}", content)
-        return metrics | {"trained_seconds": self.seconds, **self._place(key[0])}
+        return self.record.save(self.member, metrics, time.perf_counter() - begin)
 
     def leave(self, key: Key) -> None:
         """Drops the member of a trial, unless another has taken its place."""
@@ -127,7 +112,7 @@ class HostedTrainer:
         from singer_ray.training.member import Member
 
         config = self.config.override(overrides)
-        return final_metrics(Member.begin(self.bench, config, self._saved(label, overrides)))
+        return final_metrics(Member.begin(self.bench, config, TrialRecord.read(self.trials, label, overrides).state))
 
     def pictures(self, label: str, overrides: Mapping[str, Any]) -> dict[str, bytes]:
         """Pictures of a trial's student beside its teacher, by file name."""
@@ -135,20 +120,9 @@ class HostedTrainer:
         from singer_ray.training.pictures import draw_student_pictures
 
         config = self.config.override(overrides)
-        member = Member.begin(self.bench, config, self._saved(label, overrides))
+        member = Member.begin(self.bench, config, TrialRecord.read(self.trials, label, overrides).state)
         with tempfile.TemporaryDirectory() as place:
             return {path.name: path.read_bytes() for path in draw_student_pictures(member, Path(place))}
-
-    def _saved(self, label: str, overrides: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The trial's checkpoint. One of other settings is not this trial's: it belonged to a row that was lost."""
-        from singer_ray.training import checkpoint as checkpoints
-
-        content = self.trials.read(f"{label}/{SAVED}")
-        state = None if content is None else checkpoints.from_bytes(content)
-        return state if state and state["overrides"] == dict(overrides) else None
-
-    def _place(self, label: str) -> dict[str, str]:
-        return {CHECKPOINT: f"{self.trials.address}/{label}/{SAVED}"}
 
     def _release(self) -> None:
         self.key, self.member, self.epochs = None, None, iter(())
@@ -204,7 +178,13 @@ class HostRegistry:
 class HostPool:
     """The hosts of a search and their registry, alive until `stop` or until the driver ends.
 
+    With one worker a trial the hosts train themselves. With more, each is a GroupHost, and `bench` does what needs no
+    trial: on a CPU, holding nothing, since the workers of the trials want all that there is.
+
     Raises UserError when a host cannot be made (no such teacher, no such folder, ...).
+
+    Args:
+        cpus: of each host, or of each of a trial's workers. gpus likewise.
     """
 
     def __init__(
@@ -212,30 +192,47 @@ class HostPool:
     ) -> None:
         # The reference is kept: a host that is restarted reads it again.
         self._inputs = None if inputs is None else ray.put(inputs)
-        host = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=-1, scheduling_strategy="SPREAD")(HostedTrainer)
+        names = [f"{prefix}-host-{n}" for n in range(count)]
         # Any: Ray's types do not know the methods of actors that are made with options.
-        self.hosts: dict[str, Any] = {
-            name: host.options(name=name).remote(config.model_dump(), self._inputs, trials)
-            for name in (f"{prefix}-host-{n}" for n in range(count))
-        }
+        self.hosts: dict[str, Any] = {}
+        self._benches: list[Any] = []
+        share = Share(config.train.workers, cpus, gpus)
+        if share.workers == 1:
+            own = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=-1, scheduling_strategy="SPREAD")(HostedTrainer)
+            self.hosts = {
+                name: own.options(name=name, namespace=NAMESPACE).remote(config.model_dump(), self._inputs, trials)
+                for name in names
+            }
+            self._benches = list(self.hosts.values())
+        else:
+            group = ray.remote(num_cpus=0, max_restarts=-1, resources=ON_HEAD)(GroupHost)
+            self.hosts = {
+                name: group.options(name=name, namespace=NAMESPACE).remote(
+                    name, config.model_dump(), (self._inputs,), trials, share, train_environment()
+                )
+                for name in names
+            }
+            bench = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy="SPREAD")(HostedTrainer)
+            on_cpu = config.override({"train.device": "cpu"})
+            self._benches = [bench.remote(on_cpu.model_dump(), self._inputs, trials)]
         self.registry_name = f"{prefix}-registry"
         registry = ray.remote(num_cpus=0, max_restarts=-1, resources=ON_HEAD)(HostRegistry)
-        self.registry: Any = registry.options(name=self.registry_name).remote(list(self.hosts))
+        self.registry: Any = registry.options(name=self.registry_name, namespace=NAMESPACE).remote(list(self.hosts))
 
     def wait(self, say: Callable[[str], None]) -> list[str]:
         """Blocks until all hosts stand; returns the metrics that trials will report, best first."""
-        waiting = {host.ready.remote(): name for name, host in self.hosts.items()}
+        waiting = {bench.ready.remote() for bench in self._benches}
         metrics: list[str] = []
         while waiting:
             done, _ = ray.wait(list(waiting), timeout=30)
             for reference in done:
-                waiting.pop(reference)
+                waiting.remove(reference)
                 try:
                     metrics = ray.get(reference)
                 except ray.exceptions.RayError as error:
                     raise user_error_in(error) from error
             if not done:
-                say(f"waiting for {len(waiting)} of {len(self.hosts)} hosts: the cluster is still making room")
+                say(f"waiting for {len(waiting)} of {len(self._benches)} hosts: the cluster is still making room")
         return metrics
 
     def timing(self) -> StepTimes:
@@ -248,8 +245,8 @@ class HostPool:
             raise user_error_in(error) from error
 
     def any(self) -> Any:
-        """One of the hosts, for work that is not a trial's."""
-        return next(iter(self.hosts.values()))
+        """A HostedTrainer for work that is not a trial's."""
+        return self._benches[0]
 
     def places(self) -> Places:
         """A watcher that keeps the registry up to date."""
@@ -257,7 +254,10 @@ class HostPool:
 
     def stop(self) -> None:
         """Ends all hosts."""
-        for actor in (*self.hosts.values(), self.registry):
+        groups = [host for host in self.hosts.values() if host not in self._benches]
+        with contextlib.suppress(ray.exceptions.RayError):  # what does not end by itself dies with its host
+            ray.get([group.close.remote() for group in groups], timeout=CLOSING_SECONDS)
+        for actor in (*groups, *self._benches, self.registry):
             ray.kill(actor)
 
 

@@ -33,7 +33,7 @@ def package_best(
     """Writes the `export.top` best students (with several objectives also the rest of the front) to OUT/best."""
     from singer_ray.publishing.package import InputSpec, write_student
     from singer_ray.publishing.result import build_result
-    from singer_ray.search.host import SAVED
+    from singer_ray.search.record import SAVED
     from singer_ray.training import checkpoint
     from singer_ray.training.member import student_of
 
