@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from singer_ray.errors import UserError
 
@@ -115,6 +116,13 @@ def storage(given: str | None, out: Path, name: str) -> tuple[str, str]:
     """
     shared = shared_storage(given, out)
     return (shared, out.name) if shared is not None else (str(out.absolute()), name)
+
+
+def is_alive(actor: Any) -> bool:
+    """Whether an actor runs: it has a place, and has not died or is back again."""
+    from ray._private.state import actors
+
+    return bool(actors(actor._actor_id.hex()).get("State") == "ALIVE")
 
 
 def describe() -> str:

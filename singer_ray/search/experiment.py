@@ -61,7 +61,7 @@ from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
-    from singer_ray.search.host import HostPool
+    from singer_ray.search.pool import HostPool
     from singer_ray.training.timing import StepTimes
 
 CHANGEABLE = (

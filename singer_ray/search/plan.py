@@ -11,7 +11,7 @@ from singer_ray.errors import UserError
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
-    from singer_ray.search.host import HostPool
+    from singer_ray.search.pool import HostPool
     from singer_ray.storage import Folder
 
 
@@ -55,7 +55,7 @@ class Plan:
 
     def hosts(self, config: Config, inputs: Any, trials: Folder) -> HostPool:
         """The hosts, on their way."""
-        from singer_ray.search.host import HostPool
+        from singer_ray.search.pool import HostPool
 
         prefix = f"search-{uuid.uuid4().hex[:8]}"
         return HostPool(config, inputs, trials, self.concurrent, cpus=self.cpus, gpus=self.gpus, prefix=prefix)

@@ -16,7 +16,7 @@ from singer_ray.search.study import COMPLETE, FAIL, SECONDS, last_result, own_ro
 if TYPE_CHECKING:
     from singer_ray.config import Config
     from singer_ray.search.home import Home
-    from singer_ray.search.host import HostPool
+    from singer_ray.search.pool import HostPool
 
 BEST, PICTURES = "best", "pictures"
 
