@@ -40,7 +40,7 @@ def connected(name: str | None = None) -> Iterator[None]:
             namespace=NAMESPACE, runtime_env={"env_vars": env} if env else None, logging_level=logging.ERROR,
             job_config=job,
         )  # fmt: skip
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises bare ones too, such as for a node that takes too long to start
         reason = str(error).splitlines()[0]
         raise UserError(
             f"The Ray cluster at {address or 'this machine'} cannot be reached: {reason}. Start one with "

@@ -87,7 +87,7 @@ class HostedTrainer:
         return self.record.result()
 
     def epoch(self, key: Key) -> dict[str, Any]:
-        """Trains and saves one epoch of the trial: its metrics, or its fault in words under `fault`."""
+        """Trains and saves one epoch of the trial: its metrics, or in words its `fault` or why it is `unsaved`."""
         if key != self.key:
             raise RuntimeError(f"trial {key[0]} is not on this host any more")
         begin = time.perf_counter()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from singer_ray.search.ledger import HISTORY
+from singer_ray.errors import UserError
+from singer_ray.search.ledger import HISTORY, UNSAVED
 from singer_ray.search.study import CHECKPOINT
 
 if TYPE_CHECKING:
@@ -44,15 +45,19 @@ class TrialRecord:
         return {**self.state["metrics"], HISTORY: self.history[:-1], **self._place()}
 
     def save(self, member: Member, metrics: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-        """Writes the checkpoint of an epoch that took `seconds`; returns what to report."""
+        """Writes the checkpoint of an epoch that took `seconds`; returns what to report, or why it is `unsaved`."""
         from singer_ray.training import checkpoint
 
         self.state = None  # what it was resumed from is not needed any more
         self.seconds += seconds
         self.history.append([metrics["epoch"], {k: v for k, v in metrics.items() if not k.startswith("train/")}])
-        self.trials.write(self.name, checkpoint.to_bytes(member.state() | {
+        content = checkpoint.to_bytes(member.state() | {
             "metrics": dict(metrics), "history": self.history, "seconds": self.seconds, "overrides": self.overrides,
-        }))  # fmt: skip
+        })  # fmt: skip
+        try:
+            self.trials.write(self.name, content)
+        except UserError as error:
+            return {UNSAVED: str(error)}
         return {**metrics, **self._place()}
 
     def _place(self) -> dict[str, Any]:

@@ -25,9 +25,7 @@ from singer_ray.search.samplers import (
     check_sampler,
     grid_exhausted,
     import_trials,
-    load_sampler,
     make_sampler,
-    save_sampler,
 )
 from singer_ray.search.space import SearchSpace, load_space
 from singer_ray.search.study import IMPORTED, METRICS, create_study, own_rows
@@ -146,9 +144,9 @@ def test_the_shipped_settings_of_each_sampler() -> None:
 def test_samplers_learn(sampler: str) -> None:
     """After their random start, suggestions gather where the score is best: at low strength."""
     space = spaced({n: NUMBERS[n] for n in ("method.strength", "train.lr")})
-    study = new_study(sampler=make_sampler(setting(sampler), space, ONE))
-    found = []
-    for _ in range(80 if sampler in ("nsga2", "cmaes") else 25):  # by generations, hence slower
+    study, found = new_study(), []
+    for number in range(80 if sampler in ("nsga2", "cmaes") else 25):  # by generations, hence slower
+        study.sampler = make_sampler(setting(sampler), space, ONE, number=number)
         trial = study.ask()
         space(trial)
         study.tell(trial, -trial.params["method.strength"])
@@ -167,62 +165,66 @@ def space_for(sampler: str) -> dict[str, Any]:
     return CONDITIONS if sampler == "grid" else NUMBERS
 
 
+def run_by_number(study: optuna.Study, name: str, trials: int) -> list[Any]:
+    """What a search suggests, whose sampler is made anew for each trial."""
+    space, found = spaced(space_for(name)), []
+    for _ in range(trials):
+        study.sampler = make_sampler(setting(name), space, ONE, number=len(study.trials))
+        found += run(study, space, 1)
+    return found
+
+
 RESUME = """
 import sys
 from pathlib import Path
 import json, optuna
-from singer_ray.search.samplers import SAMPLERS, load_sampler
-from tests.search.test_samplers import journal, run, space_for, spaced
+from singer_ray.search.samplers import SAMPLERS
+from tests.search.test_samplers import journal, run_by_number
 folder, found = Path(sys.argv[1]), {}
 for name in sorted(SAMPLERS, key="gp".__eq__):  # the one that needs torch last
-    sampler = load_sampler((folder / name).read_bytes())
-    found[name] = run(optuna.load_study(study_name=name, storage=journal(folder, name), sampler=sampler),
-                      spaced(space_for(name)), 3 if name == "grid" else 6)
+    study = optuna.load_study(study_name=name, storage=journal(folder, name))
+    found[name] = run_by_number(study, name, 3 if name == "grid" else 6)
 (folder / "found.json").write_text(json.dumps(found))
 """
 
 
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What each sampler suggests in a fresh process after six trials here."""
+    """What each sampler suggests in a fresh process after six trials here, from the study alone."""
     folder = tmp_path_factory.mktemp("states")
     for name in SAMPLERS:
-        space = spaced(space_for(name))
-        sampler = make_sampler(setting(name), space, ONE)
-        run(create(journal(folder, name), name, sampler), space, 6)
-        (folder / name).write_bytes(save_sampler(sampler))
+        create_study(journal(folder, name), name, ONE)
+        run_by_number(optuna.load_study(study_name=name, storage=journal(folder, name)), name, 6)
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", RESUME, str(folder)], check=True, env=one_thread)
     found: dict[str, Any] = json.loads((folder / "found.json").read_text())
     return found
 
 
-def create(storage: Any, name: str, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
-    create_study(storage, name, ONE)
-    return optuna.load_study(study_name=name, storage=storage, sampler=sampler)
-
-
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_search_in_two_processes_asks_what_one_in_a_single_process_asks(name: str, resumed: dict[str, Any]) -> None:
-    space = spaced(space_for(name))
-    whole = run(new_study(sampler=make_sampler(setting(name), space, ONE)), space, 9 if name == "grid" else 12)
+    whole = run_by_number(new_study(), name, 9 if name == "grid" else 12)
     assert resumed[name] == whole[6:]
 
 
-def test_without_its_state_a_sampler_repeats_itself() -> None:
-    """Why the state is kept: the study alone does not hold it."""
+@pytest.mark.parametrize("name", sorted({*SAMPLERS} - {"grid"}))
+def test_each_trial_has_random_numbers_of_its_own(name: str) -> None:
+    found = run_by_number(new_study(), name, 6)
+    assert all(one != other for n, one in enumerate(found) for other in found[:n])
+
+
+@pytest.mark.parametrize("stopped", ["PRUNED", "FAIL"])
+def test_several_objectives_go_with_stopped_trials(stopped: str) -> None:
     space = spaced(NUMBERS)
-    study = new_study(sampler=make_sampler(setting("random"), space, ONE))
-    first = run(study, space, 3)
-    study.sampler = make_sampler(setting("random"), space, ONE)
-    assert run(study, space, 3) == first
-
-
-@pytest.mark.parametrize("content", [b"", b"nonsense", b"\x80\x04K\x01."])
-def test_a_state_that_cannot_be_read_is_refused_in_one_line(content: bytes) -> None:
-    with pytest.raises(UserError, match="The sampler's state") as caught:
-        load_sampler(content)
-    assert "\n" not in str(caught.value)
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    for number in range(12):
+        study.sampler = make_sampler(setting("tpe"), space, TWO, number=number)
+        trial = study.ask()
+        space(trial)
+        study._storage.set_trial_intermediate_value(trial._trial_id, 1, 0.5)
+        values = None if number % 2 else [0.5, float(number)]
+        study.tell(trial, values, state=None if values else optuna.trial.TrialState[stopped])
+    assert len(study.trials) == 12
 
 
 def test_a_search_by_tpe_does_not_load_torch() -> None:
