@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import signal
 import time
@@ -38,7 +39,7 @@ def _cluster() -> Iterator[None]:
 
     from singer_ray.ray_cluster import NAMESPACE
 
-    ray.init(address="local", num_cpus=CPUS, namespace=NAMESPACE, logging_level="ERROR")
+    ray.init(address="local", num_cpus=CPUS, namespace=NAMESPACE, logging_level=logging.ERROR)
     yield
     ray.shutdown()
 
@@ -53,7 +54,7 @@ def workers() -> list[int]:
     from ray.util.state import list_actors
 
     actors = list_actors(ray.get_runtime_context().gcs_address, filters=[("state", "=", "ALIVE")], detail=True)
-    return [int(actor.pid) for actor in actors if actor.class_name == "RayTrainWorker"]
+    return [actor.pid for actor in actors if actor.class_name == "RayTrainWorker" and actor.pid]
 
 
 class Assassin(io.StringIO):
