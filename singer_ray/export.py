@@ -5,10 +5,11 @@
     python -m singer_ray.export --verify s3://bucket/students
     python -m singer_ray.export --pull s3://bucket/students/search/students/1-006 DIR
 
-EXPERIMENT_OR_RUN is the --out folder of singer_ray.tune or singer_ray.train, or its s3:// address. PREFIX gets index.json,
-and for each experiment experiment.json, leaderboard.parquet, study/, report/ and students/RANK-TRIAL/: packages with
-config.json and model.safetensors for timm, model.onnx, a card, and MANIFEST.json with the SHA-256 of every file, which
-is written last. Credentials come from AWS's standard chain. Publishing again changes nothing.
+EXPERIMENT_OR_RUN is the --out folder of singer_ray.tune or singer_ray.train, or its s3:// address. The address after
+--to gets index.json, and for each experiment experiment.json, leaderboard.parquet, study/, report/ and
+students/RANK-TRIAL/: packages with config.json and model.safetensors for timm, model.onnx, a card, and MANIFEST.json
+with the SHA-256 of every file, which is written last. Credentials come from AWS's standard chain. Publishing again
+changes nothing.
 """
 
 from __future__ import annotations
@@ -140,11 +141,8 @@ def _selection(config: Config, flags: ExportFlags) -> Selection:
 
     if flags.top < 0:
         raise UserError(f"--top is {flags.top}. Allowed: a whole number from 1.")
-    several = [
-        name
-        for name, value in (("--trial", flags.trial), ("--front", flags.front), ("--metric", flags.metric))
-        if value
-    ]
+    ways = {"--trial": flags.trial, "--front": flags.front, "--metric": flags.metric}
+    several = [name for name, value in ways.items() if value]
     if len(several) > 1:
         raise UserError(f"{' and '.join(several)} cannot be used together. Choose one.")
     metric, _, mode = (flags.metric or "").partition(":")

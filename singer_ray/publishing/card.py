@@ -36,8 +36,8 @@ def card(result: Mapping[str, Any], folder: Path) -> str:
         _front_matter(result),
         f"# {student} distilled from {teacher}",
         f"A Vision Transformer of {_parameters(folder):,} parameters, {architecture['num_features']} features wide, "
-        f"trained by singer_ray to reproduce the features of `{teacher}`"
-        + (", with a linear classification head beside it." if classes_of(folder) else ", without a classification head."),
+        f"trained by singer_ray to reproduce the features of `{teacher}`, "
+        + ("with a linear classification head beside it." if classes_of(folder) else "without a classification head."),
         "## How to load it",
         _loading(architecture, folder),
         "## How it was made",
@@ -113,9 +113,8 @@ session = onnxruntime.InferenceSession("PATH_OF_THIS_FOLDER/{ONNX}")
 tokens, pooled = session.run(["tokens", "pooled"], {{"pixels": pixels.numpy()}})
 ```"""
     if (folder / PROGRAM).is_file():
-        text += (
-            f'\n\n`{PROGRAM}`: `torch.export.load("PATH_OF_THIS_FOLDER/{PROGRAM}").module()(pixels)` gives {outputs}.'
-        )
+        program = f'torch.export.load("PATH_OF_THIS_FOLDER/{PROGRAM}").module()'
+        text += f"\n\n`{PROGRAM}`: `{program}(pixels)` gives {outputs}."
     return text + (
         "\n\n`python -m singer_ray.export --verify PATH_OF_THIS_FOLDER` compares every file with MANIFEST.json. To put "
         "it on the Hugging Face Hub: `hf upload OWNER/NAME PATH_OF_THIS_FOLDER`."
@@ -154,15 +153,15 @@ def _scores(result: Mapping[str, Any]) -> str:
         for name in _score_names(metrics)
     ]
     seeds = search.get("seeds") or 1
-    spread = (
-        f"Over {seeds} seeds, {_objective(search)} is {search['mean']:.4f} ± {search['spread']:.4f} (mean, standard deviation); "
-        "the table is of the seed that is published."
-        if seeds > 1 and search.get("spread") is not None
-        else f"One seed ({config['seed']}): the spread over seeds is not known."
-    )  # fmt: skip
+    spread = f"One seed ({config['seed']}): the spread over seeds is not known."
+    if seeds > 1 and search.get("spread") is not None:
+        spread = (
+            f"Over {seeds} seeds, {_objective(search)} is {search['mean']:.4f} ± {search['spread']:.4f} (mean, "
+            "standard deviation); the table is of the seed that is published."
+        )
     norms = [f"| {name} | {value:.2f} |" for name, value in metrics.items() if "/max_median_norm/" in name]
-    text = f"""Probes on frozen last-block features, pooled by `{config["evaluation"]["pooling"]}`, before the final norm;
-`after_norm/` is what `forward_features` gives. Selected on validation; the test split was read once. {spread}
+    text = f"""Probes on frozen last-block features, pooled by `{config["evaluation"]["pooling"]}`, before the final
+norm; `after_norm/` is what `forward_features` gives. Selected on validation; the test split was read once. {spread}
 
 | metric | validation | test |
 | --- | --- | --- |
@@ -200,7 +199,7 @@ def _licence(result: Mapping[str, Any]) -> str:
     theirs = _published(teacher).get("license")
     return "\n".join([
         f"- This student: {own or 'not stated by who published it (--export.license)'}.",
-        f"- Teacher `{teacher}`: " + (f"{theirs}, as timm's registry says." if theirs else "see where it was published."),
+        f"- Teacher `{teacher}`: " + (f"{theirs}, says timm's registry." if theirs else "see where it was published."),
         f"- Data: {_data(config['data'])}; see its own terms.",
     ])  # fmt: skip
 
@@ -214,7 +213,8 @@ def _published(name: str) -> Mapping[str, Any]:
 
 def _parameters(folder: Path) -> int:
     with safe_open(folder / "model.safetensors", framework="np") as weights:
-        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+        count: int = sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+        return count
 
 
 def _remedy(method: Mapping[str, Any]) -> str:

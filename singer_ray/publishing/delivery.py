@@ -87,8 +87,8 @@ def _deliver_student(
                 others.append(there)
         if others and not replace:
             raise UserError(
-                f"{store.address}/{others[0]} holds another student of trial {choice.trial}. Use --replace to put this one "
-                "in its place, or give another address."
+                f"{store.address}/{others[0]} holds another student of trial {choice.trial}. Use --replace to put this "
+                "one in its place, or give another address."
             )
         if ONNX in wanted:
             write_onnx(folder)
@@ -109,8 +109,8 @@ def _check_identity(experiment: Experiment, store: Store, *, replace: bool) -> N
         return
     if not replace:
         raise UserError(
-            f"{store.address}/{experiment.name} holds another experiment of the same name. Use --replace to put this one "
-            "in its place, or give another address."
+            f"{store.address}/{experiment.name} holds another experiment of the same name. Use --replace to put this "
+            "one in its place, or give another address."
         )
     for name in store.packages(experiment.name):
         store.remove(name)

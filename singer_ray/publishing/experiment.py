@@ -64,8 +64,8 @@ class Choice:
 class Experiment:
     """The folder of a search (leaderboard.parquet, best/, trials/) or of a run (result.json, student/).
 
-    `metrics_of` adds what the leaderboard leaves out to students that are built from a checkpoint. Raises UserError when
-    the folder is neither.
+    `metrics_of` adds what the leaderboard leaves out to students that are built from a checkpoint. Raises UserError
+    when the folder is neither.
     """
 
     def __init__(
@@ -113,9 +113,7 @@ class Experiment:
         """The selected students, the best first. Raises UserError when there are none, or an unknown one is named."""
         if not self.is_search:
             if selection.metric or selection.front or selection.trials:
-                raise UserError(
-                    f"{self.address} is one run, with one student: leave out --trial, --metric and --front."
-                )
+                raise UserError(f"{self.address} is one run with one student: leave out --trial, --metric, --front.")
             return [Choice(1, RUN_ID)]
         if selection.trials:
             return [self._row(str(trial)) for trial in selection.trials]
@@ -124,8 +122,8 @@ class Experiment:
         rows = finished if len(finished) else usable
         if rows.empty:
             raise UserError(
-                f"{self.address} has no finished trial: there is no student to export. Its leaderboard.csv says why; go "
-                "on with the search, or start another."
+                f"{self.address} has no finished trial: there is no student to export. Its leaderboard.csv says why; "
+                "go on with the search, or start another."
             )
         if selection.front:
             if "front" not in self.table.columns:
@@ -192,8 +190,8 @@ class Experiment:
                 f"{self.address} is a search without {LEADERBOARD}: it has not ended. Go on with it (--resume) first."
             )
         raise UserError(
-            f"{self.address} is neither a search (no {LEADERBOARD}) nor a run (no {RESULT} and {STUDENT}/). Give the --out "
-            "folder of singer_ray.tune or singer_ray.train."
+            f"{self.address} is neither a search (no {LEADERBOARD}) nor a run (no {RESULT} and {STUDENT}/). Give the "
+            "--out folder of singer_ray.tune or singer_ray.train."
         )
 
     def _row(self, trial: str) -> Choice:
@@ -234,8 +232,8 @@ class Experiment:
             fault = made.fault({n: entry_of(target / n) for n in made.files if (target / n).is_file()})
             if fault:
                 raise UserError(
-                    f"{inner.address} was changed after its {MANIFEST} was written: {fault}. Restore that file; or remove "
-                    f"{MANIFEST} there to publish the folder as it is now."
+                    f"{inner.address} was changed after its {MANIFEST} was written: {fault}. Restore that file; or "
+                    f"remove {MANIFEST} there to publish the folder as it is now."
                 )
             path.unlink()
         (target / CARD).unlink(missing_ok=True)
@@ -248,7 +246,7 @@ class Experiment:
         content = self.folder.read(f"{TRIALS}/{choice.trial}/{checkpoint.FILE}")
         if not content:
             raise UserError(
-                f"{self.address}/{TRIALS}/{choice.trial} has no {checkpoint.FILE}: of trial {choice.trial} nothing is left. "
+                f"{self.address}/{TRIALS}/{choice.trial} has no {checkpoint.FILE}: nothing is left of this trial. "
                 "Name another trial, or train it again with its parameters from leaderboard.csv."
             )
         own = self._config().override(_parameters(choice.row))

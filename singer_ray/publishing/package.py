@@ -62,7 +62,8 @@ def write_student(
     """The model with result.json, the resolved configuration (config.yaml), a linear head where there is one, the card
     (README.md) and MANIFEST.json.
 
-    Pictures that FOLDER/pictures holds already are shown in the card. Whoever adds or changes a file later calls `seal`.
+    Pictures that FOLDER/pictures holds already are shown in the card. Whoever adds or changes a file later calls
+    `seal`.
     """
     result = scrubbed(result)
     write_model(folder, model, inputs)

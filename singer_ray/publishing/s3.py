@@ -65,7 +65,7 @@ class Bucket:
 
     def check(self) -> None:
         """Raises UserError when the bucket cannot be listed: none there, no permission, wrong region, expired token."""
-        with self._explained("cannot be reached"):
+        with self._explained(" cannot be reached"):
             self.client.list_objects_v2(Bucket=self.name, Prefix=self._key(""), MaxKeys=1)
 
     def put(self, name: str, path: Path, sha256: str) -> None:
@@ -129,7 +129,7 @@ class Bucket:
                     return None
                 raise
         now = email.utils.parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
-        return {**found, "age": (now.astimezone(datetime.timezone.utc) - found["LastModified"]).total_seconds()}
+        return {**found, "age": (now.astimezone(datetime.UTC) - found["LastModified"]).total_seconds()}
 
     def _key(self, name: str) -> str:
         return "/".join(part for part in (self.prefix, name) if part)
@@ -140,7 +140,7 @@ class Bucket:
             "StorageClass": settings.storage_class,
             "ServerSideEncryption": settings.encryption,
             "SSEKMSKeyId": settings.kms_key,
-            "Tagging": urlencode([tag.split("=", 1) for tag in settings.tags]) or None,
+            "Tagging": urlencode({k: v for k, _, v in (tag.partition("=") for tag in settings.tags)}) or None,
         }
         return {name: value for name, value in given.items() if value is not None}
 
@@ -149,9 +149,7 @@ class Bucket:
         try:
             yield
         except _FAILED as error:
-            raise UserError(
-                f"{self.folder.address}{what if what[0] in '/ ' else ' ' + what}: {_reason(error)}"
-            ) from error
+            raise UserError(f"{self.folder.address}{what}: {reason(error)}") from error
 
 
 class Claim:
@@ -245,10 +243,6 @@ def with_retries(attempts: int, act: Callable[[], Result], *, pause: float = 0.5
 
 def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def _reason(error: Exception) -> str:
-    return reason(error)
 
 
 def _process() -> dict[str, str]:

@@ -76,8 +76,8 @@ class Store:
     def put(self, folder: Path, name: str, *, replace: bool = False) -> Published:
         """Brings the package in `folder` to ADDRESS/`name`; nothing is sent when it is there already.
 
-        Every file is read back and compared; the manifest comes last. Raises UserError when `folder` is no whole package,
-        another one is there (unless `replace`), or it cannot be written.
+        Every file is read back and compared; the manifest comes last. Raises UserError when `folder` is no whole
+        package, another one is there (unless `replace`), or it cannot be written.
         """
         manifest = check_folder(folder)
         if self._holds(name, manifest, replace=replace):
@@ -106,7 +106,7 @@ class Store:
         return [name for name in names if not any(part.endswith(DRAFT) for part in name.split("/"))]
 
     def verify(self, name: str) -> Manifest:
-        """Reads every file of ADDRESS/`name` and compares it with the manifest. Raises UserError for the first fault."""
+        """Compares every file of ADDRESS/`name` with its manifest. Raises UserError for the first fault."""
         manifest = self._required(name)
         inner = self.folder.below(name) if name else self.folder
 
