@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singer_ray.errors import UserError
+from singer_ray.publishing.head import linear_head
 from singer_ray.publishing.package import InputSpec, write_student
 from singer_ray.publishing.result import build_result, write_json
 from singer_ray.training.launch import Inputs, launch_here, launch_in_ray, runs_in_ray
@@ -17,7 +18,6 @@ from singer_ray.training.member import Member, student_of
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
-    from singer_ray.training.workbench import Workbench
 
 STUDENT, CONFIG, RESULT, PICTURE = "student", "config.yaml", "result.json", "norm_maps.png"
 
@@ -79,8 +79,13 @@ def run_distillation(
         raise
     result = build_result(config.model_dump(mode="json"), trained.metrics, time.perf_counter() - begin)
     model, scaling = student_of(config, trained.state)
-    write_student(out / STUDENT, model, InputSpec(config.data.image_size, config.data.crop_pct, scaling), result)
-    _picture(config, bench, trained.state, out / PICTURE)
+    member = Member.begin(bench, config, trained.state)
+    _picture(member, out / PICTURE)
+    pictures = out / STUDENT / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(out / PICTURE, pictures / PICTURE)
+    spec = InputSpec(config.data.image_size, config.data.crop_pct, scaling)
+    write_student(out / STUDENT, model, spec, result, linear_head(member))
     write_json(out / RESULT, result)
     return Distilled(out, result)
 
@@ -112,9 +117,9 @@ def _first_difference(first: Mapping[str, Any], second: Mapping[str, Any], prefi
     return None
 
 
-def _picture(config: Config, bench: Workbench, state: dict[str, Any], path: Path) -> None:
+def _picture(member: Member, path: Path) -> None:
     from singer_ray.evaluation.pictures import draw_norm_maps
 
-    member = Member.begin(bench, config, state)
+    bench = member.bench
     source = bench.suite.sources.get("val", bench.train)
     draw_norm_maps(path, member.teacher, member.distiller, bench.normalize, source, bench.evaluation_view, bench.device)

@@ -35,6 +35,8 @@ MULTIPART = 16 * MIB
 """Files from this size on are sent in parts of 8 MiB, several at a time."""
 LEASE = 120.0
 """Seconds after which a claim that nobody renews has lapsed."""
+_UNKNOWN = ("NotImplemented", "MethodNotAllowed", "501", "405")
+"""What smaller servers answer to a request that they do not know."""
 _FAILED = (ClientError, BotoCoreError, Boto3Error, OSError)
 Result = TypeVar("Result")
 
@@ -66,7 +68,7 @@ class Bucket:
     def check(self) -> None:
         """Raises UserError when the bucket cannot be listed: none there, no permission, wrong region, expired token."""
         with self._explained(" cannot be reached"):
-            self.client.list_objects_v2(Bucket=self.name, Prefix=self._key(""), MaxKeys=1)
+            self.client.list_objects_v2(Bucket=self.name, Prefix=f"{self.prefix}/".lstrip("/"), Delimiter="/")
 
     def put(self, name: str, path: Path, sha256: str) -> None:
         """Sends a file, in parts when it is large."""
@@ -94,7 +96,7 @@ class Bucket:
                     return False
                 if condition and code == "NoSuchKey":  # IfMatch of what is gone
                     return False
-                if condition and code in ("NotImplemented", "501"):  # an older server: the caller reads back
+                if condition and code in _UNKNOWN:  # an older server: the caller reads back
                     self.client.put_object(**request)
                     return True
                 raise
@@ -108,14 +110,21 @@ class Bucket:
 
     def abort_uploads(self, below: str) -> int:
         """Ends multipart uploads that were left unfinished in the folder `below`; returns how many."""
-        found = 0
+        prefix, found = f"{self._key(below)}/", 0
         with self._explained(" could not be cleared"):
-            pages = self.client.get_paginator("list_multipart_uploads")
-            for page in pages.paginate(Bucket=self.name, Prefix=f"{self._key(below)}/"):
-                for upload in page.get("Uploads", []):
-                    if not upload["Key"].startswith(f"{self._key(below)}/"):
-                        continue  # not every server heeds the prefix
-                    self.client.abort_multipart_upload(Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"])
+            try:
+                pages = list(self.client.get_paginator("list_multipart_uploads").paginate(
+                    Bucket=self.name, Prefix=prefix
+                ))  # fmt: skip
+            except ClientError as error:
+                if _code(error) in _UNKNOWN:
+                    return 0
+                raise
+            for upload in (upload for page in pages for upload in page.get("Uploads", [])):
+                if upload["Key"].startswith(prefix):  # not every server heeds the prefix
+                    self.client.abort_multipart_upload(
+                        Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
                     found += 1
         return found
 

@@ -82,13 +82,10 @@ class Store:
         manifest = check_folder(folder)
         if self._holds(name, manifest, replace=replace):
             return Published(f"{self.address}/{name}", False, manifest.size)
-        try:
-            if self.bucket is None:
-                new = self._put_local(folder, name, manifest, replace=replace)
-            else:
-                new = self._put_s3(self.bucket, folder, name, manifest, replace=replace)
-        except UserError as error:
-            raise UserError(f"{str(error).rstrip('.')}. The student is still in {folder}.") from error
+        if self.bucket is None:
+            new = self._put_local(folder, name, manifest, replace=replace)
+        else:
+            new = self._put_s3(self.bucket, folder, name, manifest, replace=replace)
         return Published(f"{self.address}/{name}", new, manifest.size)
 
     def find(self, name: str) -> Manifest | None:
