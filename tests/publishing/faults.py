@@ -32,7 +32,7 @@ from singer_ray.config import ExportConfig
 from singer_ray.errors import UserError
 from singer_ray.publishing.manifest import MANIFEST, Manifest, write_manifest
 from singer_ray.publishing.store import Store
-from tests.publishing.servers import CREDENTIALS, moto_server
+from tests.publishing.servers import CREDENTIALS, ENVIRONMENT, moto_server
 
 KINDS = (
     "reset", "error_500", "slow_down_503", "silence", "lost_answer", "cut_up", "cut_down", "spoilt_up", "spoilt_down",
@@ -278,7 +278,7 @@ def main() -> None:
         address, folder, bucket = arguments.client
         print(_publish(address, Path(folder), bucket, 30.0, 4))
         return
-    os.environ.update(_environment())
+    os.environ.update(ENVIRONMENT)
     done = {}
     with moto_server() as server:
         for seed in range(arguments.first, arguments.first + arguments.seeds):
@@ -303,12 +303,6 @@ def summary(done: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         }
     found["all"] = {"seeds": len(done), "faults": sum(entry["faults"] for entry in found.values())}
     return found
-
-
-def _environment() -> dict[str, str]:
-    names = {"aws_access_key_id": "AWS_ACCESS_KEY_ID", "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
-             "region_name": "AWS_DEFAULT_REGION"}  # fmt: skip
-    return {names[name]: value for name, value in CREDENTIALS.items()} | {"AWS_EC2_METADATA_DISABLED": "true"}
 
 
 if __name__ == "__main__":
