@@ -139,8 +139,6 @@ def _with_own_settings(config: Config, experiment: Experiment, flags: ExportFlag
 def _selection(config: Config, flags: ExportFlags) -> Selection:
     from singer_ray.publishing.experiment import Selection
 
-    if flags.top < 0:
-        raise UserError(f"--top is {flags.top}. Allowed: a whole number from 1.")
     ways = {"--trial": flags.trial, "--front": flags.front, "--metric": flags.metric}
     several = [name for name, value in ways.items() if value]
     if len(several) > 1:

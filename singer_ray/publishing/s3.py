@@ -25,7 +25,7 @@ from botocore.config import Config as ClientConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
 from singer_ray.errors import UserError
-from singer_ray.storage import Folder, endpoint_of, reason
+from singer_ray.storage import Folder, endpoint_of, hashed, reason
 
 if TYPE_CHECKING:
     from singer_ray.config import ExportConfig
@@ -61,6 +61,7 @@ class Bucket:
             config=ClientConfig(
                 retries={"mode": "standard", "total_max_attempts": self.settings.attempts},
                 connect_timeout=min(10.0, timeout), read_timeout=timeout, max_pool_connections=16, tcp_keepalive=True,
+                response_checksum_validation="when_required",  # whatever is read is hashed by its reader
                 s3={"addressing_style": "path"} if endpoint else None,
             ),
         )  # fmt: skip
@@ -102,6 +103,17 @@ class Bucket:
                 raise
         return True
 
+    def digest(self, name: str, take: Callable[[bytes], object] = lambda chunk: None) -> tuple[int, str] | None:
+        """Size and SHA-256 of a file, read in one stream whose pieces `take` gets; None when there is none."""
+        with self._explained(f"/{name} cannot be read"):
+            try:
+                body = self.client.get_object(Bucket=self.name, Key=self._key(name))["Body"]
+            except ClientError as error:
+                if _code(error) in ("NoSuchKey", "404"):
+                    return None
+                raise
+            return hashed(body, take)
+
     def delete(self, names: list[str]) -> None:
         """Removes files, as far as they are there."""
         with self._explained(" could not be cleared"):
@@ -122,9 +134,7 @@ class Bucket:
                 raise
             for upload in (upload for page in pages for upload in page.get("Uploads", [])):
                 if upload["Key"].startswith(prefix):  # not every server heeds the prefix
-                    self.client.abort_multipart_upload(
-                        Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"]
-                    )
+                    self.client.abort_multipart_upload(Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"])
                     found += 1
         return found
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from singer_ray.errors import UserError
-from singer_ray.publishing.manifest import MANIFEST, Entry, Manifest, check_folder, entry_of
+from singer_ray.publishing.manifest import MANIFEST, Entry, Manifest, check_folder, entry_of, read_manifest
 from singer_ray.publishing.s3 import LEASE, Bucket, Claim, with_retries
 from singer_ray.storage import Folder, reason
 
@@ -79,7 +79,7 @@ class Store:
         Every file is read back and compared; the manifest comes last. Raises UserError when `folder` is no whole
         package, another one is there (unless `replace`), or it cannot be written.
         """
-        manifest = check_folder(folder)
+        manifest = _quick_check(folder)
         if self._holds(name, manifest, replace=replace):
             return Published(f"{self.address}/{name}", False, manifest.size)
         if self.bucket is None:
@@ -110,7 +110,7 @@ class Store:
         def read(file: str) -> Entry | None:
             found = None
             for _ in range(2):  # what was spoilt on its way here is read right the second time
-                size_and_hash = with_retries(self.settings.attempts, lambda: inner.digest(file))
+                size_and_hash = self._digest(f"{name}/{file}" if name else file)
                 found = None if size_and_hash is None else Entry(*size_and_hash)
                 if found == manifest.files[file]:
                     break
@@ -132,7 +132,7 @@ class Store:
 
         def fetch(file: str) -> None:
             for _ in range(self.settings.attempts):
-                found = with_retries(self.settings.attempts, lambda: inner.fetch(file, draft / file))
+                found = self._fetch(f"{name}/{file}" if name else file, draft / file)
                 if found is not None and Entry(*found) == manifest.files[file]:
                     return
             raise UserError(f"{inner.address}/{file} does not fit its manifest. Publish the package again: --replace.")
@@ -219,6 +219,7 @@ class Store:
                 shutil.copyfile(folder / file, draft / file)
                 _sync(draft / file)
                 if entry_of(draft / file) != entry:
+                    check_folder(folder)  # says so when it was changed before
                     raise UserError(f"{folder / file} was changed while it was copied. Publish again.")
             _write(draft / MANIFEST, manifest.to_bytes())
             _sync_folders(draft)
@@ -255,11 +256,14 @@ class Store:
             if attempt or there != entry.size:
                 claim.check()
                 bucket.put(name, path, entry.sha256)
-            found = with_retries(self.settings.attempts, lambda: self.folder.digest(name))
+            found = self._digest(name)
             if found is not None and Entry(*found) == entry:
                 return
             if entry_of(path) != entry:
-                raise UserError(f"{path} was changed while it was sent. Publish again.")
+                raise UserError(
+                    f"{path} was changed after its {MANIFEST} was written. Restore it; or remove {MANIFEST} to publish the "
+                    "folder as it is now."
+                )
         raise UserError(f"{self.address}/{name} arrives damaged, {self.settings.attempts} times. Check the connection.")
 
     def _seal(self, bucket: Bucket, name: str, content: bytes, claim: Claim) -> None:
@@ -281,11 +285,39 @@ class Store:
             raise UserError(f"{where} has no {MANIFEST}: there is no whole package. Publish it again.")
         return Manifest.parse(content, f"{where}/{MANIFEST}")
 
+    def _digest(self, name: str) -> tuple[int, str] | None:
+        read = self.folder.digest if self.bucket is None else self.bucket.digest
+        return with_retries(self.settings.attempts, lambda: read(name))
+
+    def _fetch(self, name: str, path: Path) -> tuple[int, str] | None:
+        def fetch() -> tuple[int, str] | None:
+            if self.bucket is None:
+                return self.folder.fetch(name, path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "wb") as target:
+                return self.bucket.digest(name, target.write)
+
+        return with_retries(self.settings.attempts, fetch)
+
     def _names(self, name: str) -> list[str]:
         return with_retries(self.settings.attempts, lambda: self.folder.names(name))
 
     def _read(self, name: str) -> bytes | None:
         return with_retries(self.settings.attempts, lambda: self.folder.read(name))
+
+
+def _quick_check(folder: Path) -> Manifest:
+    """The manifest of a package whose files have the sizes in it; what arrives is compared with the hashes anyway.
+
+    Raises UserError when there is no manifest, or a file has another size.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None or any(
+        not (folder / name).is_file() or (folder / name).stat().st_size != entry.size
+        for name, entry in manifest.files.items()
+    ):
+        return check_folder(folder)  # which says what is wrong
+    return manifest
 
 
 def _draft_name(target: Path) -> str:

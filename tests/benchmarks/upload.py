@@ -18,7 +18,7 @@ from unittest import mock
 
 import boto3
 
-from singer_ray.publishing.manifest import Entry, write_manifest
+from singer_ray.publishing.manifest import write_manifest
 from singer_ray.publishing.store import Store
 from tests.benchmarks.children import write_raw
 from tests.publishing.servers import ENVIRONMENT, moto_server
@@ -48,8 +48,8 @@ def main() -> None:
                     Store("s3://upload", server).put(Path(made), "package")
                 else:
                     store = Store("s3://upload", server)
-                    entry: Entry = manifest.files["model.safetensors"]
-                    with mock.patch.object(store.folder, "digest", lambda name, e=entry: (e.size, e.sha256)):
+                    entry = manifest.files["model.safetensors"]
+                    with mock.patch.object(store, "_digest", lambda name, e=entry: (e.size, e.sha256)):
                         store.put(Path(made), "package")
                 taken.append(time.perf_counter() - begin)
                 for found in client.list_objects_v2(Bucket="upload")["Contents"]:

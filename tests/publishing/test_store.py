@@ -76,7 +76,7 @@ def test_another_package_is_not_overwritten_without_replace(store: Store, packag
     make_package(other, 1, large=False)
     (other / "README.md").unlink()
     write_manifest(other)
-    with pytest.raises(UserError, match="holds another package .* Use --replace"):
+    with pytest.raises(UserError, match=r"holds another package .* Use --replace"):
         store.put(other, "x")
     assert store.verify("x") == Manifest.of(package)
     assert store.put(other, "x", replace=True).new
@@ -94,7 +94,7 @@ def test_the_same_student_with_another_card_stays_as_it_is(store: Store, package
 def test_without_a_manifest_there_is_no_package(store: Store, package: Path, tmp_path: Path) -> None:
     bare = shutil.copytree(package, tmp_path / "bare")
     (bare / MANIFEST).unlink()
-    with pytest.raises(UserError, match="has no MANIFEST.json"):
+    with pytest.raises(UserError, match=r"has no MANIFEST\.json"):
         store.put(bare, "x")
     with pytest.raises(UserError, match="there is no whole package"):
         store.verify("x")
@@ -105,6 +105,10 @@ def test_files_changed_after_the_manifest_are_named(store: Store, package: Path)
     (package / "model.safetensors").write_bytes(b"other weights")
     with pytest.raises(UserError, match=r"was changed after .* model.safetensors has 13 bytes, not 50000"):
         store.put(package, "x")
+    (package / "model.safetensors").write_bytes(bytes(50_000))
+    with pytest.raises(UserError, match=r"was changed after its MANIFEST"):
+        store.put(package, "x")
+    assert store.packages() == []
 
 
 def test_what_was_spoilt_in_the_store_is_found(store: Store, package: Path) -> None:
@@ -112,7 +116,7 @@ def test_what_was_spoilt_in_the_store_is_found(store: Store, package: Path) -> N
     content = bytearray((package / "result.json").read_bytes())
     content[100] ^= 1
     store.folder.write("x/result.json", bytes(content))
-    with pytest.raises(UserError, match="x is not whole: result.json has another content"):
+    with pytest.raises(UserError, match=r"x is not whole: result\.json has another content"):
         store.verify("x")
 
 
