@@ -5,7 +5,7 @@ UV := $(VENV)/bin/uv
 READY := $(VENV)/.ready
 MAIN ?= python3
 
-.PHONY: help install tune test check lock clean
+.PHONY: help install tune test test-publish-long check lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -17,6 +17,9 @@ tune: $(READY)  ## the main job: search, train and export a student on the built
 
 test: $(READY)  ## run the tests
 	$(PYTHON) -m pytest -q $(ARGS)
+
+test-publish-long: $(READY)  ## publish through 200 planned faults (about 15 minutes)
+	$(PYTHON) -m tests.publishing.faults --seeds 200
 
 check: $(READY)  ## lint, format and type checks
 	$(VENV)/bin/ruff check .

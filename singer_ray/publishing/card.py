@@ -223,7 +223,7 @@ def _remedy(method: Mapping[str, Any]) -> str:
         return "none (plain feature distillation)"
     if refiner != "singer":
         own = method.get(refiner) or {}
-        return refiner + "".join(f", {name} {_value(value)}" for name, value in own.items())
+        return ", ".join([str(refiner), *(f"{name} {_value(value)}" for name, value in own.items())])
     return (
         f"SiNGER adapter (arXiv 2509.20986, {method['variant']}) of rank {method['rank']}, strength "
         f"{method['strength']:.3g}, lambda_outlier {method['loss']['outlier']:.3g}, lambda_info "

@@ -261,8 +261,8 @@ class Store:
                 return
             if entry_of(path) != entry:
                 raise UserError(
-                    f"{path} was changed after its {MANIFEST} was written. Restore it; or remove {MANIFEST} to publish the "
-                    "folder as it is now."
+                    f"{path} was changed after its {MANIFEST} was written. Restore it; or remove {MANIFEST} to publish "
+                    "the folder as it is now."
                 )
         raise UserError(f"{self.address}/{name} arrives damaged, {self.settings.attempts} times. Check the connection.")
 
