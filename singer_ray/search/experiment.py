@@ -27,6 +27,8 @@ from singer_ray import ray_cluster
 from singer_ray.config import field_names, load_preset
 from singer_ray.errors import UserError
 from singer_ray.prices import NodePrices, Price, require_price
+from singer_ray.publishing.delivery import check_formats
+from singer_ray.publishing.store import Store
 from singer_ray.search.budget import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
 from singer_ray.search.estimate import Estimate
 from singer_ray.search.home import CONFIG, LOCK, RECORD, SPACE, Home, bring_study, fetch
@@ -175,8 +177,10 @@ class _Search:
     def begin(self, prepare: Callable[[], object], *, overwrite: bool) -> Searched:
         """From nothing."""
         check_trackers(self.config.search.trackers)
-        if self.config.export.to is not None:  # one that cannot be used is refused before the first trial
-            Folder(self.config.export.to, self.config.export.endpoint, knob="export.to")
+        export = self.config.export
+        if export.to is not None:  # what cannot be used is refused before the first trial
+            check_formats(export)
+            Store(export.to, settings=export)
         with self._hosts() as (home, plan, pool):
             search = self.config.search
             objectives = Objectives.of(search.objectives, search.stop_metric, pool.wait(self._say))

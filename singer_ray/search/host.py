@@ -17,6 +17,7 @@ from singer_ray.search.study import FAULT
 from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
+    from singer_ray.publishing.head import LinearHead
     from singer_ray.training.timing import StepTimes
     from singer_ray.training.workbench import Workbench
 
@@ -110,15 +111,17 @@ class HostedTrainer:
         config = self.config.override(overrides)
         return final_metrics(Member.begin(self.bench, config, TrialRecord.read(self.trials, label, overrides).state))
 
-    def pictures(self, label: str, overrides: Mapping[str, Any]) -> dict[str, bytes]:
-        """Pictures of a trial's student beside its teacher, by file name."""
+    def accessories(self, label: str, overrides: Mapping[str, Any]) -> tuple[dict[str, bytes], LinearHead | None]:
+        """What a student's package wants besides: pictures beside its teacher, by file name; its linear head."""
+        from singer_ray.publishing.head import linear_head
         from singer_ray.training.member import Member
         from singer_ray.training.pictures import draw_student_pictures
 
         config = self.config.override(overrides)
         member = Member.begin(self.bench, config, TrialRecord.read(self.trials, label, overrides).state)
         with tempfile.TemporaryDirectory() as place:
-            return {path.name: path.read_bytes() for path in draw_student_pictures(member, Path(place))}
+            pictures = {path.name: path.read_bytes() for path in draw_student_pictures(member, Path(place))}
+        return pictures, linear_head(member)
 
     def _release(self) -> None:
         self.key, self.member, self.epochs = None, None, iter(())

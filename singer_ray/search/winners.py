@@ -54,12 +54,14 @@ def package_best(
         own = config.override(row.params)
         model, scaling = student_of(own, checkpoint.from_bytes(content))
         target = home.out / BEST / f"{place['rank']}-{label}"
+        pictures, head = ray.get(pool.any().accessories.remote(label, row.params))
+        (target / PICTURES).mkdir(parents=True)
+        for name, picture in pictures.items():
+            (target / PICTURES / name).write_bytes(picture)
         write_student(
             target, model, InputSpec(own.data.image_size, own.data.crop_pct, scaling),
             build_result(own.model_dump(mode="json"), metrics, float(row.user_attrs.get(SECONDS, 0.0))),
+            head,
         )  # fmt: skip
-        for name, picture in ray.get(pool.any().pictures.remote(label, row.params)).items():
-            (target / PICTURES).mkdir(exist_ok=True)
-            (target / PICTURES / name).write_bytes(picture)
         folders.append(target)
     return tuple(folders)
