@@ -5,7 +5,7 @@ UV := $(VENV)/bin/uv
 READY := $(VENV)/.ready
 MAIN ?= python3
 
-.PHONY: help install tune test test-faults-long check lock clean
+.PHONY: help install tune test test-faults-long test-publish-long check lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -20,6 +20,9 @@ test: $(READY)  ## run the tests
 
 test-faults-long: $(READY)  ## kill searches at 20 random moments and resume them (about 40 minutes)
 	$(PYTHON) -m tests.faults.long $(ARGS)
+
+test-publish-long: $(READY)  ## publish through 200 planned faults (about 15 minutes)
+	$(PYTHON) -m tests.publishing.faults --seeds 200
 
 check: $(READY)  ## lint, format and type checks
 	$(VENV)/bin/ruff check .

@@ -32,13 +32,19 @@ def conclude(done: Searched, say: Callable[[str], None]) -> Path | None:
 
 
 def _deliver(done: Searched, say: Callable[[str], None]) -> None:
+    from singer_ray.publishing.delivery import deliver
+    from singer_ray.publishing.experiment import Experiment, Selection
     from singer_ray.publishing.store import Store
 
     export = done.config.export
     assert export.to is not None
-    store = Store(export.to, export.endpoint)
-    for folder in done.best:
-        try:
-            say(f"exported {store.put(folder, f'{done.out.name}/students/{folder.name}')}")
-        except UserError as error:
-            raise UserError(f"{error} Deliver it later: --resume {done.home.address}") from error
+    trials = [folder.name.rpartition("-")[2] for folder in done.best]
+    if not trials:
+        return
+    try:
+        store = Store(export.to, settings=export)
+        deliver(Experiment(str(done.out)), store, export, Selection(trials=trials), say=say)
+    except UserError as error:
+        raise UserError(
+            f"{error} The search is safe; deliver it later: python -m singer_ray.export {done.out}"
+        ) from error

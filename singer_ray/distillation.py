@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singer_ray.errors import UserError
+from singer_ray.publishing.head import linear_head
 from singer_ray.publishing.package import InputSpec, write_student
 from singer_ray.publishing.result import build_result, write_json
 from singer_ray.training.launch import Inputs, launch_here, launch_in_ray, runs_in_ray
@@ -79,8 +80,12 @@ def run_distillation(
         raise
     result = build_result(config.model_dump(mode="json"), trained.metrics, time.perf_counter() - begin)
     model, scaling = student_of(config, trained.state)
-    write_student(out / STUDENT, model, InputSpec(config.data.image_size, config.data.crop_pct, scaling), result)
-    draw_student_pictures(Member.begin(bench, config, trained.state), out / PICTURES)
+    member = Member.begin(bench, config, trained.state)
+    (out / STUDENT / PICTURES).mkdir(parents=True, exist_ok=True)
+    for picture in draw_student_pictures(member, out / PICTURES):
+        shutil.copyfile(picture, out / STUDENT / PICTURES / picture.name)
+    spec = InputSpec(config.data.image_size, config.data.crop_pct, scaling)
+    write_student(out / STUDENT, model, spec, result, linear_head(member))
     write_json(out / RESULT, result)
     return Distilled(out, result)
 

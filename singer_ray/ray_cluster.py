@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from singer_ray.errors import UserError
 
@@ -60,6 +62,19 @@ def resources() -> dict[str, float]:
     return {name: max(float(most.get(name, 0)), float(now.get(name, 0))) for name in {*most, *now}}
 
 
+def places(each: Mapping[str, float]) -> int:
+    """How many of something that holds `each` on one node the cluster can have at one time."""
+    import ray
+
+    def times(there: Mapping[str, float]) -> int:
+        return min(math.floor(there.get(name, 0) / amount + 1e-9) for name, amount in each.items() if amount)
+
+    most, now = resources(), ray.cluster_resources()
+    if any(most.get(name, 0) > now.get(name, 0) for name in each):  # machines to come, of a size that is not known
+        return times(most)
+    return sum(times(node["Resources"]) for node in ray.nodes() if node["Alive"])
+
+
 def has_gpus() -> bool:
     """Whether the cluster has, or can get, a GPU."""
     return resources().get("GPU", 0) > 0
@@ -101,6 +116,13 @@ def storage(given: str | None, out: Path, name: str) -> tuple[str, str]:
     """
     shared = shared_storage(given, out)
     return (shared, out.name) if shared is not None else (str(out.absolute()), name)
+
+
+def is_alive(actor: Any) -> bool:
+    """Whether an actor runs: it has a place, and has not died or is back again."""
+    from ray._private.state import actors
+
+    return bool(actors(actor._actor_id.hex()).get("State") == "ALIVE")
 
 
 def describe() -> str:

@@ -56,7 +56,7 @@ from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
-    from singer_ray.search.host import HostPool
+    from singer_ray.search.pool import HostPool
     from singer_ray.training.timing import StepTimes
 
 CHANGEABLE = (
@@ -175,8 +175,13 @@ class _Search:
     def begin(self, prepare: Callable[[], object], *, overwrite: bool) -> Searched:
         """From nothing."""
         check_trackers(self.config.search.trackers)
-        if self.config.export.to is not None:  # one that cannot be used is refused before the first trial
-            Folder(self.config.export.to, self.config.export.endpoint, knob="export.to")
+        export = self.config.export
+        if export.to is not None:  # what cannot be used is refused before the first trial
+            from singer_ray.publishing.delivery import check_formats
+            from singer_ray.publishing.store import Store
+
+            check_formats(export)
+            Store(export.to, settings=export)
         with self._hosts() as (home, plan, pool):
             search = self.config.search
             objectives = Objectives.of(search.objectives, search.stop_metric, pool.wait(self._say))
