@@ -76,8 +76,9 @@ def sweep(
     folder = Path(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
     check_out(folder, overwrite=overwrite)
     return run_search(
-        config, folder, space=space, inputs=inputs, prepare=lambda: prepare_out(folder, overwrite=overwrite)
-    )
+        config, folder, space=space, given=[*(settings or {}), *count], inputs=inputs, overwrite=overwrite,
+        prepare=lambda: prepare_out(folder, overwrite=overwrite),
+    )  # fmt: skip
 
 
 def _resolve(

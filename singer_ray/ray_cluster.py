@@ -71,22 +71,31 @@ def require(needed: Mapping[str, float], what: str) -> None:
             )
 
 
-def storage(given: str | None, out: Path, name: str) -> tuple[str, str]:
-    """Where Ray keeps a run's state, as (path, folder in it): OUT/`name`, or OUT's name under the `given` address.
+def shared_storage(given: str | None, out: Path) -> str | None:
+    """The address that all nodes share; None when everything is on this one machine.
 
     Raises UserError when the cluster has several nodes and nothing that they share is named.
     """
     import ray
 
     if given is not None:
-        return given if "://" in given else str(Path(given).absolute()), out.name
+        return given if "://" in given else str(Path(given).absolute())
     nodes = sum(node["Alive"] for node in ray.nodes())
     if nodes > 1:
         raise UserError(
             f"This Ray cluster has {nodes} nodes, and {out} is on one of them only: the others could not save there. "
             "Use --storage s3://BUCKET/PREFIX, or --storage FOLDER with a folder that all nodes mount."
         )
-    return str(out.absolute()), name
+    return None
+
+
+def storage(given: str | None, out: Path, name: str) -> tuple[str, str]:
+    """Where Ray keeps a run's state, as (path, folder in it): OUT/`name`, or OUT's name under the `given` address.
+
+    Raises UserError as `shared_storage` does.
+    """
+    shared = shared_storage(given, out)
+    return (shared, out.name) if shared is not None else (str(out.absolute()), name)
 
 
 def describe() -> str:

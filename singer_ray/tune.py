@@ -2,6 +2,8 @@
 
     python -m singer_ray.tune --trials 12 --out runs/search
     python -m singer_ray.tune --preset imagenet-vitl-vitt --space my_space.yaml --storage s3://bucket/searches --export s3://bucket/students
+    python -m singer_ray.tune --resume runs/search          (or s3://bucket/searches/search, on any machine)
+    python -m singer_ray.tune --status runs/search
 
 OUT gets leaderboard.parquet and .csv (one row a trial), study.journal (Optuna), and best/<rank>-<trial>/, folders that
 timm.create_model("local-dir:OUT/best/...", pretrained=True) loads.
@@ -12,9 +14,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
 from singer_ray.config import Config
+from singer_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from singer_ray.search.experiment import Searched
 
 REFINER = "method.refiner"
 
@@ -27,17 +34,41 @@ class TuneFlags:
     """Folder for the result; by default runs/tune-DATE-TIME."""
     overwrite: bool = False
     """Replace an earlier result in --out."""
+    resume: str | None = None
+    """Go on with the search in this folder, or at STORAGE/NAME: finished trials are kept, others continue."""
+    status: str | None = None
+    """Show how far the search in this folder, or at STORAGE/NAME, has come, and stop."""
     dry_run: bool = False
     """Print the resolved configuration and what would run, and stop."""
+    given: frozenset[str] = frozenset()
+    """(filled in) Knobs set on the command line."""
 
 
 def main(config: Config, flags: TuneFlags) -> None:
     """Searches, prints the leaderboard, writes OUT and delivers the best students."""
+    if flags.resume and flags.status:
+        raise UserError("--resume and --status are two commands. Give one.")
+    if flags.status:
+        from singer_ray.search.status import show_status
+
+        show_status(flags.status, config.export.endpoint, console)
+        return
+    if flags.resume:
+        if flags.overwrite:
+            raise UserError("--resume goes on with a search, --overwrite deletes it. Give one.")
+        from singer_ray.search.experiment import resume_search
+
+        changes = {name: _value(config, name) for name in flags.given}
+        _finish(resume_search(
+            flags.resume, out=flags.out, endpoint=config.export.endpoint, changes=changes, console=console
+        ))  # fmt: skip
+        return
     from singer_ray.search.space import load_space
 
     out = flags.out or default_out("tune")
-    space = load_space(config.search.space, config)
     if flags.dry_run:
+        space = load_space(config.search.space, config)
+        config = space.apply(config, flags.given)
         limit = f" or {config.search.time_budget:g} s" if config.search.time_budget else ""
         print_plan(config, [
             f"would search {', '.join(space.parameters)}",
@@ -45,17 +76,24 @@ def main(config: Config, flags: TuneFlags) -> None:
             f"{config.search.trials} trials{limit}, into {out}",
         ])  # fmt: skip
         return
+    load_space(config.search.space, config)
     check_out(out, overwrite=flags.overwrite)
     from singer_ray.search.experiment import run_search
+
+    _finish(run_search(
+        config, out, given=tuple(flags.given), overwrite=flags.overwrite,
+        prepare=lambda: prepare_out(out, overwrite=flags.overwrite), console=console,
+    ))  # fmt: skip
+
+
+def _finish(done: Searched) -> None:
     from singer_ray.search.leaderboard import as_rich_table, winners
 
-    done = run_search(config, out, prepare=lambda: prepare_out(out, overwrite=flags.overwrite), console=console)
-    console.print(
-        as_rich_table(done.leaderboard, done.metric, title=f"{len(done.leaderboard)} trials by {done.metric}")
-    )
-    if REFINER in done.leaderboard.columns:
-        best_of_each = winners(done.leaderboard, REFINER)
-        console.print(as_rich_table(best_of_each, done.metric, title="The best trial of each refiner"))
+    out, table = done.out, done.leaderboard
+    console.print(as_rich_table(table, done.objectives, title=f"{len(table)} trials by {done.objectives}"))
+    if REFINER in table.columns:
+        best_of_each = winners(table, REFINER)
+        console.print(as_rich_table(best_of_each, done.objectives, title="The best trial of each refiner"))
     if not done.best:
         console.print(f"No trial came far enough to export a student; {out}/leaderboard.csv says why.")
         return
@@ -65,14 +103,22 @@ def main(config: Config, flags: TuneFlags) -> None:
     )
     console.print(f"Train it again:  python -m singer_ray.train --preset {best}/config.yaml", highlight=False)
     console.print(
-        f"Look further:    tensorboard --logdir {out}/tune   (curves)   {out}/leaderboard.csv   (all trials)",
+        f"Look further:    tensorboard --logdir {out}/tensorboard   (curves)   {out}/leaderboard.csv   (all trials)",
         highlight=False,
     )
 
 
+def _value(config: Config, dotted: str) -> object:
+    value: object = config
+    for part in dotted.split("."):
+        value = getattr(value, part)
+    return value
+
+
 COMMAND = Command(
-    "tune", __doc__, TuneFlags, ("trials", "time-budget", "concurrent", "space", "storage", "export", "workers")
-)
+    "tune", __doc__, TuneFlags, ("trials", "time-budget", "concurrent", "space", "storage", "export", "workers"),
+    given="given",
+)  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(run_command(COMMAND, main))

@@ -13,7 +13,7 @@ import singer_ray
 
 ROOT = Path(singer_ray.__file__).parent
 FLOORS = [
-    {"errors", "resources", "storage"},
+    {"errors", "prices", "resources", "storage"},
     {"config"},
     {"data", "vision"},
     {"method", "evaluation"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torchvision.transforms import InterpolationMode, v2
@@ -30,6 +32,12 @@ class TrainingView:
                     v2.RandomHorizontalFlip(),
                 ]
             )
+
+    def seeded(self, seed: int) -> TrainingView:
+        """The same, drawn from another seed."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
 
     def __call__(self, image: torch.Tensor, index: int, number: int) -> torch.Tensor:
         """uint8 [3, height, width] -> uint8 [3, size, size]."""

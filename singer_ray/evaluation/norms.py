@@ -9,6 +9,7 @@ import torch
 from singer_ray.data.loader import evaluation_batches
 from singer_ray.data.source import Source
 from singer_ray.data.views import EvaluationView
+from singer_ray.evaluation.scores import artifact_share
 from singer_ray.method.artifacts import gram_cosine, max_median_ratio, patch_norms
 from singer_ray.vision.models import Normalization
 from singer_ray.vision.tapped import TappedViT, evaluating
@@ -54,3 +55,23 @@ def norm_metrics(
                 for name, values in found.items():
                     sums[name] = sums.get(name, 0.0) + float(values.sum())
     return {name: total / images for name, total in sums.items()}
+
+
+def student_metrics(
+    distiller: Distiller, normalize: Normalization, source: Source, view: EvaluationView, device: torch.device,
+    *, ratio: float,
+) -> dict[str, float]:  # fmt: skip
+    """What a search may weigh against the scores, cheap enough for every epoch.
+
+    `student/parameters`: their number; `student/artifact_share`: share of the last block's patches, over the images of
+    `source`, that are longer than `ratio` x the median of their image.
+    """
+    student = distiller.student
+    last = TappedViT(student.model, [student.depth - 1])
+    with evaluating(distiller), torch.no_grad():
+        batch = next(evaluation_batches(source, view, batch_size=len(source)))
+        tokens = last(normalize(batch["image"].to(device))).tokens[student.depth - 1]
+    return {
+        "student/parameters": float(sum(p.numel() for p in student.model.parameters())),
+        "student/artifact_share": artifact_share(patch_norms(tokens[:, student.prefix :]), ratio),
+    }

@@ -1,13 +1,16 @@
-"""A search from start to finish: hosts, trials, leaderboard, students."""
+"""A search from start to finish, and from wherever it was cut off: hosts, trials, leaderboard, students."""
 
 from __future__ import annotations
 
-import math
+import contextlib
+import fcntl
 import os
-import shutil
+import signal
+import threading
+import time
 import uuid
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,24 +18,45 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import pandas as pd
 import yaml
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.pruners import NopPruner
 from rich.console import Console
 
 from singer_ray import ray_cluster
+from singer_ray.config import load_preset
 from singer_ray.errors import UserError
+from singer_ray.search.home import CONFIG, LOCK, RECORD, SAMPLER, SPACE, Home, fetch
 from singer_ray.search.leaderboard import leaderboard, write_leaderboard
+from singer_ray.search.ledger import Ledger, Watcher
 from singer_ray.search.objectives import Objectives
-from singer_ray.search.optuna_search import COMPLETE, FAIL, TruthfulOptunaSearch
+from singer_ray.search.plan import Plan
+from singer_ray.search.progress import SearchProgress
+from singer_ray.search.samplers import check_sampler, grid_exhausted, import_trials, load_sampler, make_sampler, save_sampler
+from singer_ray.search.scheduler import make_pruner
 from singer_ray.search.space import SearchSpace, load_space
+from singer_ray.search.study import (
+    EPOCHS,
+    REPEAT_OF,
+    REPEATS,
+    SEED,
+    create_study,
+    load_study,
+    objectives_of,
+    own_rows,
+    storage_of,
+)
+from singer_ray.search.winners import chosen, package_best
+from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
-    from ray.tune import Result, ResultGrid
-
     from singer_ray.config import Config
     from singer_ray.search.host import HostPool
 
-STUDY = "study.journal"
+CHANGEABLE = (
+    "search.trials", "search.concurrent", "search.time_budget", "search.gpu_hours", "search.money", "search.target",
+    "search.price_per_node_hour", "search.plateau_trials", "search.plateau_gain", "search.repeats", "search.repeat_top",
+    "search.cpus_per_trial", "search.gpus_per_trial", "search.max_failures", "search.trackers", "export.",
+)  # fmt: skip
+"""Knobs that a resume may change; the others decide what the trials so far were."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +67,15 @@ class Searched:
     """Its folder: leaderboard.parquet and .csv, study.journal, best/."""
     leaderboard: pd.DataFrame
     """One row a trial, the best first."""
-    metric: str
+    objectives: Objectives
     """What was optimised."""
     best: tuple[Path, ...]
     """The folders of the best students, the best first."""
+
+    @property
+    def metric(self) -> str:
+        """The first objective."""
+        return self.objectives.first
 
 
 def run_search(
@@ -54,88 +83,269 @@ def run_search(
     out: Path,
     *,
     space: str | Mapping[str, Any] | None = None,
+    given: Sequence[str] = (),
     inputs: Any = None,
+    overwrite: bool = False,
     prepare: Callable[[], object] = lambda: None,
     console: Console | None = None,
 ) -> Searched:
-    """Searches by `config.search` and fills OUT. `prepare` readies the folder, once everything has proved buildable.
+    """Searches by `config.search` and fills OUT.
 
-    Raises UserError for what the user can mend, before the first trial wherever that is possible.
+    `prepare` readies the folder, once everything has proved buildable; `given` names the knobs that were set by hand,
+    which win over those that the space fixes. Raises UserError for what the user can mend, before the first trial
+    wherever that is possible.
     """
-    console = console or Console()
     searched = load_space(space if space is not None else config.search.space, config)
-    if config.train.workers > 1:
+    config = searched.apply(config, given)
+    return _Search(config, searched, out, inputs, console or Console()).begin(prepare, overwrite=overwrite)
+
+
+def resume_search(
+    address: str,
+    *,
+    out: Path | None = None,
+    endpoint: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    inputs: Any = None,
+    console: Console | None = None,
+) -> Searched:
+    """Goes on with the search at `address` (its folder, or STORAGE/NAME), whatever ended it.
+
+    Finished trials are kept; trials that ran go on from their checkpoints under their numbers. `changes` may set what
+    `CHANGEABLE` names. Raises UserError when there is no search, another process drives it, or a change would make
+    earlier trials incomparable.
+    """
+    folder = bring(address, endpoint, out)
+    config = load_preset(str(folder / CONFIG))
+    refused = [name for name in changes or {} if not name.startswith(CHANGEABLE)]
+    if refused:
         raise UserError(
-            f"--workers {config.train.workers}: a search runs one worker a trial, and several trials at a time. "
-            "Use --concurrent, and --workers with singer_ray.train."
+            f"--resume goes on with the search as it was; {refused[0]} cannot change. Allowed: "
+            f"{', '.join('--' + name.removesuffix('.') for name in CHANGEABLE)}. Start a new search for the rest."
         )
-    store = _store(config)
-    _quiet()
-    with ray_cluster.connected():
-        plan = _Placement.of(config)
-        console.print(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}", highlight=False)
-        storage = ray_cluster.storage(config.train.storage, out, "tune")
-        pool = plan.hosts(config, inputs)
-        try:
-            metric, mode = _metric(config, pool.wait(lambda line: console.print(line, highlight=False)))
-            _check_corners(pool, searched, config)
+    config = config.override(changes or {})
+    space = load_space(str(folder / SPACE), config)
+    return _Search(config, space, folder, inputs, console or Console()).resume()
+
+
+def bring(address: str, endpoint: str | None = None, out: Path | None = None) -> Path:
+    """The folder of the search at `address` on this machine; one in S3 is brought to OUT, runs/NAME by default."""
+    if "://" in address:
+        folder = out or Path("runs") / address.rstrip("/").rpartition("/")[2]
+        fetch(address, endpoint, folder)
+        return folder
+    folder = Path(address)
+    if not (folder / RECORD).exists():
+        raise UserError(f"There is no search in {address}: it has no {RECORD}. Give the --out of a search, or s3://...")
+    return folder
+
+
+class _Search:
+    """One session of a search."""
+
+    def __init__(self, config: Config, space: SearchSpace, out: Path, inputs: Any, console: Console) -> None:
+        self.config, self.space, self.out, self.inputs, self.console = config, space, out, inputs, console
+        self.record: dict[str, Any] = {}
+
+    def begin(self, prepare: Callable[[], object], *, overwrite: bool) -> Searched:
+        """From nothing."""
+        with self._hosts() as (home, plan, pool):
+            search = self.config.search
+            objectives = Objectives.of(search.objectives, search.stop_metric, pool.wait(self._say))
+            check_sampler(self.config, self.space, objectives)
+            earlier = self._earlier()
+            self._check_corners(pool)
+            _refuse_driven(self.out)
+            _refuse_taken(home, overwrite=overwrite)
             prepare()
-            out.mkdir(parents=True, exist_ok=True)
-            (out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-            (out / "space.yaml").write_text(
-                yaml.safe_dump({n: p.model_dump(mode="json") for n, p in searched.parameters.items()}, sort_keys=False)
-            )
-            results = _tune(config, searched, pool, plan.concurrent, storage, out, metric, mode, console)
-            table = _table(results, config, metric, mode)
-            write_leaderboard(table, out)
-            best = _package_best(table, results, config, pool, out)
+            with home.driving():
+                storage = storage_of(search.study, self.out)
+                study = create_study(storage, self.out.name, objectives, **{EPOCHS: self.config.train.epochs})
+                self.record = {
+                    "id": uuid.uuid4().hex, "name": self.out.name, "study": search.study,
+                    "objectives": objectives.as_flags(), "stop_metric": objectives.stop_metric, "sessions": [],
+                }  # fmt: skip
+                home.write_record(self.record)
+                home.write(CONFIG, self.config.to_yaml().encode())
+                home.write(SPACE, yaml.safe_dump(self.space.to_dict(), sort_keys=False).encode())
+                if earlier is not None:
+                    taken = import_trials(study, earlier, self.space, str(search.warm_start))
+                    self._say(f"warm start: {taken}")
+                return self._drive(home, plan, pool, study, storage)
+
+    def resume(self) -> Searched:
+        """From what OUT holds."""
+        with self._hosts() as (home, plan, pool):
+            pool.wait(self._say)
+            with home.driving():
+                self.record = home.read_record()
+                storage = storage_of(self.config.search.study, self.out)
+                study = load_study(storage, self.record["name"])
+                home.write(CONFIG, self.config.to_yaml().encode())
+                return self._drive(home, plan, pool, study, storage)
+
+    @contextlib.contextmanager
+    def _hosts(self) -> Iterator[tuple[Home, Plan, HostPool]]:
+        """Ray, and the hosts on their way."""
+        _quiet()
+        with ray_cluster.connected(), _terminated_as_interrupted():
+            plan = Plan.of(self.config)
+            self._say(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}")
+            shared = ray_cluster.shared_storage(self.config.train.storage, self.out)
+            endpoint = self.config.export.endpoint
+            remote = Folder(shared, endpoint, knob="--storage").below(self.out.name) if shared else None
+            home = Home(self.out, remote, self._say)
+            pool = plan.hosts(self.config, self.inputs, home.trials)
+            try:
+                yield home, plan, pool
+            except KeyboardInterrupt:
+                if self.record:
+                    self._say(f"interrupted; go on with: python -m singer_ray.tune --resume {home.address}")
+                raise
+            except OSError as error:
+                if not self.record:
+                    raise
+                raise UserError(
+                    f"The search stopped because {self.out} cannot be written: {error}. Make room, then go on with: "
+                    f"python -m singer_ray.tune --resume {home.address}"
+                ) from error
+            finally:
+                pool.stop()
+
+    def _drive(
+        self, home: Home, plan: Plan, pool: HostPool, study: optuna.Study, storage: optuna.storages.BaseStorage
+    ) -> Searched:
+        config, objectives = self.config, objectives_of(study)
+        session = {"begin": time.time(), "end": time.time(), "concurrent": plan.concurrent, "gpus": plan.gpus_held}
+        self.record["sessions"].append(session)
+        saved = (self.out / SAMPLER).read_bytes() if (self.out / SAMPLER).exists() else None
+        study.sampler = load_sampler(saved) if saved else make_sampler(config, self.space, objectives)
+        for point in self.space.first_points():
+            study.enqueue_trial(point, skip_if_exists=True)
+
+        def save(urgent: bool) -> None:
+            if urgent:
+                (self.out / SAMPLER).write_bytes(save_sampler(study.sampler))
+                session["end"] = time.time()
+                home.write_record(self.record)
+            home.saved(urgent)
+
+        self._trials(home, plan, pool, study, objectives, config.search.trials, save, stops=True)
+        again = self._repeats(study, objectives, storage)
+        if again is not None:
+            self._trials(home, plan, pool, again, objectives, len(again.trials), save, stops=False)
+        table = leaderboard(study, objectives, repeats=again)
+        write_leaderboard(table, self.out)
+        best = package_best(table, study, config, pool, home)
+        save(True)
+        return Searched(self.out, table, objectives, best)
+
+    def _trials(
+        self, home: Home, plan: Plan, pool: HostPool, study: optuna.Study, objectives: Objectives, wanted: int,
+        save: Callable[[bool], None], *, stops: bool,
+    ) -> None:  # fmt: skip
+        """Runs what the study still lacks of its `wanted` trials."""
+        epochs = self.config.train.epochs
+        progress = SearchProgress(self.console, objectives, epochs=epochs, wanted=wanted)
+        progress.read(study)
+        watchers: list[Watcher] = [progress, pool.releases()]
+        ledger = Ledger(
+            study, self.space, objectives, epochs=epochs, trials=wanted, folder=home.trials.address,
+            pruner=make_pruner(self.config) if stops else NopPruner(), watchers=watchers, saved=save,
+        )  # fmt: skip
+        if not ledger.expected:
+            return
+        progress.show()
+        try:
+            self._tune(ledger, pool, plan, "session" if stops else "repeats")
+            ledger.close()
         finally:
-            pool.stop()
-    for folder in best:
-        if store is not None:
-            address = store.put(folder, f"{out.name}/students/{folder.name}")
-            console.print(f"exported {address}", highlight=False)
-    return Searched(out, table, metric, best)
+            for watcher in watchers:
+                watcher.close()
 
+    def _tune(self, ledger: Ledger, pool: HostPool, plan: Plan, name: str) -> None:
+        from ray import tune
+        from ray.tune.logger import JsonLoggerCallback
 
-@dataclass(frozen=True)
-class _Placement:
-    """How many trials run at a time, and what the host of each holds."""
+        from singer_ray.search.searcher import StudyScheduler, StudySearcher
+        from singer_ray.search.trial import DistillationTrial
 
-    concurrent: int
-    cpus: float
-    gpus: float
+        tuner = tune.Tuner(
+            DistillationTrial,
+            param_space={"registry": pool.registry_name, "epochs": ledger.epochs},
+            tune_config=tune.TuneConfig(
+                search_alg=StudySearcher(ledger), scheduler=StudyScheduler(ledger), num_samples=ledger.expected,
+                max_concurrent_trials=plan.concurrent,
+                trial_name_creator=lambda trial: trial.config["label"],
+                trial_dirname_creator=lambda trial: trial.config["label"],
+            ),
+            run_config=tune.RunConfig(
+                # Ray's own record, a folder for each session; what a resume reads is the study and the checkpoints.
+                name=f"{name}-{len(self.record['sessions'])}",
+                storage_path=str((self.out / "tune").absolute()), verbose=0, callbacks=[JsonLoggerCallback()],
+                failure_config=tune.FailureConfig(max_failures=self.config.search.max_failures),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            ),
+        )  # fmt: skip
+        tuner.fit()
 
-    @classmethod
-    def of(cls, config: Config) -> _Placement:
-        search, there = config.search, ray_cluster.resources()
-        gpus = search.gpus_per_trial
-        if gpus is None:
-            gpus = 1.0 if ray_cluster.has_gpus() and config.train.device != "cpu" else 0.0
-        room = [there.get(name, 0) / each for name, each in (("CPU", search.cpus_per_trial), ("GPU", gpus)) if each]
-        most = math.floor(min(room) + 1e-9)
-        wanted = search.concurrent or min(most, search.trials)
-        if wanted > most or not wanted:
-            raise UserError(
-                f"{max(wanted, 1)} trials at a time need {search.cpus_per_trial:g} CPUs and {gpus:g} GPUs each; this "
-                f"Ray cluster can never offer more than {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs. "
-                "Lower --concurrent, search.cpus_per_trial or search.gpus_per_trial, or connect to a larger cluster."
-            )
-        return cls(wanted, search.cpus_per_trial, gpus)
+    def _repeats(
+        self, study: optuna.Study, objectives: Objectives, storage: optuna.storages.BaseStorage
+    ) -> optuna.Study | None:
+        """The study of the leading trials' further seeds, every one of them asked for; None without repeats."""
+        search = self.config.search
+        if search.repeats < 2:
+            return None
+        name = f"{study.study_name}{REPEATS}"
+        known = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
+        again = load_study(storage, name) if name in known else create_study(storage, name, objectives)
+        again.sampler = optuna.samplers.RandomSampler(seed=self.config.seed)  # draws nothing: every value is given
+        there = {(row.user_attrs.get(REPEAT_OF), row.user_attrs.get(SEED)) for row in again.get_trials(deepcopy=False)}
+        rows = {row.number: row for row in own_rows(study)}
+        for label in chosen(leaderboard(study, objectives)).head(search.repeat_top)["id"]:
+            number = int(label)
+            for seed in range(self.config.seed + 1, self.config.seed + search.repeats):
+                if (number, seed) not in there:
+                    again.enqueue_trial(rows[number].params, user_attrs={REPEAT_OF: number, SEED: seed})
+        return again
 
-    def hosts(self, config: Config, inputs: Any) -> HostPool:
-        from singer_ray.search.host import HostPool
+    def _check_corners(self, pool: HostPool) -> None:
+        import ray
 
-        prefix = f"search-{uuid.uuid4().hex[:8]}"
-        return HostPool(config, inputs, self.concurrent, cpus=self.cpus, gpus=self.gpus, prefix=prefix)
+        corners = [corner.model_dump() for corner in self.space.corners(self.config)]
+        fault = ray.get(pool.any().check.remote(corners))
+        if fault:
+            raise UserError(f"The search space reaches what cannot be built: {fault}")
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False)
 
 
 def _quiet() -> None:
     # Trials that cannot go on report why and no metric: that is ours to judge, not an error of the reporting.
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C leaves the study as it is, for --resume
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its own tables; ours is SearchProgress
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """A polite end (SIGTERM, of a scheduler or a closing shell) leaves as clean a search as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(signum: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _dashboard() -> str:
@@ -145,124 +355,25 @@ def _dashboard() -> str:
     return f", dashboard http://{url}" if url else ""
 
 
-def _store(config: Config) -> Any:
-    if config.export.to is None:
-        return None
-    from singer_ray.publishing.store import Store
-
-    return Store(config.export.to, config.export.endpoint)
-
-
-def _metric(config: Config, reported: list[str]) -> tuple[str, str]:
-    objectives = Objectives.of(config.search.objectives, config.search.stop_metric, reported)
-    return objectives.first, objectives.modes[0]
+def _refuse_driven(out: Path) -> None:
+    """Raises UserError when a process drives a search in OUT: its folder must not be emptied."""
+    if not (out / LOCK).exists():
+        return
+    with (out / LOCK).open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"Another process drives the search in {out}. Use another --out.") from error
 
 
-def _check_corners(pool: HostPool, space: SearchSpace, config: Config) -> None:
-    import ray
-
-    corners = [corner.model_dump() for corner in space.corners(config)]
-    fault = ray.get(pool.any().check.remote(corners))
-    if fault:
-        raise UserError(f"The search space reaches what cannot be built: {fault}")
-
-
-def _tune(
-    config: Config, space: SearchSpace, pool: HostPool, concurrent: int, storage: tuple[str, str], out: Path,
-    metric: str, mode: str, console: Console,
-) -> ResultGrid:  # fmt: skip
-    from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
-
-    from singer_ray.search.progress import SearchProgress
-    from singer_ray.search.trial import DistillationTrial
-
-    search, epochs = config.search, config.train.epochs
-    searcher = TruthfulOptunaSearch(
-        space=space, metric=metric, mode=mode, epochs=epochs,
-        sampler=optuna.samplers.TPESampler(
-            seed=config.seed, multivariate=True, group=space.conditional, n_startup_trials=search.startup_trials
-        ),
-        points_to_evaluate=space.branches() or None, study_name=out.name,
-        storage=JournalStorage(JournalFileBackend(str(out / STUDY))),
-    )  # fmt: skip
-    progress = SearchProgress(
-        console, metric=metric, mode=mode, epochs=epochs, trials=search.trials,
-        on_end=lambda trial_id: pool.registry.release.remote(trial_id),
-    )  # fmt: skip
-    tuner = tune.Tuner(
-        DistillationTrial,
-        param_space={"registry": pool.registry_name, "epochs": epochs},
-        tune_config=tune.TuneConfig(
-            metric=metric, mode=mode, search_alg=searcher, num_samples=search.trials, max_concurrent_trials=concurrent,
-            scheduler=ASHAScheduler(
-                time_attr="epoch", max_t=epochs, grace_period=min(search.grace_epochs, epochs),
-                reduction_factor=search.reduction_factor,
-            ),
-            time_budget_s=search.time_budget or None,
-            trial_name_creator=lambda trial: f"{trial.config['number']:03d}-{trial.trial_id}",
-            trial_dirname_creator=lambda trial: f"{trial.config['number']:03d}-{trial.trial_id}",
-        ),
-        run_config=tune.RunConfig(
-            name=storage[1], storage_path=storage[0], verbose=0, callbacks=[progress],
-            failure_config=tune.FailureConfig(max_failures=search.max_failures),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
-        ),
-    )  # fmt: skip
-    try:
-        results = tuner.fit()
-    finally:
-        progress.on_experiment_end([])
-    ended = [results[i] for i in range(len(results))]
-    searcher.close({str((r.metrics or {}).get("trial_id")): (r.metrics, r.error is not None) for r in ended})
-    return results
-
-
-def _started(results: ResultGrid) -> list[Result]:
-    """The trials that got as far as having parameters."""
-    found = [results[i] for i in range(len(results))]
-    return [result for result in found if (result.config or {}).get("parameters")]
-
-
-def _table(results: ResultGrid, config: Config, metric: str, mode: str) -> pd.DataFrame:
-    trials = [(r.config or {}, r.metrics or {}, r.error is not None) for r in _started(results)]
-    return leaderboard(trials, metric=metric, mode=mode, epochs=config.train.epochs)
-
-
-def _package_best(
-    table: pd.DataFrame, results: ResultGrid, config: Config, pool: HostPool, out: Path
-) -> tuple[Path, ...]:
-    """The best students as `best/<rank>-<id>/`: of finished trials, or of stopped ones where none finished."""
-    import ray
-
-    from singer_ray.publishing.package import InputSpec, write_student
-    from singer_ray.publishing.result import build_result
-    from singer_ray.search.trial import CHECKPOINT
-    from singer_ray.training import checkpoint
-    from singer_ray.training.member import student_of
-
-    by_number = {f"{(r.config or {})['number']:03d}": r for r in _started(results)}
-    usable = table[table["state"] != FAIL]
-    chosen = usable[usable["state"] == COMPLETE] if (usable["state"] == COMPLETE).any() else usable
-    folders = []
-    for row in chosen.head(config.export.top).to_dict("records"):
-        result = by_number[str(row["id"])]
-        if result.checkpoint is None or result.metrics is None:
-            continue
-        with result.checkpoint.as_directory() as folder:
-            content = (Path(folder) / CHECKPOINT).read_bytes()
-        parameters = (result.config or {})["parameters"]
-        metrics = {k: v for k, v in result.metrics.items() if k.count("/") and isinstance(v, (int, float))}
-        metrics |= {"epoch": result.metrics["epoch"], "images_per_second": result.metrics.get("images_per_second", 0.0)}
-        if row["state"] != COMPLETE:
-            metrics |= ray.get(pool.any().final_metrics.remote(parameters, content))
-        own = config.override(parameters)
-        model, scaling = student_of(own, checkpoint.from_bytes(content))
-        target = out / "best" / f"{row['rank']}-{row['id']}"
-        shutil.rmtree(target, ignore_errors=True)
-        write_student(
-            target, model, InputSpec(own.data.image_size, own.data.crop_pct, scaling),
-            build_result(own.model_dump(mode="json"), metrics, float(row["seconds"])),
-        )  # fmt: skip
-        folders.append(target)
-    return tuple(folders)
+def _refuse_taken(home: Home, *, overwrite: bool) -> None:
+    """Raises UserError when the copy's place holds a search; with `overwrite` empties it."""
+    if home.remote is None or home.remote.read(RECORD) is None:
+        return
+    if not overwrite:
+        raise UserError(
+            f"{home.remote.address} holds a search already. Go on with it: --resume {home.remote.address}; or use "
+            "another --out (its name is the folder's), or --overwrite."
+        )
+    for name in home.remote.names():
+        home.remote.delete(name)

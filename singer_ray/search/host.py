@@ -12,28 +12,32 @@ import ray
 from singer_ray.config import Config
 from singer_ray.errors import UserError
 from singer_ray.ray_cluster import ON_HEAD, user_error_in
-from singer_ray.search.optuna_search import FAULT
+from singer_ray.search.ledger import HISTORY
+from singer_ray.search.study import CHECKPOINT, FAULT
+from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
     from singer_ray.training.workbench import Workbench
 
 Key = tuple[str, str]
-"""(trial id, incarnation): a late `leave` of an earlier incarnation must not evict a resumed trial."""
+"""(trial label, incarnation): a late `leave` of an earlier incarnation must not evict a resumed trial."""
+SAVED = "checkpoint.pt"
 
 
 class HostedTrainer:
     """One member at a time on a workbench that stays. Runs as a Ray actor, one per concurrent trial.
 
     A fault of the member's own (a bad value, a loss that diverged) comes back in words; anything else is raised, and
-    Tune restores the trial from its checkpoint.
+    Tune starts the trial again, which goes on from its checkpoint in `trials`/LABEL.
     """
 
-    def __init__(self, config: Mapping[str, Any], inputs: Any) -> None:
+    def __init__(self, config: Mapping[str, Any], inputs: Any, trials: Folder) -> None:
         # torch comes with these: only the host pays for it
         from singer_ray.training.launch import Inputs
 
         self.config = Config.model_validate(config)
         self.inputs: Inputs = inputs or Inputs()
+        self.trials = trials
         self.key: Key | None = None
         self.member: Any = None
         self.epochs: Iterator[dict[str, float]] = iter(())
@@ -44,8 +48,10 @@ class HostedTrainer:
         return self.inputs.workbench(self.config)
 
     def ready(self) -> list[str]:
-        """The metrics that trials will report, best first for a default."""
-        return self.bench.suite.metric_names()
+        """The metrics that trials report after every epoch, best first for a default."""
+        from singer_ray.training.loop import EPOCH_METRICS
+
+        return [*self.bench.suite.metric_names(), *EPOCH_METRICS]
 
     def check(self, corners: list[dict[str, Any]]) -> str | None:
         """The first fault of building a member at each of these settings, in words; None when all can be built."""
@@ -58,62 +64,72 @@ class HostedTrainer:
                 return str(error)
         return None
 
-    def join(self, key: Key, parameters: Mapping[str, Any], checkpoint: bytes | None) -> str | None:
-        """Makes the member of a trial, from its checkpoint or from scratch. Returns its fault in words, if any."""
-        from singer_ray.training import checkpoint as checkpoints
+    def join(self, key: Key, overrides: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Makes the member of a trial from its checkpoint, or from scratch when it has none.
+
+        Returns the result that was saved with the checkpoint, with what earlier epochs reported under `history`; the
+        trial's fault in words; or None for one that starts.
+        """
         from singer_ray.training.loop import epochs
         from singer_ray.training.member import Member
 
         self._release()
         try:
-            config = self.config.override(parameters)
-            state = checkpoints.from_bytes(checkpoint) if checkpoint is not None else None
+            config = self.config.override(overrides)
+            state = self._saved(key[0], overrides)
             self.member = Member.begin(self.bench, config, state)
         except UserError as error:
-            return str(error)
+            return {FAULT: str(error)}
         self.key, self.epochs = key, epochs(self.member)
-        return None
+        self.overrides = dict(overrides)
+        self.history: list[Any] = state["history"] if state else []
+        self.seconds: float = state["seconds"] if state else 0.0
+        if state is None:
+            return None
+        return {**state["metrics"], HISTORY: self.history[:-1], "trained_seconds": self.seconds, **self._place(key[0])}
 
     def epoch(self, key: Key) -> dict[str, Any]:
-        """Trains one epoch of the trial: its metrics, or its fault in words under `fault`."""
-        if key != self.key:
-            raise RuntimeError(f"trial {key[0]} is not on this host any more")
-        begin = time.perf_counter()
-        try:
-            metrics = next(self.epochs, None)
-            if metrics is None:  # restored behind its last epoch: only the report was lost
-                metrics = self._report_again()
-        except UserError as error:
-            return {FAULT: str(error)}
-        return metrics | {"epoch_seconds": time.perf_counter() - begin}
-
-    def save(self, key: Key) -> bytes:
-        """The trial's checkpoint."""
+        """Trains and saves one epoch of the trial: its metrics, or its fault in words under `fault`."""
         from singer_ray.training import checkpoint as checkpoints
 
         if key != self.key:
             raise RuntimeError(f"trial {key[0]} is not on this host any more")
-        return checkpoints.to_bytes(self.member.state())
+        begin = time.perf_counter()
+        try:
+            metrics = next(self.epochs)
+        except UserError as error:
+            return {FAULT: str(error)}
+        self.seconds += time.perf_counter() - begin
+        self.history.append([metrics["epoch"], {k: v for k, v in metrics.items() if not k.startswith("train/")}])
+        content = checkpoints.to_bytes(self.member.state() | {
+            "metrics": metrics, "history": self.history, "seconds": self.seconds, "overrides": self.overrides,
+        })  # fmt: skip
+        self.trials.write(f"{key[0]}/{SAVED}", content)
+        return metrics | {"trained_seconds": self.seconds, **self._place(key[0])}
 
     def leave(self, key: Key) -> None:
         """Drops the member of a trial, unless another has taken its place."""
         if key == self.key:
             self._release()
 
-    def final_metrics(self, parameters: Mapping[str, Any], checkpoint: bytes) -> dict[str, float]:
+    def final_metrics(self, label: str, overrides: Mapping[str, Any]) -> dict[str, float]:
         """What the last epoch of a run reports, for a student that was stopped before it."""
-        from singer_ray.training import checkpoint as checkpoints
         from singer_ray.training.loop import final_metrics
         from singer_ray.training.member import Member
 
-        return final_metrics(
-            Member.begin(self.bench, self.config.override(parameters), checkpoints.from_bytes(checkpoint))
-        )
+        config = self.config.override(overrides)
+        return final_metrics(Member.begin(self.bench, config, self._saved(label, overrides)))
 
-    def _report_again(self) -> dict[str, float]:
-        from singer_ray.training.loop import final_metrics
+    def _saved(self, label: str, overrides: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The trial's checkpoint. One of other settings is not this trial's: it belonged to a row that was lost."""
+        from singer_ray.training import checkpoint as checkpoints
 
-        return {"epoch": self.config.train.epochs, "images_per_second": 0.0, **final_metrics(self.member)}
+        content = self.trials.read(f"{label}/{SAVED}")
+        state = None if content is None else checkpoints.from_bytes(content)
+        return state if state and state["overrides"] == dict(overrides) else None
+
+    def _place(self, label: str) -> dict[str, str]:
+        return {CHECKPOINT: f"{self.trials.address}/{label}/{SAVED}"}
 
     def _release(self) -> None:
         self.key, self.member, self.epochs = None, None, iter(())
@@ -126,16 +142,17 @@ class HostRegistry:
         self.hosts = hosts
         self.places: dict[str, str] = {}
 
-    def place(self, trial_id: str) -> str:
-        """The name of the host with the fewest trials, which is now this trial's."""
-        self.places.pop(trial_id, None)
+    def place(self, trial: str) -> str:
+        """The name of the trial's host: the one it had, else the one with the fewest trials."""
+        if trial in self.places:  # it may still train there: two hosts must not write the same checkpoint
+            return self.places[trial]
         loads = {name: list(self.places.values()).count(name) for name in self.hosts}
-        self.places[trial_id] = min(self.hosts, key=lambda name: loads[name])
-        return self.places[trial_id]
+        self.places[trial] = min(self.hosts, key=lambda name: loads[name])
+        return self.places[trial]
 
-    def release(self, trial_id: str) -> None:
+    def release(self, trial: str) -> None:
         """The trial has ended."""
-        self.places.pop(trial_id, None)
+        self.places.pop(trial, None)
 
 
 class HostPool:
@@ -144,13 +161,15 @@ class HostPool:
     Raises UserError when a host cannot be made (no such teacher, no such folder, ...).
     """
 
-    def __init__(self, config: Config, inputs: Any, count: int, *, cpus: float, gpus: float, prefix: str) -> None:
+    def __init__(
+        self, config: Config, inputs: Any, trials: Folder, count: int, *, cpus: float, gpus: float, prefix: str
+    ) -> None:
         # The reference is kept: a host that is restarted reads it again.
         self._inputs = None if inputs is None else ray.put(inputs)
         host = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=-1, scheduling_strategy="SPREAD")(HostedTrainer)
         # Any: Ray's types do not know the methods of actors that are made with options.
         self.hosts: dict[str, Any] = {
-            name: host.options(name=name).remote(config.model_dump(), self._inputs)
+            name: host.options(name=name).remote(config.model_dump(), self._inputs, trials)
             for name in (f"{prefix}-host-{n}" for n in range(count))
         }
         self.registry_name = f"{prefix}-registry"
@@ -177,7 +196,27 @@ class HostPool:
         """One of the hosts, for work that is not a trial's."""
         return next(iter(self.hosts.values()))
 
+    def releases(self) -> Releases:
+        """A watcher that frees a host when its trial has ended, also where the trial's actor could not."""
+        return Releases(self.registry)
+
     def stop(self) -> None:
         """Ends all hosts."""
         for actor in (*self.hosts.values(), self.registry):
             ray.kill(actor)
+
+
+class Releases:
+    """Tells the registry which trials have ended."""
+
+    def __init__(self, registry: Any) -> None:
+        self.registry = registry
+
+    def start(self, trial: str, parameters: Mapping[str, Any]) -> None: ...
+
+    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None: ...
+
+    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+        self.registry.release.remote(trial)
+
+    def close(self) -> None: ...

@@ -2,78 +2,78 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
+import optuna
 import pandas as pd
+from optuna.trial import FrozenTrial
 from rich.table import Table
 
-from singer_ray.search.optuna_search import COMPLETE, FAIL, FAULT, PRUNED, trial_state
+from singer_ray.search.ledger import label_of, values_by_epoch
+from singer_ray.search.objectives import Objectives, front
+from singer_ray.search.study import (
+    COMPLETE,
+    FAULT,
+    PRUNED,
+    REPEAT_OF,
+    RESUMED,
+    SECONDS,
+    epochs_of,
+    last_result,
+    own_rows,
+)
 
-_MINIMIZED = ("depth_rmse", "max_median_norm", "loss")
+FRONT, SEEDS, MEAN, SPREAD = "front", "seeds", "mean", "spread"
+_HEAD, _TAIL = ("rank", "id", "state"), ("epochs", "seconds", RESUMED, FAULT)
+_ORDER = {COMPLETE: 0, PRUNED: 1}
 
 
-def direction(metric: str, mode: str) -> str:
-    """ "max" or "min": as given, else by what the metric is."""
-    if mode != "auto":
-        return mode
-    return "min" if any(part in metric for part in _MINIMIZED) else "max"
+def leaderboard(study: optuna.Study, objectives: Objectives, *, repeats: optuna.Study | None = None) -> pd.DataFrame:
+    """The rows of a study, ranked.
 
-
-def leaderboard(
-    trials: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], bool]], *, metric: str, mode: str, epochs: int
-) -> pd.DataFrame:
-    """Rows from (trial configuration, last result, whether it ended in an error), ranked.
-
-    Finished trials come before stopped ones and those before failed ones; within each, the best `metric` first.
-    Columns: rank, id, state, the parameters, `val/...` and `test/...`, epochs, seconds, resumed_from_epoch, fault.
+    Finished trials come before stopped ones and those before failed ones. Within each the best value of the objective
+    comes first (where trials were repeated: the best mean); with several objectives those on the front (`front`), then
+    the others, each by the first objective.
+    Columns: rank, id, state, the parameters, the objectives, `val/...` and `test/...`, front, seeds, mean and spread
+    (standard deviation over seeds), epochs, seconds, resumed_from_epoch, fault.
     """
-    rows: list[dict[str, Any]] = []
-    for config, result, error in trials:
-        state = trial_state(dict(result), metric=metric, epochs=epochs, error=error)
-        scores = {k: v for k, v in result.items() if k.startswith(("val/", "test/")) and "/after_norm/" not in k}
-        rows.append({
-            "id": f"{config['number']:03d}",
-            "state": state,
-            **config["parameters"],
-            **scores,
-            "epochs": int(result.get("epoch", 0)),
-            "seconds": round(float(result.get("time_total_s", 0.0)), 2),
-            "resumed_from_epoch": result.get("resumed_from_epoch"),
-            "fault": _fault(result, state, error=error),
-        })  # fmt: skip
-    sign = -1.0 if mode == "max" else 1.0
-    order = {COMPLETE: 0, PRUNED: 1}
+    rows = own_rows(study)
+    seeds = _by_repeated(repeats, objectives) if repeats else {}
+    table = [_row(row, objectives, seeds.get(row.number, [])) for row in rows]
+    if objectives.several:
+        finished = [(n, objectives.costs(v)) for n, row in enumerate(table) if (v := _finished(row, objectives))]
+        best = {finished[place][0] for place in front([costs for _, costs in finished])}
+        for n, row in enumerate(table):
+            row[FRONT] = n in best
+    sign = objectives.costs([1.0] * len(objectives.names))[0]
 
-    def place(row: dict[str, Any]) -> tuple[int, float, str]:
-        value = row.get(metric)
-        key = sign * value if value is not None and math.isfinite(value) else math.inf
-        return order.get(row["state"], 2), key, row["id"]
+    def place(row: Mapping[str, Any]) -> tuple[int, bool, bool, float, str]:
+        value = row.get(MEAN, row.get(objectives.first))
+        missing = value is None
+        alone = bool(seeds) and MEAN not in row
+        return _ORDER.get(row["state"], 2), alone or not row.get(FRONT, True), missing, sign * (value or 0.0), row["id"]
 
-    rows.sort(key=place)
-    names = dict.fromkeys(name for row in rows for name in row)
-    head, tail = ["rank", "id", "state"], ["epochs", "seconds", "resumed_from_epoch", "fault"]
+    table.sort(key=place)
+    names = dict.fromkeys(name for row in table for name in row)
+    extra = [name for name in (FRONT, SEEDS, MEAN, SPREAD) if name in names]
     values = sorted((name for name in names if name.startswith(("val/", "test/"))), reverse=True)
-    parameters = [name for name in names if name not in {*head, *tail, *values}]
-    numbered = [{"rank": n, **row} for n, row in enumerate(rows, 1)]
-    table = pd.DataFrame(numbered, columns=[*head, *parameters, *values, *tail])
+    values = [*objectives.names, *(name for name in values if name not in objectives.names)]
+    parameters = sorted({name for row in rows for name in row.params})
+    parameters = [name for name in names if name in parameters]
+    numbered = [{"rank": n, **row} for n, row in enumerate(table, 1)]
+    frame = pd.DataFrame(numbered, columns=[*_HEAD, *parameters, *values, *extra, *_TAIL])
     # A conditional whole number is missing in some rows: it must not become a fraction for that.
-    whole = [name for name in parameters if all(type(row.get(name, 0)) is int for row in rows)]
-    return table.astype({**dict.fromkeys(whole, "Int64"), "resumed_from_epoch": "Int64", "fault": "string"})
+    whole = [name for name in parameters if all(type(row.get(name, 0)) is int for row in table)]
+    kinds = {**dict.fromkeys(whole, "Int64"), RESUMED: "Int64", FAULT: "string"}
+    return frame.astype(kinds | ({SEEDS: "Int64"} if SEEDS in extra else {}))
 
 
 def winners(table: pd.DataFrame, by: str) -> pd.DataFrame:
     """The best row of each value of the parameter `by`, the best first."""
     return table.drop_duplicates(by, keep="first")
-
-
-def _fault(result: Mapping[str, Any], state: str, *, error: bool) -> str | None:
-    if state != FAIL:
-        return None
-    missing = "its metric was never finite" if result.get("epoch") else "stopped before its first epoch ended"
-    return result.get(FAULT) or ("the process or machine died" if error else missing)
 
 
 def write_leaderboard(table: pd.DataFrame, out: Path) -> None:
@@ -82,17 +82,23 @@ def write_leaderboard(table: pd.DataFrame, out: Path) -> None:
     table.to_csv(out / "leaderboard.csv", index=False)
 
 
-def as_rich_table(table: pd.DataFrame, metric: str, *, title: str, most: int = 20) -> Table:
-    """The leading rows for a terminal; parameters that none of them has are left out."""
-    test = metric.replace("val/", "test/", 1)
-    scores = [name for name in (metric, test) if name in table.columns]
-    fixed = {"rank", "id", "state", "epochs", "seconds", "resumed_from_epoch", "fault"}
+def parameters_in(table: pd.DataFrame, objectives: Objectives | None = None) -> list[str]:
+    """The columns that are parameters of the search."""
+    fixed = {*_HEAD, *_TAIL, FRONT, SEEDS, MEAN, SPREAD, *(objectives.names if objectives else ())}
+    return [c for c in table.columns if c not in fixed and not c.startswith(("val/", "test/"))]
+
+
+def as_rich_table(table: pd.DataFrame, objectives: Objectives, *, title: str, most: int = 20) -> Table:
+    """The leading rows for a terminal; columns that none of them fills are left out."""
     leading = table.head(most).dropna(axis="columns", how="all")
-    parameters = [c for c in leading.columns if c not in fixed and not c.startswith(("val/", "test/"))]
+    tests = [name.replace("val/", "test/", 1) for name in objectives.names]
+    scores = [name for name in dict.fromkeys((*objectives.names, *tests)) if name in leading.columns]
+    scores += [name for name in (FRONT, SEEDS, MEAN, SPREAD) if name in leading.columns]
+    parameters = parameters_in(leading, objectives)
     shown = Table(title=title, title_justify="left")
     for column in ("#", "trial", "state", *scores, *(p.rpartition(".")[2] for p in parameters), "epochs", "s"):
         shown.add_column(column, justify="left" if column in ("trial", "state") else "right", overflow="fold")
-    for row in table.head(most).to_dict("records"):
+    for row in leading.to_dict("records"):
         cells = [row["rank"], row["id"], row["state"], *(row[s] for s in scores), *(row[p] for p in parameters)]
         shown.add_row(*map(cell, [*cells, row["epochs"], round(row["seconds"])]))
     return shown
@@ -100,6 +106,39 @@ def as_rich_table(table: pd.DataFrame, metric: str, *, title: str, most: int = 2
 
 def cell(value: Any) -> str:
     """A value as short text; nothing for what is missing."""
-    if pd.isna(value):
+    if value is None or pd.isna(value):
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and abs(value) >= 1e4 else f"{value:.4g}"
+    return str(value)
+
+
+def _row(row: FrozenTrial, objectives: Objectives, seeds: Sequence[float]) -> dict[str, Any]:
+    result = last_result(row)
+    by_epoch = values_by_epoch(row, objectives)
+    reached = by_epoch[max(by_epoch)] if by_epoch else {}
+    scores = {k: v for k, v in result.items() if k.startswith(("val/", "test/")) and "/after_norm/" not in k}
+    scores |= {name: v for name in objectives.names if (v := result.get(name, reached.get(name))) is not None}
+    found: dict[str, Any] = {
+        "id": label_of(row.number), "state": row.state.name, **row.params, **scores, "epochs": epochs_of(row),
+        "seconds": float(row.user_attrs.get(SECONDS, 0.0)), RESUMED: row.user_attrs.get(RESUMED),
+        FAULT: row.user_attrs.get(FAULT),
+    }  # fmt: skip
+    if seeds:
+        values = [scores[objectives.first], *seeds]
+        found |= {SEEDS: len(values), MEAN: mean(values), SPREAD: stdev(values)}
+    return found
+
+
+def _finished(row: Mapping[str, Any], objectives: Objectives) -> list[float] | None:
+    return objectives.values(row) if row["state"] == COMPLETE else None
+
+
+def _by_repeated(repeats: optuna.Study, objectives: Objectives) -> dict[int, list[float]]:
+    """Number of a trial -> the first objective of its finished repeats."""
+    found: dict[int, list[float]] = {}
+    for row in own_rows(repeats, [COMPLETE]):
+        found.setdefault(row.user_attrs[REPEAT_OF], []).append(row.values[0])
+    return found

@@ -3,114 +3,150 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from ray.tune import Callback
-from ray.tune.experiment import Trial
+import optuna
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from singer_ray.search.leaderboard import cell
-from singer_ray.search.optuna_search import FAIL, FAULT, trial_state
+from singer_ray.search.ledger import label_of, values_by_epoch
+from singer_ray.search.objectives import Objectives
+from singer_ray.search.study import FAIL, FAULT, PRUNED, REPEAT_OF, RUNNING, SEED, epochs_of, last_result, own_rows
+
+SHOWN = 20
 
 
-class SearchProgress(Callback):
-    """Follows the trials of a search. `on_end` hears the id of every trial that has ended."""
+@dataclass
+class _Row:
+    label: str
+    parameters: dict[str, Any]
+    state: str = RUNNING
+    epoch: int = 0
+    values: dict[str, float] = field(default_factory=dict)
+    fault: str | None = None
+
+
+class SearchProgress:
+    """Follows the trials of a study, as one of the ledger's watchers or once for `--status`.
+
+    Args:
+        wanted: trials that the study shall have.
+        left: seconds that the rest will take, as far as that can be told.
+    """
 
     def __init__(
-        self, console: Console, *, metric: str, mode: str, epochs: int, trials: int, on_end: Callable[[str], None]
+        self,
+        console: Console,
+        objectives: Objectives,
+        *,
+        epochs: int,
+        wanted: int,
+        left: Callable[[], float | None] = lambda: None,
+        spent: float = 0.0,
     ) -> None:
-        self.console, self.metric, self.mode, self.epochs, self.wanted = console, metric, mode, epochs, trials
-        self.on_end = on_end
-        self.begin = time.monotonic()
-        self.rows: dict[str, dict[str, Any]] = {}
+        self.console, self.objectives, self.epochs, self.wanted = console, objectives, epochs, wanted
+        self.left = left
+        self.begin = time.monotonic() - spent
+        self.rows: dict[str, _Row] = {}
         self.live: Live | None = None
 
-    def setup(self, *args: Any, **info: Any) -> None:
+    def read(self, study: optuna.Study) -> None:
+        """Takes over what a study has."""
+        for row in own_rows(study):
+            label = label_of(row.user_attrs.get(REPEAT_OF, row.number), row.user_attrs.get(SEED))
+            by_epoch = values_by_epoch(row, self.objectives)
+            values = {k: v for k, v in last_result(row).items() if k in self._names()}
+            values = values or (by_epoch[max(by_epoch)] if by_epoch else {})
+            fault = row.user_attrs.get(FAULT)
+            self.rows[label] = _Row(label, row.params, row.state.name, epochs_of(row), values, fault)
+
+    def show(self) -> None:
+        """Starts the live table, where there is a terminal."""
         if self.console.is_terminal:
-            self.live = Live(self._table(), console=self.console, refresh_per_second=2, transient=True)
+            self.live = Live(self.table(), console=self.console, refresh_per_second=2, transient=True)
             self.live.start()
 
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        config = trial.config
-        row = {"number": config["number"], "parameters": config["parameters"], "state": "RUNNING", "epoch": 0}
-        known = self.rows.setdefault(trial.trial_id, row)
-        known["state"] = "RUNNING"
-        values = "  ".join(f"{name} {cell(value)}" for name, value in config["parameters"].items())
-        self._say(f"trial {config['number']:03d} started: {values}")
+    def start(self, trial: str, parameters: Mapping[str, Any]) -> None:
+        known = self.rows.setdefault(trial, _Row(trial, dict(parameters)))
+        again = f" again after epoch {known.epoch}" if known.epoch else ""
+        known.state = RUNNING
+        values = "  ".join(f"{name} {cell(value)}" for name, value in parameters.items())
+        self._say(f"trial {trial} started{again}: {values}")
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
-        row = self.rows[trial.trial_id]
-        row["epoch"], row["value"] = result["epoch"], result.get(self.metric)
-        row["test"] = result.get(self.metric.replace("val/", "test/", 1))
-        row[FAULT] = result.get(FAULT)
-        if FAULT not in result:
-            self._say(
-                f"trial {row['number']:03d} epoch {row['epoch']}/{self.epochs}: {self.metric} {cell(row['value'])}, "
-                f"{cell(float(result.get('images_per_second', 0)))} images/s"
-            )
+    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
+        row = self.rows[trial]
+        row.epoch = epoch
+        row.values = {name: metrics[name] for name in self._names() if isinstance(metrics.get(name), (int, float))}
+        shown = ", ".join(f"{name} {cell(value)}" for name, value in row.values.items() if name in self._watched())
+        speed = f"{cell(float(metrics.get('images_per_second', 0)))} images/s"
+        self._say(f"trial {trial} epoch {epoch}/{self.epochs}: {', '.join(filter(None, (shown, speed)))}")
 
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._end(trial, error=False)
+    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+        row = self.rows[trial]
+        row.state, row.fault = state, metrics.get(FAULT)
+        why = f" ({row.fault})" if row.fault else ""
+        self._say(f"trial {trial} {state} after {row.epoch} epochs{why}. {self.summary()}")
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._end(trial, error=True)
-
-    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+    def close(self) -> None:
         if self.live is not None:
             self.live.stop()
+            self.live = None
 
-    def best(self) -> dict[str, Any] | None:
-        """The row with the best value so far."""
-        valued = [row for row in self.rows.values() if row.get("value") is not None]
-        pick = max if self.mode == "max" else min
-        return pick(valued, key=lambda row: row["value"]) if valued else None
+    def best(self) -> _Row | None:
+        """The row with the best value of the first objective so far."""
+        first = self.objectives.first
+        valued = [row for row in self.rows.values() if first in row.values and row.state != FAIL]
+        pick = max if self.objectives.modes[0] == "max" else min
+        return pick(valued, key=lambda row: row.values[first]) if valued else None
 
     def summary(self) -> str:
         """Trials by state, the best so far and the time left, in one line."""
-        states = [row["state"] for row in self.rows.values()]
-        ended = sum(state != "RUNNING" for state in states)
-        spent = time.monotonic() - self.begin
-        left = f", about {spent / ended * (self.wanted - ended):.0f} s left" if 0 < ended < self.wanted else ""
-        best = self.best()
-        leader = f", best {self.metric} {cell(best['value'])} (trial {best['number']:03d})" if best else ""
+        states = [row.state for row in self.rows.values()]
+        left = self.left()
+        ahead = f", about {duration(left)} left" if left else ""
+        best, first = self.best(), self.objectives.first
+        leader = f", best {first} {cell(best.values[first])} (trial {best.label})" if best else ""
         counts = ", ".join(f"{states.count(state)} {state.lower()}" for state in dict.fromkeys(states))
-        return f"{len(states)} of {self.wanted} trials: {counts or 'none yet'}{leader}, {spent:.0f} s{left}"
+        spent = duration(time.monotonic() - self.begin)
+        return f"{len(states)} of {self.wanted} trials: {counts or 'none yet'}{leader}, {spent}{ahead}"
 
-    def _end(self, trial: Trial, *, error: bool) -> None:
-        row = self.rows.get(trial.trial_id)
-        self.on_end(trial.trial_id)
-        if row is None:
-            return
-        result = trial.last_result or {}
-        row["state"] = trial_state(result, metric=self.metric, epochs=self.epochs, error=error)
-        why = f" ({row[FAULT]})" if row["state"] == FAIL and row.get(FAULT) else ""
-        self._say(f"trial {row['number']:03d} {row['state']} after {row['epoch']} epochs{why}. {self.summary()}")
+    def table(self) -> Group:
+        """The latest trials, and the summary below."""
+        shown = Table()
+        rows = list(self.rows.values())[-SHOWN:]
+        names = list(dict.fromkeys(name for row in rows for name in row.parameters))
+        watched = self._watched()
+        for column in ("trial", "state", "epoch", *watched, *(name.rpartition(".")[2] for name in names)):
+            shown.add_column(column, justify="left" if column in ("trial", "state") else "right")
+        best = self.best()
+        for row in rows:
+            cells = [cell(row.values.get(name)) for name in watched]
+            cells += [cell(row.parameters.get(name)) for name in names]
+            style = "bold green" if row is best else ("dim" if row.state in (PRUNED, FAIL) else "")
+            shown.add_row(row.label, row.state, f"{row.epoch}/{self.epochs}", *cells, style=style)
+        return Group(shown, Text(self.summary()))
+
+    def _watched(self) -> list[str]:
+        return list(dict.fromkeys((*self.objectives.names, self.objectives.stop_metric)))
+
+    def _names(self) -> list[str]:
+        return [*self._watched(), *(name.replace("val/", "test/", 1) for name in self.objectives.names)]
 
     def _say(self, line: str) -> None:
         if self.live is not None:
-            self.live.update(self._table())
+            self.live.update(self.table())
         else:
             self.console.print(line, highlight=False)
 
-    def _table(self) -> Group:
-        table = Table()
-        names = list(dict.fromkeys(name for row in self.rows.values() for name in row["parameters"]))
-        for column in ("trial", "state", "epoch", self.metric, *(name.rpartition(".")[2] for name in names)):
-            table.add_column(column, justify="left" if column in ("trial", "state") else "right")
-        best = self.best()
-        for row in list(self.rows.values())[-20:]:
-            values = [cell(row["parameters"].get(name)) for name in names]
-            style = "bold green" if row is best else ("dim" if row["state"] in ("PRUNED", "FAIL") else "")
-            head = (f"{row['number']:03d}", row["state"], f"{row['epoch']}/{self.epochs}", cell(row.get("value")))
-            table.add_row(*head, *values, style=style)
-        return Group(table, Text(self.summary()))
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune snapshots its callbacks; consoles and live displays hold locks and stay with this process.
-        return {"rows": self.rows}
+def duration(seconds: float) -> str:
+    """Seconds as people read them: 48 s, 12 min, 3 h 20 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

@@ -6,6 +6,7 @@ COMPLETE trial, and by epoch the metric by which trials are stopped; its user at
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,9 @@ def create_study(storage: BaseStorage, name: str, objectives: Objectives, **attr
         raise UserError(
             f"There is a study {name!r} at that address already. Use --resume to go on with it, or another --out."
         ) from error
-    study.set_metric_names(list(objectives.names))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(objectives.names))
     known = {STOP_METRIC: objectives.stop_metric, STOP_MODE: objectives.stop_mode, **attributes}
     for key, value in known.items():
         study.set_user_attr(key, value)

@@ -11,11 +11,13 @@ from torch import distributed
 
 from singer_ray.data.source import shuffled_subset
 from singer_ray.errors import UserError
-from singer_ray.evaluation.norms import norm_metrics
+from singer_ray.evaluation.norms import norm_metrics, student_metrics
 from singer_ray.evaluation.preservation import preservation_metrics
 from singer_ray.training.member import Member
 
 NORM_IMAGES, PRESERVATION_IMAGES = 512, 64
+EPOCH_METRICS = ("student/parameters", "student/artifact_share")
+"""Besides the validation scores, what every evaluated epoch reports."""
 Metrics = dict[str, float]
 
 
@@ -31,14 +33,14 @@ def epochs(member: Member, heartbeat: Heartbeat = lambda *_: None) -> Iterator[M
     """Trains to the end from wherever `member` stands, and yields after each epoch.
 
     Every yield has `epoch` (1-based), the epoch's mean losses under `train/`, `images_per_second` (evaluation apart)
-    and `data_wait_share`; `val/...` where the epoch is evaluated; and the last one all that `final_metrics` gives.
-    Only rank 0 evaluates. Raises DivergedError.
+    and `data_wait_share`; `val/...` and EPOCH_METRICS where the epoch is evaluated; and the last one all that
+    `final_metrics` gives. Only rank 0 evaluates. Raises DivergedError.
     """
     bench, config = member.bench, member.config
     per_epoch = bench.steps_per_epoch
     batches = bench.batches(
         batch_size=config.train.batch_size, first_step=member.step_count, rank=member.rank, world=member.world,
-        seed=config.seed,
+        seed=config.seed, view_seed=config.seed,
     )  # fmt: skip
     while member.step_count < member.steps:
         begin, waited = time.perf_counter(), 0.0
@@ -70,7 +72,7 @@ def epochs(member: Member, heartbeat: Heartbeat = lambda *_: None) -> Iterator[M
         if member.rank == 0 and last:
             metrics |= final_metrics(member)
         elif member.rank == 0 and epoch % config.evaluation.every == 0:
-            metrics |= bench.suite.score(member.reader(), ["val"])
+            metrics |= bench.suite.score(member.reader(), ["val"]) | _of_student(member)
         yield metrics
 
 
@@ -87,7 +89,17 @@ def final_metrics(member: Member) -> Metrics:
         member.teacher, member.distiller, bench.normalize, shuffled_subset(source, PRESERVATION_IMAGES),
         bench.evaluation_view, bench.device,
     )  # fmt: skip
-    return scores | norms | kept
+    return scores | norms | kept | _of_student(member)
+
+
+def _of_student(member: Member) -> Metrics:
+    """The metrics of EPOCH_METRICS."""
+    bench = member.bench
+    source = bench.suite.sources.get("val", bench.train)
+    return student_metrics(
+        member.distiller, bench.normalize, shuffled_subset(source, PRESERVATION_IMAGES), bench.evaluation_view,
+        bench.device, ratio=bench.config.evaluation.artifact_ratio,
+    )  # fmt: skip
 
 
 def _over_ranks(value: torch.Tensor) -> float:

@@ -81,11 +81,19 @@ class Workbench:
         return self.config.teacher.layers or tuple(sorted({max(0, int(0.75 * depth) - 1), depth - 1}))
 
     def batches(
-        self, *, batch_size: int, first_step: int = 0, rank: int = 0, world: int = 1, seed: int
+        self,
+        *,
+        batch_size: int,
+        first_step: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        seed: int,
+        view_seed: int | None = None,
     ) -> Iterator[Batch]:
-        """Endless training batches; see `training_batches`."""
+        """Endless training batches; see `training_batches`. Views are drawn by `view_seed`, else the bench's seed."""
+        view = self.training_view if view_seed is None else self.training_view.seeded(view_seed)
         return training_batches(
-            self.train, self.training_view, batch_size=batch_size, seed=seed, first_step=first_step,
+            self.train, view, batch_size=batch_size, seed=seed, first_step=first_step,
             rank=rank, world=world, workers=self.config.data.loader_workers,
         )  # fmt: skip
 

@@ -15,15 +15,16 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
 from safetensors.torch import load_file
 
 from singer_ray import ray_cluster
 from singer_ray.config import Config, load_preset
+from singer_ray.distillation import run_distillation
 from singer_ray.errors import UserError
 from singer_ray.search.experiment import Searched, run_search
+from singer_ray.search.ledger import values_by_epoch
+from singer_ray.search.study import REPEATS, load_study, storage_of
 from tests.conftest import SMALL
 
 DIVERGES = 1e30
@@ -65,10 +66,11 @@ def running() -> list[Any]:
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory, running: list[Any]) -> tuple[Searched, str]:
+    import ray
     from ray.util.state import list_actors
 
     def look() -> None:
-        running.extend(list_actors(detail=True))
+        running.extend(list_actors(ray.get_runtime_context().gcs_address, detail=True))
 
     screen = Listener("epoch 1/3", look)
     config = settings(**{
@@ -82,8 +84,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, running: list[Any]) -> tu
 
 
 def study_of(done: Searched) -> optuna.Study:
-    storage = JournalStorage(JournalFileBackend(str(done.out / "study.journal")))
-    return optuna.load_study(study_name=done.out.name, storage=storage)
+    return load_study(storage_of(None, done.out), done.out.name)
 
 
 def test_trials_end_as_complete_pruned_and_failed(searched: tuple[Searched, str]) -> None:
@@ -99,24 +100,75 @@ def test_trials_end_as_complete_pruned_and_failed(searched: tuple[Searched, str]
             assert row["epochs"] == 3 if row["state"] == "COMPLETE" else row["epochs"] < 3
 
 
-def test_the_study_agrees_with_tune_row_by_row(searched: tuple[Searched, str]) -> None:
+def rows_by_tune(done: Searched) -> dict[str, tuple[optuna.trial.FrozenTrial, Any, pd.DataFrame]]:
+    """Tune's trial id -> the study's row, Tune's trial and Tune's own table of its results."""
     from ray.tune import ExperimentAnalysis
 
-    done = searched[0]
-    table = done.leaderboard.set_index("id")
     rows = {row.user_attrs["trial_id"]: row for row in study_of(done).trials}
-    analysis = ExperimentAnalysis(str(done.out / "tune"))
+    analysis = ExperimentAnalysis(str(done.out / "tune" / "session-1"))
     assert rows.keys() == {trial.trial_id for trial in analysis.trials}
-    for trial in analysis.trials:
-        row, place = rows[trial.trial_id], table.loc[f"{trial.config['number']:03d}"]
+    return {t.trial_id: (rows[t.trial_id], t, analysis.trial_dataframes[t.trial_id]) for t in analysis.trials}
+
+
+def test_the_study_agrees_with_tune_row_by_row(searched: tuple[Searched, str]) -> None:
+    table = searched[0].leaderboard.set_index("id")
+    for row, trial, reported in rows_by_tune(searched[0]).values():
+        place = table.loc[f"{trial.config['number']:03d}"]
         assert row.state.name == place["state"]
         assert row.params == trial.config["parameters"]
-        reported = analysis.trial_dataframes[trial.trial_id]
         values = dict(zip(reported["epoch"], reported["val/miou"])) if "val/miou" in reported else {}
         finite = {int(epoch): value for epoch, value in values.items() if value == value}
         assert row.intermediate_values == pytest.approx(finite)
         if place["state"] == "COMPLETE":
             assert row.value == place["val/miou"] == finite[3]
+        if place["state"] != "FAIL":
+            assert Path(row.user_attrs["checkpoint"]).is_file()
+            assert Path(row.user_attrs["checkpoint"]).parent == Path(row.user_attrs["folder"])
+
+
+def test_with_several_objectives_too(tmp_path: Path) -> None:
+    goals = ("val/miou", "student/parameters:min", "student/artifact_share")
+    config = settings(**{
+        "search.trials": 5, "search.concurrent": 2, "search.objectives": goals, "search.stop_metric": "val/miou",
+        "search.reduction_factor": 2, "export.top": 1,
+    })  # fmt: skip
+    space = {"student.depth": {"type": "int", "low": 2, "high": 4}, "train.lr": SPACE["train.lr"]}
+    done = run_search(config, tmp_path / "three", space=space, console=Console(file=io.StringIO()))
+    table, names = done.leaderboard.set_index("id"), done.objectives.names
+    assert names == ("val/miou", "student/parameters", "student/artifact_share")
+    for row, trial, reported in rows_by_tune(done).values():
+        place = table.loc[f"{trial.config['number']:03d}"]
+        by_epoch = values_by_epoch(row, done.objectives)
+        assert row.state.name == place["state"]
+        if place["state"] == "FAIL":
+            continue
+        assert sorted(by_epoch) == reported["epoch"].tolist() == sorted(row.intermediate_values)
+        for name in names:
+            assert [by_epoch[epoch][name] for epoch in sorted(by_epoch)] == pytest.approx(reported[name].tolist())
+        if place["state"] == "COMPLETE":
+            assert row.values == [place[name] for name in names]
+    finished = table[table["state"] == "COMPLETE"]
+    assert table["front"].sum() == len(done.best) >= 1
+    best = finished[finished["front"]]["val/miou"].max()
+    assert best == finished["val/miou"].max()
+
+
+def test_leading_trials_are_repeated_with_other_seeds(tmp_path: Path) -> None:
+    config = settings(**{
+        "search.trials": 3, "search.concurrent": 2, "search.scheduler": "none", "search.repeats": 2,
+        "search.repeat_top": 2, "train.epochs": 1,
+    })  # fmt: skip
+    space = {"train.lr": {"type": "loguniform", "low": 1e-3, "high": 4e-3}}
+    done = run_search(config, tmp_path / "again", space=space, console=Console(file=io.StringIO()))
+    again = load_study(storage_of(None, done.out), f"{done.out.name}{REPEATS}")
+    single = done.leaderboard.sort_values("val/miou", ascending=False)["id"].tolist()[:2]
+    assert sorted(f"{row.user_attrs['repeat_of']:03d}" for row in again.trials) == sorted(single)
+    assert {row.user_attrs["seed"] for row in again.trials} == {1}
+    for row in again.trials:
+        alone = config.override({**row.params, "seed": 1})
+        assert row.value == run_distillation(alone, tmp_path / f"alone-{row.number}").metrics["val/miou"]
+    assert done.leaderboard["seeds"].tolist()[:2] == [2, 2]
+    assert done.leaderboard["mean"][0] >= done.leaderboard["mean"][1]
 
 
 def test_the_leaderboard_is_written_twice_alike(searched: tuple[Searched, str]) -> None:
@@ -159,7 +211,7 @@ def test_the_dashboard_shows_running_trials_by_their_parameters(
 ) -> None:
     first = study_of(searched[0]).trials[0].params
     shown = {actor.repr_name for actor in running if actor.class_name == "DistillationTrial" and actor.repr_name}
-    assert f"trial 0 rank={first['method.rank']} lr={first['train.lr']:.3g}" in shown
+    assert f"trial 000 rank={first['method.rank']} lr={first['train.lr']:.3g}" in shown
 
 
 def test_a_trial_needs_no_torch() -> None:

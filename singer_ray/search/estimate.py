@@ -1,0 +1,249 @@
+"""How long a search will take: before it starts, from a few timed steps; while it runs, from what trials really took.
+
+Both play the search through: trials of the lengths that the scheduler is expected to leave, on as many places as run
+at a time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import TYPE_CHECKING
+
+from singer_ray.search.budget import HOUR, Budget, Spending, duration
+from singer_ray.search.study import COMPLETE, RESUMED, RUNNING, SECONDS, epochs_of, own_rows
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from singer_ray.config import Config, SearchConfig
+    from singer_ray.prices import Price
+    from singer_ray.training.timing import StepTimes
+
+ROUND_TRIP, TRIAL_START = 0.2, 1.5
+"""Seconds of Ray Tune an epoch (report and checkpoint) and a trial (its actor), measured on two cores."""
+_TRUST = 2.0
+"""The rule's expectation counts as so many trials that were seen, and the timing as so many epochs."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a whole search is expected to take."""
+
+    seconds: tuple[float, float]
+    """When the scheduler stops trials as expected, and when it stops none; limits of the search applied."""
+    gpu_hours: float
+    """At most."""
+    money: float | None
+    """At most, in US dollars; None where the price is not known."""
+    text: str
+    """For the screen, in one line."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The expected course of a search.
+
+    `times` is None where nothing was timed (`--status` on another machine): then only `update` knows, once an epoch
+    has ended.
+    """
+
+    search: SearchConfig
+    epochs: int
+    concurrent: int
+    """Trials at a time."""
+    gpus: float = 0.0
+    """GPUs that all trials together hold."""
+    times: StepTimes | None = None
+
+    @classmethod
+    def of(cls, config: Config, *, concurrent: int, gpus: float, times: StepTimes | None = None) -> Estimate:
+        """As configured."""
+        return cls(config.search, config.train.epochs, concurrent, gpus, times)
+
+    def before(self, price: Price | None) -> Forecast:
+        """The forecast of a search that has not begun. Needs `times`."""
+        assert self.times is not None, "time a few steps first"
+        per_epoch, start, final = self._timed()
+        rule = survival(self.search, self.epochs)
+        ends = (spread(rule, self.search.trials), [self.epochs] * self.search.trials)
+        limit = Budget.of(self.search).seconds_left(
+            Spending(money=0.0), gpus=self.gpus, dollars_per_hour=price.per_hour if price else None
+        )
+        low, high = (
+            min(limit, self._play([], [start + n * per_epoch + (final if n == self.epochs else 0) for n in found])
+                + self._repeats(start + self.epochs * per_epoch + final, 0))
+            for found in ends
+        )  # fmt: skip
+        gpu_hours = self.gpus * high / HOUR
+        money = None if price is None else price.per_hour * high / HOUR
+        return Forecast((low, high), gpu_hours, money, self._line(low, high, gpu_hours, money, price, limit))
+
+    def update(
+        self,
+        study: optuna.Study,
+        repeats: optuna.Study | None = None,
+        *,
+        no_more_trials: bool = False,
+        most: float = math.inf,
+    ) -> float | None:
+        """Seconds until the search ends, by what its trials took so far; None while nothing is known.
+
+        Args:
+            study: its rows, those that run included; `repeats` those of the repeated seeds, once there are some.
+            no_more_trials: none is started any more (`Verdict.action`).
+            most: seconds until a limit ends the search (`Budget.seconds_left`).
+        """
+        rows = own_rows(study)
+        paced = [(row.user_attrs[SECONDS], epochs_of(row)) for row in rows if row.user_attrs.get(SECONDS)]
+        timed = self._timed() if self.times else None
+        weight = _TRUST if timed else 0.0
+        seen = sum(epochs for _, epochs in paced)
+        if not seen and timed is None:
+            return None
+        guess, start, final = timed or (0.0, 0.0, 0.0)
+        # The report of the last epoch is in what finished trials took: spread over all epochs, as they are too.
+        guess += final / self.epochs
+        per_epoch = (sum(seconds for seconds, _ in paced) + weight * guess) / (seen + weight)
+        start = _overhead(rows, start)
+        alive = self._survival(rows)
+        running = [self._rest(alive, epochs_of(row)) * per_epoch for row in rows if row.state.name == RUNNING]
+        left = 0 if no_more_trials else max(0, self.search.trials - len(rows))
+        new = [start + epochs * per_epoch for epochs in spread(alive, left)]
+        done = 0 if repeats is None else sum(row.state.is_finished() for row in own_rows(repeats))
+        again = self._repeats(start + self.epochs * per_epoch, done)
+        return min(most, self._play(running, new) + again)
+
+    def _timed(self) -> tuple[float, float, float]:
+        """Seconds of an epoch, of a trial's start, and of its last report beyond an epoch's."""
+        assert self.times is not None
+        return self.times.epoch + ROUND_TRIP, self.times.start + TRIAL_START, self.times.final
+
+    def _play(self, running: Sequence[float], new: Sequence[float]) -> float:
+        """Seconds until all are done, each new one starting when a place is free."""
+        places = [*running, *[0.0] * max(0, self.concurrent - len(running))]
+        heapq.heapify(places)
+        for seconds in new:
+            heapq.heapreplace(places, places[0] + seconds)
+        return max(places)
+
+    def _repeats(self, seconds: float, done: int) -> float:
+        """Of training the leading trials with further seeds."""
+        count = (self.search.repeats - 1) * min(self.search.repeat_top, self.search.trials) - done
+        return math.ceil(max(0, count) / self.concurrent) * seconds
+
+    def _survival(self, rows: Sequence[FrozenTrial]) -> list[float]:
+        """For each epoch the share of trials that train it: as seen (Kaplan-Meier), leaning on the scheduler's rule.
+
+        Trials that still run count for the epochs that they have behind them. Counting ended ones alone would take
+        stopped trials for all trials, since those end first.
+        """
+        rule = survival(self.search, self.epochs, started=len(rows))
+        ends = [(epochs_of(row), row.state.name != RUNNING) for row in rows]
+        alive, share = [], 1.0
+        for epoch in range(self.epochs):
+            expected = 1 - rule[epoch] / rule[epoch - 1] if epoch and rule[epoch - 1] else 0.0
+            # A trial that still runs has been judged at its last epoch, but none before its first.
+            judged = sum(n > epoch or (n == epoch and (ended or epoch > 0)) for n, ended in ends)
+            stopped = sum(n == epoch and ended for n, ended in ends)
+            share *= 1 - (stopped + _TRUST * expected) / (judged + _TRUST)
+            alive.append(share)
+        return alive
+
+    def _rest(self, alive: Sequence[float], epoch: int) -> float:
+        """Epochs that a trial has before it after so many; it is taken to stand in the middle of the next one."""
+        if epoch >= self.epochs:
+            return 0.0
+        return max(0.0, sum(alive[epoch:]) / alive[epoch] - 0.5) if alive[epoch] else 0.5
+
+    def _line(
+        self, low: float, high: float, gpu_hours: float, money: float | None, price: Price | None, limit: float
+    ) -> str:
+        trials = f"{self.search.trials} trial{'s' * (self.search.trials > 1)} x {self.epochs} epochs"
+        span = duration(high) if duration(low) == duration(high) else _span(low, high)
+        costs = [f"{gpu_hours:.2g} GPU-hours"] if self.gpus else []
+        costs += [f"${money:.2f}"] if money is not None else []
+        bound = f", at most {', '.join(costs)}" if costs else ""
+        source = f" ({price.source})" if price else ""
+        cut = "; the search's limit ends it then" if high >= limit else ""
+        return f"about {trials}: {span} on {self.concurrent} at a time{bound}{source}{cut}"
+
+
+def survival(search: SearchConfig, epochs: int, started: int = 0) -> list[float]:
+    """For each epoch (the first at place 0) the share of trials that are expected to train it, of those after the
+    first `started`.
+
+    - none: all train all epochs.
+    - asha: at each rung (grace_epochs, and on by the reduction_factor r) a trial goes on when it is above the 1 - 1/r
+      quantile of those before it. For trials in no order the m-th after the first does so with probability
+      (1 + (m - 1) / r) / (m + 1), and the first for certain: short searches keep more than one in r.
+    - hyperband: trials go to its brackets in equal parts; bracket s has its first rung at grace_epochs x r^s, and one
+      in r survives each.
+    - median: after startup_trials have finished, half of the trials end at grace_epochs, the others never.
+    """
+    grace, factor = min(search.grace_epochs, epochs), search.reduction_factor
+    rungs = [grace * factor**k for k in range(_rungs(grace, factor, epochs)) if grace * factor**k < epochs]
+    if search.scheduler == "asha":
+        shares, arrived, begun = [1.0], float(search.trials), float(min(started, search.trials - 1))
+        for _ in rungs:
+            arrived, survivors, gone = arrived, _asha_survivors(arrived, factor), _asha_survivors(begun, factor)
+            shares.append(shares[-1] * min(1.0, (survivors - gone) / max(arrived - begun, 1e-9)))
+            arrived, begun = survivors, gone
+        return _steps(rungs, shares, epochs)
+    if search.scheduler == "hyperband" and rungs:
+        brackets = [_steps(rungs[s:], [factor**-k for k in range(len(rungs) - s + 1)], epochs)
+                    for s in range(len(rungs) + 1)]  # fmt: skip
+        return [sum(found) / len(brackets) for found in zip(*brackets)]
+    if search.scheduler == "median" and grace < epochs:
+        judged = max(0, search.trials - max(started, search.startup_trials)) / max(1, search.trials - started)
+        return _steps([grace], [1.0, 1 - 0.5 * judged], epochs)
+    return [1.0] * epochs
+
+
+def spread(alive: Sequence[float], trials: int) -> list[int]:
+    """The epochs of so many trials, by the quantiles of the lengths that `alive` implies, mixed."""
+    golden = (math.sqrt(5) - 1) / 2
+    order = sorted(range(trials), key=lambda n: n * golden % 1)
+    lengths = [sum(share >= (n + 0.5) / trials - 1e-9 for share in alive) for n in range(trials)]
+    return [lengths[n] for n in order]
+
+
+def _steps(rungs: Sequence[int], shares: Sequence[float], epochs: int) -> list[float]:
+    """Shares that fall behind each rung, as one value an epoch."""
+    ends = [0, *rungs, epochs]
+    return [share for share, (begin, end) in zip(shares, pairwise(ends)) for _ in range(end - begin)]
+
+
+def _rungs(grace: int, factor: int, epochs: int) -> int:
+    return int(math.log(epochs / grace) / math.log(factor) + 1e-9) + 1
+
+
+def _asha_survivors(arrivals: float, factor: int) -> float:
+    """How many of so many arrivals at a rung go on."""
+    whole = math.floor(arrivals)
+
+    def chance(earlier: int) -> float:
+        return 1.0 if earlier == 0 else (1 + (earlier - 1) / factor) / (earlier + 1)
+
+    return sum(chance(n) for n in range(whole)) + (arrivals - whole) * chance(whole)
+
+
+def _overhead(rows: Sequence[FrozenTrial], guess: float) -> float:
+    """Seconds that a trial takes beside its epochs: the median of what ended ones took; `guess` before any has."""
+    found = [
+        (row.datetime_complete - row.datetime_start).total_seconds() - row.user_attrs[SECONDS]
+        for row in rows
+        if row.datetime_complete and row.datetime_start and SECONDS in row.user_attrs and RESUMED not in row.user_attrs
+        and row.state.name == COMPLETE
+    ]  # fmt: skip
+    return max(0.0, median(found)) if found else guess
+
+
+def _span(low: float, high: float) -> str:
+    (one, unit), (other, other_unit) = duration(low).split(), duration(high).split()
+    return f"{one}-{other} {unit}" if unit == other_unit else f"{one} {unit} - {other} {other_unit}"

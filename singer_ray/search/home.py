@@ -1,0 +1,204 @@
+"""Where the state of a search lives: its folder, and with `--storage` a copy that outlives the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from singer_ray.errors import UserError
+from singer_ray.search.study import JOURNAL
+from singer_ray.storage import Folder
+
+CONFIG, SPACE, RECORD, SAMPLER, LOCK, LEASE = (
+    "config.yaml", "space.yaml", "search.json", "sampler.pkl", "driver.lock", "driver.json",
+)  # fmt: skip
+STATE = (CONFIG, SPACE, RECORD, SAMPLER, JOURNAL)
+"""What a resume reads."""
+LEASE_SECONDS = 20.0
+"""A driver that has said nothing for this long is dead."""
+_EVERY = 2.0
+
+
+class Home:
+    """A search's folder OUT and, where there is one, its `remote` folder STORAGE/NAME.
+
+    Both hold `STATE`; checkpoints are in `trials` (of the remote folder when there is one). One driver at a time: see
+    `driving`.
+    """
+
+    def __init__(self, out: Path, remote: Folder | None, say: Callable[[str], None]) -> None:
+        self.out, self.remote, self.say = out, remote, say
+        self.trials = remote.below("trials") if remote else Folder(str(out / "trials"), knob="--out")
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._dirty, self._over = threading.Event(), threading.Event()
+        self._sending = threading.Lock()
+        self._warned = False
+        self._lock_file: IO[str] | None = None
+        self._lost: str | None = None
+
+    @property
+    def address(self) -> str:
+        """What `--resume` takes."""
+        return self.remote.address if self.remote and not self.remote.is_local else str(self.out)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes one of STATE here, and there as well. Raises UserError."""
+        Folder(str(self.out), knob="--out").write(name, content)
+        if self.remote:
+            self.remote.write(name, content)
+
+    def read_record(self) -> dict[str, Any]:
+        """The content of search.json; empty where there is none."""
+        path = self.out / RECORD
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Writes search.json here; `saved` brings it to the copy."""
+        draft = self.out / f"{RECORD}.part"
+        draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        draft.replace(self.out / RECORD)
+
+    def saved(self, urgent: bool) -> None:
+        """The study has changed: brings it to the copy, at once when `urgent`, else within seconds."""
+        if self._lost:
+            raise UserError(self._lost)
+        if self.remote is None:
+            return
+        if urgent:
+            self._send()
+        else:
+            self._dirty.set()
+
+    @contextlib.contextmanager
+    def driving(self) -> Iterator[None]:
+        """Holds the search for this process. Raises UserError when another one drives it."""
+        self._lock_here()
+        try:
+            if self.remote:
+                self._take_lease()
+            sender = threading.Thread(target=self._send_often, daemon=True)
+            sender.start()
+            try:
+                yield
+            finally:
+                self._over.set()
+                self._dirty.set()
+                sender.join()
+                if self.remote and not self._lost:
+                    self._send()
+                    with contextlib.suppress(UserError):
+                        self.remote.delete(LEASE)
+        finally:
+            if self._lock_file:
+                self._lock_file.close()
+
+    def _lock_here(self) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._lock_file = (self.out / LOCK).open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock_file.close()
+            raise UserError(
+                f"Another process drives the search in {self.out}. Watch it with --status {self.out}, or wait until "
+                "it has ended."
+            ) from error
+
+    def _take_lease(self) -> None:
+        """A lease in the copy says who drives, since a lock of one machine is not seen on another."""
+        assert self.remote is not None
+        told = False
+        first: dict[str, Any] | None = None
+        waited = 0.0
+        while (held := self._lease()) is not None and held["owner"] != self._owner:
+            if first is not None and held["beat"] != first["beat"]:
+                raise UserError(
+                    f"Another process ({held['owner'].rsplit(':', 1)[0]}) drives the search at {self.remote.address}. "
+                    f"Watch it with --status {self.remote.address}, or wait until it has ended."
+                )
+            if waited >= LEASE_SECONDS:
+                break
+            if not told:
+                self.say(f"waiting up to {LEASE_SECONDS:.0f} s to see whether the driver of {self.address} is dead")
+                told, first = True, held
+            time.sleep(1.0)
+            waited += 1.0
+        self._beat()
+
+    def _lease(self) -> dict[str, Any] | None:
+        assert self.remote is not None
+        content = self.remote.read(LEASE)
+        return None if content is None else dict(json.loads(content))
+
+    def _beat(self) -> None:
+        assert self.remote is not None
+        self.remote.write(LEASE, json.dumps({"owner": self._owner, "beat": uuid.uuid4().hex}).encode())
+
+    def _send_often(self) -> None:
+        beat = time.monotonic()
+        while not self._over.is_set():
+            self._over.wait(_EVERY)
+            if self.remote is None:
+                continue
+            if self._dirty.is_set():
+                self._dirty.clear()
+                self._send()
+            if time.monotonic() - beat > LEASE_SECONDS / 4:
+                beat = time.monotonic()
+                with contextlib.suppress(UserError, ValueError):
+                    held = self._lease()
+                    if held is not None and held["owner"] != self._owner:
+                        self._lost = f"Another process has taken over the search at {self.remote.address}."
+                        return
+                    self._beat()
+
+    def _send(self) -> None:
+        """Brings what changes while a search runs to the copy. A store that is away for a while ends no search."""
+        assert self.remote is not None
+        with self._sending:
+            try:
+                for name in (SAMPLER, JOURNAL, RECORD):
+                    if (self.out / name).exists():
+                        self.remote.write(name, (self.out / name).read_bytes())
+                self._warned = False
+            except UserError as error:
+                if not self._warned:
+                    self.say(f"the copy of the search is behind, trying again: {error}")
+                self._warned = True
+                self._dirty.set()
+
+
+def fetch(address: str, endpoint: str | None, out: Path) -> None:
+    """Brings the state of a search at `address` to OUT, unless OUT has it already and is further.
+
+    Raises UserError when there is no search, or OUT holds another one.
+    """
+    remote = Folder(address, endpoint, knob="--resume")
+    record = remote.read(RECORD)
+    if record is None:
+        raise UserError(f"There is no search at {address}: it has no {RECORD}. Give the folder NAME below --storage.")
+    if (out / RECORD).exists():
+        here, there = json.loads((out / RECORD).read_text(encoding="utf-8")), json.loads(record)
+        if here.get("id") != there.get("id"):
+            raise UserError(f"{out} holds another search than {address}. Use --out with another folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    journal = remote.read(JOURNAL)
+    if journal is not None and (out / JOURNAL).exists():
+        own = (out / JOURNAL).read_bytes()
+        if own.startswith(journal):
+            return  # this machine has seen at least as much
+        if not journal.startswith(own):
+            raise UserError(f"{out} and {address} have gone different ways. Use --out with another folder.")
+    for name in STATE:
+        content = remote.read(name)
+        if content is not None:
+            (out / name).write_bytes(content)

@@ -1,0 +1,256 @@
+"""The study kept true while trials run: what was asked, what was reported, how each trial ended. Without Ray."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from singer_ray.search.objectives import MAX, Objectives
+from singer_ray.search.space import SearchSpace
+from singer_ray.search.study import (
+    CHECKPOINT,
+    COMPLETE,
+    FAIL,
+    FAULT,
+    FOLDER,
+    METRICS,
+    PRUNED,
+    REPEAT_OF,
+    RESUMED,
+    RUNNING,
+    SECONDS,
+    SEED,
+    TRIAL_ID,
+    own_rows,
+)
+
+HISTORY = "history"
+"""Result key: [epoch, {metric: value}] of earlier epochs, which the study may have missed when its driver died."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a trial is to train."""
+
+    number: int
+    """Row of the study."""
+    label: str
+    """Name of its folder: the number, and the seed where it repeats another trial."""
+    parameters: dict[str, Any]
+    """Dotted names and values."""
+    seed: int | None
+    """Of a repeat; None is the configuration's."""
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What differs from the search's configuration."""
+        return self.parameters if self.seed is None else {**self.parameters, "seed": self.seed}
+
+
+class Watcher(Protocol):
+    """Hears what happens to the trials, each by its label."""
+
+    def start(self, trial: str, parameters: Mapping[str, Any]) -> None: ...
+
+    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None: ...
+
+    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Ledger:
+    """Asks the study for parameters and tells it what became of them.
+
+    A row that was RUNNING when the ledger was opened has lost its driver: it is adopted, under its number and with its
+    parameters, before any new one is asked for.
+
+    Args:
+        trials: rows that the study shall have in the end, those of earlier sessions included.
+        folder: address below which the trials' folders lie.
+        pruner: who stops trials early, by the objectives' stop metric.
+        watchers: hear of every start, epoch and end.
+        saved: called after every change; True where the change must not be lost.
+        exhausted: whether there is nothing new to ask for.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        objectives: Objectives,
+        *,
+        epochs: int,
+        trials: int,
+        folder: str,
+        pruner: BasePruner,
+        watchers: Sequence[Watcher] = (),
+        saved: Callable[[bool], None] = lambda urgent: None,
+        exhausted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.study, self.space, self.objectives = study, space, objectives
+        self.epochs, self.folder, self.watchers, self.saved = epochs, folder, watchers, saved
+        self.pruner, self.exhausted = pruner, exhausted
+        self.orphans = own_rows(study, [RUNNING])
+        self.left = max(0, trials - len(own_rows(study)))
+        self.open: dict[int, _Open] = {}
+        self._storage = study._storage
+        # Pruners read one direction; with several objectives they are shown the study by its stop metric.
+        self._view = copy.copy(study)
+        if objectives.several:
+            better = StudyDirection.MAXIMIZE if objectives.stop_mode == MAX else StudyDirection.MINIMIZE
+            self._view._directions = [better]
+
+    @property
+    def expected(self) -> int:
+        """Trials that are still to run."""
+        return len(self.orphans) + self.left
+
+    def ask(self, trial_id: str) -> Assignment | None:
+        """The next trial, to be known as `trial_id`; None when there is none."""
+        if self.orphans:
+            row = self.orphans.pop(0)
+            trial = optuna.Trial(self.study, row._trial_id)
+        elif self.left and not self.exhausted():
+            self.left -= 1
+            trial = self.study.ask()
+        else:
+            return None
+        self.space(trial)  # of an adopted row, only what it had not drawn yet
+        number, parameters, attributes = trial.number, trial.params, trial.user_attrs
+        seed, repeated = attributes.get(SEED), attributes.get(REPEAT_OF, number)
+        assignment = Assignment(number, label_of(repeated, seed), parameters, seed)
+        self.open[number] = _Open(
+            trial._trial_id, assignment.label, dict(self._storage.get_trial(trial._trial_id).intermediate_values)
+        )
+        trial.set_user_attr(TRIAL_ID, trial_id)
+        if FOLDER not in attributes:
+            trial.set_user_attr(FOLDER, f"{self.folder}/{assignment.label}")
+        self.saved(True)
+        for watcher in self.watchers:
+            watcher.start(assignment.label, parameters)
+        return assignment
+
+    def report(self, number: int, result: Mapping[str, Any]) -> None:
+        """Records an epoch's values, and those of earlier epochs that the study has missed."""
+        row = self.open[number]
+        for epoch, values in [*result.get(HISTORY, ()), (result["epoch"], result)]:
+            self._record(row, int(epoch), values)
+        if FAULT not in result:
+            row.result = dict(result)
+            for watcher in self.watchers:
+                watcher.log(row.label, int(result["epoch"]), result)
+        self.saved(False)
+
+    def should_stop(self, number: int) -> bool:
+        """Whether the scheduler ends the trial here. Its last epoch is never cut off."""
+        row = self.open[number]
+        last = max(row.values, default=0)
+        if not last or last >= self.epochs or last != int(row.result.get("epoch", 0)):
+            return False
+        return self.pruner.prune(self._view, self._storage.get_trial(row.storage_id))
+
+    def end(self, number: int, result: Mapping[str, Any] | None = None, *, error: bool = False) -> str:
+        """Tells the study how a trial ended; returns the state. A second telling changes nothing."""
+        row = self.open.pop(number, None)
+        if row is None:
+            return self._storage.get_trial(self._id(number)).state.name
+        if result and int(result.get("epoch", 0)) and FAULT not in result:
+            self.open[number] = row
+            if row.result.get("epoch") != result["epoch"]:
+                self.report(number, result)
+            del self.open[number]
+        state, fault = self._outcome(row, result or {}, error=error)
+        metrics = {k: v for k, v in row.result.items() if _is_finite(v) and ("/" in k or k in _KEPT)}
+        attributes = {METRICS: metrics, SECONDS: round(float(row.result.get("trained_seconds", 0.0)), 3)}
+        attributes |= {FAULT: fault} if fault else {}
+        if row.result.get(RESUMED) is not None:
+            attributes[RESUMED] = int(row.result[RESUMED])
+        if row.result.get(CHECKPOINT):
+            attributes[CHECKPOINT] = row.result[CHECKPOINT]
+        for key, value in attributes.items():
+            self._storage.set_trial_user_attr(row.storage_id, key, value)
+        values = self.objectives.values(row.result) if state == COMPLETE else None
+        self.study.tell(number, values, state=TrialState[state])
+        self.saved(True)
+        for watcher in self.watchers:
+            watcher.end(row.label, state, metrics | ({FAULT: fault} if fault else {}))
+        return state
+
+    def close(self, *, errors: Mapping[int, bool] | None = None) -> None:
+        """Ends every open row: nothing stays RUNNING when a search is over."""
+        for number in list(self.open):
+            self.end(number, error=bool(errors and errors.get(number)))
+        for row in self.orphans:  # a search that ended by its budget before it could take them up
+            self.open[row.number] = _Open(row._trial_id, label_of(row.number), dict(row.intermediate_values))
+            self.end(row.number)
+        self.orphans = []
+
+    def _id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+
+    def _record(self, row: _Open, epoch: int, values: Mapping[str, Any]) -> None:
+        stop = values.get(self.objectives.stop_metric)
+        if epoch in row.values or not _is_finite(stop):
+            return
+        row.values[epoch] = float(stop)  # type: ignore[arg-type]
+        self._storage.set_trial_intermediate_value(row.storage_id, epoch, row.values[epoch])
+        if self.objectives.several:
+            found = {name: values[name] for name in self.objectives.names if _is_finite(values.get(name))}
+            self._storage.set_trial_system_attr(row.storage_id, f"epoch:{epoch}", found)
+
+    def _outcome(self, row: _Open, result: Mapping[str, Any], *, error: bool) -> tuple[str, str | None]:
+        """State, and what went wrong in words."""
+        epoch = int(row.result.get("epoch", 0))
+        if result.get(FAULT):
+            return FAIL, str(result[FAULT])
+        if error:
+            return FAIL, "the process or machine died"
+        if epoch >= self.epochs:
+            if self.objectives.values(row.result) is None:
+                return FAIL, "an objective was not finite in its last epoch"
+            return COMPLETE, None
+        if not row.values:
+            return FAIL, "its metric was never finite" if epoch else "stopped before its first epoch ended"
+        latest = row.result.get(self.objectives.stop_metric, 0.0)
+        return (PRUNED, None) if _is_finite(latest) else (FAIL, "its metric is no longer finite")
+
+
+@dataclass
+class _Open:
+    """A row that runs."""
+
+    storage_id: int
+    label: str
+    values: dict[int, float]
+    """The stop metric by epoch, as far as the study has it."""
+    result: dict[str, Any] = field(default_factory=dict)
+    """The last result."""
+
+
+_KEPT = ("epoch", "images_per_second", "data_wait_share")
+
+
+def label_of(number: int, seed: int | None = None) -> str:
+    """The name of a trial's folder, and of the trial on screen and in tables."""
+    return f"{number:03d}" if seed is None else f"{number:03d}-seed{seed}"
+
+
+def values_by_epoch(row: FrozenTrial, objectives: Objectives) -> dict[int, dict[str, float]]:
+    """Epoch -> the objectives' values that the study has of it."""
+    if not objectives.several:
+        return {epoch: {objectives.stop_metric: value} for epoch, value in row.intermediate_values.items()}
+    start = "epoch:"
+    return {int(k.removeprefix(start)): v for k, v in row.system_attrs.items() if k.startswith(start)}
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

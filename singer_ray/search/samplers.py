@@ -1,0 +1,257 @@
+"""Who suggests a trial's parameters: the samplers of `search.sampler`, their state, and a warm start.
+
+tpe takes every space and any number of objectives, and learns from stopped trials too. gp, cmaes and nsga2 learn from
+COMPLETE ones only, so they want `search.scheduler none` or a gentle one. gp loads torch into the process that searches.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from singer_ray.config import Config, SearchConfig
+from singer_ray.errors import UserError
+from singer_ray.search.objectives import Objectives
+from singer_ray.search.parameters import Choice
+from singer_ray.search.space import SearchSpace
+from singer_ray.search.study import COMPLETE, IMPORTED, METRICS
+
+SAMPLERS: tuple[str, ...] = get_args(SearchConfig.model_fields["sampler"].annotation)
+LARGEST_GRID = 100_000
+"""Points of a grid beyond which nobody trains each."""
+GENERATIONS = 5
+"""How many generations of nsga2 a search has time for: Optuna's population of 50 would make most searches random."""
+
+_FIRST_GENERATION = {NSGAIISampler._get_generation_key(): 0}
+"""With this attribute nsga2 takes imported rows for its first generation; it passes over rows without."""
+
+
+def make_sampler(
+    config: Config, space: SearchSpace, objectives: Objectives, imported: Sequence[FrozenTrial] = ()
+) -> BaseSampler:
+    """The sampler that `config.search` asks for.
+
+    `imported` are the rows that a warm start brought: cmaes starts from them; the others read them in the study.
+    Raises UserError when it cannot take the space or the objectives.
+    """
+    search, seed = config.search, config.seed % 2**32
+    check_sampler(config, space, objectives)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match search.sampler:
+            case "gp":
+                return GPSampler(seed=seed, n_startup_trials=search.startup_trials, warn_independent_sampling=False)
+            case "cmaes":
+                return CmaEsSampler(
+                    seed=seed, n_startup_trials=search.startup_trials, warn_independent_sampling=False,
+                    source_trials=list(imported) or None,
+                )  # fmt: skip
+            case "nsga2":
+                population = min(max(search.trials // GENERATIONS, 4), 50)
+                return NSGAIISampler(seed=seed, population_size=population)
+            case "random":
+                return RandomSampler(seed=seed)
+            case "grid":
+                return GridSampler(space, seed)
+            case "tpe":  # running trials count as bad ones (constant liar), so that concurrent ones differ
+                return TPESampler(
+                    seed=seed, n_startup_trials=search.startup_trials, multivariate=True, group=space.conditional
+                )
+
+
+def check_sampler(config: Config, space: SearchSpace, objectives: Objectives) -> None:
+    """Raises UserError when `search.sampler` cannot take the space or the objectives, naming those that can."""
+    fault = _fault(config.search.sampler, space, objectives)
+    if fault:
+        able = [name for name in SAMPLERS if not _fault(name, space, objectives)]
+        raise UserError(f"search.sampler {config.search.sampler} {fault}. Allowed for this search: {', '.join(able)}.")
+
+
+def _fault(sampler: str, space: SearchSpace, objectives: Objectives) -> str | None:
+    """Why a sampler cannot take this search."""
+    varying = [name for name, distribution in space.distributions.items() if not distribution.single()]
+    # Optuna does not refuse conditions here: it draws what depends on them at random, for the whole search.
+    if sampler in ("gp", "cmaes", "nsga2") and space.conditional:
+        name = next(name for name, parameter in space.parameters.items() if parameter.when)
+        return f"does not learn parameters with conditions, such as {name}"
+    if sampler == "cmaes":
+        choices = [name for name in varying if isinstance(space.parameters[name], Choice)]
+        if choices:
+            return f"does not learn choices, such as {choices[0]}"
+        if objectives.several:
+            return f"takes one objective, not {len(objectives.names)} ({', '.join(objectives.names)})"
+    if sampler == "nsga2" and len(varying) < 2:
+        return "needs two parameters or more to cross"
+    if sampler == "grid":
+        endless = next((name for name, parameter in space.parameters.items() if parameter.count() is None), None)
+        if endless:
+            return f"needs an end of values, and {endless} has none: give it a step (uniform), or make it a choice"
+        if (space.size() or 0) > LARGEST_GRID:
+            return f"would try {space.size()} points; {LARGEST_GRID} at most: widen steps or drop values"
+    return None
+
+
+class GridSampler(BaseSampler):
+    """Each point of a space once, in an order drawn from the seed, conditions included.
+
+    What was asked is read from the study, failed and imported rows included, so it can stop and go on at any time;
+    points that wait in the queue are left to it. Optuna's BruteForceSampler does the same by Study.stop, which raises
+    when trials are told rather than optimised.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        self._space = space
+        self._points = list(space.points())
+        np.random.RandomState(seed).shuffle(self._points)  # type: ignore[arg-type]
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return dict(self._space.distributions)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The next point; of an enqueued trial, one that agrees with it. Raises RuntimeError at the end of the grid."""
+        given = _places(self._space, _queued(trial))
+        fitting = [point for point in self._points if given.items() <= _places(self._space, point).items()]
+        taken = _asked(study, self._space, waiting=True, apart_from=trial.number)
+        for point in fitting:
+            if _key(_places(self._space, point)) not in taken:
+                return point
+        if fitting and given:
+            return fitting[0]  # someone enqueued the same point twice, in other words
+        raise RuntimeError("every point of the grid was asked: call grid_exhausted before asking")
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        raise RuntimeError(f"{param_name} is no parameter of this grid")
+
+
+def grid_exhausted(study: optuna.Study, space: SearchSpace) -> bool:
+    """Whether each point of the space was asked, so that a grid has nothing left; False for a space without end."""
+    if space.size() is None:
+        return False
+    asked = _asked(study, space, waiting=False)
+    return all(_key(_places(space, point)) in asked for point in space.points())
+
+
+def _asked(study: optuna.Study, space: SearchSpace, *, waiting: bool, apart_from: int = -1) -> set[Any]:
+    rows = [row for row in study.get_trials(deepcopy=False) if row.number != apart_from]
+    asked = {_key(_places(space, row.params)) for row in rows if row.state != TrialState.WAITING}
+    queued = {_key(_places(space, _queued(row))) for row in rows if row.state == TrialState.WAITING}
+    return asked | queued if waiting else asked
+
+
+def _queued(row: FrozenTrial) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = row.system_attrs.get("fixed_params", {})
+    return found
+
+
+def _places(space: SearchSpace, point: Mapping[str, Any]) -> dict[str, int]:
+    """The point by the number of each value on its parameter's grid: 0.1 + 0.2 and 0.3 are one value."""
+    return {name: space.parameters[name].place(value) for name, value in point.items()}
+
+
+def _key(places: Mapping[str, int]) -> frozenset[tuple[str, int]]:
+    return frozenset(places.items())
+
+
+def save_sampler(sampler: BaseSampler) -> bytes:
+    """The sampler's state (random generators and what it has learnt), for an exact resume by the same versions."""
+    return pickle.dumps(sampler)
+
+
+def load_sampler(content: bytes) -> BaseSampler:
+    """The sampler of `save_sampler`. Raises UserError when it cannot be read.
+
+    Unpickling runs code: hand over only what this search itself wrote into its own folder.
+    """
+    try:
+        sampler = pickle.loads(content)
+    except Exception as error:
+        raise UserError(
+            f"The sampler's state cannot be read: {' '.join(str(error).split())[:200]}. Resume with the versions of "
+            "Python and Optuna that wrote it, or delete it: suggestions then go on from a fresh state."
+        ) from error
+    if not isinstance(sampler, BaseSampler):
+        raise UserError(f"The sampler's state holds a {type(sampler).__name__}. Delete it to go on from a fresh state.")
+    return sampler
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What a warm start brought."""
+
+    rows: int
+    """Finished trials that were taken over."""
+    skipped: int
+    """Finished trials with values or conditions that today's space does not have."""
+
+
+def import_trials(study: optuna.Study, earlier: optuna.Study, space: SearchSpace, source: str) -> Imported:
+    """Adds the COMPLETE trials of an earlier study to `study`, marked as IMPORTED from `source`.
+
+    Rows that it had itself imported keep the address they came from. Raises UserError when the two optimise different
+    things, when the earlier one searched another space, or when it finished nothing.
+    """
+    _check_objectives(study, earlier, source)
+    rows = [row for row in earlier.get_trials(deepcopy=False) if row.state.name == COMPLETE]
+    if not rows:
+        raise UserError(f"search.warm_start {source}: no trial of it finished. Leave search.warm_start out.")
+    _check_space(rows, space, source)
+    taken = [row for row in rows if space.holds(row.params) and all(map(math.isfinite, row.values))]
+    for row in taken:
+        names = [name for name in space.parameters if name in row.params]
+        known = {IMPORTED: row.user_attrs.get(IMPORTED, source)}
+        known |= {METRICS: row.user_attrs[METRICS]} if METRICS in row.user_attrs else {}
+        imported = create_trial(
+            values=row.values, user_attrs=known, system_attrs=_FIRST_GENERATION,
+            params={name: space.parameters[name].take(row.params[name]) for name in names},
+            distributions={name: space.distributions[name] for name in names},
+        )  # fmt: skip
+        study.add_trial(imported)
+    return Imported(len(taken), len(rows) - len(taken))
+
+
+def _check_objectives(study: optuna.Study, earlier: optuna.Study, source: str) -> None:
+    def of(one: optuna.Study) -> list[str]:
+        names = one.metric_names or ["unnamed"] * len(one.directions)
+        return [f"{name} ({direction.name.lower()})" for name, direction in zip(names, one.directions)]
+
+    if of(study) != of(earlier):
+        raise UserError(
+            f"search.warm_start {source} optimised {', '.join(of(earlier))}; this search {', '.join(of(study))}. "
+            "Set search.objectives alike, or leave search.warm_start out."
+        )
+
+
+def _check_space(rows: Sequence[FrozenTrial], space: SearchSpace, source: str) -> None:
+    before = {name: _kind(distribution) for row in rows for name, distribution in row.distributions.items()}
+    today = {name: _kind(distribution) for name, distribution in space.distributions.items()}
+    always = {name for name, parameter in space.parameters.items() if not parameter.when}
+    faults = [f"{name} was {before[name]} and is {today[name]}" for name in sorted(set(before) & set(today))
+              if before[name] != today[name]]  # fmt: skip
+    if always - set(before):
+        faults.append(f"it has no {', '.join(sorted(always - set(before)))}")
+    if set(before) - set(today):
+        faults.append(f"it also has {', '.join(sorted(set(before) - set(today)))}")
+    if faults:
+        raise UserError(
+            f"search.warm_start {source} is a study from another space: {'; '.join(faults)}. "
+            "Give a search over the same parameters, or leave search.warm_start out."
+        )
+
+
+def _kind(distribution: BaseDistribution) -> str:
+    kinds = {CategoricalDistribution: "a choice", IntDistribution: "a whole number", FloatDistribution: "a number"}
+    return kinds[type(distribution)]

@@ -1,0 +1,67 @@
+"""Ray Tune's view of the ledger: a searcher and a scheduler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
+    from ray.tune.experiment import Trial
+
+    from singer_ray.search.ledger import Ledger
+
+
+class StudySearcher(Searcher):
+    """Hands out what the ledger asks for: `{"number", "label", "parameters", "overrides"}`. Tells it every end."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()
+        self.ledger = ledger
+        self.numbers: dict[str, int] = {}
+        """Tune's trial id -> row of the study."""
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        assignment = self.ledger.ask(trial_id)
+        if assignment is None:
+            return Searcher.FINISHED  # type: ignore[return-value]
+        self.numbers[trial_id] = assignment.number
+        return {
+            "number": assignment.number, "label": assignment.label, "parameters": assignment.parameters,
+            "overrides": assignment.overrides,
+        }  # fmt: skip
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: the scheduler, which Tune asks first, has reported it."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self.ledger.end(self.numbers[trial_id], result, error=error)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune's own snapshots hold nothing of the study: a search resumes from the study itself."""
+        Path(checkpoint_path).write_bytes(b"")
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, for the same reason."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its settings; locks and connections stay here
+
+
+class StudyScheduler(FIFOScheduler):
+    """Reports each epoch to the ledger and stops the trials that the ledger's pruner names."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ledger = ledger
+
+    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
+        number = trial.config["number"]
+        self.ledger.report(number, result)
+        return TrialScheduler.STOP if self.ledger.should_stop(number) else TrialScheduler.CONTINUE
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}

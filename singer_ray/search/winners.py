@@ -1,0 +1,62 @@
+"""The best students of a search, as packages."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+import pandas as pd
+import ray
+
+from singer_ray.search.leaderboard import FRONT
+from singer_ray.search.study import COMPLETE, FAIL, SECONDS, last_result, own_rows
+
+if TYPE_CHECKING:
+    from singer_ray.config import Config
+    from singer_ray.search.home import Home
+    from singer_ray.search.host import HostPool
+
+BEST = "best"
+
+
+def chosen(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that can win, the best first: finished trials, or stopped ones where none finished."""
+    usable = table[table["state"] != FAIL]
+    return usable[usable["state"] == COMPLETE] if (usable["state"] == COMPLETE).any() else usable
+
+
+def package_best(
+    table: pd.DataFrame, study: optuna.Study, config: Config, pool: HostPool, home: Home
+) -> tuple[Path, ...]:
+    """Writes the `export.top` best students (with several objectives also the rest of the front) to OUT/best."""
+    from singer_ray.publishing.package import InputSpec, write_student
+    from singer_ray.publishing.result import build_result
+    from singer_ray.search.host import SAVED
+    from singer_ray.training import checkpoint
+    from singer_ray.training.member import student_of
+
+    ranked = chosen(table)
+    front = int(ranked[FRONT].sum()) if FRONT in ranked.columns else 0
+    rows = {row.number: row for row in own_rows(study)}
+    folders: list[Path] = []
+    shutil.rmtree(home.out / BEST, ignore_errors=True)
+    for place in ranked.head(max(config.export.top, front)).to_dict("records"):
+        label = str(place["id"])
+        row = rows[int(label)]
+        content = home.trials.read(f"{label}/{SAVED}")
+        if content is None:
+            continue
+        metrics: dict[str, Any] = dict(last_result(row))
+        if place["state"] != COMPLETE:
+            metrics |= ray.get(pool.any().final_metrics.remote(label, row.params))
+        own = config.override(row.params)
+        model, scaling = student_of(own, checkpoint.from_bytes(content))
+        target = home.out / BEST / f"{place['rank']}-{label}"
+        write_student(
+            target, model, InputSpec(own.data.image_size, own.data.crop_pct, scaling),
+            build_result(own.model_dump(mode="json"), metrics, float(row.user_attrs.get(SECONDS, 0.0))),
+        )  # fmt: skip
+        folders.append(target)
+    return tuple(folders)

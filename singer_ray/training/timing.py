@@ -1,0 +1,120 @@
+"""How long a run's parts take on this machine, from a few steps of a throwaway member."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from singer_ray.config import Config
+    from singer_ray.training.workbench import Workbench
+
+PREFIT_STEPS, WARM_UP, MOST_STEPS, ENOUGH = 2, 1, 10, 0.5
+"""Steps of the refiner alone, steps before the clock counts, steps that it counts at most, and seconds that suffice."""
+FINAL = 2.5
+"""The report of the last epoch takes this many times a validation: three sets, read before and after the norm."""
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds that the parts of a run take. Light to carry: no torch."""
+
+    start: float
+    """From nothing to the first step: building, observing, fitting the refiner alone."""
+    data: float
+    """A step's wait for its batch."""
+    teacher: float
+    """The teacher's pass of a step."""
+    member: float
+    """The student's half of a step: losses, gradients, update."""
+    evaluation: float
+    """A validation; 0 where nothing can be scored."""
+    steps_per_epoch: int
+    evaluate_every: int
+    """Epochs between validations."""
+
+    @property
+    def step(self) -> float:
+        return self.data + self.teacher + self.member
+
+    @property
+    def epoch(self) -> float:
+        """An epoch with its share of validation."""
+        return self.steps_per_epoch * self.step + self.evaluation / self.evaluate_every
+
+    @property
+    def final(self) -> float:
+        """What the last epoch's report takes beyond that of another epoch."""
+        return self.evaluation * (FINAL - 1 / self.evaluate_every)
+
+    @classmethod
+    def mean(cls, found: Sequence[StepTimes]) -> StepTimes:
+        """Of several hosts, timed at the same time so that each had the machine that trials will have."""
+        parts = ("start", "data", "teacher", "member", "evaluation")
+        means = {name: sum(getattr(times, name) for times in found) / len(found) for name in parts}
+        return cls(**means, steps_per_epoch=found[0].steps_per_epoch, evaluate_every=found[0].evaluate_every)
+
+
+def timing(bench: Workbench, config: Config, *, world: int = 1) -> StepTimes:
+    """Times a throwaway member of `config` on its bench; `world` is the number of workers that share a batch.
+
+    The bench trains as if this had not been: a member and a loader have generators of their own, and the global ones
+    are put back. Raises UserError where `config` cannot be built.
+    """
+    import torch
+
+    from singer_ray.training.member import Member
+
+    own = config.override({"method.prefit.steps": min(PREFIT_STEPS, config.method.prefit.steps)})
+    devices = [bench.device] if bench.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        clock = _Clock(bench.device)
+        member = Member(bench, own, world=1)
+        member.observe()
+        start = clock.lap()
+        member.prefit()
+        prefit = clock.lap()
+        if member.prefit_steps:
+            prefit *= config.method.prefit.steps / member.prefit_steps
+        member.start()
+        start += prefit + clock.lap()
+        batches = bench.batches(batch_size=config.train.batch_size, world=world, seed=config.seed)
+        laps: list[tuple[float, float, float]] = []
+        while len(laps) < WARM_UP + MOST_STEPS:
+            pixels = bench.pixels(next(batches))
+            data = clock.lap()
+            taps = bench.teacher_pass(member.teacher, pixels)
+            teacher = clock.lap()
+            member.step(pixels, taps)
+            laps.append((data, teacher, clock.lap()))
+            if len(laps) > WARM_UP and sum(map(sum, laps[WARM_UP:])) >= ENOUGH:
+                break
+        counted = laps[WARM_UP:]
+        data, teacher, update = (sum(part) / len(counted) for part in zip(*counted))
+        clock.lap()
+        scored = bench.suite.score(member.reader(), ["val"])
+        evaluation = clock.lap() if scored else 0.0
+    return StepTimes(start, data, teacher, update, evaluation, bench.steps_per_epoch, config.evaluation.every)
+
+
+class _Clock:
+    """Seconds between calls; waits for a GPU, whose work is only queued when a call returns."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.last = self._now()
+
+    def lap(self) -> float:
+        before, self.last = self.last, self._now()
+        return self.last - before
+
+    def _now(self) -> float:
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()

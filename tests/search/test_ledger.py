@@ -1,0 +1,210 @@
+"""What the study is told: states, values by epoch, adoption of rows whose driver died, and who is stopped."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import optuna
+import pytest
+
+from singer_ray.config import load_preset
+from singer_ray.search.ledger import HISTORY, Ledger, values_by_epoch
+from singer_ray.search.scheduler import make_pruner
+from singer_ray.search.study import REPEAT_OF, SEED, own_rows
+from tests.search.studies import MIOU, TWO, new_ledger, play
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("curve", "more", "state", "fault"),
+    [
+        ([0.1, 0.2, 0.3], {}, "COMPLETE", None),
+        ([0.1, 0.2], {}, "PRUNED", None),
+        ([0.1, 0.2, NAN], {}, "FAIL", "not finite in its last epoch"),
+        ([0.1, NAN], {}, "FAIL", "no longer finite"),
+        ([NAN], {}, "FAIL", "never finite"),
+        ([None, None, None], {}, "FAIL", "not finite in its last epoch"),
+        ([None], {}, "FAIL", "never finite"),
+        ([], {}, "FAIL", "before its first epoch"),
+        ([], {"fault": "lr is absurd"}, "FAIL", "lr is absurd"),
+        ([0.1], {"fault": "the loss is nan"}, "FAIL", "the loss is nan"),
+        ([0.1], {"error": True}, "FAIL", "the process or machine died"),
+        ([], {"error": True}, "FAIL", "the process or machine died"),
+    ],
+)
+def test_how_a_trial_ends(curve: list[float], more: dict[str, Any], state: str, fault: str | None) -> None:
+    ledger = new_ledger(epochs=3)
+    error = "error" in more
+    assert play(ledger, curve, {} if error else more, error=error) == state
+    (row,) = ledger.study.trials
+    assert row.state.name == state
+    assert (fault in row.user_attrs["fault"]) if fault else "fault" not in row.user_attrs
+    finite = {n: v for n, v in enumerate(curve, 1) if v is not None and math.isfinite(v)}
+    if "fault" not in more:
+        assert row.intermediate_values == finite
+    if state == "COMPLETE":
+        assert row.value == curve[-1]
+
+
+def test_a_row_says_where_its_trial_is_and_what_it_reached() -> None:
+    ledger = new_ledger(epochs=1)
+    play(
+        ledger, [0.5],
+        {"checkpoint": "/runs/x/trials/000/checkpoint.pt", "trained_seconds": 3.5, "test/miou": 0.4},
+    )  # fmt: skip
+    attributes = ledger.study.trials[0].user_attrs
+    assert attributes["trial_id"] == "t0"
+    assert attributes["folder"] == "/runs/x/trials/000"
+    assert attributes["checkpoint"] == "/runs/x/trials/000/checkpoint.pt"
+    assert attributes["metrics"] == {"epoch": 1, "val/miou": 0.5, "test/miou": 0.4}
+    assert attributes["seconds"] == 3.5
+
+
+def test_telling_an_end_twice_changes_nothing() -> None:
+    ledger = new_ledger(epochs=1)
+    play(ledger, [0.5])
+    assert ledger.end(0, {"epoch": 1, "val/miou": 0.9}) == "COMPLETE"
+    assert ledger.study.trials[0].value == 0.5
+
+
+def test_no_more_trials_than_wanted() -> None:
+    ledger = new_ledger(epochs=1, trials=2)
+    assert [play(ledger, [0.1]), play(ledger, [0.2])] == ["COMPLETE"] * 2
+    assert ledger.ask("third") is None
+    assert len(ledger.study.trials) == 2
+
+
+def test_several_objectives_keep_every_value_of_every_epoch() -> None:
+    ledger = new_ledger(TWO, epochs=2)
+    assignment = ledger.ask("t")
+    assert assignment is not None
+    for epoch, value in ((1, 0.1), (2, 0.2)):
+        ledger.report(0, {"epoch": epoch, "val/miou": value, "student/parameters": 500.0})
+    assert ledger.end(0) == "COMPLETE"
+    (row,) = ledger.study.trials
+    assert row.values == [0.2, 500.0]
+    assert row.intermediate_values == {1: 0.1, 2: 0.2}
+    assert values_by_epoch(row, TWO)[1] == {"val/miou": 0.1, "student/parameters": 500.0}
+
+
+def test_with_several_objectives_one_that_is_missing_fails_the_trial() -> None:
+    ledger = new_ledger(TWO, epochs=1)
+    assert play(ledger, [0.3]) == "FAIL"
+    assert play(ledger, [0.3], {"student/parameters": 500.0}) == "COMPLETE"
+
+
+def orphaned() -> tuple[optuna.Study, dict[str, Any]]:
+    """A study whose driver died while trial 1 was at its second epoch and trial 2 was being asked for."""
+    first = new_ledger(epochs=3, trials=4)
+    play(first, [0.1, 0.2, 0.3])
+    running = first.ask("old")
+    assert running is not None
+    first.report(1, {"epoch": 1, "val/miou": 0.5})
+    first.study.ask()  # without parameters yet
+    return first.study, running.parameters
+
+
+def test_running_rows_are_adopted_under_their_number_and_with_their_parameters() -> None:
+    study, parameters = orphaned()
+    ledger = new_ledger(epochs=3, trials=4, study=study)
+    assert ledger.expected == 3
+    one, two, new = (ledger.ask(name) for name in ("a", "b", "c"))
+    assert one is not None
+    assert two is not None
+    assert new is not None
+    assert (one.number, one.parameters) == (1, parameters)
+    assert two.number == 2
+    assert set(two.parameters) == {"train.lr"}  # what it had not drawn is drawn now
+    assert new.number == 3
+    assert ledger.ask("d") is None
+    assert study.trials[1].user_attrs["trial_id"] == "a"
+
+
+def test_epochs_that_the_study_missed_are_told_by_the_checkpoint() -> None:
+    study, _ = orphaned()
+    ledger = new_ledger(epochs=3, trials=4, study=study)
+    ledger.ask("a")
+    history = [[1, {"val/miou": 0.5}], [2, {"val/miou": 0.6}]]
+    ledger.report(1, {"epoch": 3, "val/miou": 0.7, HISTORY: history, "resumed_from_epoch": 3})
+    assert ledger.end(1) == "COMPLETE"
+    assert study.trials[1].intermediate_values == {1: 0.5, 2: 0.6, 3: 0.7}
+    assert study.trials[1].user_attrs["resumed_from_epoch"] == 3
+
+
+def test_closing_leaves_nothing_running() -> None:
+    study, _ = orphaned()
+    ledger = new_ledger(epochs=3, trials=4, study=study)
+    ledger.ask("a")
+    ledger.close()
+    assert [row.state.name for row in study.trials] == ["COMPLETE", "PRUNED", "FAIL"]
+
+
+def test_a_repeat_is_named_by_its_trial_and_seed() -> None:
+    ledger = new_ledger()
+    ledger.study.enqueue_trial({"train.lr": 1e-3}, user_attrs={REPEAT_OF: 7, SEED: 2})
+    assignment = ledger.ask("t")
+    assert assignment is not None
+    assert assignment.label == "007-seed2"
+    assert assignment.overrides == {"train.lr": 1e-3, "seed": 2}
+    assert assignment.parameters == {"train.lr": 1e-3}
+
+
+def test_watchers_hear_everything_and_changes_that_must_not_be_lost_are_urgent() -> None:
+    heard: list[Any] = []
+
+    class Watcher:
+        def start(self, trial: str, parameters: Any) -> None:
+            heard.append(("start", trial))
+
+        def log(self, trial: str, epoch: int, metrics: Any) -> None:
+            heard.append(("log", trial, epoch))
+
+        def end(self, trial: str, state: str, metrics: Any) -> None:
+            heard.append(("end", trial, state))
+
+        def close(self) -> None: ...
+
+    ledger = new_ledger(epochs=1, watchers=[Watcher()], saved=lambda urgent: heard.append(urgent))
+    play(ledger, [0.1])
+    assert heard == [True, ("start", "000"), ("log", "000", 1), False, True, ("end", "000", "COMPLETE")]
+
+
+def stopped_at(ledger: Ledger, curve: list[float]) -> int:
+    """The epoch at which a trial with this curve is stopped, or its length."""
+    assignment = ledger.ask("t")
+    assert assignment is not None
+    for epoch, value in enumerate(curve, 1):
+        result = {"epoch": epoch, "val/miou": value, "student/parameters": 1.0}
+        ledger.report(assignment.number, result)
+        if ledger.should_stop(assignment.number):
+            ledger.end(assignment.number, result)
+            return epoch
+    ledger.end(assignment.number)
+    return len(curve)
+
+
+@pytest.mark.parametrize("objectives", [MIOU, TWO], ids=["one", "several"])
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median", "none"])
+def test_schedulers_stop_the_worse_after_the_grace_and_never_at_the_end(scheduler: str, objectives: Any) -> None:
+    settings = {"search.scheduler": scheduler, "search.startup_trials": 2, "train.epochs": 9, "search.grace_epochs": 2}
+    pruner = make_pruner(load_preset("demo").override({**settings, "search.reduction_factor": 3}))
+    ledger = new_ledger(objectives, epochs=9, pruner=pruner)
+    good = [stopped_at(ledger, [0.1 * e for e in range(1, 10)]) for _ in range(3)]
+    bad = [stopped_at(ledger, [0.01 * e for e in range(1, 10)]) for _ in range(9)]
+    assert good == [9, 9, 9]
+    assert all(2 <= epoch <= 9 for epoch in bad)
+    if scheduler == "none":
+        assert bad == [9] * 9
+    else:
+        assert min(bad) == 2
+        assert [row.state.name for row in own_rows(ledger.study)].count("PRUNED") >= 2
+
+
+def test_a_resumed_search_stops_by_the_same_rungs() -> None:
+    pruner = make_pruner(load_preset("demo").override({"train.epochs": 9, "search.grace_epochs": 2}))
+    first = new_ledger(epochs=9, pruner=pruner)
+    stopped_at(first, [0.1 * e for e in range(1, 10)])
+    again = new_ledger(epochs=9, pruner=pruner, study=first.study)
+    assert stopped_at(again, [0.01 * e for e in range(1, 10)]) == 2
