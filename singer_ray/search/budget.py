@@ -12,7 +12,7 @@ import numpy as np
 
 from singer_ray.errors import UserError
 from singer_ray.search.objectives import MAX, Objectives
-from singer_ray.search.study import COMPLETE, own_rows
+from singer_ray.search.study import COMPLETE, ENDED, own_rows
 
 if TYPE_CHECKING:
     import optuna
@@ -177,7 +177,7 @@ class Budget:
         level = self._plateau(costs)
         if level:
             return Verdict(NO_MORE_TRIALS, level)
-        if len(rows) >= self.trials:
+        if self.trials and len(rows) >= self.trials:
             return Verdict(NO_MORE_TRIALS, f"all {self.trials} trials were started")
         return Verdict()
 
@@ -234,6 +234,28 @@ class Budget:
             f"stopped: the {what} gained {gained} over the last {window} finished trials, not more than "
             f"search.plateau_gain {self.plateau_gain:g}"
         )
+
+
+class Limits:
+    """The budget's verdict, looked up again when a second has passed or a trial has ended."""
+
+    def __init__(self, budget: Budget, study: optuna.Study, objectives: Objectives, meter: Meter) -> None:
+        self.budget, self.study, self.objectives, self.meter = budget, study, objectives, meter
+        self.verdict = Verdict()
+        self.seen = (0.0, -1)
+
+    def check(self) -> Verdict:
+        """What the search does next. A search that has been stopped stays so."""
+        ended = len(own_rows(self.study, ENDED))
+        now = time.monotonic()
+        if self.verdict.action == GO_ON and (ended != self.seen[1] or now - self.seen[0] > 1.0):
+            self.seen = (now, ended)
+            self.verdict = self.budget.check(self.study, self.objectives, self.meter.tick())
+        elif self.verdict.action == NO_MORE_TRIALS and now - self.seen[0] > 1.0:
+            self.seen = (now, ended)
+            found = self.budget.check(self.study, self.objectives, self.meter.tick())
+            self.verdict = found if found.action == STOP else self.verdict
+        return self.verdict
 
 
 def reference_point(costs: np.ndarray) -> np.ndarray:

@@ -6,8 +6,8 @@ import contextlib
 import fcntl
 import os
 import signal
+import tempfile
 import threading
-import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,13 +24,23 @@ from rich.console import Console
 from singer_ray import ray_cluster
 from singer_ray.config import load_preset
 from singer_ray.errors import UserError
-from singer_ray.search.home import CONFIG, LOCK, RECORD, SAMPLER, SPACE, Home, fetch
+from singer_ray.prices import NodePrices, Price, require_price
+from singer_ray.search.budget import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
+from singer_ray.search.estimate import Estimate
+from singer_ray.search.home import CONFIG, LOCK, RECORD, SAMPLER, SPACE, Home, bring_study, fetch
 from singer_ray.search.leaderboard import leaderboard, write_leaderboard
 from singer_ray.search.ledger import Ledger, Watcher
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.plan import Plan
 from singer_ray.search.progress import SearchProgress
-from singer_ray.search.samplers import check_sampler, grid_exhausted, import_trials, load_sampler, make_sampler, save_sampler
+from singer_ray.search.samplers import (
+    check_sampler,
+    grid_exhausted,
+    import_trials,
+    load_sampler,
+    make_sampler,
+    save_sampler,
+)
 from singer_ray.search.scheduler import make_pruner
 from singer_ray.search.space import SearchSpace, load_space
 from singer_ray.search.study import (
@@ -50,6 +60,7 @@ from singer_ray.storage import Folder
 if TYPE_CHECKING:
     from singer_ray.config import Config
     from singer_ray.search.host import HostPool
+    from singer_ray.training.timing import StepTimes
 
 CHANGEABLE = (
     "search.trials", "search.concurrent", "search.time_budget", "search.gpu_hours", "search.money", "search.target",
@@ -146,6 +157,8 @@ class _Search:
     def __init__(self, config: Config, space: SearchSpace, out: Path, inputs: Any, console: Console) -> None:
         self.config, self.space, self.out, self.inputs, self.console = config, space, out, inputs, console
         self.record: dict[str, Any] = {}
+        self.times: StepTimes | None = None
+        self.prices = NodePrices.of(config.search.price_per_node_hour)
 
     def begin(self, prepare: Callable[[], object], *, overwrite: bool) -> Searched:
         """From nothing."""
@@ -153,8 +166,9 @@ class _Search:
             search = self.config.search
             objectives = Objectives.of(search.objectives, search.stop_metric, pool.wait(self._say))
             check_sampler(self.config, self.space, objectives)
-            earlier = self._earlier()
+            earlier = self._earlier(objectives)
             self._check_corners(pool)
+            self._forecast(plan, pool)
             _refuse_driven(self.out)
             _refuse_taken(home, overwrite=overwrite)
             prepare()
@@ -169,14 +183,14 @@ class _Search:
                 home.write(CONFIG, self.config.to_yaml().encode())
                 home.write(SPACE, yaml.safe_dump(self.space.to_dict(), sort_keys=False).encode())
                 if earlier is not None:
-                    taken = import_trials(study, earlier, self.space, str(search.warm_start))
-                    self._say(f"warm start: {taken}")
+                    import_trials(study, earlier, self.space, str(search.warm_start))
                 return self._drive(home, plan, pool, study, storage)
 
     def resume(self) -> Searched:
         """From what OUT holds."""
         with self._hosts() as (home, plan, pool):
             pool.wait(self._say)
+            self._forecast(plan, pool)
             with home.driving():
                 self.record = home.read_record()
                 storage = storage_of(self.config.search.study, self.out)
@@ -216,8 +230,10 @@ class _Search:
         self, home: Home, plan: Plan, pool: HostPool, study: optuna.Study, storage: optuna.storages.BaseStorage
     ) -> Searched:
         config, objectives = self.config, objectives_of(study)
-        session = {"begin": time.time(), "end": time.time(), "concurrent": plan.concurrent, "gpus": plan.gpus_held}
-        self.record["sessions"].append(session)
+        meter = Meter(
+            self.record["sessions"], concurrent=plan.concurrent, gpus=plan.gpus_held, price=self._price
+        )  # fmt: skip
+        self.record |= meter.record()
         saved = (self.out / SAMPLER).read_bytes() if (self.out / SAMPLER).exists() else None
         study.sampler = load_sampler(saved) if saved else make_sampler(config, self.space, objectives)
         for point in self.space.first_points():
@@ -226,63 +242,87 @@ class _Search:
         def save(urgent: bool) -> None:
             if urgent:
                 (self.out / SAMPLER).write_bytes(save_sampler(study.sampler))
-                session["end"] = time.time()
+                meter.tick()
+                self.record |= meter.record()
                 home.write_record(self.record)
             home.saved(urgent)
 
-        self._trials(home, plan, pool, study, objectives, config.search.trials, save, stops=True)
-        again = self._repeats(study, objectives, storage)
+        session = _Session(home, plan, pool, meter, objectives, save)
+        self._trials(session, study, config.search.trials, stops=True)
+        spent = _budget_left(config, plan, meter) <= 0
+        again = None if spent else self._repeats(study, objectives, storage)
         if again is not None:
-            self._trials(home, plan, pool, again, objectives, len(again.trials), save, stops=False)
+            self._trials(session, again, len(again.trials), stops=False)
         table = leaderboard(study, objectives, repeats=again)
         write_leaderboard(table, self.out)
         best = package_best(table, study, config, pool, home)
         save(True)
         return Searched(self.out, table, objectives, best)
 
-    def _trials(
-        self, home: Home, plan: Plan, pool: HostPool, study: optuna.Study, objectives: Objectives, wanted: int,
-        save: Callable[[bool], None], *, stops: bool,
-    ) -> None:  # fmt: skip
-        """Runs what the study still lacks of its `wanted` trials."""
-        epochs = self.config.train.epochs
-        progress = SearchProgress(self.console, objectives, epochs=epochs, wanted=wanted)
+    def _trials(self, session: _Session, study: optuna.Study, wanted: int, *, stops: bool) -> None:
+        """Runs what the study still lacks of its `wanted` trials; budgets and the scheduler end them where `stops`."""
+        config, meter, objectives = self.config, session.meter, session.objectives
+        plan = session.plan
+        estimate = Estimate.of(config, concurrent=plan.concurrent, gpus=plan.gpus_held, times=self.times)
+        budget = Budget.of(config.search)
+        limits = Limits(budget, study, objectives, meter)
+
+        def left() -> float | None:
+            most = _budget_left(config, plan, meter)
+            return estimate.update(study, no_more_trials=limits.verdict.action == NO_MORE_TRIALS, most=most)
+
+        progress = SearchProgress(
+            self.console, objectives, epochs=config.train.epochs, wanted=wanted, spent=meter.spent.seconds,
+            left=left if stops else lambda: None,
+        )  # fmt: skip
         progress.read(study)
-        watchers: list[Watcher] = [progress, pool.releases()]
+        watchers: list[Watcher] = [progress, session.pool.places()]
         ledger = Ledger(
-            study, self.space, objectives, epochs=epochs, trials=wanted, folder=home.trials.address,
-            pruner=make_pruner(self.config) if stops else NopPruner(), watchers=watchers, saved=save,
+            study, self.space, objectives, epochs=config.train.epochs, trials=wanted,
+            folder=session.home.trials.address, pruner=make_pruner(config) if stops else NopPruner(),
+            watchers=watchers, saved=session.save,
+            exhausted=lambda: stops and self._exhausted(study, limits),
         )  # fmt: skip
         if not ledger.expected:
             return
         progress.show()
         try:
-            self._tune(ledger, pool, plan, "session" if stops else "repeats")
+            self._tune(ledger, session, limits if stops else None)
             ledger.close()
         finally:
             for watcher in watchers:
                 watcher.close()
+        if stops and limits.verdict.reason:
+            self.record["end"] = limits.verdict.reason
+            self._say(limits.verdict.reason)
 
-    def _tune(self, ledger: Ledger, pool: HostPool, plan: Plan, name: str) -> None:
+    def _exhausted(self, study: optuna.Study, limits: Limits) -> bool:
+        if limits.check().action != GO_ON:
+            return True
+        return self.config.search.sampler == "grid" and grid_exhausted(study, self.space)
+
+    def _tune(self, ledger: Ledger, session: _Session, limits: Limits | None) -> None:
         from ray import tune
         from ray.tune.logger import JsonLoggerCallback
 
-        from singer_ray.search.searcher import StudyScheduler, StudySearcher
+        from singer_ray.search.searcher import LimitStopper, StudyScheduler, StudySearcher
         from singer_ray.search.trial import DistillationTrial
 
         tuner = tune.Tuner(
             DistillationTrial,
-            param_space={"registry": pool.registry_name, "epochs": ledger.epochs},
+            param_space={"registry": session.pool.registry_name, "epochs": ledger.epochs},
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(ledger), scheduler=StudyScheduler(ledger), num_samples=ledger.expected,
-                max_concurrent_trials=plan.concurrent,
+                # One ahead: the next trial's actor starts, which takes a second, while its host still trains another.
+                max_concurrent_trials=session.plan.concurrent + 1,
                 trial_name_creator=lambda trial: trial.config["label"],
                 trial_dirname_creator=lambda trial: trial.config["label"],
             ),
             run_config=tune.RunConfig(
                 # Ray's own record, a folder for each session; what a resume reads is the study and the checkpoints.
-                name=f"{name}-{len(self.record['sessions'])}",
+                name=f"{'session' if limits else 'repeats'}-{len(self.record['sessions'])}",
                 storage_path=str((self.out / "tune").absolute()), verbose=0, callbacks=[JsonLoggerCallback()],
+                stop=LimitStopper(lambda: limits is not None and limits.check().action == STOP),
                 failure_config=tune.FailureConfig(max_failures=self.config.search.max_failures),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
@@ -309,6 +349,24 @@ class _Search:
                     again.enqueue_trial(rows[number].params, user_attrs={REPEAT_OF: number, SEED: seed})
         return again
 
+    def _earlier(self, objectives: Objectives) -> optuna.Study | None:
+        """The study of a warm start, proved to fit by importing it into nothing."""
+        search = self.config.search
+        if search.warm_start is None:
+            return None
+        earlier_rows, scratch_rows = optuna.storages.InMemoryStorage(), optuna.storages.InMemoryStorage()
+        with tempfile.TemporaryDirectory() as place:
+            record = bring_study(search.warm_start, self.config.export.endpoint, Path(place))
+            there = storage_of(record["study"], Path(place))
+            load_study(there, record["name"])
+            optuna.copy_study(from_study_name=record["name"], from_storage=there, to_storage=earlier_rows)
+        earlier = load_study(earlier_rows, record["name"])
+        scratch = create_study(scratch_rows, "scratch", objectives)
+        taken = import_trials(scratch, earlier, self.space, search.warm_start)
+        skipped = f", {taken.skipped} outside today's space skipped" if taken.skipped else ""
+        self._say(f"warm start: {taken.rows} finished trials of {search.warm_start}{skipped}")
+        return earlier
+
     def _check_corners(self, pool: HostPool) -> None:
         import ray
 
@@ -317,8 +375,43 @@ class _Search:
         if fault:
             raise UserError(f"The search space reaches what cannot be built: {fault}")
 
+    def _price(self) -> Price | None:
+        import ray
+
+        return self.prices.total(ray.nodes())
+
+    def _forecast(self, plan: Plan, pool: HostPool) -> None:
+        """Times a few steps on every host at once, as trials will run, and says what the search will take."""
+        import ray
+
+        search = self.config.search
+        if search.money:
+            require_price(self.prices, ray.nodes(), search.money)
+        Budget.of(search).require_gpus(plan.gpus_held)
+        self.times = pool.timing()
+        estimate = Estimate.of(self.config, concurrent=plan.concurrent, gpus=plan.gpus_held, times=self.times)
+        self._say(estimate.before(self._price()).text)
+
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False)
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What the trials of one session share."""
+
+    home: Home
+    plan: Plan
+    pool: HostPool
+    meter: Meter
+    objectives: Objectives
+    save: Callable[[bool], None]
+
+
+def _budget_left(config: Config, plan: Plan, meter: Meter) -> float:
+    """Seconds until time, GPU-hours or money run out; inf without such a limit."""
+    dollars = meter.price.per_hour if meter.price else None
+    return Budget.of(config.search).seconds_left(meter.tick(), gpus=plan.gpus_held, dollars_per_hour=dollars)
 
 
 def _quiet() -> None:

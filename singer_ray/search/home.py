@@ -202,3 +202,18 @@ def fetch(address: str, endpoint: str | None, out: Path) -> None:
         content = remote.read(name)
         if content is not None:
             (out / name).write_bytes(content)
+
+
+def bring_study(address: str, endpoint: str | None, folder: Path) -> dict[str, Any]:
+    """Copies record and journal of the search at `address` to `folder` for reading; returns the record.
+
+    The journal's own locks stay with the search. Raises UserError when there is no search.
+    """
+    source = Folder(address, endpoint)
+    content = source.read(RECORD)
+    if content is None:
+        raise UserError(f"There is no search in {address}: it has no {RECORD}. Give the --out of a search, or s3://...")
+    for name in (CONFIG, JOURNAL):
+        (folder / name).write_bytes(source.read(name) or b"")
+    record: dict[str, Any] = json.loads(content)
+    return record

@@ -17,6 +17,7 @@ from singer_ray.search.study import CHECKPOINT, FAULT
 from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
+    from singer_ray.training.timing import StepTimes
     from singer_ray.training.workbench import Workbench
 
 Key = tuple[str, str]
@@ -63,6 +64,12 @@ class HostedTrainer:
             except UserError as error:
                 return str(error)
         return None
+
+    def timing(self) -> StepTimes:
+        """How long the parts of a trial take here; see `timing`."""
+        from singer_ray.training.timing import timing
+
+        return timing(self.bench, self.config)
 
     def join(self, key: Key, overrides: Mapping[str, Any]) -> dict[str, Any] | None:
         """Makes the member of a trial from its checkpoint, or from scratch when it has none.
@@ -136,23 +143,50 @@ class HostedTrainer:
 
 
 class HostRegistry:
-    """Which trial is on which host. Runs as a Ray actor."""
+    """Which trial is on which host. Runs as a Ray actor.
+
+    There may be more trials than hosts: those that were announced first come first.
+    """
 
     def __init__(self, hosts: list[str]) -> None:
         self.hosts = hosts
         self.places: dict[str, str] = {}
+        self.queue: list[str] = []
+        self.retired: set[str] = set()
 
-    def place(self, trial: str) -> str:
-        """The name of the trial's host: the one it had, else the one with the fewest trials."""
-        if trial in self.places:  # it may still train there: two hosts must not write the same checkpoint
-            return self.places[trial]
-        loads = {name: list(self.places.values()).count(name) for name in self.hosts}
-        self.places[trial] = min(self.hosts, key=lambda name: loads[name])
+    def announce(self, trial: str) -> None:
+        """The trial will ask for a place."""
+        if trial not in self.queue and trial not in self.places:
+            self.queue.append(trial)
+
+    def place(self, trial: str) -> str | None:
+        """The name of the trial's host; None while others are before it, "" when the search has ended the trial.
+
+        Asked again it stays the same.
+        The host of a trial whose actor died may still train its epoch: two hosts must not write one checkpoint.
+        """
+        if trial in self.retired:
+            return ""
+        if trial not in self.places:
+            self.announce(trial)
+            taken = set(self.places.values())
+            free = [name for name in self.hosts if name not in taken]
+            if self.queue.index(trial) >= len(free):
+                return None
+            self.queue.remove(trial)
+            self.places[trial] = free[0]
         return self.places[trial]
 
+    def retire(self, trial: str) -> None:
+        """The search has ended the trial: it shall get no place any more."""
+        self.retired.add(trial)
+        self.release(trial)
+
     def release(self, trial: str) -> None:
-        """The trial has ended."""
+        """The trial's actor has ended, or the trial itself."""
         self.places.pop(trial, None)
+        if trial in self.queue:
+            self.queue.remove(trial)
 
 
 class HostPool:
@@ -192,13 +226,22 @@ class HostPool:
                 say(f"waiting for {len(waiting)} of {len(self.hosts)} hosts: the cluster is still making room")
         return metrics
 
+    def timing(self) -> StepTimes:
+        """The mean over all hosts, timed at the same time. Raises UserError."""
+        from singer_ray.training.timing import StepTimes
+
+        try:
+            return StepTimes.mean(ray.get([host.timing.remote() for host in self.hosts.values()]))
+        except ray.exceptions.RayError as error:
+            raise user_error_in(error) from error
+
     def any(self) -> Any:
         """One of the hosts, for work that is not a trial's."""
         return next(iter(self.hosts.values()))
 
-    def releases(self) -> Releases:
-        """A watcher that frees a host when its trial has ended, also where the trial's actor could not."""
-        return Releases(self.registry)
+    def places(self) -> Places:
+        """A watcher that keeps the registry up to date."""
+        return Places(self.registry)
 
     def stop(self) -> None:
         """Ends all hosts."""
@@ -206,17 +249,18 @@ class HostPool:
             ray.kill(actor)
 
 
-class Releases:
-    """Tells the registry which trials have ended."""
+class Places:
+    """Tells the registry which trials come and go, also where a trial's actor could not."""
 
     def __init__(self, registry: Any) -> None:
         self.registry = registry
 
-    def start(self, trial: str, parameters: Mapping[str, Any]) -> None: ...
+    def start(self, trial: str, parameters: Mapping[str, Any]) -> None:
+        self.registry.announce.remote(trial)
 
     def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None: ...
 
     def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
-        self.registry.release.remote(trial)
+        self.registry.retire.remote(trial)
 
     def close(self) -> None: ...

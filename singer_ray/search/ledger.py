@@ -29,6 +29,7 @@ from singer_ray.search.study import (
     SECONDS,
     SEED,
     TRIAL_ID,
+    WAITING,
     own_rows,
 )
 
@@ -168,6 +169,8 @@ class Ledger:
             if row.result.get("epoch") != result["epoch"]:
                 self.report(number, result)
             del self.open[number]
+        if not error and not row.values and not row.result and FAULT not in (result or {}):
+            return self._put_back(row)
         state, fault = self._outcome(row, result or {}, error=error)
         metrics = {k: v for k, v in row.result.items() if _is_finite(v) and ("/" in k or k in _KEPT)}
         attributes = {METRICS: metrics, SECONDS: round(float(row.result.get("trained_seconds", 0.0)), 3)}
@@ -185,14 +188,22 @@ class Ledger:
             watcher.end(row.label, state, metrics | ({FAULT: fault} if fault else {}))
         return state
 
-    def close(self, *, errors: Mapping[int, bool] | None = None) -> None:
+    def close(self) -> None:
         """Ends every open row: nothing stays RUNNING when a search is over."""
         for number in list(self.open):
-            self.end(number, error=bool(errors and errors.get(number)))
+            self.end(number)
         for row in self.orphans:  # a search that ended by its budget before it could take them up
             self.open[row.number] = _Open(row._trial_id, label_of(row.number), dict(row.intermediate_values))
             self.end(row.number)
         self.orphans = []
+
+    def _put_back(self, row: _Open) -> str:
+        """A trial that was ended before it finished an epoch has shown nothing: it waits for a later session."""
+        self._storage.set_trial_state_values(row.storage_id, TrialState.WAITING)
+        self.saved(True)
+        for watcher in self.watchers:
+            watcher.end(row.label, WAITING, {})
+        return WAITING
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
@@ -219,7 +230,7 @@ class Ledger:
                 return FAIL, "an objective was not finite in its last epoch"
             return COMPLETE, None
         if not row.values:
-            return FAIL, "its metric was never finite" if epoch else "stopped before its first epoch ended"
+            return FAIL, "its metric was never finite"
         latest = row.result.get(self.objectives.stop_metric, 0.0)
         return (PRUNED, None) if _is_finite(latest) else (FAIL, "its metric is no longer finite")
 

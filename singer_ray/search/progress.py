@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from singer_ray.search.budget import duration
 from singer_ray.search.leaderboard import cell
 from singer_ray.search.ledger import label_of, values_by_epoch
 from singer_ray.search.objectives import Objectives
@@ -142,11 +143,3 @@ class SearchProgress:
             self.live.update(self.table())
         else:
             self.console.print(line, highlight=False)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people read them: 48 s, 12 min, 3 h 20 min."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ray.tune import Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -62,6 +64,22 @@ class StudyScheduler(FIFOScheduler):
         number = trial.config["number"]
         self.ledger.report(number, result)
         return TrialScheduler.STOP if self.ledger.should_stop(number) else TrialScheduler.CONTINUE
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class LimitStopper(Stopper):
+    """Ends all trials when `reached` says so."""
+
+    def __init__(self, reached: Callable[[], bool]) -> None:
+        self.reached = reached
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.reached()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -10,11 +9,11 @@ from pathlib import Path
 from rich.console import Console
 
 from singer_ray.config import load_preset
-from singer_ray.errors import UserError
-from singer_ray.search.home import CONFIG, RECORD
-from singer_ray.search.progress import SearchProgress, duration
-from singer_ray.search.study import JOURNAL, REPEATS, RUNNING, load_study, objectives_of, own_rows, storage_of
-from singer_ray.storage import Folder
+from singer_ray.search.budget import Spending, duration
+from singer_ray.search.estimate import Estimate
+from singer_ray.search.home import CONFIG, bring_study
+from singer_ray.search.progress import SearchProgress
+from singer_ray.search.study import REPEATS, RUNNING, load_study, objectives_of, own_rows, storage_of
 
 SILENT = 60.0
 """Seconds without a word after which a running search's driver is taken for dead."""
@@ -25,24 +24,22 @@ def show_status(address: str, endpoint: str | None, console: Console) -> None:
 
     Raises UserError when there is no search.
     """
-    source = Folder(address, endpoint, knob="--status")
-    content = source.read(RECORD)
-    if content is None:
-        raise UserError(f"There is no search in {address}: it has no {RECORD}. Give the --out of a search, or s3://...")
-    record = json.loads(content)
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)  # a copy: the journal's own locks stay with the search
-        for name in (CONFIG, JOURNAL):
-            (folder / name).write_bytes(source.read(name) or b"")
+        folder = Path(place)
+        record = bring_study(address, endpoint, folder)
         config = load_preset(str(folder / CONFIG))
         storage = storage_of(record["study"], folder)
         study = load_study(storage, record["name"])
         objectives = objectives_of(study)
-        spent = sum(session["end"] - session["begin"] for session in record["sessions"])
-        wanted, epochs = config.search.trials, config.train.epochs
-        progress = SearchProgress(console, objectives, epochs=epochs, wanted=wanted, spent=spent)
+        spent = Spending.of(record["sessions"])
+        wanted, epochs, session = config.search.trials, config.train.epochs, record["sessions"][-1]
+        estimate = Estimate.of(config, concurrent=session["concurrent"], gpus=session["gpus"])
+        progress = SearchProgress(
+            console, objectives, epochs=epochs, wanted=wanted, spent=spent.seconds, left=lambda: estimate.update(study)
+        )
         progress.read(study)
         console.print(progress.table())
+        console.print(f"used: {spent}" + (f"; {record['end']}" if record.get("end") else ""), highlight=False)
         if own_rows(study, [RUNNING]):
             silent = time.time() - record["sessions"][-1]["end"]
             if silent > SILENT:

@@ -23,7 +23,8 @@ JOURNAL = "study.journal"
 REPEATS = "-repeats"
 """Added to a study's name: the study of the leading trials' further seeds, in the same storage."""
 
-COMPLETE, PRUNED, FAIL, RUNNING = "COMPLETE", "PRUNED", "FAIL", "RUNNING"
+COMPLETE, PRUNED, FAIL, RUNNING, WAITING = "COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"
+ENDED = (COMPLETE, PRUNED, FAIL)
 
 # User attributes of a row.
 TRIAL_ID = "trial_id"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from typing import Any
 
@@ -11,6 +12,9 @@ from ray.tune import PlacementGroupFactory, Trainable
 
 from singer_ray.ray_cluster import NAMESPACE, ON_HEAD
 from singer_ray.search.study import FAULT, RESUMED
+
+POLL = 0.1
+"""Seconds between two looks for a free host."""
 
 
 class DistillationTrial(Trainable):
@@ -51,7 +55,13 @@ class DistillationTrial(Trainable):
     def _join(self) -> dict[str, Any] | None:
         """What the trial's checkpoint had reported, or why it cannot run; None for a trial that starts."""
         registry = ray.get_actor(self.registry_name, NAMESPACE)
-        place: Any = ray.get(registry.place.remote(self.label))
+        place: str | None = None
+        while place is None:
+            place = ray.get(registry.place.remote(self.label))
+            if place is None:
+                time.sleep(POLL)
+        if not place:
+            return {"done": True}
         self.host = ray.get_actor(place, NAMESPACE)
         result: dict[str, Any] | None = ray.get(self.host.join.remote(self.key, self.overrides))
         if result is not None:

@@ -34,7 +34,7 @@ def new_ledger(
 def play(
     ledger: Ledger, curve: Sequence[float | None], last: Mapping[str, Any] | None = None, *, error: bool = False
 ) -> str:
-    """One trial that reports val/miou by epoch (None: no such metric) and `last` with the last; the state it is told."""
+    """One trial: reports val/miou by epoch (None: no such metric), `last` with the last one. The state it is told."""
     assignment = ledger.ask(f"t{len(ledger.study.trials)}")
     assert assignment is not None
     result: dict[str, Any] = {}

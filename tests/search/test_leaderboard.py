@@ -112,7 +112,7 @@ def test_warm_start_rows_are_not_trials_of_this_search() -> None:
             params={"train.lr": 1e-3},
             user_attrs={"imported_from": "runs/earlier"},
             distributions={"train.lr": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)},
-        )  # fmt: skip
+        )
     )
     play(ledger, [0.5])
     assert leaderboard(ledger.study, MIOU)["id"].tolist() == ["001"]

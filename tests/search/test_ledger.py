@@ -27,7 +27,7 @@ NAN = math.nan
         ([NAN], {}, "FAIL", "never finite"),
         ([None, None, None], {}, "FAIL", "not finite in its last epoch"),
         ([None], {}, "FAIL", "never finite"),
-        ([], {}, "FAIL", "before its first epoch"),
+        ([], {}, "WAITING", None),  # it has shown nothing, and may begin in a later session
         ([], {"fault": "lr is absurd"}, "FAIL", "lr is absurd"),
         ([0.1], {"fault": "the loss is nan"}, "FAIL", "the loss is nan"),
         ([0.1], {"error": True}, "FAIL", "the process or machine died"),
@@ -138,7 +138,19 @@ def test_closing_leaves_nothing_running() -> None:
     ledger = new_ledger(epochs=3, trials=4, study=study)
     ledger.ask("a")
     ledger.close()
-    assert [row.state.name for row in study.trials] == ["COMPLETE", "PRUNED", "FAIL"]
+    assert [row.state.name for row in study.trials] == ["COMPLETE", "PRUNED", "WAITING"]
+
+
+def test_a_trial_that_never_began_keeps_its_number_and_parameters_for_a_later_session() -> None:
+    ledger = new_ledger(epochs=1, trials=2)
+    first = ledger.ask("a")
+    assert first is not None
+    ledger.close()
+    later = new_ledger(epochs=1, trials=2, study=ledger.study)
+    assert later.expected == 2
+    again = later.ask("b")
+    assert again is not None
+    assert (again.number, again.parameters) == (first.number, first.parameters)
 
 
 def test_a_repeat_is_named_by_its_trial_and_seed() -> None:
