@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import FloatDistribution, IntDistribution
 
 from singer_ray.config import Config, load_preset
 from singer_ray.search.ledger import Assignment, Ledger
@@ -66,7 +67,9 @@ class Recorded:
         """A point in the unit cube."""
         place = []
         for name, distribution in self.space.distributions.items():
-            assert isinstance(distribution, optuna.distributions.FloatDistribution | optuna.distributions.IntDistribution)
+            assert isinstance(
+                distribution, optuna.distributions.FloatDistribution | optuna.distributions.IntDistribution
+            )
             scale = math.log if distribution.log else float
             low, high = scale(distribution.low), scale(distribution.high)
             place.append((scale(parameters[name]) - low) / (high - low))
@@ -161,7 +164,7 @@ CONTENDERS = {
 
 
 def one_seed(recorded: Recorded, seed: int) -> dict[str, dict[str, Any]]:
-    """For each way to search: epochs to random search's final best, bests after parts of the budget, and trials begun."""
+    """By way to search: epochs to random search's final best, the best after each quarter of the budget, and trials."""
     budget = TRIALS * recorded.config.train.epochs
     results: dict[str, dict[str, Any]] = {}
     target = math.nan
@@ -181,7 +184,7 @@ def one_seed(recorded: Recorded, seed: int) -> dict[str, dict[str, Any]]:
 
 
 def summary(seeds: Sequence[Mapping[str, Mapping[str, Any]]], budget: int) -> dict[str, dict[str, float]]:
-    """Over seeds: how often the target is reached, quartiles of the epochs to it (budget where it is not), and bests."""
+    """Over seeds: how often the target is reached, quartiles of the epochs to it (budget where it is not), bests."""
     found = {}
     for name in CONTENDERS:
         rows = [seed[name] for seed in seeds]

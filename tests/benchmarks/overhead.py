@@ -66,23 +66,35 @@ def bare(preset: Path, out: Path) -> dict[str, Any]:
 
 
 def searched(preset: Path, space: Path, out: Path) -> dict[str, Any]:
-    """Seconds of each trial of a search: the first from the command's start, later ones from the end of the one before."""
+    """Seconds of each trial of a search: the first from the command's start, others from the end of the one before."""
     import optuna
 
     from singer_ray.search.study import storage_of
 
     begin = time.time()
-    command = [sys.executable, "-m", "singer_ray.tune", "--preset", preset, "--space", space, "--out", out, "--overwrite"]
+    command = [
+        sys.executable,
+        "-m",
+        "singer_ray.tune",
+        "--preset",
+        preset,
+        "--space",
+        space,
+        "--out",
+        out,
+        "--overwrite",
+    ]
     subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL)
     whole = time.time() - begin
     rows = optuna.load_study(study_name=out.name, storage=storage_of(None, out)).trials
     ends = [row.datetime_complete.timestamp() for row in rows if row.datetime_complete]
     assert len(ends) == TRIALS, f"{out} has {len(ends)} finished trials of {TRIALS}"
-    return {"trials": [end - start for start, end in zip([begin, *ends], ends)], "whole": whole, "rest": begin + whole - ends[-1]}
+    seconds = [end - start for start, end in zip([begin, *ends], ends)]
+    return {"trials": seconds, "rest": begin + whole - ends[-1]}
 
 
 def figures(rounds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Medians over rounds, seconds: overhead of a search's first trial and of each later one, and what else there is."""
+    """Medians over rounds, in seconds: overhead of a search's first trial and of each later one, and what else is."""
     first = [r["search"]["trials"][0] - r["bare"]["trials"][0] for r in rounds]
     later = [t - statistics.median(r["bare"]["trials"][1:]) for r in rounds for t in r["search"]["trials"][1:]]
     return {
