@@ -67,9 +67,7 @@ class Recorded:
         """A point in the unit cube."""
         place = []
         for name, distribution in self.space.distributions.items():
-            assert isinstance(
-                distribution, optuna.distributions.FloatDistribution | optuna.distributions.IntDistribution
-            )
+            assert isinstance(distribution, FloatDistribution | IntDistribution)
             scale = math.log if distribution.log else float
             low, high = scale(distribution.low), scale(distribution.high)
             place.append((scale(parameters[name]) - low) / (high - low))

@@ -72,19 +72,8 @@ def searched(preset: Path, space: Path, out: Path) -> dict[str, Any]:
     from singer_ray.search.study import storage_of
 
     begin = time.time()
-    command = [
-        sys.executable,
-        "-m",
-        "singer_ray.tune",
-        "--preset",
-        preset,
-        "--space",
-        space,
-        "--out",
-        out,
-        "--overwrite",
-    ]
-    subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL)
+    flags = ("--preset", preset, "--space", space, "--out", out, "--overwrite")
+    subprocess.run([sys.executable, "-m", "singer_ray.tune", *map(str, flags)], check=True, stdout=subprocess.DEVNULL)
     whole = time.time() - begin
     rows = optuna.load_study(study_name=out.name, storage=storage_of(None, out)).trials
     ends = [row.datetime_complete.timestamp() for row in rows if row.datetime_complete]
