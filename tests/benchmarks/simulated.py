@@ -47,7 +47,7 @@ from singer_ray.search.searcher import StudyScheduler, StudySearcher
 from singer_ray.search.study import FAULT, create_study, load_study, storage_of
 from singer_ray.training.timing import StepTimes
 from tests.benchmarks.children import write_raw
-from tests.benchmarks.efficiency import Recorded
+from tests.benchmarks.landscape import Recorded
 
 MODULE = "tests.benchmarks.simulated"
 RAW = Path(__file__).with_name("simulated.json")
@@ -73,10 +73,10 @@ class CurveTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         self.epoch += 1
-        if self.curve["failed"] == self.epoch:
+        if self.curve.failed == self.epoch:
             return {"epoch": self.epoch, "done": True, FAULT: "diverged"}
-        value = self.curve["values"][self.epoch - 1]
-        return {"epoch": self.epoch, "done": self.epoch == len(self.curve["values"]), self.recorded.metric: value}
+        value = self.curve.values[self.epoch - 1]
+        return {"epoch": self.epoch, "done": self.epoch == len(self.curve.values), self.recorded.metric: value}
 
 
 class CurvePool:
@@ -172,7 +172,7 @@ def suggestion_seconds(recorded: Recorded, sampler: str, rows: int, times: int) 
     for _ in range(rows):
         trial = study.ask()
         recorded.space(trial)
-        values = recorded.nearest(trial.params)["values"]
+        values = recorded.nearest(trial.params).values
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         study.add_trial(
             create_trial(
@@ -240,7 +240,7 @@ def added_seconds(recorded: Recorded, out: Path, trials: int = 200) -> dict[str,
     wall: dict[str, list[float]] = {"bare": [], "ours": []}
     cpu: dict[str, list[float]] = {"bare": [], "ours": []}
     for number in range(trials):
-        values = recorded.curves[number % len(recorded.curves)]["values"]
+        values = recorded.curves[number % len(recorded.curves)].values
         for name, one in (("bare", bare), ("ours", ours))[:: 1 if number % 2 else -1]:
             spent, begin = time.thread_time(), time.perf_counter()
             one(values)
