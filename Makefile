@@ -5,10 +5,10 @@ UV := $(VENV)/bin/uv
 READY := $(VENV)/.ready
 MAIN ?= python3
 
-.PHONY: help install tune test check lock clean
+.PHONY: help install tune test test-faults-long test-publish-long check lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 install: $(READY)  ## set up .venv: uv, the locked packages with compiled bytecode, this package
 
@@ -17,6 +17,12 @@ tune: $(READY)  ## the main job: search, train and export a student on the built
 
 test: $(READY)  ## run the tests
 	$(PYTHON) -m pytest -q $(ARGS)
+
+test-faults-long: $(READY)  ## kill searches at 20 random moments and resume them (about 40 minutes)
+	$(PYTHON) -m tests.faults.long $(ARGS)
+
+test-publish-long: $(READY)  ## publish through 200 planned faults (about 15 minutes)
+	$(PYTHON) -m tests.publishing.faults --seeds 200
 
 check: $(READY)  ## lint, format and type checks
 	$(VENV)/bin/ruff check .

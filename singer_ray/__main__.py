@@ -10,6 +10,8 @@ from singer_ray.errors import nearest
 COMMANDS = {
     "train": "distils one student",
     "tune": "searches for the best student with Ray Tune and Optuna, and exports the best ones",
+    "report": "writes one offline page about a search: best setting, leaderboard, curves, parameters, cost",
+    "export": "publishes the best students of a search to a folder or S3; verifies and fetches published ones",
     "analyze": "says whether a teacher's features carry artifacts and whether these bias distillation",
     "evaluate": "scores frozen students, teachers and baselines side by side: probes, artifacts, likeness to a teacher",
     "teacher": "trains a small teacher on labelled images, for when no published one fits",

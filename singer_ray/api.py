@@ -69,16 +69,19 @@ def sweep(
 
     The other arguments are those of `distill`. Raises UserError.
     """
+    from singer_ray.conclusion import conclude
     from singer_ray.search.experiment import run_search
 
     count = {} if trials is None else {"search.trials": trials}
     config, inputs = _resolve(teacher, data, probe_data, preset, {**(settings or {}), **count})
     folder = Path(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
     check_out(folder, overwrite=overwrite)
-    return run_search(
+    done = run_search(
         config, folder, space=space, given=[*(settings or {}), *count], inputs=inputs, overwrite=overwrite,
         prepare=lambda: prepare_out(folder, overwrite=overwrite),
     )  # fmt: skip
+    conclude(done, print)
+    return done
 
 
 def _resolve(

@@ -40,7 +40,8 @@ class Command(Generic[Flags]):
     """A command: its name, the docstring that --help opens with, its own flags and the shortcuts it takes.
 
     `positional` names the field of the flags (a tyro `Positional`) that takes arguments without a name, and `given`
-    the one that receives the dotted names of the knobs set on the command line; without them there is neither.
+    the one that receives the dotted names of the knobs set on the command line, `words` the one that receives the
+    command line itself; without them there is neither.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Command(Generic[Flags]):
     shortcuts: Sequence[str] = ()
     positional: str | None = None
     given: str | None = None
+    words: str | None = None
 
     @property
     def prog(self) -> str:
@@ -100,6 +102,8 @@ def parse(command: Command[Flags], argv: Sequence[str]) -> tuple[Config, Flags]:
     flags = parsed.flags
     if command.given:
         flags = dataclasses.replace(flags, **{command.given: _knobs_in(tokens)})
+    if command.words:
+        flags = dataclasses.replace(flags, **{command.words: tuple(argv)})
     return parsed.config, flags
 
 
@@ -208,7 +212,7 @@ def _arguments_type(command: Command[Flags]) -> Any:
 
 
 def _own_flags(command: Command[Any]) -> list[str]:
-    hidden = (command.positional, command.given)
+    hidden = (command.positional, command.given, command.words)
     names = [f.name.replace("_", "-") for f in dataclasses.fields(command.flags) if f.name not in hidden]
     return ["preset", *names, *command.shortcuts]
 

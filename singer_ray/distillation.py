@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singer_ray.errors import UserError
+from singer_ray.publishing.head import linear_head
 from singer_ray.publishing.package import InputSpec, write_student
 from singer_ray.publishing.result import build_result, write_json
 from singer_ray.training.launch import Inputs, launch_here, launch_in_ray, runs_in_ray
 from singer_ray.training.member import Member, student_of
+from singer_ray.training.pictures import draw_student_pictures
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
-    from singer_ray.training.workbench import Workbench
 
-STUDENT, CONFIG, RESULT, PICTURE = "student", "config.yaml", "result.json", "norm_maps.png"
+STUDENT, CONFIG, RESULT, PICTURES = "student", "config.yaml", "result.json", "pictures"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Distilled:
     """A finished run."""
 
     out: Path
-    """Its folder: result.json, config.yaml, norm_maps.png, student/."""
+    """Its folder: result.json, config.yaml, student/, pictures/."""
     result: Mapping[str, Any]
     """What result.json holds."""
 
@@ -79,8 +80,12 @@ def run_distillation(
         raise
     result = build_result(config.model_dump(mode="json"), trained.metrics, time.perf_counter() - begin)
     model, scaling = student_of(config, trained.state)
-    write_student(out / STUDENT, model, InputSpec(config.data.image_size, config.data.crop_pct, scaling), result)
-    _picture(config, bench, trained.state, out / PICTURE)
+    member = Member.begin(bench, config, trained.state)
+    (out / STUDENT / PICTURES).mkdir(parents=True, exist_ok=True)
+    for picture in draw_student_pictures(member, out / PICTURES):
+        shutil.copyfile(picture, out / STUDENT / PICTURES / picture.name)
+    spec = InputSpec(config.data.image_size, config.data.crop_pct, scaling)
+    write_student(out / STUDENT, model, spec, result, linear_head(member))
     write_json(out / RESULT, result)
     return Distilled(out, result)
 
@@ -110,11 +115,3 @@ def _first_difference(first: Mapping[str, Any], second: Mapping[str, Any], prefi
         elif value != second[name]:
             return prefix + name
     return None
-
-
-def _picture(config: Config, bench: Workbench, state: dict[str, Any], path: Path) -> None:
-    from singer_ray.evaluation.pictures import draw_norm_maps
-
-    member = Member.begin(bench, config, state)
-    source = bench.suite.sources.get("val", bench.train)
-    draw_norm_maps(path, member.teacher, member.distiller, bench.normalize, source, bench.evaluation_view, bench.device)

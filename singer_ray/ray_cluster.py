@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from singer_ray.errors import UserError
 
@@ -16,14 +18,15 @@ ON_HEAD = {"node:__internal_head__": 0.001}
 
 
 @contextmanager
-def connected() -> Iterator[None]:
+def connected(name: str | None = None) -> Iterator[None]:
     """Connects to the cluster of RAY_ADDRESS or of this machine, else starts one here; leaves what was there before.
 
-    Ray's usage statistics stay off unless RAY_USAGE_STATS_ENABLED says otherwise. Raises UserError when there is an
-    address and nothing behind it.
+    The dashboard's Jobs page shows `name`. Ray's usage statistics stay off unless RAY_USAGE_STATS_ENABLED says
+    otherwise. Raises UserError when there is an address and nothing behind it.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
+    from ray.job_config import JobConfig
 
     if ray.is_initialized():
         yield
@@ -31,9 +34,13 @@ def connected() -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
     # Ray Train's clean-up thread asks "which cluster?" and dies where it sees two, unless it is told.
     env = {"RAY_ADDRESS": address} if address else {}
+    job = JobConfig(metadata={"job_name": name} if name else {})
     try:
-        ray.init(namespace=NAMESPACE, runtime_env={"env_vars": env} if env else None, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        ray.init(
+            namespace=NAMESPACE, runtime_env={"env_vars": env} if env else None, logging_level=logging.ERROR,
+            job_config=job,
+        )  # fmt: skip
+    except Exception as error:  # Ray raises bare ones too, such as for a node that takes too long to start
         reason = str(error).splitlines()[0]
         raise UserError(
             f"The Ray cluster at {address or 'this machine'} cannot be reached: {reason}. Start one with "
@@ -53,6 +60,19 @@ def resources() -> dict[str, float]:
     most = state.get_max_resources_from_cluster_config() or {}
     now = ray.cluster_resources()
     return {name: max(float(most.get(name, 0)), float(now.get(name, 0))) for name in {*most, *now}}
+
+
+def places(each: Mapping[str, float]) -> int:
+    """How many of something that holds `each` on one node the cluster can have at one time."""
+    import ray
+
+    def times(there: Mapping[str, float]) -> int:
+        return min(math.floor(there.get(name, 0) / amount + 1e-9) for name, amount in each.items() if amount)
+
+    most, now = resources(), ray.cluster_resources()
+    if any(most.get(name, 0) > now.get(name, 0) for name in each):  # machines to come, of a size that is not known
+        return times(most)
+    return sum(times(node["Resources"]) for node in ray.nodes() if node["Alive"])
 
 
 def has_gpus() -> bool:
@@ -96,6 +116,13 @@ def storage(given: str | None, out: Path, name: str) -> tuple[str, str]:
     """
     shared = shared_storage(given, out)
     return (shared, out.name) if shared is not None else (str(out.absolute()), name)
+
+
+def is_alive(actor: Any) -> bool:
+    """Whether an actor runs: it has a place, and has not died or is back again."""
+    from ray._private.state import actors
+
+    return bool(actors(actor._actor_id.hex()).get("State") == "ALIVE")
 
 
 def describe() -> str:

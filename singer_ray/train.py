@@ -3,8 +3,8 @@
     python -m singer_ray.train --out runs/demo
     python -m singer_ray.train --preset imagenet-vitl-vitt --data.train IMAGES/train --data.val IMAGES/val --workers 8
 
-OUT gets result.json (metrics, configuration, versions), config.yaml, norm_maps.png, and student/, a folder that
-timm.create_model("local-dir:OUT/student", pretrained=True) loads.
+OUT gets result.json (metrics, configuration, versions), config.yaml, pictures/ (patch norms and principal components of
+teacher and student), and student/, a folder that timm.create_model("local-dir:OUT/student", pretrained=True) loads.
 """
 
 from __future__ import annotations

@@ -12,9 +12,12 @@ timm.create_model("local-dir:OUT/best/...", pretrained=True) loads.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
 from singer_ray.config import Config
@@ -40,14 +43,19 @@ class TuneFlags:
     """Show how far the search in this folder, or at STORAGE/NAME, has come, and stop."""
     dry_run: bool = False
     """Print the resolved configuration and what would run, and stop."""
-    given: frozenset[str] = frozenset()
-    """(filled in) Knobs set on the command line."""
+    submit: str | None = None
+    """Hand the search to the cluster whose dashboard is at this address (http://HEAD:8265), as a job, and follow it."""
+    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    """Knobs set on the command line."""
+    words: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
+    """The command line."""
 
 
 def main(config: Config, flags: TuneFlags) -> None:
     """Searches, prints the leaderboard, writes OUT and delivers the best students."""
-    if flags.resume and flags.status:
-        raise UserError("--resume and --status are two commands. Give one.")
+    asked = [name for name in ("resume", "status", "submit") if getattr(flags, name)]
+    if len(asked) > 1:
+        raise UserError(f"--{asked[0]} and --{asked[1]} are two commands. Give one.")
     if flags.status:
         from singer_ray.search.status import show_status
 
@@ -67,7 +75,7 @@ def main(config: Config, flags: TuneFlags) -> None:
 
     out = flags.out or default_out("tune")
     if flags.dry_run:
-        space = load_space(config.search.space, config)
+        space = load_space(config.search.space, config, flags.given)
         config = space.apply(config, flags.given)
         limit = f" or {config.search.time_budget:g} s" if config.search.time_budget else ""
         print_plan(config, [
@@ -76,7 +84,10 @@ def main(config: Config, flags: TuneFlags) -> None:
             f"{config.search.trials} trials{limit}, into {out}",
         ])  # fmt: skip
         return
-    load_space(config.search.space, config)
+    space = load_space(config.search.space, config, flags.given)
+    if flags.submit:
+        _submit(flags.submit, space.apply(config, flags.given), out.name, flags.words)
+        return
     check_out(out, overwrite=flags.overwrite)
     from singer_ray.search.experiment import run_search
 
@@ -87,6 +98,7 @@ def main(config: Config, flags: TuneFlags) -> None:
 
 
 def _finish(done: Searched) -> None:
+    from singer_ray.conclusion import conclude
     from singer_ray.search.leaderboard import as_rich_table, winners
 
     out, table = done.out, done.leaderboard
@@ -94,6 +106,7 @@ def _finish(done: Searched) -> None:
     if REFINER in table.columns:
         best_of_each = winners(table, REFINER)
         console.print(as_rich_table(best_of_each, done.objectives, title="The best trial of each refiner"))
+    report = conclude(done, lambda line: console.print(line, highlight=False))
     if not done.best:
         console.print(f"No trial came far enough to export a student; {out}/leaderboard.csv says why.")
         return
@@ -102,10 +115,24 @@ def _finish(done: Searched) -> None:
         f"Wrote {out}. Best student: {best} (timm.create_model('local-dir:{best}', pretrained=True))", highlight=False
     )
     console.print(f"Train it again:  python -m singer_ray.train --preset {best}/config.yaml", highlight=False)
-    console.print(
-        f"Look further:    tensorboard --logdir {out}/tensorboard   (curves)   {out}/leaderboard.csv   (all trials)",
-        highlight=False,
-    )
+    console.print(f"Look further:    {report or out}   tensorboard --logdir {out}/tensorboard", highlight=False)
+
+
+def _submit(address: str, config: Config, name: str, words: Sequence[str]) -> None:
+    """Runs the same command line, without --submit, as a job of the cluster; shows its output until it ends."""
+    from singer_ray.search.submit import follow, how_to, local_files, submit
+
+    places = [n for n, word in enumerate(words) if word.partition("=")[0] == "--submit"]
+    apart = {n + k for n in places for k in range(1 if "=" in words[n] else 2)}
+    argv = [word for n, word in enumerate(words) if n not in apart]
+    metadata = {
+        "experiment": name, "space": config.search.space, "trials": str(config.search.trials),
+        "objectives": " ".join(config.search.objectives) or "auto", "teacher": config.teacher.name,
+        "student": config.student.name,
+    }  # fmt: skip
+    job = submit(address, argv, name=name, metadata=metadata, files=local_files(argv))
+    console.print(f"submitted {job}. {how_to(address, job)}", highlight=False)
+    console.print(f"job {job}: {follow(address, job)}", highlight=False)
 
 
 def _value(config: Config, dotted: str) -> object:
@@ -117,7 +144,7 @@ def _value(config: Config, dotted: str) -> object:
 
 COMMAND = Command(
     "tune", __doc__, TuneFlags, ("trials", "time-budget", "concurrent", "space", "storage", "export", "workers"),
-    given="given",
+    given="given", words="words",
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from singer_ray.config import Config, load_preset
+from tests.browser import browser as browser
 
 SMALL: dict[str, Any] = {
     "data.scenes.train_images": 256,

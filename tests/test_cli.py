@@ -105,7 +105,11 @@ CASES: list[Case] = [
     ("tune", ["--space", "{broken}"], "is not valid YAML"),
     ("tune", ["--space", "{unknown}"], "Did you mean method.rank?"),
     ("tune", ["--space", "singr"], "neither a file nor a shipped space"),
-    ("tune", ["--workers", "2"], "one worker a trial"),
+    ("tune", ["--resume", "{nothing}", "--status", "{nothing}"], "--resume and --status are two commands"),
+    ("tune", ["--resume", "{nothing}", "--overwrite"], "--overwrite deletes it"),
+    ("tune", ["--resume", "runs/none"], "There is no search in runs/none"),
+    ("tune", ["--status", "runs/none"], "There is no search in runs/none"),
+    ("tune", ["--submit", "http://127.0.0.1:1"], "127.0.0.1:1"),
     ("tune", ["--out", "{full}"], "is not empty"),
     ("tune", ["--export", "s3:/bucket"], "s3:/bucket"),
     ("evaluate", [], "no network is named"),
@@ -159,7 +163,7 @@ def test_wrong_input_is_answered_in_one_line(
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", (*COMMANDS, "export"))
 def test_help_explains_every_knob(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         run(name, "--help")

@@ -19,6 +19,8 @@ FLOORS = [
     {"method", "evaluation"},
     {"publishing", "training", "ray_cluster"},
     {"distillation", "search", "analysis"},
+    {"reporting"},
+    {"conclusion"},
     {"cli"},
     {"api"},
 ]

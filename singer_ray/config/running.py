@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -100,11 +100,29 @@ class SearchConfig(Block):
 
 
 class ExportConfig(Block):
-    """Where the best students go."""
+    """Where the best students go, and as what."""
 
     to: str | None = None
-    """Folder or s3://bucket/prefix that receives a copy of the best students."""
+    """Folder or s3://bucket/prefix that receives the best students as packages."""
     top: int = Field(3, ge=1)
     """How many students."""
     endpoint: str | None = None
     """Address of an S3-compatible server for --export and --storage, when it is not AWS."""
+    onnx: Literal["auto", "yes", "no"] = "auto"
+    """model.onnx in each package: auto writes it where the extra `onnx` is installed."""
+    program: bool = False
+    """model.pt2 in each package: the student as a torch.export program."""
+    license: str | None = None
+    """Licence of the students, as the Hugging Face Hub names it (mit, apache-2.0, cc-by-nc-4.0, ...), for the card."""
+    storage_class: str | None = None
+    """S3 storage class of what is written (STANDARD_IA, INTELLIGENT_TIERING, ...); by default the bucket's."""
+    encryption: Literal["AES256", "aws:kms"] | None = None
+    """Server-side encryption in S3; by default the bucket's."""
+    kms_key: str | None = None
+    """Key for export.encryption aws:kms; by default the account's."""
+    tags: tuple[Annotated[str, Field(pattern="^[^=]+=.*$")], ...] = ()
+    """Tags of the objects in S3, as NAME=VALUE."""
+    attempts: int = Field(6, ge=1)
+    """How often a request is tried before a fault of the connection or the server counts."""
+    timeout: float = Field(60.0, gt=0)
+    """Seconds without an answer after which a request has failed."""

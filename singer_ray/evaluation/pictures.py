@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 
@@ -20,11 +20,6 @@ from matplotlib.lines import Line2D
 from singer_ray.data.source import Source, shuffled_subset
 from singer_ray.data.views import EvaluationView
 from singer_ray.method.artifacts import max_median_ratio, patch_norms, relative_norms
-from singer_ray.vision.models import Normalization
-from singer_ray.vision.tapped import TappedViT, evaluating
-
-if TYPE_CHECKING:
-    from singer_ray.method.distiller import Distiller
 
 DPI = 110
 IMAGES = 5
@@ -75,33 +70,6 @@ def most_affected(patches: torch.Tensor, count: int = IMAGES) -> list[int]:
     """The images with the largest patch norm over their median, largest first: [images, patches, dim] -> indices."""
     worst: list[int] = max_median_ratio(patch_norms(patches)).argsort(descending=True)[:count].tolist()
     return worst
-
-
-def draw_norm_maps(
-    path: Path,
-    teacher: TappedViT,
-    distiller: Distiller,
-    normalize: Normalization,
-    source: Source,
-    view: EvaluationView,
-    device: torch.device,
-) -> None:
-    """Patch norms over the image's median, at the last distilled layer: teacher, refined teacher, student.
-
-    Shows the images of `source` (among 64) with the largest artifacts. All maps share one logarithmic scale.
-    """
-    images = sample_images(source, view)
-    pixels = normalize(images.to(device))
-    layer, student_layer = distiller.layers[-1], distiller.student_layers[-1]
-    with evaluating(distiller):
-        tokens = teacher(pixels).tokens[layer]
-        shown, student = distiller.shown(layer, tokens), distiller.student(pixels).tokens[student_layer]
-    sets = [
-        TokenSet(f"teacher\nblock {layer}", tokens[:, teacher.prefix :], distiller.teacher_grid),
-        TokenSet("shown to\nthe student", shown[:, teacher.prefix :], distiller.teacher_grid),
-        TokenSet(f"student\nblock {student_layer}", student[:, distiller.student.prefix :], distiller.student_grid),
-    ]
-    draw_norms(path, images, sets)
 
 
 def draw_norms(path: Path, images: torch.Tensor, sets: Sequence[TokenSet]) -> None:

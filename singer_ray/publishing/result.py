@@ -11,7 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("singer-ray", "torch", "timm", "ray", "optuna", "numpy", "torchmetrics")
+from singer_ray.storage import without_credentials
+
+PACKAGES = (
+    "singer-ray", "torch", "torchvision", "timm", "ray", "optuna", "numpy", "torchmetrics", "safetensors", "onnx",
+    "onnxscript", "onnxruntime",
+)  # fmt: skip
 
 
 def build_result(config: Mapping[str, Any], metrics: Mapping[str, float], seconds: float) -> dict[str, Any]:
@@ -59,6 +64,15 @@ def git_commit() -> str | None:
         return subprocess.run(commit, capture_output=True, text=True, check=True).stdout.strip() or None
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def scrubbed(tree: Any) -> Any:
+    """Mappings, lists and texts without the user and password of any address in them (a study's database, say)."""
+    if isinstance(tree, Mapping):
+        return {name: scrubbed(value) for name, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [scrubbed(value) for value in tree]
+    return without_credentials(tree) if isinstance(tree, str) else tree
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -274,8 +274,8 @@ def reference_point(costs: np.ndarray) -> np.ndarray:
 def hypervolume(costs: np.ndarray, reference: np.ndarray) -> float:
     """Volume between `costs` [points, objectives] (less is better) and the reference point [objectives]; exact.
 
-    Points that are behind the reference point anywhere add nothing. Sweeps the last objective and adds slices, each the
-    hypervolume of the others: n log n for two objectives, times n for each further one.
+    Points that are behind the reference point anywhere add nothing. Costs n log n for two objectives, n^2 for three; of
+    more, the last is swept, and each slice is a hypervolume of the others.
     """
     inside = costs[(costs < reference).all(1)]
     if not len(inside):
@@ -287,8 +287,16 @@ def hypervolume(costs: np.ndarray, reference: np.ndarray) -> float:
         lowest = np.minimum.accumulate(ordered[:, 1])
         widths = np.diff(np.append(ordered[:, 0], reference[0]))
         return float(widths @ (reference[1] - lowest))
-    ordered = _undominated(inside)
-    ordered = ordered[ordered[:, -1].argsort(kind="stable")]
+    inside = _undominated(inside)
+    if inside.shape[1] == 3:
+        # The lowest third value at each pair of the points' first and second values; between them it stays.
+        edges, places = zip(*(np.unique(inside[:, k], return_inverse=True) for k in (0, 1)))
+        lowest = np.full([len(edge) for edge in edges], reference[2])
+        np.minimum.at(lowest, places, inside[:, 2])
+        lowest = np.minimum.accumulate(np.minimum.accumulate(lowest, axis=0), axis=1)
+        wide, high = (np.diff(np.append(edge, end)) for edge, end in zip(edges, reference))
+        return float(wide @ (reference[2] - lowest) @ high)
+    ordered = inside[inside[:, -1].argsort(kind="stable")]
     depths = np.diff(np.append(ordered[:, -1], reference[-1]))
     slices = (hypervolume(ordered[: n + 1, :-1], reference[:-1]) for n in range(len(ordered)))
     return float(sum(depth * area for depth, area in zip(depths, slices) if depth))

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import heapq
 import math
+from bisect import insort
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cache
+from itertools import accumulate, count, takewhile
+from random import Random
 from statistics import median
 from typing import TYPE_CHECKING
 
 from singer_ray.search.budget import HOUR, Budget, Spending, duration
-from singer_ray.search.study import COMPLETE, RESUMED, RUNNING, SECONDS, epochs_of, own_rows
+from singer_ray.search.study import COMPLETE, RESUMED, RUNNING, SECONDS, WAITED, epochs_of, own_rows
 
 if TYPE_CHECKING:
     import optuna
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
 ROUND_TRIP, TRIAL_START = 0.2, 1.5
 """Seconds of Ray Tune an epoch (report and checkpoint) and a trial (its actor), measured on two cores."""
+_PLAYS = 32
+"""How often a scheduler's rule is played with random trials, to see what it leaves."""
 _TRUST = 2.0
 """The rule's expectation counts as so many trials that were seen, and the timing as so many epochs."""
 
@@ -134,8 +140,8 @@ class Estimate:
 
     def _repeats(self, seconds: float, done: int) -> float:
         """Of training the leading trials with further seeds."""
-        count = (self.search.repeats - 1) * min(self.search.repeat_top, self.search.trials) - done
-        return math.ceil(max(0, count) / self.concurrent) * seconds
+        left = (self.search.repeats - 1) * min(self.search.repeat_top, self.search.trials) - done
+        return math.ceil(max(0, left) / self.concurrent) * seconds
 
     def _survival(self, rows: Sequence[FrozenTrial]) -> list[float]:
         """For each epoch the share of trials that train it: as seen (Kaplan-Meier), leaning on the scheduler's rule.
@@ -143,15 +149,22 @@ class Estimate:
         Trials that still run count for the epochs that they have behind them. Counting ended ones alone would take
         stopped trials for all trials, since those end first.
         """
-        rule = survival(self.search, self.epochs, started=len(rows))
+        started = min(len(rows), self.search.trials - 1)
+        past = survival(self.search, self.epochs, range(started))
+        future = survival(self.search, self.epochs, range(started, self.search.trials))
         ends = [(epochs_of(row), row.state.name != RUNNING) for row in rows]
         alive, share = [], 1.0
         for epoch in range(self.epochs):
-            expected = 1 - rule[epoch] / rule[epoch - 1] if epoch and rule[epoch - 1] else 0.0
+            before, after = (_passes(rule, epoch) for rule in (past, future))
             # A trial that still runs has been judged at its last epoch, but none before its first.
             judged = sum(n > epoch or (n == epoch and (ended or epoch > 0)) for n, ended in ends)
-            stopped = sum(n == epoch and ended for n, ended in ends)
-            share *= 1 - (stopped + _TRUST * expected) / (judged + _TRUST)
+            passed = sum(n > epoch or (n == epoch and not ended and epoch > 0) for n, ended in ends)
+            seen = (passed + _TRUST * before) / (judged + _TRUST)
+            if 0 < before < 1 and 0 < after < 1 and seen < 1:
+                # The rule tells how much harder later trials have it than those that were seen, as a ratio of odds.
+                odds = seen / (1 - seen) * after / (1 - after) * (1 - before) / before
+                seen = odds / (1 + odds)
+            share *= seen
             alive.append(share)
         return alive
 
@@ -174,35 +187,25 @@ class Estimate:
         return f"about {trials}: {span} on {self.concurrent} at a time{bound}{source}{cut}"
 
 
-def survival(search: SearchConfig, epochs: int, started: int = 0) -> list[float]:
-    """For each epoch (the first at place 0) the share of trials that are expected to train it, of those after the
-    first `started`.
+def survival(search: SearchConfig, epochs: int, trials: range | None = None) -> list[float]:
+    """For each epoch (the first at place 0) the share of `trials` (by number; by default all) expected to train it.
 
     - none: all train all epochs.
-    - asha: at each rung (grace_epochs, and on by the reduction_factor r) a trial goes on when it is above the 1 - 1/r
-      quantile of those before it. For trials in no order the m-th after the first does so with probability
-      (1 + (m - 1) / r) / (m + 1), and the first for certain: short searches keep more than one in r.
-    - hyperband: trials go to its brackets in equal parts; bracket s has its first rung at grace_epochs x r^s, and one
-      in r survives each.
-    - median: after startup_trials have finished, half of the trials end at grace_epochs, the others never.
+    - asha: halving as Ray Tune does it, played with trials whose values keep their order from rung to rung. The first
+      at a rung goes on for certain, and what comes later has stronger ones to beat.
+    - hyperband: the same, with trials that take their first rung in turn from those that asha has.
+    - median: half of the trials after the first startup_trials end at grace_epochs, the others never.
     """
-    grace, factor = min(search.grace_epochs, epochs), search.reduction_factor
-    rungs = [grace * factor**k for k in range(_rungs(grace, factor, epochs)) if grace * factor**k < epochs]
-    if search.scheduler == "asha":
-        shares, arrived, begun = [1.0], float(search.trials), float(min(started, search.trials - 1))
-        for _ in rungs:
-            arrived, survivors, gone = arrived, _asha_survivors(arrived, factor), _asha_survivors(begun, factor)
-            shares.append(shares[-1] * min(1.0, (survivors - gone) / max(arrived - begun, 1e-9)))
-            arrived, begun = survivors, gone
-        return _steps(rungs, shares, epochs)
-    if search.scheduler == "hyperband" and rungs:
-        brackets = [_steps(rungs[s:], [factor**-k for k in range(len(rungs) - s + 1)], epochs)
-                    for s in range(len(rungs) + 1)]  # fmt: skip
-        return [sum(found) / len(brackets) for found in zip(*brackets)]
-    if search.scheduler == "median" and grace < epochs:
-        judged = max(0, search.trials - max(started, search.startup_trials)) / max(1, search.trials - started)
-        return _steps([grace], [1.0, 1 - 0.5 * judged], epochs)
-    return [1.0] * epochs
+    trials = range(search.trials) if trials is None else trials
+    if search.scheduler == "none" or not trials:
+        return [1.0] * epochs
+    plays = _lengths(
+        search.scheduler, search.trials, epochs, min(search.grace_epochs, epochs), search.reduction_factor,
+        search.startup_trials,
+    )  # fmt: skip
+    ended = Counter(play[n] for play in plays for n in trials)
+    gone = accumulate(ended[epoch] for epoch in range(epochs))
+    return [1 - number / ended.total() for number in gone]
 
 
 def spread(alive: Sequence[float], trials: int) -> list[int]:
@@ -213,30 +216,53 @@ def spread(alive: Sequence[float], trials: int) -> list[int]:
     return [lengths[n] for n in order]
 
 
-def _steps(rungs: Sequence[int], shares: Sequence[float], epochs: int) -> list[float]:
-    """Shares that fall behind each rung, as one value an epoch."""
-    ends = [0, *rungs, epochs]
-    return [share for share, (begin, end) in zip(shares, pairwise(ends)) for _ in range(end - begin)]
+@cache
+def _lengths(scheduler: str, trials: int, epochs: int, grace: int, factor: int, startup: int) -> list[list[int]]:
+    """The epochs of each trial in several plays of a search."""
+    rungs = list(takewhile(lambda rung: rung < epochs, (grace * factor**k for k in count())))
+
+    def play(seed: int) -> list[int]:
+        values = Random(seed)
+        seen: dict[tuple[int, int], list[float]] = {}
+        lengths = []
+        for number in range(trials):
+            value = values.random()
+            if scheduler == "median":
+                lengths.append(grace if number >= startup and value < 0.5 else epochs)
+                continue
+            first = number % (len(rungs) + 1) if scheduler == "hyperband" else 0
+            length = epochs
+            for rung in rungs[first:]:
+                if not _goes_on(value, seen.setdefault((first, rung), []), factor):
+                    length = rung
+                    break
+            lengths.append(length)
+        return lengths
+
+    return [play(seed) for seed in range(_PLAYS)]
 
 
-def _rungs(grace: int, factor: int, epochs: int) -> int:
-    return int(math.log(epochs / grace) / math.log(factor) + 1e-9) + 1
+def _goes_on(value: float, earlier: list[float], factor: int) -> bool:
+    """Whether a value is in the best part of a rung's earlier ones, sorted; joins them."""
+    place = (1 - 1 / factor) * (len(earlier) - 1)
+    below = math.floor(place)
+    found = not earlier or value >= earlier[below] + (place - below) * (
+        earlier[min(below + 1, len(earlier) - 1)] - earlier[below]
+    )
+    insort(earlier, value)
+    return found
 
 
-def _asha_survivors(arrivals: float, factor: int) -> float:
-    """How many of so many arrivals at a rung go on."""
-    whole = math.floor(arrivals)
-
-    def chance(earlier: int) -> float:
-        return 1.0 if earlier == 0 else (1 + (earlier - 1) / factor) / (earlier + 1)
-
-    return sum(chance(n) for n in range(whole)) + (arrivals - whole) * chance(whole)
+def _passes(rule: Sequence[float], epoch: int) -> float:
+    """The share of trials that go on after so many epochs, of those that trained them."""
+    return rule[epoch] / rule[epoch - 1] if epoch and rule[epoch] else 1.0
 
 
 def _overhead(rows: Sequence[FrozenTrial], guess: float) -> float:
     """Seconds that a trial takes beside its epochs: the median of what ended ones took; `guess` before any has."""
     found = [
-        (row.datetime_complete - row.datetime_start).total_seconds() - row.user_attrs[SECONDS]
+        (row.datetime_complete - row.datetime_start).total_seconds()
+        - row.user_attrs[SECONDS] - row.user_attrs.get(WAITED, 0.0)
         for row in rows
         if row.datetime_complete and row.datetime_start and SECONDS in row.user_attrs and RESUMED not in row.user_attrs
         and row.state.name == COMPLETE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import tempfile
@@ -19,32 +20,29 @@ import optuna
 import pandas as pd
 import yaml
 from optuna.pruners import NopPruner
+from optuna.samplers import BaseSampler
 from rich.console import Console
 
 from singer_ray import ray_cluster
-from singer_ray.config import load_preset
+from singer_ray.config import field_names, load_preset
 from singer_ray.errors import UserError
 from singer_ray.prices import NodePrices, Price, require_price
+from singer_ray.publishing.delivery import check_formats
+from singer_ray.publishing.store import Store
 from singer_ray.search.budget import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
 from singer_ray.search.estimate import Estimate
-from singer_ray.search.home import CONFIG, LOCK, RECORD, SAMPLER, SPACE, Home, bring_study, fetch
+from singer_ray.search.home import CONFIG, LOCK, RECORD, SPACE, Home, bring_study, fetch
 from singer_ray.search.leaderboard import leaderboard, write_leaderboard
 from singer_ray.search.ledger import Ledger, Watcher
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.plan import Plan
 from singer_ray.search.progress import SearchProgress
-from singer_ray.search.samplers import (
-    check_sampler,
-    grid_exhausted,
-    import_trials,
-    load_sampler,
-    make_sampler,
-    save_sampler,
-)
+from singer_ray.search.samplers import check_sampler, grid_exhausted, import_trials, make_sampler
 from singer_ray.search.scheduler import make_pruner
 from singer_ray.search.space import SearchSpace, load_space
 from singer_ray.search.study import (
     EPOCHS,
+    IMPORTED,
     REPEAT_OF,
     REPEATS,
     SEED,
@@ -54,12 +52,13 @@ from singer_ray.search.study import (
     own_rows,
     storage_of,
 )
+from singer_ray.search.trackers import check_trackers, make_trackers
 from singer_ray.search.winners import chosen, package_best
 from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
-    from singer_ray.search.host import HostPool
+    from singer_ray.search.pool import HostPool
     from singer_ray.training.timing import StepTimes
 
 CHANGEABLE = (
@@ -82,6 +81,10 @@ class Searched:
     """What was optimised."""
     best: tuple[Path, ...]
     """The folders of the best students, the best first."""
+    config: Config
+    """What the search was run with."""
+    home: Home
+    """Where its state is."""
 
     @property
     def metric(self) -> str:
@@ -106,8 +109,10 @@ def run_search(
     which win over those that the space fixes. Raises UserError for what the user can mend, before the first trial
     wherever that is possible.
     """
-    searched = load_space(space if space is not None else config.search.space, config)
+    searched = load_space(space if space is not None else config.search.space, config, given)
     config = searched.apply(config, given)
+    if config.search.study is not None:
+        storage_of(config.search.study, out)  # whether it can be reached
     return _Search(config, searched, out, inputs, console or Console()).begin(prepare, overwrite=overwrite)
 
 
@@ -127,6 +132,7 @@ def resume_search(
     earlier trials incomparable.
     """
     folder = bring(address, endpoint, out)
+    _refuse_driven(folder)
     config = load_preset(str(folder / CONFIG))
     refused = [name for name in changes or {} if not name.startswith(CHANGEABLE)]
     if refused:
@@ -135,8 +141,12 @@ def resume_search(
             f"{', '.join('--' + name.removesuffix('.') for name in CHANGEABLE)}. Start a new search for the rest."
         )
     config = config.override(changes or {})
-    space = load_space(str(folder / SPACE), config)
-    return _Search(config, space, folder, inputs, console or Console()).resume()
+    space = load_space(str(folder / SPACE), config, field_names())  # what it fixes is in the configuration by now
+    name = json.loads((folder / RECORD).read_text(encoding="utf-8"))["name"]
+    if "://" in address:  # the copy may have been moved since
+        storage, _, name = address.rstrip("/").rpartition("/")
+        config = config.override({"train.storage": storage})
+    return _Search(config, space, folder, inputs, console or Console(), name=name).resume()
 
 
 def bring(address: str, endpoint: str | None = None, out: Path | None = None) -> Path:
@@ -154,14 +164,23 @@ def bring(address: str, endpoint: str | None = None, out: Path | None = None) ->
 class _Search:
     """One session of a search."""
 
-    def __init__(self, config: Config, space: SearchSpace, out: Path, inputs: Any, console: Console) -> None:
+    def __init__(
+        self, config: Config, space: SearchSpace, out: Path, inputs: Any, console: Console, *, name: str | None = None
+    ) -> None:
         self.config, self.space, self.out, self.inputs, self.console = config, space, out, inputs, console
+        self.name = name or out.name
+        """Of its folder below --storage."""
         self.record: dict[str, Any] = {}
         self.times: StepTimes | None = None
         self.prices = NodePrices.of(config.search.price_per_node_hour)
 
     def begin(self, prepare: Callable[[], object], *, overwrite: bool) -> Searched:
         """From nothing."""
+        check_trackers(self.config.search.trackers)
+        export = self.config.export
+        if export.to is not None:  # what cannot be used is refused before the first trial
+            check_formats(export)
+            Store(export.to, settings=export)
         with self._hosts() as (home, plan, pool):
             search = self.config.search
             objectives = Objectives.of(search.objectives, search.stop_metric, pool.wait(self._say))
@@ -179,50 +198,49 @@ class _Search:
                     "id": uuid.uuid4().hex, "name": self.out.name, "study": search.study,
                     "objectives": objectives.as_flags(), "stop_metric": objectives.stop_metric, "sessions": [],
                 }  # fmt: skip
-                home.write_record(self.record)
                 home.write(CONFIG, self.config.to_yaml().encode())
                 home.write(SPACE, yaml.safe_dump(self.space.to_dict(), sort_keys=False).encode())
                 if earlier is not None:
                     import_trials(study, earlier, self.space, str(search.warm_start))
+                home.write_record(self.record)  # from here on a resume finds a search
                 return self._drive(home, plan, pool, study, storage)
 
     def resume(self) -> Searched:
         """From what OUT holds."""
-        with self._hosts() as (home, plan, pool):
+        with self._hosts(driving=True) as (home, plan, pool):
+            self.record = home.read_record()
+            storage = storage_of(self.config.search.study, self.out)
+            study = load_study(storage, self.record["name"])
             pool.wait(self._say)
             self._forecast(plan, pool)
-            with home.driving():
-                self.record = home.read_record()
-                storage = storage_of(self.config.search.study, self.out)
-                study = load_study(storage, self.record["name"])
-                home.write(CONFIG, self.config.to_yaml().encode())
-                return self._drive(home, plan, pool, study, storage)
+            home.write(CONFIG, self.config.to_yaml().encode())
+            return self._drive(home, plan, pool, study, storage)
 
     @contextlib.contextmanager
-    def _hosts(self) -> Iterator[tuple[Home, Plan, HostPool]]:
-        """Ray, and the hosts on their way."""
+    def _hosts(self, *, driving: bool = False) -> Iterator[tuple[Home, Plan, HostPool]]:
+        """Ray, and the hosts on their way; with `driving` only where no other process drives the search."""
         _quiet()
-        with ray_cluster.connected(), _terminated_as_interrupted():
+        with ray_cluster.connected(self.name), _terminated_as_interrupted(), contextlib.ExitStack() as stack:
             plan = Plan.of(self.config)
             self._say(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}")
             shared = ray_cluster.shared_storage(self.config.train.storage, self.out)
             endpoint = self.config.export.endpoint
-            remote = Folder(shared, endpoint, knob="--storage").below(self.out.name) if shared else None
+            remote = Folder(shared, endpoint, knob="--storage").below(self.name) if shared else None
             home = Home(self.out, remote, self._say)
+            if driving:
+                stack.enter_context(home.driving())
             pool = plan.hosts(self.config, self.inputs, home.trials)
             try:
                 yield home, plan, pool
             except KeyboardInterrupt:
                 if self.record:
-                    self._say(f"interrupted; go on with: python -m singer_ray.tune --resume {home.address}")
+                    self._say(f"interrupted. {_go_on(home)}")
                 raise
             except OSError as error:
                 if not self.record:
                     raise
-                raise UserError(
-                    f"The search stopped because {self.out} cannot be written: {error}. Make room, then go on with: "
-                    f"python -m singer_ray.tune --resume {home.address}"
-                ) from error
+                why = str(error).rstrip(".")
+                raise UserError(f"The search stopped: {why}. Make room or mend the store. {_go_on(home)}") from error
             finally:
                 pool.stop()
 
@@ -234,14 +252,12 @@ class _Search:
             self.record["sessions"], concurrent=plan.concurrent, gpus=plan.gpus_held, price=self._price
         )  # fmt: skip
         self.record |= meter.record()
-        saved = (self.out / SAMPLER).read_bytes() if (self.out / SAMPLER).exists() else None
-        study.sampler = load_sampler(saved) if saved else make_sampler(config, self.space, objectives)
+        self._say(f"if anything ends this search: python -m singer_ray.tune --resume {home.address}")
         for point in self.space.first_points():
             study.enqueue_trial(point, skip_if_exists=True)
 
         def save(urgent: bool) -> None:
             if urgent:
-                (self.out / SAMPLER).write_bytes(save_sampler(study.sampler))
                 meter.tick()
                 self.record |= meter.record()
                 home.write_record(self.record)
@@ -257,7 +273,7 @@ class _Search:
         write_leaderboard(table, self.out)
         best = package_best(table, study, config, pool, home)
         save(True)
-        return Searched(self.out, table, objectives, best)
+        return Searched(self.out, table, objectives, best, config, home)
 
     def _trials(self, session: _Session, study: optuna.Study, wanted: int, *, stops: bool) -> None:
         """Runs what the study still lacks of its `wanted` trials; budgets and the scheduler end them where `stops`."""
@@ -276,14 +292,17 @@ class _Search:
             left=left if stops else lambda: None,
         )  # fmt: skip
         progress.read(study)
-        watchers: list[Watcher] = [progress, session.pool.places()]
+        trackers = make_trackers(config.search.trackers, self.name, self.out, self.console)
+        watchers: list[Watcher] = [progress, session.pool.places(), *trackers]
         ledger = Ledger(
             study, self.space, objectives, epochs=config.train.epochs, trials=wanted,
             folder=session.home.trials.address, pruner=make_pruner(config) if stops else NopPruner(),
-            watchers=watchers, saved=session.save,
+            sampler_of=self._sampler_of(study, objectives) if stops else None, watchers=watchers, saved=session.save,
             exhausted=lambda: stops and self._exhausted(study, limits),
         )  # fmt: skip
         if not ledger.expected:
+            if stops:
+                self._say(f"the search has its {wanted} trials already: nothing is left to train")
             return
         progress.show()
         try:
@@ -296,6 +315,11 @@ class _Search:
             self.record["end"] = limits.verdict.reason
             self._say(limits.verdict.reason)
 
+    def _sampler_of(self, study: optuna.Study, objectives: Objectives) -> Callable[[int], BaseSampler]:
+        """The sampler of each trial, by its number."""
+        imported = [row for row in study.get_trials(deepcopy=False) if IMPORTED in row.user_attrs]
+        return lambda number: make_sampler(self.config, self.space, objectives, imported, number=number)
+
     def _exhausted(self, study: optuna.Study, limits: Limits) -> bool:
         if limits.check().action != GO_ON:
             return True
@@ -305,14 +329,20 @@ class _Search:
         from ray import tune
         from ray.tune.logger import JsonLoggerCallback
 
-        from singer_ray.search.searcher import LimitStopper, StudyScheduler, StudySearcher
+        from singer_ray.search.searcher import Failure, LimitStopper, StudyScheduler, StudySearcher
         from singer_ray.search.trial import DistillationTrial
+
+        failure = Failure()
+
+        def ended() -> bool:
+            return failure.error is not None or (limits is not None and limits.check().action == STOP)
 
         tuner = tune.Tuner(
             DistillationTrial,
-            param_space={"registry": session.pool.registry_name, "epochs": ledger.epochs},
+            param_space={"registry": session.pool.registry_name, "epochs": ledger.epochs, "experiment": self.name},
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(ledger), scheduler=StudyScheduler(ledger), num_samples=ledger.expected,
+                search_alg=StudySearcher(ledger, failure), scheduler=StudyScheduler(ledger, failure),
+                num_samples=ledger.expected,
                 # One ahead: the next trial's actor starts, which takes a second, while its host still trains another.
                 max_concurrent_trials=session.plan.concurrent + 1,
                 trial_name_creator=lambda trial: trial.config["label"],
@@ -322,12 +352,18 @@ class _Search:
                 # Ray's own record, a folder for each session; what a resume reads is the study and the checkpoints.
                 name=f"{'session' if limits else 'repeats'}-{len(self.record['sessions'])}",
                 storage_path=str((self.out / "tune").absolute()), verbose=0, callbacks=[JsonLoggerCallback()],
-                stop=LimitStopper(lambda: limits is not None and limits.check().action == STOP),
+                stop=LimitStopper(ended),
                 failure_config=tune.FailureConfig(max_failures=self.config.search.max_failures),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
         )  # fmt: skip
-        tuner.fit()
+        try:
+            tuner.fit()
+        except tune.TuneError as error:  # a traceback as text, within another error that knows Ray's ways to go on
+            cause = str(error.__cause__ or error).strip().splitlines()[-1]
+            raise failure.error or UserError(f"Ray Tune stopped: {cause}. {_go_on(session.home)}") from error
+        if failure.error is not None:
+            raise failure.error
 
     def _repeats(
         self, study: optuna.Study, objectives: Objectives, storage: optuna.storages.BaseStorage
@@ -414,6 +450,10 @@ def _budget_left(config: Config, plan: Plan, meter: Meter) -> float:
     return Budget.of(config.search).seconds_left(meter.tick(), gpus=plan.gpus_held, dollars_per_hour=dollars)
 
 
+def _go_on(home: Home) -> str:
+    return f"Go on with: python -m singer_ray.tune --resume {home.address}"
+
+
 def _quiet() -> None:
     # Trials that cannot go on report why and no metric: that is ours to judge, not an error of the reporting.
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
@@ -456,7 +496,9 @@ def _refuse_driven(out: Path) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(f"Another process drives the search in {out}. Use another --out.") from error
+            raise UserError(
+                f"Another process drives the search in {out}. Watch it with --status {out}, or wait until it has ended."
+            ) from error
 
 
 def _refuse_taken(home: Home, *, overwrite: bool) -> None:

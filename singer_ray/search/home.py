@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from optuna.storages.journal._file import LOCK_FILE_SUFFIX
+
 from singer_ray.errors import UserError
 from singer_ray.search.study import JOURNAL
 from singer_ray.storage import Folder
 
-CONFIG, SPACE, RECORD, SAMPLER, LOCK, LEASE = (
-    "config.yaml", "space.yaml", "search.json", "sampler.pkl", "driver.lock", "driver.json",
-)  # fmt: skip
-STATE = (CONFIG, SPACE, RECORD, SAMPLER, JOURNAL)
-"""What a resume reads."""
+CONFIG, SPACE, RECORD, LOCK, LEASE = "config.yaml", "space.yaml", "search.json", "driver.lock", "driver.json"
+STATE = (CONFIG, SPACE, JOURNAL, RECORD)
+"""What a resume reads; the record comes last, so that a folder with a record has the rest."""
 LEASE_SECONDS = 20.0
 """A driver that has said nothing for this long is dead."""
 _EVERY = 2.0
@@ -83,6 +83,7 @@ class Home:
         """Holds the search for this process. Raises UserError when another one drives it."""
         self._lock_here()
         try:
+            _mend(self.out / JOURNAL)
             if self.remote:
                 self._take_lease()
             sender = threading.Thread(target=self._send_often, daemon=True)
@@ -166,15 +167,38 @@ class Home:
         assert self.remote is not None
         with self._sending:
             try:
-                for name in (SAMPLER, JOURNAL, RECORD):
+                for name in (JOURNAL, RECORD):
                     if (self.out / name).exists():
-                        self.remote.write(name, (self.out / name).read_bytes())
+                        self.remote.write(name, _whole_lines((self.out / name).read_bytes()))
                 self._warned = False
             except UserError as error:
                 if not self._warned:
                     self.say(f"the copy of the search is behind, trying again: {error}")
                 self._warned = True
                 self._dirty.set()
+
+
+def _whole_lines(content: bytes) -> bytes:
+    """A file without a last line that is being written."""
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _mend(journal: Path) -> None:
+    """Removes what a driver leaves that died while it wrote: a lock, and half a line, which would spoil the next."""
+    with contextlib.suppress(FileNotFoundError):
+        (journal.parent / f"{journal.name}{LOCK_FILE_SUFFIX}").unlink()
+    if not journal.exists():
+        return
+    content = journal.read_bytes()
+    kept = _whole_lines(content)
+    while kept:
+        start = kept.rfind(b"\n", 0, -1) + 1
+        with contextlib.suppress(ValueError):
+            json.loads(kept[start:])
+            break
+        kept = kept[:start]
+    if len(kept) < len(content):
+        os.truncate(journal, len(kept))
 
 
 def fetch(address: str, endpoint: str | None, out: Path) -> None:

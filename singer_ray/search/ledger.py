@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import optuna
 from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -28,13 +30,18 @@ from singer_ray.search.study import (
     RUNNING,
     SECONDS,
     SEED,
+    STOPPED,
     TRIAL_ID,
+    WAITED,
     WAITING,
     own_rows,
 )
 
 HISTORY = "history"
 """Result key: [epoch, {metric: value}] of earlier epochs, which the study may have missed when its driver died."""
+
+UNSAVED = "unsaved"
+"""Result key: why an epoch could not be saved. That is no fault of the trial: it ends the session."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ class Ledger:
         trials: rows that the study shall have in the end, those of earlier sessions included.
         folder: address below which the trials' folders lie.
         pruner: who stops trials early, by the objectives' stop metric.
+        sampler_of: who suggests the parameters of a number; the study's own sampler without it.
         watchers: hear of every start, epoch and end.
         saved: called after every change; True where the change must not be lost.
         exhausted: whether there is nothing new to ask for.
@@ -93,13 +101,14 @@ class Ledger:
         trials: int,
         folder: str,
         pruner: BasePruner,
+        sampler_of: Callable[[int], BaseSampler] | None = None,
         watchers: Sequence[Watcher] = (),
         saved: Callable[[bool], None] = lambda urgent: None,
         exhausted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.study, self.space, self.objectives = study, space, objectives
         self.epochs, self.folder, self.watchers, self.saved = epochs, folder, watchers, saved
-        self.pruner, self.exhausted = pruner, exhausted
+        self.pruner, self.sampler_of, self.exhausted = pruner, sampler_of, exhausted
         self.orphans = own_rows(study, [RUNNING])
         self.left = max(0, trials - len(own_rows(study)))
         self.open: dict[int, _Open] = {}
@@ -119,19 +128,21 @@ class Ledger:
         """The next trial, to be known as `trial_id`; None when there is none."""
         if self.orphans:
             row = self.orphans.pop(0)
+            self._suggest_by(row.number)
             trial = optuna.Trial(self.study, row._trial_id)
+            if TRIAL_ID not in row.user_attrs:
+                trial._fixed_params = self._drawn_again(row)
         elif self.left and not self.exhausted():
             self.left -= 1
+            self._suggest_by(self._next())
             trial = self.study.ask()
         else:
             return None
         self.space(trial)  # of an adopted row, only what it had not drawn yet
         number, parameters, attributes = trial.number, trial.params, trial.user_attrs
-        seed, repeated = attributes.get(SEED), attributes.get(REPEAT_OF, number)
-        assignment = Assignment(number, label_of(repeated, seed), parameters, seed)
-        self.open[number] = _Open(
-            trial._trial_id, assignment.label, dict(self._storage.get_trial(trial._trial_id).intermediate_values)
-        )
+        label = _label(self._storage.get_trial(trial._trial_id))
+        assignment = Assignment(number, label, parameters, attributes.get(SEED))
+        self.open[number] = self._opened(self._storage.get_trial(trial._trial_id))
         trial.set_user_attr(TRIAL_ID, trial_id)
         if FOLDER not in attributes:
             trial.set_user_attr(FOLDER, f"{self.folder}/{assignment.label}")
@@ -143,8 +154,10 @@ class Ledger:
     def report(self, number: int, result: Mapping[str, Any]) -> None:
         """Records an epoch's values, and those of earlier epochs that the study has missed."""
         row = self.open[number]
-        for epoch, values in [*result.get(HISTORY, ()), (result["epoch"], result)]:
-            self._record(row, int(epoch), values)
+        for epoch, values in result.get(HISTORY, ()):
+            if self._record(row, int(epoch), values) or int(epoch) == max(row.values, default=0):
+                self._judge(row, went_on=True)  # others are measured by what the pruner notes of it
+        self._record(row, int(result["epoch"]), result)
         if FAULT not in result:
             row.result = dict(result)
             for watcher in self.watchers:
@@ -157,7 +170,7 @@ class Ledger:
         last = max(row.values, default=0)
         if not last or last >= self.epochs or last != int(row.result.get("epoch", 0)):
             return False
-        return self.pruner.prune(self._view, self._storage.get_trial(row.storage_id))
+        return self._judge(row)
 
     def end(self, number: int, result: Mapping[str, Any] | None = None, *, error: bool = False) -> str:
         """Tells the study how a trial ended; returns the state. A second telling changes nothing."""
@@ -173,7 +186,12 @@ class Ledger:
             return self._put_back(row)
         state, fault = self._outcome(row, result or {}, error=error)
         metrics = {k: v for k, v in row.result.items() if _is_finite(v) and ("/" in k or k in _KEPT)}
-        attributes = {METRICS: metrics, SECONDS: round(float(row.result.get("trained_seconds", 0.0)), 3)}
+        attributes: dict[str, Any] = {
+            METRICS: metrics,
+            SECONDS: round(float(row.result.get("trained_seconds", 0.0)), 3),
+        }
+        if row.result.get(WAITED):
+            attributes[WAITED] = round(float(row.result[WAITED]), 3)
         attributes |= {FAULT: fault} if fault else {}
         if row.result.get(RESUMED) is not None:
             attributes[RESUMED] = int(row.result[RESUMED])
@@ -193,7 +211,7 @@ class Ledger:
         for number in list(self.open):
             self.end(number)
         for row in self.orphans:  # a search that ended by its budget before it could take them up
-            self.open[row.number] = _Open(row._trial_id, label_of(row.number), dict(row.intermediate_values))
+            self.open[row.number] = self._opened(row)
             self.end(row.number)
         self.orphans = []
 
@@ -205,18 +223,65 @@ class Ledger:
             watcher.end(row.label, WAITING, {})
         return WAITING
 
+    def _suggest_by(self, number: int) -> None:
+        if self.sampler_of is not None:
+            self.study.sampler = self.sampler_of(number)
+
+    def _next(self) -> int:
+        """The number of the row that the study gives out next."""
+        rows = self.study.get_trials(deepcopy=False)
+        return min((row.number for row in rows if row.state is TrialState.WAITING), default=len(rows))
+
+    def _drawn_again(self, row: FrozenTrial) -> dict[str, Any]:
+        """All parameters of a row whose driver died while it drew them.
+
+        They are drawn in a copy of the study, from the first one on: the missing ones alone would get other random
+        numbers.
+        """
+        scratch = optuna.create_study(directions=self.study.directions, sampler=self.study.sampler)
+        scratch.add_trials(earlier for earlier in self.study.get_trials(deepcopy=False) if earlier.number < row.number)
+        again = optuna.Trial(scratch, scratch._storage.create_new_trial(scratch._study_id))
+        again._fixed_params = row.system_attrs.get("fixed_params", {})
+        self.space(again)
+        return again.params
+
+    def _judge(self, row: _Open, *, went_on: bool = False) -> bool:
+        """The pruner's verdict on a row's last epoch: whether it stops there.
+
+        What a pruner notes in the study tells it later that it has judged an epoch, and let the trial go on. So a
+        verdict to stop is written before such notes, and with them: a driver may die at any point.
+        """
+        trial = self._storage.get_trial(row.storage_id)
+        verdict = row.verdict if row.verdict and row.verdict["epoch"] == trial.last_step else None
+        if verdict is None:
+            view, notes = copy.copy(self._view), _Notes(self._storage)
+            view._storage = notes  # type: ignore[assignment]
+            stop = self.pruner.prune(view, trial)
+            verdict = {"epoch": trial.last_step, "notes": notes.taken}
+            if stop and not went_on:
+                row.verdict = verdict
+                self._storage.set_trial_user_attr(row.storage_id, STOPPED, verdict)
+        for key, value in verdict["notes"]:
+            self._storage.set_trial_system_attr(row.storage_id, key, value)
+        return row.verdict is verdict
+
+    def _opened(self, row: FrozenTrial) -> _Open:
+        return _Open(row._trial_id, _label(row), dict(row.intermediate_values), row.user_attrs.get(STOPPED))
+
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
 
-    def _record(self, row: _Open, epoch: int, values: Mapping[str, Any]) -> None:
+    def _record(self, row: _Open, epoch: int, values: Mapping[str, Any]) -> bool:
+        """Whether the study had not known of it."""
         stop = values.get(self.objectives.stop_metric)
         if epoch in row.values or not _is_finite(stop):
-            return
-        row.values[epoch] = float(stop)  # type: ignore[arg-type]
-        self._storage.set_trial_intermediate_value(row.storage_id, epoch, row.values[epoch])
-        if self.objectives.several:
+            return False
+        if self.objectives.several:  # first: an epoch counts as known by its intermediate value
             found = {name: values[name] for name in self.objectives.names if _is_finite(values.get(name))}
             self._storage.set_trial_system_attr(row.storage_id, f"epoch:{epoch}", found)
+        row.values[epoch] = float(stop)  # type: ignore[arg-type]
+        self._storage.set_trial_intermediate_value(row.storage_id, epoch, row.values[epoch])
+        return True
 
     def _outcome(self, row: _Open, result: Mapping[str, Any], *, error: bool) -> tuple[str, str | None]:
         """State, and what went wrong in words."""
@@ -243,8 +308,24 @@ class _Open:
     label: str
     values: dict[int, float]
     """The stop metric by epoch, as far as the study has it."""
+    verdict: dict[str, Any] | None = None
+    """That the pruner stopped it: at which `epoch`, and the `notes` it took."""
     result: dict[str, Any] = field(default_factory=dict)
     """The last result."""
+
+
+class _Notes:
+    """A storage that keeps apart what a pruner writes to it."""
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self.storage = storage
+        self.taken: list[tuple[str, Any]] = []
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self.taken.append((key, value))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.storage, name)
 
 
 _KEPT = ("epoch", "images_per_second", "data_wait_share")
@@ -253,6 +334,10 @@ _KEPT = ("epoch", "images_per_second", "data_wait_share")
 def label_of(number: int, seed: int | None = None) -> str:
     """The name of a trial's folder, and of the trial on screen and in tables."""
     return f"{number:03d}" if seed is None else f"{number:03d}-seed{seed}"
+
+
+def _label(row: FrozenTrial) -> str:
+    return label_of(row.user_attrs.get(REPEAT_OF, row.number), row.user_attrs.get(SEED))
 
 
 def values_by_epoch(row: FrozenTrial, objectives: Objectives) -> dict[int, dict[str, float]]:

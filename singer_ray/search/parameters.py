@@ -124,7 +124,7 @@ class Integer(_Range):
         return (int(value) - self.low) // self.step
 
     def take(self, value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1:
             raise ValueError(f"Allowed: a whole number from {self.low} to {self.high}")
         if not self.low <= value <= self.high:
             raise ValueError(f"Allowed: {self.low} to {self.high}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from singer_ray.errors import UserError
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
-    from singer_ray.search.host import HostPool
+    from singer_ray.search.pool import HostPool
     from singer_ray.storage import Folder
 
 
@@ -34,9 +33,10 @@ class Plan:
         gpus = search.gpus_per_trial
         if gpus is None:
             gpus = 1.0 if ray_cluster.has_gpus() and config.train.device != "cpu" else 0.0
-        needs = (("CPU", search.cpus_per_trial * workers), ("GPU", gpus * workers))
-        room = [there.get(name, 0) / each for name, each in needs if each]
-        most = math.floor(min(room) + 1e-9)
+        if workers > 1:
+            _check_workers(config, gpus)
+        # Counted in workers, none of which can be split among machines: all trials that run fit at once.
+        most = ray_cluster.places({"CPU": search.cpus_per_trial, "GPU": gpus}) // workers
         wanted = search.concurrent or min(most, search.trials)
         if wanted > most or not wanted:
             each = f"{search.cpus_per_trial * workers:g} CPUs and {gpus * workers:g} GPUs each"
@@ -55,7 +55,25 @@ class Plan:
 
     def hosts(self, config: Config, inputs: Any, trials: Folder) -> HostPool:
         """The hosts, on their way."""
-        from singer_ray.search.host import HostPool
+        from singer_ray.search.pool import HostPool
 
         prefix = f"search-{uuid.uuid4().hex[:8]}"
         return HostPool(config, inputs, trials, self.concurrent, cpus=self.cpus, gpus=self.gpus, prefix=prefix)
+
+
+def _check_workers(config: Config, gpus: float) -> None:
+    """Raises UserError for what trials of several workers cannot have."""
+    from singer_ray.training.launch import runs_in_ray
+
+    runs_in_ray(config)
+    workers = config.train.workers
+    if 0 < gpus < 1:
+        raise UserError(
+            f"search.gpus_per_trial {gpus:g} with --workers {workers}: NCCL wants a GPU of its own for each worker. "
+            "Use 1 (it counts for each worker), or --workers 1."
+        )
+    if config.train.device == "cuda" and not gpus:
+        raise UserError(
+            f"train.device is 'cuda', but the {workers} workers of a trial would hold no GPU. "
+            "Set search.gpus_per_trial 1 on a cluster with GPUs, or train.device cpu."
+        )

@@ -1,4 +1,4 @@
-"""Who suggests a trial's parameters: the samplers of `search.sampler`, their state, and a warm start.
+"""Who suggests a trial's parameters: the samplers of `search.sampler`, and a warm start.
 
 tpe takes every space and any number of objectives, and learns from stopped trials too. gp, cmaes and nsga2 learn from
 COMPLETE ones only, so they want `search.scheduler none` or a gentle one. gp loads torch into the process that searches.
@@ -6,8 +6,8 @@ COMPLETE ones only, so they want `search.scheduler none` or a gentle one. gp loa
 
 from __future__ import annotations
 
+import copy
 import math
-import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from singer_ray.config import Config, SearchConfig
@@ -31,20 +32,28 @@ LARGEST_GRID = 100_000
 """Points of a grid beyond which nobody trains each."""
 GENERATIONS = 5
 """How many generations of nsga2 a search has time for: Optuna's population of 50 would make most searches random."""
-
+CMAES_LEARNS_FROM = 10
+"""Imported rows from which cmaes can start: it takes their best tenth; with fewer it starts in the middle."""
 _FIRST_GENERATION = {NSGAIISampler._get_generation_key(): 0}
 """With this attribute nsga2 takes imported rows for its first generation; it passes over rows without."""
 
 
 def make_sampler(
-    config: Config, space: SearchSpace, objectives: Objectives, imported: Sequence[FrozenTrial] = ()
+    config: Config,
+    space: SearchSpace,
+    objectives: Objectives,
+    imported: Sequence[FrozenTrial] = (),
+    *,
+    number: int = 0,
 ) -> BaseSampler:
-    """The sampler that `config.search` asks for.
+    """The sampler that `config.search` asks for, to suggest the parameters of one trial.
 
-    `imported` are the rows that a warm start brought: cmaes starts from them; the others read them in the study.
+    Its random numbers follow from `config.seed` and the trial's `number`, all else from the study: a search that was
+    cut off goes on as it would have, with no state to restore.
+    `imported` are the rows that a warm start brought: cmaes starts from ten or more; the others read the study.
     Raises UserError when it cannot take the space or the objectives.
     """
-    search, seed = config.search, config.seed % 2**32
+    search, seed = config.search, int(np.random.SeedSequence([config.seed % 2**32, number]).generate_state(1)[0])
     check_sampler(config, space, objectives)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -52,9 +61,10 @@ def make_sampler(
             case "gp":
                 return GPSampler(seed=seed, n_startup_trials=search.startup_trials, warn_independent_sampling=False)
             case "cmaes":
+                known = [_varying_part(row) for row in imported] if len(imported) >= CMAES_LEARNS_FROM else None
                 return CmaEsSampler(
                     seed=seed, n_startup_trials=search.startup_trials, warn_independent_sampling=False,
-                    source_trials=list(imported) or None,
+                    source_trials=known,
                 )  # fmt: skip
             case "nsga2":
                 population = min(max(search.trials // GENERATIONS, 4), 50)
@@ -62,9 +72,10 @@ def make_sampler(
             case "random":
                 return RandomSampler(seed=seed)
             case "grid":
-                return GridSampler(space, seed)
+                return GridSampler(space, config.seed % 2**32)
             case "tpe":  # running trials count as bad ones (constant liar), so that concurrent ones differ
-                return TPESampler(
+                kind = _ManyObjectivesTPE if objectives.several else TPESampler
+                return kind(
                     seed=seed, n_startup_trials=search.startup_trials, multivariate=True, group=space.conditional
                 )
 
@@ -99,6 +110,56 @@ def _fault(sampler: str, space: SearchSpace, objectives: Objectives) -> str | No
         if (space.size() or 0) > LARGEST_GRID:
             return f"would try {space.size()} points; {LARGEST_GRID} at most: widen steps or drop values"
     return None
+
+
+class _ManyObjectivesTPE(TPESampler):
+    """TPE over several objectives, where stopped trials count as worse than finished ones.
+
+    Optuna's own ranks stopped trials by their last value, which it refuses with several objectives.
+    """
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return super().sample_relative(_without_curves(study), trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return super().sample_independent(_without_curves(study), trial, param_name, param_distribution)
+
+
+class _StorageWithoutCurves:
+    """A storage that shows stopped trials without their intermediate values."""
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = storage
+
+    def get_all_trials(self, *given: Any, **named: Any) -> list[FrozenTrial]:
+        return [_without_curve(row) for row in self._storage.get_all_trials(*given, **named)]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+
+def _without_curves(study: optuna.Study) -> optuna.Study:
+    view = copy.copy(study)
+    view._storage = _StorageWithoutCurves(study._storage)  # type: ignore[assignment]
+    return view
+
+
+def _without_curve(row: FrozenTrial) -> FrozenTrial:
+    if row.state is not TrialState.PRUNED:
+        return row
+    row = copy.copy(row)
+    row.intermediate_values = {}
+    return row
+
+
+def _varying_part(row: FrozenTrial) -> FrozenTrial:
+    """The row without parameters of a single value: cmaes passes over those, and over rows that have more than it."""
+    varying = {name: kind for name, kind in row.distributions.items() if not kind.single()}
+    return create_trial(values=row.values, params={n: row.params[n] for n in varying}, distributions=varying)
 
 
 class GridSampler(BaseSampler):
@@ -164,28 +225,6 @@ def _places(space: SearchSpace, point: Mapping[str, Any]) -> dict[str, int]:
 
 def _key(places: Mapping[str, int]) -> frozenset[tuple[str, int]]:
     return frozenset(places.items())
-
-
-def save_sampler(sampler: BaseSampler) -> bytes:
-    """The sampler's state (random generators and what it has learnt), for an exact resume by the same versions."""
-    return pickle.dumps(sampler)
-
-
-def load_sampler(content: bytes) -> BaseSampler:
-    """The sampler of `save_sampler`. Raises UserError when it cannot be read.
-
-    Unpickling runs code: hand over only what this search itself wrote into its own folder.
-    """
-    try:
-        sampler = pickle.loads(content)
-    except Exception as error:
-        raise UserError(
-            f"The sampler's state cannot be read: {' '.join(str(error).split())[:200]}. Resume with the versions of "
-            "Python and Optuna that wrote it, or delete it: suggestions then go on from a fresh state."
-        ) from error
-    if not isinstance(sampler, BaseSampler):
-        raise UserError(f"The sampler's state holds a {type(sampler).__name__}. Delete it to go on from a fresh state.")
-    return sampler
 
 
 @dataclass(frozen=True)

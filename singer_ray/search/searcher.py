@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray.tune import Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+
+from singer_ray.search.ledger import UNSAVED
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -17,17 +19,40 @@ if TYPE_CHECKING:
     from singer_ray.search.ledger import Ledger
 
 
+Returned = TypeVar("Returned")
+
+
+class Failure:
+    """The first error of the search's own bookkeeping: a full disk, a store or database that is away.
+
+    It ends the session and leaves the rows as they are, for a resume. Tune would take it for a fault of the trial, or
+    turn it into text.
+    """
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def guard(self, call: Callable[[], Returned], otherwise: Returned) -> Returned:
+        """What `call` returns; `otherwise` when it fails, or something has failed before."""
+        if self.error is None:
+            try:
+                return call()
+            except Exception as error:
+                self.error = error
+        return otherwise
+
+
 class StudySearcher(Searcher):
     """Hands out what the ledger asks for: `{"number", "label", "parameters", "overrides"}`. Tells it every end."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, failure: Failure) -> None:
         super().__init__()
-        self.ledger = ledger
+        self.ledger, self.failure = ledger, failure
         self.numbers: dict[str, int] = {}
         """Tune's trial id -> row of the study."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        assignment = self.ledger.ask(trial_id)
+        assignment = self.failure.guard(lambda: self.ledger.ask(trial_id), None)
         if assignment is None:
             return Searcher.FINISHED  # type: ignore[return-value]
         self.numbers[trial_id] = assignment.number
@@ -40,7 +65,7 @@ class StudySearcher(Searcher):
         """Nothing: the scheduler, which Tune asks first, has reported it."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self.ledger.end(self.numbers[trial_id], result, error=error)
+        self.failure.guard(lambda: self.ledger.end(self.numbers[trial_id], result, error=error), "")
 
     def save(self, checkpoint_path: str) -> None:
         """Tune's own snapshots hold nothing of the study: a search resumes from the study itself."""
@@ -56,14 +81,19 @@ class StudySearcher(Searcher):
 class StudyScheduler(FIFOScheduler):
     """Reports each epoch to the ledger and stops the trials that the ledger's pruner names."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, failure: Failure) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.ledger = ledger
+        self.ledger, self.failure = ledger, failure
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
-        number = trial.config["number"]
+        stop = self.failure.guard(lambda: self._stops(trial.config["number"], result), True)
+        return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
+
+    def _stops(self, number: int, result: dict[str, Any]) -> bool:
+        if UNSAVED in result:
+            raise OSError(result[UNSAVED])
         self.ledger.report(number, result)
-        return TrialScheduler.STOP if self.ledger.should_stop(number) else TrialScheduler.CONTINUE
+        return self.ledger.should_stop(number)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -6,6 +6,7 @@ COMPLETE trial, and by epoch the metric by which trials are stopped; its user at
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ JOURNAL = "study.journal"
 REPEATS = "-repeats"
 """Added to a study's name: the study of the leading trials' further seeds, in the same storage."""
 
+_SECRET = re.compile(r"(://[^:/@\s]*):[^@/\s]+@")
 COMPLETE, PRUNED, FAIL, RUNNING, WAITING = "COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"
 ENDED = (COMPLETE, PRUNED, FAIL)
 
@@ -37,7 +39,11 @@ METRICS = "metrics"
 """The last result: flat names and finite numbers."""
 SECONDS = "seconds"
 """Seconds that its epochs took."""
+WAITED = "waited_seconds"
+"""Seconds that its actor waited for a host: it is started while its host is still busy."""
 RESUMED = "resumed_from_epoch"
+STOPPED = "stopped"
+"""At which epoch the scheduler stopped it, and what it noted of it."""
 FAULT = "fault"
 """Why it failed, in words."""
 IMPORTED = "imported_from"
@@ -57,9 +63,15 @@ def storage_of(address: str | None, folder: Path) -> BaseStorage:
         return RDBStorage(address, skip_compatibility_check=False)
     except Exception as error:
         raise UserError(
-            f"The study at {address or folder / JOURNAL} cannot be opened: {' '.join(str(error).split())[:300]}. "
+            f"The study at {masked(address or str(folder / JOURNAL))} cannot be opened: "
+            f"{masked(' '.join(str(error).split()))[:300]}. "
             "Correct search.study (for example sqlite:////absolute/path.db), start the database, or leave it out."
         ) from error
+
+
+def masked(address: str) -> str:
+    """An address, or a text that holds one, without its password."""
+    return _SECRET.sub(r"\1:***@", address)
 
 
 def create_study(storage: BaseStorage, name: str, objectives: Objectives, **attributes: Any) -> optuna.Study:

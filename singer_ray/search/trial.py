@@ -11,7 +11,8 @@ import ray
 from ray.tune import PlacementGroupFactory, Trainable
 
 from singer_ray.ray_cluster import NAMESPACE, ON_HEAD
-from singer_ray.search.study import FAULT, RESUMED
+from singer_ray.search.gauges import TrialGauges, describe
+from singer_ray.search.study import FAULT, RESUMED, WAITED
 
 POLL = 0.1
 """Seconds between two looks for a free host."""
@@ -32,6 +33,8 @@ class DistillationTrial(Trainable):
         self.key = (self.label, uuid.uuid4().hex)
         self.resumed_from: int | None = None
         self.host: Any = None
+        self.waited = 0.0
+        self.gauges = TrialGauges(self.label, self.parameters, config["experiment"])
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
@@ -40,26 +43,28 @@ class DistillationTrial(Trainable):
     def step(self) -> dict[str, Any]:
         result = (None if self.host is not None else self._join()) or ray.get(self.host.epoch.remote(self.key))
         epoch = int(result.get("epoch", 0))
-        return {"epoch": epoch, "done": FAULT in result or epoch >= self.epochs, RESUMED: self.resumed_from, **result}
+        self.gauges.set(result)
+        done = FAULT in result or epoch >= self.epochs
+        return {"epoch": epoch, "done": done, RESUMED: self.resumed_from, WAITED: self.waited, **result}
 
     def cleanup(self) -> None:
+        self.gauges.close()
         if self.host is not None:
             self.host.leave.remote(self.key)
             self.host = None  # a handle that is still held when Ray ends this process leaves a traceback
         ray.get_actor(self.registry_name, NAMESPACE).release.remote(self.label)
 
     def __repr__(self) -> str:
-        values = " ".join(f"{name.rpartition('.')[2]}={_short(value)}" for name, value in self.parameters.items())
-        return f"trial {self.label} {values}"
+        return f"trial {self.label} {describe(self.parameters)}"
 
     def _join(self) -> dict[str, Any] | None:
         """What the trial's checkpoint had reported, or why it cannot run; None for a trial that starts."""
         registry = ray.get_actor(self.registry_name, NAMESPACE)
-        place: str | None = None
-        while place is None:
-            place = ray.get(registry.place.remote(self.label))
-            if place is None:
-                time.sleep(POLL)
+        place: Any = None
+        begin = time.monotonic()
+        while (place := ray.get(registry.place.remote(self.label))) is None:
+            time.sleep(POLL)
+        self.waited = time.monotonic() - begin
         if not place:
             return {"done": True}
         self.host = ray.get_actor(place, NAMESPACE)
@@ -67,7 +72,3 @@ class DistillationTrial(Trainable):
         if result is not None:
             self.resumed_from = result.get("epoch")
         return result
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

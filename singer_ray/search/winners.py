@@ -16,9 +16,9 @@ from singer_ray.search.study import COMPLETE, FAIL, SECONDS, last_result, own_ro
 if TYPE_CHECKING:
     from singer_ray.config import Config
     from singer_ray.search.home import Home
-    from singer_ray.search.host import HostPool
+    from singer_ray.search.pool import HostPool
 
-BEST = "best"
+BEST, PICTURES = "best", "pictures"
 
 
 def chosen(table: pd.DataFrame) -> pd.DataFrame:
@@ -33,7 +33,7 @@ def package_best(
     """Writes the `export.top` best students (with several objectives also the rest of the front) to OUT/best."""
     from singer_ray.publishing.package import InputSpec, write_student
     from singer_ray.publishing.result import build_result
-    from singer_ray.search.host import SAVED
+    from singer_ray.search.record import SAVED
     from singer_ray.training import checkpoint
     from singer_ray.training.member import student_of
 
@@ -54,9 +54,14 @@ def package_best(
         own = config.override(row.params)
         model, scaling = student_of(own, checkpoint.from_bytes(content))
         target = home.out / BEST / f"{place['rank']}-{label}"
+        pictures, head = ray.get(pool.any().accessories.remote(label, row.params))
+        (target / PICTURES).mkdir(parents=True)
+        for name, picture in pictures.items():
+            (target / PICTURES / name).write_bytes(picture)
         write_student(
             target, model, InputSpec(own.data.image_size, own.data.crop_pct, scaling),
             build_result(own.model_dump(mode="json"), metrics, float(row.user_attrs.get(SECONDS, 0.0))),
+            head,
         )  # fmt: skip
         folders.append(target)
     return tuple(folders)

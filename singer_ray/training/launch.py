@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -20,7 +21,12 @@ from singer_ray.training.progress import EpochLines
 from singer_ray.training.workbench import Workbench
 
 if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
+
     from singer_ray.config import Config
+
+START_TIMEOUT, STARTS = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", 4
+"""How long a worker group may take to start (variable, in seconds), and how often that is tried."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,6 @@ def launch_here(config: Config, bench: Workbench, out: Path, *, resume: bool, sa
 def launch_in_ray(config: Config, inputs: Inputs, out: Path, *, say: Callable[[str], None]) -> Trained:
     """Trains in the workers of a TorchTrainer, which continues by itself where OUT/ray_train holds a checkpoint."""
     import ray.train
-    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
 
     from singer_ray import ray_cluster
 
@@ -80,21 +84,10 @@ def launch_in_ray(config: Config, inputs: Inputs, out: Path, *, say: Callable[[s
             {"GPU" if use_gpu else "CPU": float(config.train.workers)}, f"--workers {config.train.workers}"
         )
         path, name = ray_cluster.storage(config.train.storage, out, "ray_train")
-        # That the cluster can offer the workers is known; machines that must start first may take minutes.
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
         say(f"{config.train.workers} workers on {ray_cluster.describe()}")
-        trainer = TorchTrainer(
-            _worker,
-            train_loop_config={"config": config.model_dump(), "inputs": inputs},
-            scaling_config=ScalingConfig(num_workers=config.train.workers, use_gpu=use_gpu),
-            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-            run_config=RunConfig(  # type: ignore[call-arg]
-                name=name, storage_path=path,
-                # A worker group that can never be placed would otherwise be asked for again and again, for ever.
-                failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),  # type: ignore[call-arg]
-                checkpoint_config=CheckpointConfig(num_to_keep=1), logging_config=LoggingConfig(log_level="WARNING"),
-            ),
-        )  # fmt: skip
+        trainer = worker_group(
+            _worker, {"config": config.model_dump(), "inputs": inputs}, config.train.workers, path, name, gpu=use_gpu
+        )
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
@@ -106,6 +99,45 @@ def launch_in_ray(config: Config, inputs: Inputs, out: Path, *, say: Callable[[s
         return Trained(state.pop("metrics"), state)
 
 
+def worker_group(
+    loop: Callable[[dict[str, Any]], None],
+    settings: dict[str, Any],
+    workers: int,
+    path: str,
+    name: str,
+    *,
+    gpu: bool,
+    each: dict[str, float] | None = None,
+    preemptions: int = -1,
+) -> TorchTrainer:
+    """A TorchTrainer whose `workers` run `loop(settings)`; its own state is in PATH/NAME.
+
+    Args:
+        each: what each worker holds; by default a GPU, or a CPU without `gpu`.
+        preemptions: how often it starts anew by itself when the cloud takes a machine away; -1 is always.
+    """
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    # That the cluster can offer the workers is known; machines that must start first may take minutes.
+    os.environ.setdefault(START_TIMEOUT, "600")
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # a relative path means the same with one worker and with two
+    return TorchTrainer(
+        loop,
+        train_loop_config=settings,
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker=each),
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        run_config=RunConfig(  # type: ignore[call-arg]
+            name=name, storage_path=path,
+            # A worker group that can never be placed would otherwise be asked for again and again, for ever.
+            failure_config=FailureConfig(  # type: ignore[call-arg]
+                max_failures=0, controller_failure_limit=STARTS - 1, max_preemption_failures=preemptions
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=1), logging_config=LoggingConfig(log_level="WARNING"),
+        ),
+    )  # fmt: skip
+
+
 def _worker(settings: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
     import ray.train
@@ -113,6 +145,7 @@ def _worker(settings: dict[str, Any]) -> None:
     from singer_ray.config import Config
 
     config = Config.model_validate(settings["config"])
+    logging.getLogger("timm").setLevel(logging.WARNING)
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     before = ray.train.get_checkpoint()

@@ -10,16 +10,12 @@ import pytest
 import timm
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from singer_ray.config import Config, load_preset
 from singer_ray.distillation import Distilled, run_distillation
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Distilled:
-    from tests.conftest import SMALL
-
-    return run_distillation(load_preset("demo").override(SMALL), tmp_path_factory.mktemp("package") / "run")
+from singer_ray.publishing.manifest import check_folder
+from singer_ray.training.launch import Inputs
 
 
 def test_timm_loads_the_student(run: Distilled) -> None:
@@ -60,7 +56,7 @@ def test_the_card_holds_the_figures(run: Distilled) -> None:
 
 
 def test_files_are_readable_by_others(run: Distilled) -> None:
-    assert all(path.stat().st_mode & 0o044 for path in run.student.iterdir())
+    assert all(path.stat().st_mode & 0o044 for path in run.student.rglob("*"))
 
 
 @pytest.mark.parametrize("settings", [{"method.refiner": "none"}, {"evaluation.pooling": "class"}])
@@ -68,3 +64,22 @@ def test_other_settings_make_loadable_packages(small: Config, tmp_path: Path, se
     done = run_distillation(small.override(settings), tmp_path / "run")
     model: Any = timm.create_model(f"local-dir:{done.student}", pretrained=True).eval()
     assert model(torch.rand(1, 3, 32, 32)).shape == (1, 48)
+
+
+def test_the_head_classifies_as_the_probe_does(run: Distilled, small: Config) -> None:
+    """Its accuracy on the validation images, read through timm, is the metric that the run reported."""
+    bench = Inputs().workbench(small)
+    source = bench.suite.sources["val"]
+    images = torch.stack([bench.evaluation_view.image(source[i]["image"]) for i in range(len(source))])
+    labels = torch.tensor([source[i]["label"] for i in range(len(source))])
+    model: Any = timm.create_model(f"local-dir:{run.student}", pretrained=True).eval()
+    model.reset_classifier(len(source.classes))
+    model.get_classifier().load_state_dict(load_file(run.student / "head.safetensors"))
+    with torch.no_grad():
+        guess = model(bench.normalize(images)).argmax(dim=1)
+    assert json.loads((run.student / "classes.json").read_text()) == list(source.classes)
+    assert float((guess == labels).float().mean()) == pytest.approx(run.metrics["val/after_norm/linear_top1"], abs=1e-6)
+
+
+def test_the_manifest_fits_the_folder(run: Distilled) -> None:
+    assert set(check_folder(run.student).files) >= {"README.md", "config.yaml", "result.json", "pictures/norm_maps.png"}

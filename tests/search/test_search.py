@@ -75,7 +75,6 @@ def searched(tmp_path_factory: pytest.TempPathFactory, running: list[Any]) -> tu
     screen = Listener("epoch 1/3", look)
     config = settings(**{
         "search.trials": 7, "search.concurrent": 1, "search.reduction_factor": 2,
-        "export.to": str(tmp_path_factory.mktemp("store")),
     })  # fmt: skip
     done = run_search(
         config, tmp_path_factory.mktemp("x") / "one", space=SPACE, console=Console(file=screen, width=180)
@@ -181,8 +180,8 @@ def test_the_leaderboard_is_written_twice_alike(searched: tuple[Searched, str]) 
     assert parquet["rank"].tolist() == list(range(1, 8))
 
 
-def test_the_best_students_load_with_timm_and_reached_the_store(searched: tuple[Searched, str]) -> None:
-    done, screen = searched
+def test_the_best_students_load_with_timm(searched: tuple[Searched, str]) -> None:
+    done = searched[0]
     complete = done.leaderboard[done.leaderboard["state"] == "COMPLETE"]
     assert [f.name for f in done.best] == [f"{r}-{i}" for r, i in zip(complete["rank"], complete["id"])][:3]
     for folder, (_, row) in zip(done.best, complete.iterrows()):
@@ -193,8 +192,6 @@ def test_the_best_students_load_with_timm_and_reached_the_store(searched: tuple[
         assert result["metrics"]["test/miou"] == row["test/miou"]
         assert result["config"]["method"]["rank"] == row["method.rank"]
         assert load_preset(str(folder / "config.yaml")).train.lr == row["train.lr"]
-        address = next(line.split()[-1] for line in screen.splitlines() if "exported" in line and folder.name in line)
-        assert sorted(p.name for p in Path(address).iterdir()) == sorted(p.name for p in folder.iterdir())
 
 
 def test_lines_say_what_happens(searched: tuple[Searched, str]) -> None:
@@ -247,7 +244,9 @@ def test_a_time_budget_stops_trials_and_the_best_of_them_still_gives_a_student(t
     space = {"train.lr": {"type": "loguniform", "low": 1e-3, "high": 4e-3}}
     done = run_search(config, tmp_path / "short", space=space, console=Console(file=io.StringIO()))
     assert set(done.leaderboard["state"]) == {"PRUNED"}
-    assert [row.state.name for row in study_of(done).trials] == done.leaderboard.sort_values("id")["state"].tolist()
+    # What never began waits for a later session; the others are what the table says.
+    states = [row.state.name for row in study_of(done).trials if row.state.name != "WAITING"]
+    assert states == done.leaderboard.sort_values("id")["state"].tolist()
     result = json.loads((done.best[0] / "result.json").read_text())
     assert 0 <= result["metrics"]["test/miou"] <= 1
     assert result["metrics"]["val/miou"] == pytest.approx(done.leaderboard.iloc[0]["val/miou"])
@@ -268,7 +267,6 @@ def test_a_budget_too_short_for_any_epoch_ends_with_an_empty_table(tmp_path: Pat
     [
         ({"search.objectives": ("val/mio",)}, SPACE, "'val/mio' is never reported. Did you mean val/miou?"),
         ({"search.concurrent": 999}, SPACE, "can never offer more than"),
-        ({"train.workers": 2}, SPACE, "one worker a trial"),
         ({"teacher.name": "vit_tiny_patch16_22"}, SPACE, "vit_tiny_patch16_224"),
         ({}, {"method.rank": {"type": "int", "low": 4, "high": 4000}}, "reaches what cannot be built"),
         ({}, {"student.heads": {"type": "choice", "values": [3, 5]}}, "reaches what cannot be built"),

@@ -72,7 +72,8 @@ def test_the_result_says_how_it_came_about(small: Config, tmp_path: Path) -> Non
     assert result == done.result
     assert Config.model_validate(result["config"]) == small
     assert result["versions"]["torch"] == torch.__version__.partition("+")[0]
-    assert (tmp_path / "run" / "norm_maps.png").stat().st_size > 10_000
+    for name in ("norm_maps.png", "pca.png"):
+        assert (tmp_path / "run" / "pictures" / name).stat().st_size > 10_000
     names = {"linear_top1", "knn_top1", "miou", "depth_rmse"}
     assert {f"{split}/{n}" for split in ("val", "test") for n in names} <= set(result["metrics"])
     for network, layers in (("teacher", (3, 5)), ("refined", (3, 5)), ("student", (1, 2))):

@@ -1,0 +1,50 @@
+"""What follows a search: its report, the results beside its copy, and the delivery of the best students."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from singer_ray.errors import UserError
+from singer_ray.reporting.page import build_report
+from singer_ray.search.experiment import Searched
+
+RESULTS = ("report.html", "leaderboard.parquet", "leaderboard.csv")
+
+
+def conclude(done: Searched, say: Callable[[str], None]) -> Path | None:
+    """Writes the report, brings results to the search's copy, and delivers to `export.to`. Returns the report.
+
+    The search itself is safe by now: a report that fails is said, not raised. Raises UserError when the delivery fails.
+    """
+    report: Path | None = None
+    try:
+        report = build_report(done.out)
+    except Exception as error:
+        say(f"no report: {type(error).__name__}: {error} (again: python -m singer_ray.report {done.out})")
+    if done.home.remote is not None:
+        for name in RESULTS:
+            if (done.out / name).exists():
+                done.home.remote.write(name, (done.out / name).read_bytes())
+    if done.config.export.to is not None:
+        _deliver(done, say)
+    return report
+
+
+def _deliver(done: Searched, say: Callable[[str], None]) -> None:
+    from singer_ray.publishing.delivery import deliver
+    from singer_ray.publishing.experiment import Experiment, Selection
+    from singer_ray.publishing.store import Store
+
+    export = done.config.export
+    assert export.to is not None
+    trials = [folder.name.rpartition("-")[2] for folder in done.best]
+    if not trials:
+        return
+    try:
+        store = Store(export.to, settings=export)
+        deliver(Experiment(str(done.out)), store, export, Selection(trials=trials), say=say)
+    except UserError as error:
+        raise UserError(
+            f"{error} The search is safe; deliver it later: python -m singer_ray.export {done.out}"
+        ) from error

@@ -1,0 +1,178 @@
+"""Publishes the best students of a search, or the student of a run: to a folder or to S3, whole or not at all.
+
+    python -m singer_ray.export runs/search --to s3://bucket/students --top 3
+    python -m singer_ray.export runs/search --to shared/students --trial 007,012
+    python -m singer_ray.export --verify s3://bucket/students
+    python -m singer_ray.export --pull s3://bucket/students/search/students/1-006 DIR
+
+EXPERIMENT_OR_RUN is the --out folder of singer_ray.tune or singer_ray.train, or its s3:// address. The address after
+--to gets index.json, and for each experiment experiment.json, leaderboard.parquet, study/, report/ and
+students/RANK-TRIAL/: packages with config.json and model.safetensors for timm, model.onnx, a card, and MANIFEST.json
+with the SHA-256 of every file, which is written last. Credentials come from AWS's standard chain. Publishing again
+changes nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from singer_ray.cli import Command, console, print_plan, run_command
+from singer_ray.config import Config
+from singer_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from singer_ray.publishing.experiment import Experiment, Selection
+
+
+@dataclass(frozen=True)
+class ExportFlags:
+    """Flags of this command."""
+
+    places: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT_OR_RUN")] = ()
+    """Folder or s3:// address of a search or a run; with --pull the new folder."""
+    to: str | None = None
+    """Folder or s3://bucket/prefix that receives the students; by default the experiment's own export.to."""
+    top: int = 0
+    """How many students, the best first; 0 is export.top."""
+    metric: str | None = None
+    """The best by this column of the leaderboard rather than by rank: NAME, NAME:max or NAME:min."""
+    front: bool = False
+    """The whole Pareto front of a search with several objectives."""
+    trial: str | None = None
+    """These trials, by their ids: 007 or 007,012."""
+    replace: bool = False
+    """Put the student in the place of another package that is there."""
+    verify: str | None = None
+    """Compare every file of all packages below this address with its manifest."""
+    pull: str | None = None
+    """Fetch the package at this address into a new folder, and verify it."""
+    dry_run: bool = False
+    """Print the resolved configuration and what would be exported, and stop."""
+    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    """Knobs set on the command line rather than by a preset."""
+
+
+def main(config: Config, flags: ExportFlags) -> None:
+    """Publishes, verifies or fetches."""
+    if flags.verify is not None and flags.pull is not None:
+        raise UserError("--verify and --pull cannot be used together. Pulling verifies what it fetches.")
+    if flags.verify is not None:
+        _verify(config, flags.verify, flags.places)
+    elif flags.pull is not None:
+        _pull(config, flags.pull, flags.places)
+    else:
+        _export(config, flags)
+
+
+def _export(config: Config, flags: ExportFlags) -> None:
+    if len(flags.places) != 1:
+        raise UserError(
+            f"one EXPERIMENT_OR_RUN is needed, not {len(flags.places)}. Give the --out folder of singer_ray.tune or "
+            "singer_ray.train."
+        )
+    from singer_ray.publishing.delivery import deliver
+    from singer_ray.publishing.experiment import Experiment
+    from singer_ray.publishing.store import Store
+
+    endpoint, timeout = config.export.endpoint, config.export.timeout
+    experiment = Experiment(flags.places[0], endpoint, timeout=timeout)
+    experiment.metrics_of = functools.partial(_metrics_of, experiment)
+    config = _with_own_settings(config, experiment, flags)
+    selection = _selection(config, flags)
+    choices = experiment.choose(selection)
+    if config.export.to is None:
+        raise UserError("--to is missing. Give the folder or the s3://bucket/prefix that receives the students.")
+    if flags.dry_run:
+        print_plan(config, [f"would export {c.name} of {experiment.name} to {config.export.to}" for c in choices])
+        return
+    store = Store(config.export.to, settings=config.export, knob="--to")
+    published = deliver(experiment, store, config.export, selection, replace=flags.replace, say=_say)
+    _say(f"{len(published)} in {store.address}/{experiment.name}/students, listed in {store.address}/index.json")
+    _say(f"Fetch one:  python -m singer_ray.export --pull {published[0]} DIR")
+
+
+def _verify(config: Config, address: str, places: tuple[str, ...]) -> None:
+    from singer_ray.publishing.store import Store
+
+    if places:
+        raise UserError(f"--verify takes one address, not {places[0]!r} too.")
+    store = Store(address, settings=config.export, knob="--verify", writable=False)
+    names = store.packages()
+    if not names:
+        raise UserError(f"--verify {address!r}: there is no package (no MANIFEST.json) below it. Check the address.")
+    size = 0
+    for name in names:
+        manifest = store.verify(name)
+        size += manifest.size
+        _say(f"whole: {'/'.join(filter(None, (store.address, name)))}, {len(manifest.files)} files")
+    _say(f"{len(names)} packages, {size / 1e6:.1f} MB, all whole")
+
+
+def _pull(config: Config, address: str, places: tuple[str, ...]) -> None:
+    from singer_ray.publishing.store import Store
+
+    if len(places) != 1:
+        raise UserError(f"--pull {address} needs one new folder after it, not {len(places)}.")
+    store = Store(address, settings=config.export, knob="--pull", writable=False)
+    if store.read("MANIFEST.json") is None and (inside := store.packages()):
+        raise UserError(f"--pull {address!r} is no package. Name one in it: {', '.join(inside[:5])}.")
+    manifest = store.pull("", Path(places[0]))
+    _say(f"{places[0]}: {len(manifest.files)} files, {manifest.size / 1e6:.1f} MB, all as their manifest says")
+    _say(f"timm.create_model('local-dir:{places[0]}', pretrained=True)")
+
+
+def _with_own_settings(config: Config, experiment: Experiment, flags: ExportFlags) -> Config:
+    """The experiment's own export settings, with those of the command line before them."""
+    own = experiment.export_settings()
+    kept = {name: value for name, value in own.items() if name not in flags.given}
+    mine = {name: value for name, value in (("export.to", flags.to), ("export.top", flags.top or None)) if value}
+    return config.override({**kept, **mine})
+
+
+def _selection(config: Config, flags: ExportFlags) -> Selection:
+    from singer_ray.publishing.experiment import Selection
+
+    ways = {"--trial": flags.trial, "--front": flags.front, "--metric": flags.metric}
+    several = [name for name, value in ways.items() if value]
+    if len(several) > 1:
+        raise UserError(f"{' and '.join(several)} cannot be used together. Choose one.")
+    metric, _, mode = (flags.metric or "").partition(":")
+    if mode not in ("", "max", "min"):
+        raise UserError(f"--metric {flags.metric!r} has the direction {mode!r}. Allowed: {metric}:max or {metric}:min.")
+    if metric and not mode:
+        from singer_ray.search.objectives import direction
+
+        mode = direction(metric)
+    trials = tuple(part.strip() for part in (flags.trial or "").split(",") if part.strip())
+    return Selection(config.export.top, metric or None, mode or "max", flags.front, trials)
+
+
+def _metrics_of(experiment: Experiment, trial: str) -> Mapping[str, Any]:
+    """What the study knows of a trial's last epoch; nothing where the study cannot be read here."""
+    from singer_ray.search.study import last_result, load_study, own_rows, storage_of
+
+    address = experiment.search.get("study")
+    try:
+        if address is None and not experiment.folder.is_local:
+            return {}
+        study = load_study(storage_of(address, Path(experiment.folder.root)), experiment.name)
+        return next((last_result(row) for row in own_rows(study) if f"{row.number:03d}" == trial), {})
+    except UserError:
+        return {}
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+COMMAND = Command("export", __doc__, ExportFlags, positional="places", given="given")
+
+if __name__ == "__main__":
+    sys.exit(run_command(COMMAND, main))

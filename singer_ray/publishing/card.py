@@ -1,0 +1,262 @@
+"""The README of a student: what it is, how to load it, how it was made, how good it is."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import yaml
+from safetensors import safe_open
+
+from singer_ray.publishing.head import HEAD, classes_of
+from singer_ray.publishing.manifest import ONNX, PROGRAM
+
+PICTURES = "pictures"
+_CAPTIONS = {
+    "norm_maps.png": "Patch norms over the median of the image: teacher, what the student is shown, student.",
+    "pca.png": "Patch features as colours: the first three principal components of the teacher's normal tokens.",
+}
+_SHOWN_CLASSES = 12
+
+
+def card(result: Mapping[str, Any], folder: Path) -> str:
+    """The card of the student in `folder`, from its result.json and the files beside it.
+
+    `result["search"]`, where a search made the student, says which (see `singer_ray.publishing.experiment`).
+    """
+    config = result["config"]
+    architecture = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    student, teacher = config["student"]["name"], config["teacher"]["name"]
+    parts = [
+        _front_matter(result),
+        f"# {student} distilled from {teacher}",
+        f"A Vision Transformer of {_parameters(folder):,} parameters, {architecture['num_features']} features wide, "
+        f"trained by singer_ray to reproduce the features of `{teacher}`, "
+        + ("with a linear classification head beside it." if classes_of(folder) else "without a classification head."),
+        "## How to load it",
+        _loading(architecture, folder),
+        "## How it was made",
+        _making(result),
+        "## How good it is",
+        _scores(result),
+        *_pictures(folder),
+        "## Licence",
+        _licence(result),
+        "## Versions",
+        ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+        + (f"; singer_ray at commit {result['git_commit']}" if result.get("git_commit") else "") + ".",
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(result: Mapping[str, Any]) -> str:
+    """What the Hugging Face Hub reads."""
+    config = result["config"]
+    tags = ["vision-transformer", "knowledge-distillation", "feature-extraction", "singer"]
+    head: dict[str, Any] = {
+        "library_name": "timm",
+        "license": _own_licence(result) or "unknown",
+        "pipeline_tag": "image-feature-extraction",
+        "tags": tags if config["method"]["refiner"] == "singer" else tags[:-1],
+    }
+    published = _published(config["teacher"]["name"])
+    if config["teacher"]["name"].startswith("hf-hub:"):
+        head["base_model"] = config["teacher"]["name"].removeprefix("hf-hub:")
+    elif published.get("hf_hub_id"):
+        head["base_model"] = published["hf_hub_id"]
+    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---"
+
+
+def _loading(architecture: Mapping[str, Any], folder: Path) -> str:
+    pretrained = architecture["pretrained_cfg"]
+    _, height, width = pretrained["input_size"]
+    dim, classes = architecture["num_features"], classes_of(folder)
+    text = f"""```python
+import timm
+model = timm.create_model("local-dir:PATH_OF_THIS_FOLDER", pretrained=True).eval()   # or "hf-hub:OWNER/NAME"
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+pixels = transform(image)[None]              # [1, 3, {height}, {width}]
+tokens = model.forward_features(pixels)      # [1, prefix + patches, {dim}], final norm applied
+patches = tokens[:, model.num_prefix_tokens:]   # row by row, for dense tasks
+pooled = model(pixels)                       # [1, {dim}], pooled by {architecture.get("global_pool", "avg")}
+```
+
+Input: {height} x {width} pixels, centre crop {pretrained["crop_pct"]:g}, mean {_numbers(pretrained["mean"])}, standard
+deviation {_numbers(pretrained["std"])}."""
+    if classes:
+        names = ", ".join(classes[:_SHOWN_CLASSES]) + (", ..." if len(classes) > _SHOWN_CLASSES else "")
+        text += f"""
+
+`{HEAD}` is a linear classifier of `pooled` (the linear probe behind `after_norm/linear_top1` below), for
+{len(classes)} classes: {names}. Names in order: `classes.json`.
+
+```python
+from safetensors.torch import load_file
+model.reset_classifier({len(classes)})
+model.get_classifier().load_state_dict(load_file("PATH_OF_THIS_FOLDER/{HEAD}"))
+logits = model(pixels)                       # [1, {len(classes)}]
+```"""
+    outputs = "`tokens`, `pooled`" + (" and `logits`" if classes else "")
+    if (folder / ONNX).is_file():
+        text += f"""
+
+`{ONNX}`: the same network for ONNX Runtime, `pixels` (float32, scaled as above, any batch size) to {outputs}:
+
+```python
+import onnxruntime
+session = onnxruntime.InferenceSession("PATH_OF_THIS_FOLDER/{ONNX}")
+tokens, pooled = session.run(["tokens", "pooled"], {{"pixels": pixels.numpy()}})
+```"""
+    if (folder / PROGRAM).is_file():
+        program = f'torch.export.load("PATH_OF_THIS_FOLDER/{PROGRAM}").module()'
+        text += f"\n\n`{PROGRAM}`: `{program}(pixels)` gives {outputs}."
+    return text + (
+        "\n\n`python -m singer_ray.export --verify PATH_OF_THIS_FOLDER` compares every file with MANIFEST.json. To put "
+        "it on the Hugging Face Hub: `hf upload OWNER/NAME PATH_OF_THIS_FOLDER`."
+    )
+
+
+def _making(result: Mapping[str, Any]) -> str:
+    config, search = result["config"], result.get("search")
+    train, teacher, data = config["train"], config["teacher"], config["data"]
+    lines = [
+        f"Teacher: `{teacher['name']}`" + (f", weights of `{teacher['checkpoint']}`" if teacher["checkpoint"] else "")
+        + f"; distilled layers {_listed(teacher['layers']) or 'at 3/4 of the depth and the last'}.",
+        f"Data: {_data(data)}, {data['image_size']} x {data['image_size']} pixels, augmentation {data['augment']}.",
+        f"Refinement of the teacher's features: {_remedy(config['method'])}.",
+        (f"{result['epochs']} of {train['epochs']} epochs" if result.get("epochs") else "Trained")
+        + f", batch {train['batch_size']}, AdamW, learning rate {train['lr']:.3g}, weight decay "
+        f"{train['weight_decay']:.3g}, warm-up {train['warmup']:.3g}, drop path {train['drop_path']:.3g}, seed "
+        f"{config['seed']}, {result['seconds']:.0f} s.",
+    ]  # fmt: skip
+    if search:
+        lines.append(f"Trial {search['trial']} of the search `{search['name']}`, rank {search['rank']} of "
+                     f"{search['trials']} by {', '.join(search['objectives']) or 'its metric'}.")  # fmt: skip
+        lines.append("Searched: " + ", ".join(f"{n} = {_value(v)}" for n, v in search["parameters"].items()) + ".")
+    return (
+        "\n".join(f"- {line}" for line in lines)
+        + "\n\nThe whole configuration is in `config.yaml`. This trains it again, and again with another seed:\n\n"
+        "```\npython -m singer_ray.train --preset config.yaml\npython -m singer_ray.train --preset config.yaml --seed "
+        f"{config['seed'] + 1}\n```"
+    )
+
+
+def _scores(result: Mapping[str, Any]) -> str:
+    config, metrics, search = result["config"], result["metrics"], result.get("search") or {}
+    rows = [
+        f"| {name} | {_cell(metrics.get(f'val/{name}'))} | {_cell(metrics.get(f'test/{name}'))} |"
+        for name in _score_names(metrics)
+    ]
+    seeds = search.get("seeds") or 1
+    spread = f"One seed ({config['seed']}): the spread over seeds is not known."
+    if seeds > 1 and search.get("spread") is not None:
+        spread = (
+            f"Over {seeds} seeds, {_objective(search)} is {search['mean']:.4f} ± {search['spread']:.4f} (mean, "
+            "standard deviation); the table is of the seed that is published."
+        )
+    norms = [f"| {name} | {value:.2f} |" for name, value in metrics.items() if "/max_median_norm/" in name]
+    text = f"""Probes on frozen last-block features, pooled by `{config["evaluation"]["pooling"]}`, before the final
+norm; `after_norm/` is what `forward_features` gives. Selected on validation; the test split was read once. {spread}
+
+| metric | validation | test |
+| --- | --- | --- |
+{chr(10).join(rows) or "| (the data has no annotations) | | |"}"""
+    if norms:
+        text += f"""
+
+Artifacts: largest over median patch norm, mean over images:
+
+| network and layer | ratio |
+| --- | --- |
+{chr(10).join(norms)}"""
+    return text
+
+
+def _pictures(folder: Path) -> list[str]:
+    found = sorted((folder / PICTURES).glob("*.png"))
+    if not found:
+        return []
+    shown = []
+    for path in found:
+        caption = _CAPTIONS.get(path.name, path.stem.replace("_", " "))
+        shown.append(f"![{caption}]({PICTURES}/{path.name})\n\n*{caption}*")
+    return ["## Pictures", *shown]
+
+
+def _own_licence(result: Mapping[str, Any]) -> str | None:
+    given: str | None = result.get("license") or result["config"]["export"].get("license")
+    return given
+
+
+def _licence(result: Mapping[str, Any]) -> str:
+    config, own = result["config"], _own_licence(result)
+    teacher = config["teacher"]["name"]
+    theirs = _published(teacher).get("license")
+    return "\n".join([
+        f"- This student: {own or 'not stated by who published it (--export.license)'}.",
+        f"- Teacher `{teacher}`: " + (f"{theirs}, says timm's registry." if theirs else "see where it was published."),
+        f"- Data: {_data(config['data'])}; see its own terms.",
+    ])  # fmt: skip
+
+
+@functools.cache
+def _published(name: str) -> Mapping[str, Any]:
+    """What timm's registry says of published weights."""
+    found = timm.models.get_pretrained_cfg(name, allow_unregistered=True) if ":" not in name else None
+    return {} if found is None else {k: v for k, v in found.to_dict().items() if isinstance(v, str)}
+
+
+def _parameters(folder: Path) -> int:
+    with safe_open(folder / "model.safetensors", framework="np") as weights:
+        count: int = sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+        return count
+
+
+def _remedy(method: Mapping[str, Any]) -> str:
+    refiner = method["refiner"]
+    if refiner == "none":
+        return "none (plain feature distillation)"
+    if refiner != "singer":
+        own = method.get(refiner) or {}
+        return ", ".join([str(refiner), *(f"{name} {_value(value)}" for name, value in own.items())])
+    return (
+        f"SiNGER adapter (arXiv 2509.20986, {method['variant']}) of rank {method['rank']}, strength "
+        f"{method['strength']:.3g}, lambda_outlier {method['loss']['outlier']:.3g}, lambda_info "
+        f"{method['loss']['info']:.3g}, gamma {method['outlier_quantile']:.3g}"
+    )
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    if data["source"] == "scenes":
+        return f"{data['scenes']['train_images']} built-in procedural scenes (seed {data['scenes']['seed']})"
+    return f"images in `{data['train']}`" if data["source"] == "imagefolder" else "images given from Python"
+
+
+def _objective(search: Mapping[str, Any]) -> str:
+    return str((search.get("objectives") or ["the objective"])[0]).partition(":")[0]
+
+
+def _score_names(metrics: Mapping[str, float]) -> list[str]:
+    names = [name.partition("/")[2] for name in metrics if name.startswith(("val/", "test/"))]
+    return sorted(set(names), key=lambda name: ("after_norm" in name, name))
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _numbers(values: Any) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(map(str, values))

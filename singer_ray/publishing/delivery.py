@@ -1,0 +1,146 @@
+"""An experiment's best students brought to a store, with the study, the report and an index.
+
+PREFIX/index.json                              all experiments there
+PREFIX/EXPERIMENT/experiment.json              its students
+PREFIX/EXPERIMENT/leaderboard.parquet
+PREFIX/EXPERIMENT/study/ report/
+PREFIX/EXPERIMENT/students/RANK-TRIAL/         packages
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from singer_ray.errors import UserError
+from singer_ray.publishing.experiment import Choice, Experiment, Selection
+from singer_ray.publishing.formats import onnx_available, write_onnx, write_program
+from singer_ray.publishing.manifest import FORMAT, ONNX, PROGRAM, Manifest
+from singer_ray.publishing.package import RESULT, seal
+from singer_ray.publishing.store import Published, Store
+
+if TYPE_CHECKING:
+    from singer_ray.config import ExportConfig
+
+EXPERIMENT, INDEX, STUDENTS = "experiment.json", "index.json", "students"
+
+
+def check_formats(settings: ExportConfig) -> None:
+    """Raises UserError when export.onnx asks for what is not installed."""
+    if settings.onnx == "yes" and not onnx_available():
+        raise UserError(
+            "export.onnx is 'yes', but the extra onnx is not installed. Install it: pip install 'singer-ray[onnx]'; or "
+            "--export.onnx auto."
+        )
+
+
+def deliver(
+    experiment: Experiment,
+    store: Store,
+    settings: ExportConfig,
+    selection: Selection,
+    *,
+    replace: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[Published]:
+    """Publishes the selected students, then the experiment's own files, then the lists; what is there stays.
+
+    Raises UserError when another experiment of that name or another package is there (unless `replace`), and for what
+    else the user can mend; students published before that stay.
+    """
+    check_formats(settings)
+    choices = experiment.choose(selection)
+    _check_identity(experiment, store, replace=replace)
+    published = []
+    with tempfile.TemporaryDirectory(prefix="singer-ray-export-") as drafts:
+        for choice in choices:
+            done = _deliver_student(experiment, choice, store, settings, Path(drafts) / choice.name, replace=replace)
+            say(f"{'exported' if done.new else 'was there already:'} {done}, {done.size / 1e6:.1f} MB")
+            published.append(done)
+    for name, content in experiment.study_files().items():
+        store.write(f"{experiment.name}/{name}", content)
+    store.write_listing(f"{experiment.name}/{EXPERIMENT}", lambda: _listed_experiment(experiment, store))
+    store.write_listing(INDEX, lambda: _listed_all(store))
+    return published
+
+
+def _deliver_student(
+    experiment: Experiment, choice: Choice, store: Store, settings: ExportConfig, folder: Path, *, replace: bool
+) -> Published:
+    try:
+        experiment.stage(choice, folder, license=settings.license)
+        student = Manifest.of(folder).student
+        wanted = {ONNX} if settings.onnx == "yes" or (settings.onnx == "auto" and onnx_available()) else set()
+        wanted |= {PROGRAM} if settings.program else set()
+        name = f"{experiment.name}/{STUDENTS}/{choice.name}"
+        others = []
+        for there in store.packages(f"{experiment.name}/{STUDENTS}"):
+            if there.rpartition("-")[2] != choice.trial:
+                continue
+            manifest = store.find(there)
+            if manifest is not None and manifest.student == student and manifest.formats >= wanted and not replace:
+                return Published(f"{store.address}/{there}", False, manifest.size)
+            if there != name:
+                others.append(there)
+        if others and not replace:
+            raise UserError(
+                f"{store.address}/{others[0]} holds another student of trial {choice.trial}. Use --replace to put this "
+                "one in its place, or give another address."
+            )
+        if ONNX in wanted:
+            write_onnx(folder)
+        if PROGRAM in wanted:
+            write_program(folder)
+        seal(folder)
+    except OSError as error:
+        raise UserError(f"{folder} could not be written: {error.strerror}. Make room there, or set TMPDIR.") from error
+    done = store.put(folder, name, replace=replace)
+    for other in others:
+        store.remove(other)
+    return done
+
+
+def _check_identity(experiment: Experiment, store: Store, *, replace: bool) -> None:
+    there = json.loads(store.read(f"{experiment.name}/{EXPERIMENT}") or b"{}")
+    if not there or there.get("identity") == experiment.identity:
+        return
+    if not replace:
+        raise UserError(
+            f"{store.address}/{experiment.name} holds another experiment of the same name. Use --replace to put this "
+            "one in its place, or give another address."
+        )
+    for name in store.packages(experiment.name):
+        store.remove(name)
+
+
+def _listed_experiment(experiment: Experiment, store: Store) -> bytes:
+    students = []
+    for name in store.packages(f"{experiment.name}/{STUDENTS}"):
+        manifest, result = store.find(name), json.loads(store.read(f"{name}/{RESULT}") or b"{}")
+        if manifest is None:
+            continue
+        rank, _, trial = name.rpartition("/")[2].partition("-")
+        scores = {
+            metric: value for metric, value in result.get("metrics", {}).items()
+            if metric.startswith(("val/", "test/")) and "after_norm" not in metric
+        }  # fmt: skip
+        students.append({
+            "path": name, "rank": int(rank), "trial": trial, "package": manifest.digest, "bytes": manifest.size,
+            "metrics": scores,
+        })  # fmt: skip
+    return _json({
+        "format": FORMAT, "name": experiment.name, "identity": experiment.identity,
+        "objectives": experiment.objectives, "students": sorted(students, key=lambda s: (s["rank"], s["trial"])),
+    })  # fmt: skip
+
+
+def _listed_all(store: Store) -> bytes:
+    found = [json.loads(store.read(f"{name}/{EXPERIMENT}") or b"{}") for name in store.folders()]
+    return _json({"format": FORMAT, "experiments": [e for e in found if e]})
+
+
+def _json(tree: Any) -> bytes:
+    return (json.dumps(tree, indent=1) + "\n").encode()

@@ -1,0 +1,318 @@
+"""What an export reads: the folder of a search or of a run, local or in S3, and the students that it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import yaml
+
+from singer_ray.errors import UserError, nearest
+from singer_ray.publishing.manifest import MANIFEST, Manifest, entry_of
+from singer_ray.publishing.package import CARD, RESULT, InputSpec, seal, write_student
+from singer_ray.publishing.result import build_result, scrubbed, write_json
+from singer_ray.storage import TIMEOUT, Folder
+
+if TYPE_CHECKING:
+    from singer_ray.config import Config
+
+BEST, STUDENT, TRIALS = "best", "student", "trials"
+CONFIG, SPACE, SEARCH, JOURNAL = "config.yaml", "space.yaml", "search.json", "study.journal"
+LEADERBOARD, LEADERBOARD_CSV, REPORT = "leaderboard.parquet", "leaderboard.csv", "report.html"
+COMPLETE, FAIL = "COMPLETE", "FAIL"
+RUN_ID = "000"
+"""What stands for the trial where there was no search."""
+
+Metrics = Callable[[str], Mapping[str, Any]]
+"""Trial id -> all metrics of its last epoch, as far as they are known."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which students: the best by rank, by another metric, the Pareto front, or trials by their ids."""
+
+    top: int = 3
+    metric: str | None = None
+    mode: str = "max"
+    """Of `metric`: "max" or "min"."""
+    front: bool = False
+    trials: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A student of an experiment."""
+
+    rank: int
+    trial: str
+    row: Mapping[str, Any] = field(default_factory=dict)
+    """Its row of the leaderboard."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.rank}-{self.trial}"
+
+
+class Experiment:
+    """The folder of a search (leaderboard.parquet, best/, trials/) or of a run (result.json, student/).
+
+    `metrics_of` adds what the leaderboard leaves out to students that are built from a checkpoint. Raises UserError
+    when the folder is neither.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        endpoint: str | None = None,
+        *,
+        timeout: float = TIMEOUT,
+        metrics_of: Metrics = lambda trial: {},
+    ) -> None:
+        self.folder = Folder(address, endpoint, knob="EXPERIMENT", timeout=timeout, writable=False)
+        self.address, self.metrics_of = self.folder.address, metrics_of
+        content = self.folder.read(LEADERBOARD)
+        self.is_search = content is not None
+        self.table = pd.read_parquet(io.BytesIO(content)) if content is not None else pd.DataFrame()
+        if not self.is_search:
+            self._check_run()
+
+    @cached_property
+    def search(self) -> Mapping[str, Any]:
+        """search.json; empty where there is none."""
+        found: Mapping[str, Any] = json.loads(self.folder.read(SEARCH) or b"{}")
+        return found
+
+    @property
+    def name(self) -> str:
+        """The study's name, or that of the folder."""
+        return str(self.search.get("name") or Path(self.folder.root).name)
+
+    @property
+    def objectives(self) -> list[str]:
+        """NAME:max or NAME:min."""
+        return [str(name) for name in self.search.get("objectives", ())]
+
+    @cached_property
+    def identity(self) -> str:
+        """Tells this experiment from another of the same name; a resumed search stays the same."""
+        sessions = self.search.get("sessions") or []
+        begin = sessions[0].get("begin") if sessions else None
+        parts = [b"search", str(begin).encode()] if begin is not None else [self.folder.read(CONFIG) or b"",
+                                                                          self.folder.read(SPACE) or b""]  # fmt: skip
+        return hashlib.sha256(b"\0".join([self.name.encode(), *parts])).hexdigest()
+
+    def choose(self, selection: Selection) -> list[Choice]:
+        """The selected students, the best first. Raises UserError when there are none, or an unknown one is named."""
+        if not self.is_search:
+            if selection.metric or selection.front or selection.trials:
+                raise UserError(f"{self.address} is one run with one student: leave out --trial, --metric, --front.")
+            return [Choice(1, RUN_ID)]
+        if selection.trials:
+            return [self._row(str(trial)) for trial in selection.trials]
+        usable = self.table[self.table["state"] != FAIL]
+        finished = usable[usable["state"] == COMPLETE]
+        rows = finished if len(finished) else usable
+        if rows.empty:
+            raise UserError(
+                f"{self.address} has no finished trial: there is no student to export. Its leaderboard.csv says why; "
+                "go on with the search, or start another."
+            )
+        if selection.front:
+            if "front" not in self.table.columns:
+                raise UserError(f"{self.address} has one objective, and so no Pareto front. Use --top N.")
+            rows = rows[rows["front"].fillna(False).astype(bool)]
+        if selection.metric:
+            rows = self._by_metric(rows, selection.metric, selection.mode)
+        if not selection.front:
+            rows = rows.head(selection.top)
+        return [_choice(row) for row in rows.to_dict("records")]
+
+    def stage(self, choice: Choice, target: Path, *, license: str | None = None) -> None:
+        """Writes the student into the new folder `target`: of best/ (or student/), else from the trial's checkpoint.
+
+        Raises UserError when its files were changed after their manifest, or there is no checkpoint.
+        """
+        if not self.is_search:
+            source: str | None = STUDENT
+        else:
+            folders = [name.rpartition("/")[2] for name in self.folder.folders(BEST)]
+            source = next((f"{BEST}/{name}" for name in folders if name.rpartition("-")[2] == choice.trial), None)
+        if source is not None:
+            self._copy(source, target)
+        else:
+            self._build(choice, target)
+        result = json.loads((target / RESULT).read_text(encoding="utf-8"))
+        if self.is_search:
+            result["search"] = self._provenance(choice)
+        if license is not None:
+            result["license"] = license
+        write_json(target / RESULT, scrubbed(result))
+        seal(target)
+
+    def export_settings(self) -> dict[str, Any]:
+        """The knobs export.* of its own configuration, by dotted name; empty where it cannot be read."""
+        tree = yaml.safe_load(self.folder.read(CONFIG) or b"") or {}
+        own = tree.get("export") or {}
+        known = type(self)._known_settings()
+        return {f"export.{name}": value for name, value in own.items() if name in known and value is not None}
+
+    @staticmethod
+    def _known_settings() -> set[str]:
+        from singer_ray.config import ExportConfig
+
+        return set(ExportConfig.model_fields)
+
+    def study_files(self) -> dict[str, bytes]:
+        """What is published of the experiment itself, by its name below it, without credentials of any address."""
+        places = {
+            f"study/{CONFIG}": CONFIG, f"study/{SPACE}": SPACE, f"study/{SEARCH}": SEARCH, f"study/{JOURNAL}": JOURNAL,
+            f"study/{LEADERBOARD_CSV}": LEADERBOARD_CSV, LEADERBOARD: LEADERBOARD, f"report/{REPORT}": REPORT,
+        }  # fmt: skip
+        if not self.is_search:
+            places = {f"study/{CONFIG}": CONFIG, f"study/{RESULT}": RESULT}
+        found = {place: self.folder.read(name) for place, name in places.items()}
+        return {p: _clean(p, content) for p, content in found.items() if content is not None}
+
+    def _check_run(self) -> None:
+        content = self.folder.read(f"{STUDENT}/config.json")
+        if content is not None and self.folder.read(RESULT) is not None:
+            return
+        if self.folder.read(CONFIG) is not None and self.folder.read(SPACE) is not None:
+            raise UserError(
+                f"{self.address} is a search without {LEADERBOARD}: it has not ended. Go on with it (--resume) first."
+            )
+        raise UserError(
+            f"{self.address} is neither a search (no {LEADERBOARD}) nor a run (no {RESULT} and {STUDENT}/). Give the "
+            "--out folder of singer_ray.tune or singer_ray.train."
+        )
+
+    def _row(self, trial: str) -> Choice:
+        wanted = trial.zfill(3)
+        found = self.table[self.table["id"] == wanted]
+        if found.empty:
+            ids = list(self.table["id"])
+            raise UserError(
+                f"--trial {trial!r}: there is no such trial.{nearest(wanted, ids)} Allowed: {', '.join(ids[:20])}"
+                f"{', ...' if len(ids) > 20 else ''}."
+            )
+        row = found.iloc[0]
+        if row["state"] == FAIL:
+            raise UserError(f"--trial {trial!r} failed ({row['fault']}): it has no student. Name another.")
+        return _choice(row.to_dict())
+
+    def _by_metric(self, rows: pd.DataFrame, metric: str, mode: str) -> pd.DataFrame:
+        numbers = [n for n in rows.columns if pd.api.types.is_numeric_dtype(rows[n]) and n != "rank"]
+        if metric not in numbers:
+            scores = [name for name in numbers if "/" in name]
+            raise UserError(
+                f"--metric {metric!r} is no column of the leaderboard.{nearest(metric, numbers)} "
+                f"Allowed: {', '.join(scores)}."
+            )
+        return rows[rows[metric].notna()].sort_values(metric, ascending=mode == "min", kind="stable")
+
+    def _copy(self, source: str, target: Path) -> None:
+        inner = self.folder.below(source)
+        names = inner.names()
+        missing = [name for name in ("config.json", "model.safetensors", RESULT) if name not in names]
+        if missing:
+            raise UserError(f"{inner.address} has no {missing[0]}: it is no whole student. Give another experiment.")
+        for name in names:
+            inner.fetch(name, target / name)
+        path = target / MANIFEST
+        if path.is_file():
+            made = Manifest.parse(path.read_bytes(), f"{inner.address}/{MANIFEST}")
+            fault = made.fault({n: entry_of(target / n) for n in made.files if (target / n).is_file()})
+            if fault:
+                raise UserError(
+                    f"{inner.address} was changed after its {MANIFEST} was written: {fault}. Restore that file; or "
+                    f"remove {MANIFEST} there to publish the folder as it is now."
+                )
+            path.unlink()
+        (target / CARD).unlink(missing_ok=True)
+
+    def _build(self, choice: Choice, target: Path) -> None:
+        """A student that the search did not package, from its trial's checkpoint."""
+        from singer_ray.training import checkpoint
+        from singer_ray.training.member import student_of
+
+        content = self.folder.read(f"{TRIALS}/{choice.trial}/{checkpoint.FILE}")
+        if not content:
+            raise UserError(
+                f"{self.address}/{TRIALS}/{choice.trial} has no {checkpoint.FILE}: nothing is left of this trial. "
+                "Name another trial, or train it again with its parameters from leaderboard.csv."
+            )
+        own = self._config().override(_parameters(choice.row))
+        known = {n: float(v) for n, v in {**choice.row, **self.metrics_of(choice.trial)}.items()
+                 if isinstance(v, (int, float)) and math.isfinite(v) and "/" in n}  # fmt: skip
+        try:
+            model, scaling = student_of(own, checkpoint.from_bytes(content))
+        except (RuntimeError, KeyError, EOFError, ValueError) as error:
+            raise UserError(
+                f"{self.address}/{TRIALS}/{choice.trial}/{checkpoint.FILE} holds no student of this configuration "
+                f"({type(error).__name__}). Name another trial."
+            ) from error
+        counts = {"epoch": float(choice.row.get("epochs") or 0), "images_per_second": 0.0}
+        result = build_result(own.model_dump(mode="json"), known | counts, float(choice.row.get("seconds") or 0.0))
+        del result["images_per_second"]
+        write_student(target, model, InputSpec(own.data.image_size, own.data.crop_pct, scaling), result)
+
+    def _config(self) -> Config:
+        from singer_ray.config.tree import validate
+
+        content = self.folder.read(CONFIG)
+        if content is None:
+            raise UserError(f"{self.address} has no {CONFIG}. Give the whole --out folder of singer_ray.tune.")
+        return validate(yaml.safe_load(content), f"{self.address}/{CONFIG}")
+
+    def _provenance(self, choice: Choice) -> dict[str, Any]:
+        seeds, mean, spread = (_plain(choice.row.get(name)) for name in ("seeds", "mean", "spread"))
+        return {
+            "name": self.name,
+            "trial": choice.trial,
+            "rank": choice.rank,
+            "trials": len(self.table),
+            "state": choice.row["state"],
+            "objectives": self.objectives,
+            "parameters": _parameters(choice.row),
+            "seeds": int(seeds) if seeds else 1,
+            "mean": mean,
+            "spread": spread,
+        }
+
+
+def _choice(row: Mapping[Any, Any]) -> Choice:
+    return Choice(int(row["rank"]), str(row["id"]), {str(name): value for name, value in row.items()})
+
+
+def _parameters(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The searched knobs in a row of the leaderboard, as plain values; absent ones left out."""
+    from singer_ray.config import field_names
+
+    knobs = field_names()
+    found = {name: _plain(value) for name, value in row.items() if name in knobs}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    """A cell of a table as Python has it; None for a missing one."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list):
+        return value
+    return None if value is None or pd.isna(value) else value
+
+
+def _clean(name: str, content: bytes) -> bytes:
+    if not name.endswith((".yaml", ".json", ".journal", ".html", ".csv")):
+        return content
+    from singer_ray.storage import without_credentials
+
+    return without_credentials(content.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")

@@ -1,0 +1,62 @@
+"""A linear classifier for a student, as the classifier that timm's model would have."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save_file
+
+from singer_ray.evaluation.probes import fit_classifier
+from singer_ray.evaluation.suite import FIT
+
+if TYPE_CHECKING:
+    from singer_ray.training.member import Member
+
+HEAD, CLASSES = "head.safetensors", "classes.json"
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """logits = pooled @ weight.T + bias, where `pooled` is what timm's model gives for a batch of images."""
+
+    weight: torch.Tensor
+    """float32 [classes, dim]"""
+    bias: torch.Tensor
+    """float32 [classes]"""
+    classes: tuple[str, ...]
+
+
+def linear_head(member: Member) -> LinearHead | None:
+    """The linear probe of a trained student (pooled features after the final norm, fitted on the probes' fit images).
+
+    None where these have no labels. It classifies exactly as the metrics `after_norm/linear_top1` do.
+    """
+    suite = member.bench.suite
+    source = suite.sources.get(FIT)
+    if source is None or "label" not in source.fields:
+        return None
+    reader = member.reader()
+    labels = suite.annotations(FIT, reader.grid).labels
+    assert labels is not None, "the source says that it has labels"
+    pooled = suite.features(reader, FIT)["after_norm"].pooled
+    probe = fit_classifier(pooled, labels, len(source.classes), suite.settings.l2)
+    weight = probe.weight / probe.std[:, None]  # the standardisation goes into weights and bias
+    bias = probe.bias - probe.mean @ weight
+    return LinearHead(weight.T.contiguous().cpu(), bias.cpu(), tuple(source.classes))
+
+
+def write_head(folder: Path, head: LinearHead) -> None:
+    """head.safetensors (weight, bias) and classes.json (their names, in order)."""
+    save_file({"weight": head.weight, "bias": head.bias}, folder / HEAD)
+    (folder / HEAD).chmod(0o644)
+    (folder / CLASSES).write_text(json.dumps(head.classes, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def classes_of(folder: Path) -> list[str]:
+    """The class names of a package's head; empty where it has none."""
+    path = folder / CLASSES
+    return [str(name) for name in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []

@@ -1,0 +1,142 @@
+"""MANIFEST.json: what a package holds, with sizes and hashes. It is written last: no manifest, no package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from singer_ray.errors import UserError
+from singer_ray.storage import DRAFT, hashed
+
+MANIFEST = "MANIFEST.json"
+FORMAT = 1
+CORE = ("config.json", "model.safetensors", "head.safetensors", "classes.json")
+"""The files that make a student the student that it is."""
+ONNX, PROGRAM = "model.onnx", "model.pt2"
+FORMATS = (ONNX, PROGRAM)
+"""The same student for other runtimes."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file."""
+
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The files of a package by name, with `/` between parts."""
+
+    files: Mapping[str, Entry]
+
+    @classmethod
+    def of(cls, folder: Path) -> Manifest:
+        """Hashes all files in `folder` except the manifest itself. Raises UserError for one that cannot be read."""
+        names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        return cls({n: entry_of(folder / n) for n in names if n != MANIFEST and not n.endswith(DRAFT)})
+
+    @classmethod
+    def parse(cls, content: bytes, where: str) -> Manifest:
+        """From the content of MANIFEST.json. Raises UserError for one that is broken or of another format."""
+        try:
+            tree = json.loads(content)
+            version = tree["format"]
+            files = {str(n): Entry(int(e["bytes"]), str(e["sha256"])) for n, e in tree["files"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{where} is no manifest ({type(error).__name__}). Publish the package again.") from error
+        if version != FORMAT:
+            raise UserError(f"{where} has the format {version!r}, not {FORMAT}. Use the singer_ray that wrote it.")
+        unsafe = [n for n in files if n.startswith("/") or ".." in n.split("/") or "\\" in n]
+        if unsafe:
+            raise UserError(f"{where} names the file {unsafe[0]!r}, outside the package. Do not use this package.")
+        found = cls(files)
+        if found.digest != tree.get("package"):
+            raise UserError(f"{where} does not fit its own digest: it was changed. Publish the package again.")
+        return found
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the names, sizes and hashes of all files: the package's own."""
+        return _digest({name: [entry.size, entry.sha256] for name, entry in sorted(self.files.items())})
+
+    @property
+    def student(self) -> str:
+        """SHA-256 over the files that make the student: the same for every package of it."""
+        return _digest({name: self.files[name].sha256 for name in CORE if name in self.files})
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """Which of FORMATS are there."""
+        return frozenset(FORMATS) & frozenset(self.files)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size for entry in self.files.values())
+
+    def to_bytes(self) -> bytes:
+        """The content of MANIFEST.json."""
+        files = {name: {"bytes": entry.size, "sha256": entry.sha256} for name, entry in sorted(self.files.items())}
+        tree = {"format": FORMAT, "package": self.digest, "student": self.student, "files": files}
+        return (json.dumps(tree, indent=1) + "\n").encode()
+
+    def fault(self, found: Mapping[str, Entry]) -> str | None:
+        """The first difference between the manifest and what was `found`, in words; further files are no fault."""
+        for name, entry in self.files.items():
+            there = found.get(name)
+            if there is None:
+                return f"{name} is missing"
+            if there.size != entry.size:
+                return f"{name} has {there.size} bytes, not {entry.size}"
+            if there.sha256 != entry.sha256:
+                return f"{name} has another content (SHA-256 {there.sha256[:12]}..., not {entry.sha256[:12]}...)"
+        return None
+
+
+def entry_of(path: Path) -> Entry:
+    """Size and hash of a file. Raises UserError."""
+    try:
+        with open(path, "rb") as stream:
+            return Entry(*hashed(stream))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}. Allow it to be read.") from error
+
+
+def write_manifest(folder: Path) -> Manifest:
+    """Writes MANIFEST.json of what is in `folder`, whole or not at all."""
+    found = Manifest.of(folder)
+    draft = folder / f"{MANIFEST}{DRAFT}"
+    draft.write_bytes(found.to_bytes())
+    draft.replace(folder / MANIFEST)
+    return found
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a local folder, None when there is none. Raises UserError for a broken one."""
+    path = folder / MANIFEST
+    return Manifest.parse(path.read_bytes(), str(path)) if path.is_file() else None
+
+
+def check_folder(folder: Path) -> Manifest:
+    """Hashes a package against its manifest, which it returns. Raises UserError when there is none, or files differ."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(f"{folder} has no {MANIFEST}: it is no whole package. Publish it again.")
+    fault = manifest.fault(Manifest.of(folder).files)
+    if fault:
+        raise UserError(
+            f"{folder} was changed after its {MANIFEST} was written: {fault}. Restore that file; or remove {MANIFEST} "
+            "to publish the folder as it is now."
+        )
+    return manifest
+
+
+def _digest(tree: Any) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,390 @@
+"""What a search's folder says about it, read once: the study, and the files beside it where they are there."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
+
+from singer_ray.errors import UserError
+from singer_ray.reporting.text import short_names
+from singer_ray.search import study as studies
+from singer_ray.search.objectives import Objectives, front
+from singer_ray.search.study import COMPLETE, FAIL, PRUNED, REPEATS, RUNNING
+
+LEADERBOARD, SEARCH, CONFIG, SPACE, BEST = "leaderboard.parquet", "search.json", "config.yaml", "space.yaml", "best"
+STATES = (COMPLETE, PRUNED, RUNNING, FAIL)
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial of the search."""
+
+    number: int
+    state: str
+    parameters: Mapping[str, Any]
+    values: tuple[float, ...] | None
+    """The objectives: final for a finished trial, of its last epoch for another; None where they are not known."""
+    metrics: Mapping[str, float]
+    curve: Mapping[int, float]
+    """The metric by which trials are stopped, by epoch."""
+    epochs: int
+    seconds: float
+    begin: datetime | None
+    end: datetime | None
+    """None while it runs."""
+    resumed_from: int | None
+    fault: str | None
+    rank: int = 0
+    front: bool = False
+    """Whether no finished trial is better in all objectives."""
+    seeds: int | None = None
+    mean: float | None = None
+    spread: float | None = None
+    """Over seeds, of the first objective; None when the trial was not repeated."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.number:03d}"
+
+
+@dataclass(frozen=True)
+class Session:
+    """One stretch of a search between start (or resume) and end."""
+
+    begin: float
+    end: float | None
+    """Unix seconds."""
+    nodes: int | None = None
+    concurrent: int | None = None
+    gpus: float | None = None
+
+
+@dataclass(frozen=True)
+class Student:
+    """An exported student: `best/<rank>-<trial id>`."""
+
+    folder: Path
+    rank: int
+    trial_id: str
+    metrics: Mapping[str, float]
+    pictures: Sequence[Path]
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """A search, as its folder tells it."""
+
+    folder: Path
+    name: str
+    objectives: Objectives
+    epochs: int | None
+    """Epochs of a finished trial."""
+    trials: Sequence[TrialRecord]
+    """Without imported and waiting ones, the best first."""
+    imported: Mapping[str, int]
+    """Address of an earlier search -> finished trials that it gave."""
+    distributions: Mapping[str, BaseDistribution]
+    """Of every parameter that some trial has, in the order of the search space."""
+    sessions: Sequence[Session]
+    seconds: float | None
+    """Wall time of all sessions."""
+    gpu_hours: float | None
+    money: float | None
+    price: float | None
+    """Dollars a node and hour."""
+    students: Sequence[Student]
+    config: str | None
+    """config.yaml and space.yaml, passwords of addresses masked."""
+    space: str | None
+    notes: Sequence[str] = field(default=())
+    """What could not be read."""
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Dotted name of a parameter -> its shortest end that tells it from the others."""
+        return short_names(self.distributions)
+
+    @cached_property
+    def finished(self) -> list[TrialRecord]:
+        """Trials with all their epochs and objectives, the best first."""
+        return [t for t in self.trials if t.state == COMPLETE and t.values is not None]
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The leading finished trial."""
+        return self.finished[0] if self.finished else None
+
+    @property
+    def front(self) -> list[TrialRecord]:
+        return [t for t in self.finished if t.front]
+
+    @property
+    def repeated(self) -> bool:
+        return any(t.seeds for t in self.trials)
+
+    def count(self, state: str) -> int:
+        return sum(t.state == state for t in self.trials)
+
+    def values(self, objective: int) -> list[float]:
+        """One objective of the finished trials, the best first by rank."""
+        return [t.values[objective] for t in self.finished if t.values]
+
+    def better(self, objective: int, one: float, other: float) -> bool:
+        return one > other if self.objectives.modes[objective] == "max" else one < other
+
+    def best_in(self, objective: int) -> TrialRecord | None:
+        """The finished trial that leads in one objective alone; in the first, unless there are several, by rank."""
+        if objective == 0 and not self.objectives.several:
+            return self.best
+        sign = 1 if self.objectives.modes[objective] == "min" else -1
+        return min(self.finished, key=lambda t: sign * t.values[objective] if t.values else math.inf, default=None)
+
+    def test_of(self, trial: TrialRecord, objective: str) -> float | None:
+        """The test value that belongs to an objective on validation."""
+        name = objective.replace("val/", "test/", 1)
+        student = next((s for s in self.students if s.trial_id == trial.id), None)
+        found = trial.metrics.get(name, (student.metrics if student else {}).get(name))
+        return found if name != objective else None
+
+    def median(self, objective: int) -> float | None:
+        values = self.values(objective)
+        return median(values) if values else None
+
+
+def read_search(folder: Path) -> SearchRecord:
+    """The search in FOLDER. Raises UserError when there is none, or its study cannot be read."""
+    description = _description(folder)
+    study = _study(folder, description)
+    if study.metric_names is None or studies.STOP_METRIC not in study.user_attrs:
+        raise UserError(
+            f"The study {study.study_name!r} of {folder} was not written by singer_ray.tune. Give its --out."
+        )
+    objectives = studies.objectives_of(study)
+    rows = studies.own_rows(study)
+    notes: list[str] = []
+    students = _students(folder)
+    table = _leaderboard(folder, notes)
+    trials = _with_leaderboard(_ranked([_trial(row, objectives) for row in rows], objectives), table)
+    epochs = study.user_attrs.get(studies.EPOCHS)
+    return SearchRecord(
+        folder=folder, name=str(description.get("name") or study.study_name), objectives=objectives,
+        epochs=int(epochs) if epochs else None, trials=trials, imported=_imported(study),
+        distributions=_distributions(rows, study.user_attrs.get(studies.SPACE)),
+        sessions=[_session(each) for each in description.get("sessions") or []],
+        seconds=_number(description.get("seconds")) or _span(trials), gpu_hours=_number(description.get("gpu_hours")),
+        money=_number(description.get("money")), price=_number(description.get("price_per_node_hour")),
+        students=students, config=_text(folder / CONFIG), space=_text(folder / SPACE), notes=notes,
+    )  # fmt: skip
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder. Give the folder of a search: the --out of singer_ray.tune.")
+    path = folder / SEARCH
+    if not path.is_file():
+        if not (folder / studies.JOURNAL).is_file():
+            raise UserError(
+                f"{folder} is no search: it has neither {studies.JOURNAL} nor {SEARCH}. Give the --out of "
+                "singer_ray.tune."
+            )
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read: {_line(error)}. Restore it, or remove it to go by the study."
+        ) from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no mapping. Restore it, or remove it to go by the study.")
+    return found
+
+
+def _study(folder: Path, description: Mapping[str, Any]) -> optuna.Study:
+    address = description.get("study")
+    journal = folder / studies.JOURNAL
+    if address is None and not journal.is_file():
+        raise UserError(
+            f"{folder} has no {studies.JOURNAL}: nothing is known of its trials. Give the folder of a search."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            storage = studies.storage_of(address, folder)
+            name = description.get("name") or _only_study(storage, folder.resolve().name)
+            return studies.load_study(storage, name)
+        except UserError as error:
+            if address is not None:
+                raise UserError(studies.masked(str(error))) from error
+            why = (
+                _line(error.__cause__) if error.__cause__ and not isinstance(error.__cause__, KeyError) else str(error)
+            )
+            raise UserError(
+                f"{journal} cannot be read: {why}. Restore it from a copy, or give another folder."
+            ) from error
+
+
+def _only_study(storage: optuna.storages.BaseStorage, name: str) -> str:
+    """`name`, or the only study there is: a folder may have been moved."""
+    names = [s.study_name for s in optuna.get_all_study_summaries(storage) if not s.study_name.endswith(REPEATS)]
+    return names[0] if len(names) == 1 else name
+
+
+def _trial(row: FrozenTrial, objectives: Objectives) -> TrialRecord:
+    attributes = row.user_attrs
+    metrics = {n: float(v) for n, v in studies.last_result(row).items() if _number(v) is not None}
+    values = row.values if row.state.name == COMPLETE else objectives.values(metrics)
+    if values is None and row.intermediate_values and objectives.stop_metric in objectives.names:
+        # Older rows and running ones may know the stopping metric alone: enough when it is the one objective.
+        values = [row.intermediate_values[max(row.intermediate_values)]] if not objectives.several else None
+    known = values is not None and row.state.name != FAIL and all(map(math.isfinite, values))
+    end = row.datetime_complete
+    seconds = _number(attributes.get(studies.SECONDS))
+    if seconds is None:
+        seconds = (end - row.datetime_start).total_seconds() if end and row.datetime_start else 0.0
+    resumed, fault = attributes.get(studies.RESUMED), attributes.get(studies.FAULT)
+    return TrialRecord(
+        row.number, row.state.name, dict(row.params), tuple(values) if known and values else None, metrics,
+        {n: v for n, v in sorted(row.intermediate_values.items()) if math.isfinite(v)}, studies.epochs_of(row), seconds,
+        row.datetime_start, end, int(resumed) if resumed else None, studies.masked(str(fault)) if fault else None,
+    )  # fmt: skip
+
+
+def _ranked(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialRecord]:
+    """Finished, stopped, running and failed ones, each by the first objective; the front before the rest."""
+    finished = [t for t in trials if t.state == COMPLETE and t.values]
+    leading = {finished[n].number for n in front([objectives.costs(t.values) for t in finished if t.values])}
+    order = {COMPLETE: 0, PRUNED: 1, RUNNING: 2}
+
+    def place(trial: TrialRecord) -> tuple[int, bool, float, int]:
+        cost = objectives.costs(trial.values)[0] if trial.values else math.inf
+        behind = objectives.several and trial.number not in leading
+        return order.get(trial.state, 3), behind, cost, trial.number
+
+    marked = sorted(trials, key=place)
+    return [replace(t, rank=n, front=objectives.several and t.number in leading) for n, t in enumerate(marked, start=1)]
+
+
+def _with_leaderboard(trials: Sequence[TrialRecord], table: pd.DataFrame | None) -> list[TrialRecord]:
+    """The ranks, repeats and test values of the leaderboard, where it speaks of the trials as they are now."""
+    if table is None:
+        return list(trials)
+    rows = {str(row["id"]): row for row in table.to_dict("records")}
+    now = {t.id: t.state for t in trials}
+    current = now == {key: str(row.get("state")) for key, row in rows.items()}
+    found = []
+    for trial in trials:
+        row = rows.get(trial.id)
+        if row is None or row.get("state") != trial.state:
+            found.append(trial)
+            continue
+        scores = {str(n): float(v) for n, v in row.items() if "/" in str(n) and _number(v) is not None}
+        seeds = _number(row.get("seeds"))
+        found.append(
+            replace(
+                trial,
+                metrics={**trial.metrics, **scores},
+                rank=int(row["rank"]) if current else trial.rank,
+                fault=trial.fault or (studies.masked(str(row["fault"])) if _given(row.get("fault")) else None),
+                seeds=int(seeds) if seeds and seeds > 1 else None,
+                mean=_number(row.get("mean")) if seeds and seeds > 1 else None,
+                spread=_number(row.get("spread")) if seeds and seeds > 1 else None,
+            )
+        )
+    return sorted(found, key=lambda t: t.rank)
+
+
+def _leaderboard(folder: Path, notes: list[str]) -> pd.DataFrame | None:
+    path = folder / LEADERBOARD
+    if not path.is_file():
+        return None
+    try:
+        table = pd.read_parquet(path)
+        return table if {"rank", "id", "state"} <= set(table.columns) else None
+    except Exception as error:
+        notes.append(f"{LEADERBOARD} cannot be read ({_line(error)}): ranks and values are those of the study.")
+        return None
+
+
+def _students(folder: Path) -> list[Student]:
+    found = []
+    for each in (folder / BEST).glob("*-*"):
+        rank, _, trial_id = each.name.partition("-")
+        if not each.is_dir() or not rank.isdigit():
+            continue
+        try:
+            result = json.loads((each / "result.json").read_text(encoding="utf-8"))
+            metrics = {n: float(v) for n, v in result.get("metrics", {}).items() if _number(v) is not None}
+        except (OSError, ValueError, AttributeError):
+            metrics = {}
+        found.append(Student(each, int(rank), trial_id, metrics, sorted((each / "pictures").glob("*.png"))))
+    return sorted(found, key=lambda s: s.rank)
+
+
+def _imported(study: optuna.Study) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for row in study.get_trials(deepcopy=False):
+        address = row.user_attrs.get(studies.IMPORTED)
+        if address is not None:
+            found[studies.masked(str(address))] = found.get(studies.masked(str(address)), 0) + 1
+    return found
+
+
+def _distributions(rows: Iterable[FrozenTrial], space: Any) -> dict[str, BaseDistribution]:
+    """By the last row that has each; in the order of the search space where the study knows it."""
+    found: dict[str, BaseDistribution] = {}
+    for row in rows:
+        found |= row.distributions
+    known = list(space) if isinstance(space, Mapping) else []
+    ordered = [name for name in known if name in found]
+    return {name: found[name] for name in [*ordered, *(name for name in found if name not in ordered)]}
+
+
+def _session(found: Any) -> Session:
+    read = found if isinstance(found, Mapping) else {}
+    nodes, concurrent = _number(read.get("nodes")), _number(read.get("concurrent"))
+    return Session(
+        _number(read.get("begin")) or 0.0, _number(read.get("end")), None if nodes is None else int(nodes),
+        None if concurrent is None else int(concurrent), _number(read.get("gpus")),
+    )  # fmt: skip
+
+
+def _span(trials: Sequence[TrialRecord]) -> float | None:
+    """Seconds from the first begin to the last end: what is known without search.json."""
+    begins = [t.begin for t in trials if t.begin]
+    ends = [t.end for t in trials if t.end]
+    return max(0.0, (max(ends) - min(begins)).total_seconds()) if begins and ends else None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return studies.masked(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _given(value: Any) -> bool:
+    return value is not None and not pd.isna(value) and value != ""
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or pd.isna(value) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _line(error: BaseException | None) -> str:
+    return studies.masked(" ".join(str(error).split())[:200].rstrip("."))

@@ -1,0 +1,198 @@
+"""Hands a search to a Ray cluster as a job: it runs on the head, whatever becomes of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from singer_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+JOB_NAME = "job_name"
+"""The key of a job's metadata that the dashboard's Jobs page shows as its name."""
+YOUNG = 30
+"""Seconds in which a cluster that has just started may have no agent that takes jobs yet."""
+FILE_OPTIONS = ("--space", "--search.space", "--preset")
+"""Options whose value may be a file of this machine."""
+
+
+def submit(
+    address: str, argv: Sequence[str], *, name: str, metadata: Mapping[str, str], files: Mapping[str, Path]
+) -> str:
+    """Starts `python -m singer_ray.tune ARGV` on the head of the cluster whose dashboard is at `address`.
+
+    Args:
+        address: http://HEAD:8265. Its token is taken as Ray does it: RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or
+            ~/.ray/auth_token.
+        argv: arguments of singer_ray.tune. A relative --out is meant from the home folder there; without one it is
+            ~/runs/NAME, because the job's own working folder goes with the job.
+        name: of the search; the Jobs page shows it.
+        metadata: further texts that the job carries.
+        files: local files by the values in `argv` that name them (see `local_files`): they travel with the job.
+
+    Returns the job's submission id, NAME and the time. Raises UserError when the cluster cannot be reached or refuses.
+    """
+    submission_id = f"{_plain(name)}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
+    with _client(address) as client, tempfile.TemporaryDirectory() as folder:
+        shipped: dict[str, str] = {}
+        for number, (value, path) in enumerate(files.items()):
+            shipped[value] = f"{number}-{path.name}" if path.name in shipped.values() else path.name
+            shutil.copy(path, Path(folder) / shipped[value])
+        with _said_in_one_line(address, "does not take the job"):
+            begin = time.monotonic()
+            while True:
+                try:
+                    return client.submit_job(
+                        entrypoint=entrypoint(argv, name, shipped),
+                        submission_id=submission_id,
+                        runtime_env={"working_dir": folder} if shipped else {},
+                        metadata={JOB_NAME: name, **metadata},
+                    )
+                except RuntimeError as error:
+                    if "No available agent" not in str(error) or time.monotonic() - begin > YOUNG:
+                        raise
+                    time.sleep(1)
+
+
+def follow(address: str, submission_id: str, out: TextIO | None = None) -> str:
+    """Prints the log of a job until it ends, and returns SUCCEEDED or STOPPED.
+
+    Ctrl-C leaves the job running: it says how to follow or stop it, and returns the status of that moment. Raises
+    UserError when the job failed or the cluster is gone.
+    """
+    out = out or sys.stdout
+    with _client(address) as client, _said_in_one_line(address, f"lost job {submission_id}"):
+        try:
+            shown = 0
+            while not (info := client.get_job_info(submission_id)).status.is_terminal():
+                shown = asyncio.run(_tail(client, submission_id, shown, out))
+            print(client.get_job_logs(submission_id)[shown:], end="", file=out, flush=True)
+        except KeyboardInterrupt:
+            print(f"\nThe job goes on. {how_to(address, submission_id)}", file=out, flush=True)
+            return str(client.get_job_status(submission_id).value)
+    if info.status.value == "FAILED":
+        why = str(info.message or "no reason given").splitlines()[0].partition(", last available logs")[0]
+        raise UserError(
+            f"Job {submission_id} failed: {why.rstrip('.')}. Its log: ray job logs --address {address} {submission_id}"
+        )
+    return str(info.status.value)
+
+
+def how_to(address: str, submission_id: str) -> str:
+    """How to come back to a job and how to end it, in one line."""
+    return (
+        f"Follow it: ray job logs --follow --address {address} {submission_id}   "
+        f"Stop it: ray job stop --address {address} {submission_id}"
+    )
+
+
+def local_files(argv: Sequence[str]) -> dict[str, Path]:
+    """The files of this machine that arguments of singer_ray.tune name, by the values that name them."""
+    named = [value for option, value in _options(argv) if value is not None and option in FILE_OPTIONS]
+    return {value: Path(value) for value in named if Path(value).is_file()}
+
+
+def entrypoint(argv: Sequence[str], name: str, shipped: Mapping[str, str]) -> str:
+    """The shell command of the job. `shipped` maps values in `argv` to file names in the job's working folder."""
+    words = ["python", "-m", "singer_ray.tune"]
+    out = None
+    for option, value in _options(argv):
+        if option == "--out":
+            out = value
+            continue
+        if value is None:
+            words.append(shlex.quote(option))
+        else:
+            own = shipped.get(value, value) if option in FILE_OPTIONS else value
+            words += [option, shlex.quote(own)] if option else [shlex.quote(own)]
+    return " ".join([*words, "--out", _folder(out or f"runs/{_plain(name)}")])
+
+
+def _options(argv: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """(option, value) in order; the value is None for a flag, the option empty for a further value."""
+    tokens = list(argv)
+    for n, token in enumerate(tokens):
+        if token.startswith("--"):
+            name, equals, value = token.partition("=")
+            follows = tokens[n + 1] if n + 1 < len(tokens) and not tokens[n + 1].startswith("--") else None
+            yield name, value if equals else follows
+        elif n == 0 or not tokens[n - 1].startswith("--") or "=" in tokens[n - 1]:
+            yield "", token
+
+
+def _folder(out: str) -> str:
+    """--out as a shell word; a relative one is below the home folder of the machine that runs it."""
+    if "://" in out or out.startswith("/"):
+        return shlex.quote(out)
+    return f'"$HOME"/{shlex.quote(out.removeprefix("~/"))}'
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "search"
+
+
+async def _tail(client: JobSubmissionClient, submission_id: str, shown: int, out: TextIO) -> int:
+    """Prints what comes after the first `shown` characters of a job's log, until the connection ends."""
+    read = 0
+    async for text in client.tail_job_logs(submission_id):
+        new = text[max(shown - read, 0) :]
+        read += len(text)
+        print(new, end="", file=out, flush=True)
+    if read <= shown:
+        await asyncio.sleep(1)  # it has not begun, or was cut off
+    return max(read, shown)
+
+
+@contextlib.contextmanager
+def _client(address: str) -> Iterator[JobSubmissionClient]:
+    from ray.job_submission import JobSubmissionClient
+
+    for chatty in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{chatty}").setLevel(logging.WARNING)  # lines about packages and sockets
+    # Ray prefers these to the address that it is given.
+    hidden = {key: os.environ.pop(key) for key in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if key in os.environ}
+    try:
+        with _said_in_one_line(address, "cannot be used"):
+            client = JobSubmissionClient(address)
+        yield client
+    finally:
+        os.environ.update(hidden)
+
+
+@contextlib.contextmanager
+def _said_in_one_line(address: str, what: str) -> Iterator[None]:
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except AuthenticationError as error:
+        raise UserError(
+            f"--submit {address}: the cluster wants its token, and was given none or another. Set RAY_AUTH_MODE=token, "
+            "and RAY_AUTH_TOKEN to what `ray get-auth-token` prints on the head, or copy that into ~/.ray/auth_token."
+        ) from error
+    except ConnectionError as error:
+        raise UserError(
+            f"--submit {address}: nothing answers there. Give the address of the cluster's dashboard, usually "
+            "http://HEAD:8265; `ray dashboard CLUSTER.yaml` brings it to http://localhost:8265."
+        ) from error
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(f"--submit {address}: the cluster {what}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300].rstrip(".")

@@ -1,0 +1,249 @@
+"""Where the curves of a search go besides the study: TensorBoard, MLflow, Weights & Biases."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from singer_ray.errors import UserError
+from singer_ray.search.gauges import describe, figures
+from singer_ray.search.ledger import Watcher
+
+TENSORBOARD, MLFLOW_DATABASE = "tensorboard", "mlflow.db"
+PATIENCE = 60.0
+"""Seconds that `close` waits for what is still on its way to a server."""
+Parameters = Mapping[str, Any]
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises UserError for one that is not installed."""
+    for name in names:
+        if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
+            raise UserError(f"search.trackers names {name!r}, which is not installed: pip install 'singer-ray[{name}]'")
+
+
+def make_trackers(names: Sequence[str], experiment: str, folder: Path, console: Console | None = None) -> list[Watcher]:
+    """The trackers of `search.trackers` for a search called `experiment`, whose own files go into `folder`.
+
+    Each works in a thread of its own, so that a slow server delays no trial; one that fails says so once and is left
+    out from then on. Raises UserError for one that is not installed, or cannot be reached at all.
+    """
+    check_trackers(names)
+    say = (console or Console(stderr=True)).print
+    return [Background(name, KINDS[name](experiment, folder), say) for name in dict.fromkeys(names)]
+
+
+class TensorBoard:
+    """FOLDER/tensorboard/007: scalars by epoch, and the parameters for the HParams page."""
+
+    def __init__(self, experiment: str, folder: Path) -> None:
+        self.folder = folder / TENSORBOARD
+        self.writers: dict[str, Any] = {}
+        self.parameters: dict[str, Parameters] = {}
+
+    def start(self, trial: str, parameters: Parameters) -> None:
+        self._close(trial)
+        self.parameters[trial] = parameters
+
+    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
+        values = figures(metrics)
+        writer = self.writers.get(trial) or self._open(trial, epoch, values)
+        for name, value in values.items():
+            writer.add_scalar(name, value, epoch)
+        writer.flush()
+
+    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+        from tensorboardX.proto.api_pb2 import Status
+        from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData, SessionEndInfo
+        from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
+
+        if trial in self.writers:
+            status = Status.Value("STATUS_FAILURE" if state == "FAIL" else "STATUS_SUCCESS")
+            content = HParamsPluginData(session_end_info=SessionEndInfo(status=status), version=0).SerializeToString()
+            plugin = SummaryMetadata.PluginData(plugin_name="hparams", content=content)
+            value = Summary.Value(tag="_hparams_/session_end_info", metadata=SummaryMetadata(plugin_data=plugin))
+            self.writers[trial].file_writer.add_summary(Summary(value=[value]))
+        self._close(trial)
+
+    def close(self) -> None:
+        for trial in list(self.writers):
+            self._close(trial)
+
+    def _open(self, trial: str, epoch: int, values: Mapping[str, float]) -> Any:
+        from tensorboardX import SummaryWriter
+        from tensorboardX.summary import hparams
+
+        folder = self.folder / trial
+        earlier = len(list(folder.glob("events.*")))
+        # A trial that goes on may report epochs again: what earlier files hold of them and later ones is void.
+        writer = SummaryWriter(str(folder), purge_step=epoch if earlier else None, filename_suffix=f".{earlier:03d}")
+        self.writers[trial] = writer
+        if not earlier:
+            plain = {n: v if isinstance(v, (bool, int, float)) else str(v) for n, v in self.parameters[trial].items()}
+            for summary in hparams(plain, dict.fromkeys(_scores(values), 0.0))[:2]:
+                writer.file_writer.add_summary(summary)
+        return writer
+
+    def _close(self, trial: str) -> None:
+        if trial in self.writers:
+            self.writers.pop(trial).close()
+
+
+class MLflow:
+    """One run a trial in the MLflow experiment of the search's name, at MLFLOW_TRACKING_URI or in FOLDER/mlflow.db."""
+
+    def __init__(self, experiment: str, folder: Path) -> None:
+        # A server that is gone is noticed in seconds, not in MLflow's quarter of an hour.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        import mlflow
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # lines about its tables
+        address = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute() / MLFLOW_DATABASE}"
+        self.runs: dict[str, str] = {}
+        self.known: dict[str, int] = {}
+        try:
+            self.client = mlflow.MlflowClient(address)
+            found = self.client.get_experiment_by_name(experiment)
+            self.experiment = found.experiment_id if found else self.client.create_experiment(experiment)
+        except Exception as error:
+            raise UserError(
+                f"search.trackers names 'mlflow', and {address} cannot be used: {_line(error)}. Start the server, "
+                "correct MLFLOW_TRACKING_URI, or leave mlflow out."
+            ) from error
+
+    def start(self, trial: str, parameters: Parameters) -> None:
+        name = trial
+        found = self.client.search_runs([self.experiment], f"tags.trial = '{name}'", max_results=1)
+        if found:
+            self.runs[trial] = found[0].info.run_id
+            self.known[trial] = int(found[0].data.metrics.get("epoch", 0))
+            self.client.update_run(self.runs[trial], status="RUNNING")
+            return
+        tags = {"trial": name, "mlflow.note.content": describe(parameters)}
+        self.runs[trial] = self.client.create_run(self.experiment, tags=tags, run_name=name).info.run_id
+        for knob, value in parameters.items():
+            self.client.log_param(self.runs[trial], knob, value)
+
+    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
+        from mlflow.entities import Metric
+
+        if epoch <= self.known.get(trial, 0):
+            return  # repeated after a crash: the run has these figures
+        now = int(time.time() * 1000)
+        values = figures(metrics) | {"epoch": float(epoch)}
+        self.client.log_batch(self.runs[trial], [Metric(name, value, now, epoch) for name, value in values.items()])
+        self.known[trial] = epoch
+
+    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+        self.client.set_tag(self.runs[trial], "state", state)
+        self.client.set_terminated(self.runs[trial], {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}.get(state, "FAILED"))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class WandB:
+    """One run a trial, in a group of the search's name in the project WANDB_PROJECT or `singer_ray`."""
+
+    def __init__(self, experiment: str, folder: Path) -> None:
+        import wandb
+
+        mode = os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
+        if mode == "online" and not wandb.login(prompt=False):
+            raise UserError(
+                "search.trackers names 'wandb', and there is no API key for it: run `wandb login`, set WANDB_API_KEY, "
+                "or set WANDB_MODE=offline and `wandb sync` later."
+            )
+        self.wandb, self.experiment, self.folder = wandb, experiment, folder
+        self.runs: dict[str, Any] = {}
+
+    def start(self, trial: str, parameters: Parameters) -> None:
+        if trial in self.runs:
+            return  # its process was replaced; the run is still open
+        name = trial
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.runs[trial] = self.wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "singer_ray"), group=self.experiment, name=name,
+            id=re.sub(r"[^\w-]", "-", f"{self.experiment}-{name}", flags=re.ASCII), resume="allow",
+            config=dict(parameters), dir=self.folder, reinit="create_new",
+            settings=self.wandb.Settings(
+                silent=True, console="off", disable_git=True, disable_code=True, x_disable_stats=True, init_timeout=30
+            ),
+        )  # fmt: skip
+
+    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
+        if epoch >= self.runs[trial].step:  # else repeated after a crash: the run has these figures
+            self.runs[trial].log(figures(metrics) | {"epoch": epoch}, step=epoch, commit=True)
+
+    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+        self.runs[trial].summary["state"] = state
+        self._finish(trial, int(state == "FAIL"))
+
+    def close(self) -> None:
+        for trial in list(self.runs):
+            self._finish(trial, 0)
+
+    def _finish(self, trial: str, status: int) -> None:
+        if trial in self.runs:
+            self.runs.pop(trial).finish(exit_code=status)
+
+
+class Background:
+    """A tracker that works in a thread of its own. Its first failure is said in one line, and it hears no more."""
+
+    def __init__(self, name: str, tracker: Watcher, say: Callable[[str], object]) -> None:
+        self.name, self.tracker, self.say = name, tracker, say
+        self.failed = False
+        self.calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self.thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
+        self.thread.start()
+
+    def start(self, trial: str, parameters: Parameters) -> None:
+        self.calls.put(lambda: self.tracker.start(trial, parameters))
+
+    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
+        self.calls.put(lambda: self.tracker.log(trial, epoch, metrics))
+
+    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+        self.calls.put(lambda: self.tracker.end(trial, state, metrics))
+
+    def close(self) -> None:
+        self.calls.put(lambda: self.tracker.close())
+        self.calls.put(None)
+        self.thread.join(PATIENCE)
+        if self.thread.is_alive() and not self.failed:
+            self.say(f"{self.name} did not take the last figures within {PATIENCE:g} s: they may be missing there.")
+
+    def _work(self) -> None:
+        while (call := self.calls.get()) is not None:
+            try:
+                if not self.failed:
+                    call()
+            except Exception as error:
+                self.failed = True
+                self.say(f"{self.name} failed and is left out from here on; the search goes on: {_line(error)}")
+
+
+PACKAGES = {"mlflow": "mlflow", "wandb": "wandb"}
+"""What to import for a tracker that is an extra of the package; the extra has the tracker's name."""
+KINDS: dict[str, Callable[[str, Path], Watcher]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}
+
+
+def _scores(values: Mapping[str, float]) -> list[str]:
+    return [name for name in values if name.startswith("val/")] or list(values)
+
+
+def _line(error: Exception) -> str:
+    """An error in one short line."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]

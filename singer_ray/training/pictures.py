@@ -1,0 +1,44 @@
+"""A trained student beside its teacher, as pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from singer_ray.evaluation.pictures import TokenSet, draw_norms, draw_pca, sample_images
+from singer_ray.method.artifacts import normal_mask, patch_norms
+from singer_ray.vision.tapped import evaluating
+
+if TYPE_CHECKING:
+    from singer_ray.training.member import Member
+
+NORM_MAPS, PCA = "norm_maps.png", "pca.png"
+
+
+def draw_student_pictures(member: Member, folder: Path) -> tuple[Path, Path]:
+    """norm_maps.png and pca.png in `folder`, which is made: teacher, what the student was shown, student.
+
+    At the last distilled layer, on the images (among 64 of validation, else of training) with the largest artifacts.
+    Norm maps are over the image's median, on one scale. In pca.png the student's features are in the teacher's space
+    (its own P_l); colours are the principal components of the teacher's normal tokens.
+    """
+    bench, teacher, distiller = member.bench, member.teacher, member.distiller
+    images = sample_images(bench.suite.sources.get("val", bench.train), bench.evaluation_view)
+    pixels = bench.normalize(images.to(bench.device))
+    layer, student_layer = distiller.layers[-1], distiller.student_layers[-1]
+    with evaluating(distiller):
+        tokens = teacher(pixels).tokens[layer]
+        shown = distiller.shown(layer, tokens)[:, teacher.prefix :]
+        seen = distiller.student(pixels).tokens[student_layer]
+        projected = distiller.projected(layer, seen)
+    original, name = tokens[:, teacher.prefix :], f"student\nblock {student_layer}"
+    both = [
+        TokenSet(f"teacher\nblock {layer}", original, distiller.teacher_grid),
+        TokenSet("shown to\nthe student", shown, distiller.teacher_grid),
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    own = TokenSet(name, seen[:, distiller.student.prefix :], distiller.student_grid)
+    draw_norms(folder / NORM_MAPS, images, [*both, own])
+    normal = original[normal_mask(patch_norms(original))]
+    draw_pca(folder / PCA, images, [*both, TokenSet(name, projected, distiller.student_grid)], normal)
+    return folder / NORM_MAPS, folder / PCA

@@ -1,0 +1,64 @@
+"""Which trial gets which host."""
+
+from __future__ import annotations
+
+from singer_ray.search.pool import HostRegistry
+
+
+def registry_of(*hosts: str) -> HostRegistry:
+    registry = HostRegistry()
+    registry.attend(hosts)
+    return registry
+
+
+def test_trials_get_hosts_in_the_order_in_which_they_were_announced() -> None:
+    registry = registry_of("a", "b")
+    for trial in ("000", "001", "002", "003"):
+        registry.announce(trial)
+    assert registry.place("002") is None  # two are before it, though they have not asked yet
+    assert registry.place("001") == "a"
+    assert registry.place("000") == "b"
+    assert registry.place("003") is None
+    registry.release("001")
+    assert registry.place("003") is None
+    assert registry.place("002") == "a"
+
+
+def test_a_trial_that_asks_again_keeps_its_host() -> None:
+    registry = registry_of("a", "b")
+    assert registry.place("000") == registry.place("000") == "a"
+
+
+def test_a_trial_that_has_ended_makes_room_and_gets_none() -> None:
+    registry = registry_of("a")
+    assert registry.place("000") == "a"
+    assert registry.place("001") is None
+    registry.retire("000")
+    assert registry.place("000") == ""
+    assert registry.place("001") == "a"
+
+
+def test_one_that_lost_its_actor_comes_back() -> None:
+    registry = registry_of("a")
+    assert registry.place("000") == "a"
+    registry.release("000")
+    assert registry.place("000") == "a"
+
+
+def test_nobody_is_sent_to_a_host_that_is_not_there_yet() -> None:
+    registry = HostRegistry()
+    assert registry.place("000") is None
+    registry.attend(["b"])
+    assert registry.place("000") == "b"
+
+
+def test_a_trial_whose_host_has_gone_comes_first() -> None:
+    registry = registry_of("a", "b")
+    assert (registry.place("000"), registry.place("001"), registry.place("002")) == ("a", "b", None)
+    registry.attend(["b"])
+    assert registry.place("000") is None
+    registry.release("001")
+    assert registry.place("002") is None
+    assert registry.place("000") == "b"
+    registry.attend(["a", "b"])
+    assert registry.place("002") == "a"

@@ -1,0 +1,234 @@
+"""Searches that are cut off and go on: on this disk, from S3 alone, after a full disk; and what cannot go on."""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pandas as pd
+import pytest
+import yaml
+from rich.console import Console
+
+from singer_ray import ray_cluster
+from singer_ray.errors import UserError
+from singer_ray.search import home as homes
+from singer_ray.search.experiment import Searched, resume_search, run_search
+from singer_ray.search.home import LEASE, Home
+from singer_ray.storage import Folder
+from tests.faults.records import Row, read_rows
+from tests.faults.session import Session
+from tests.search.test_search import Listener, settings
+from tests.servers import S3_ENVIRONMENT, s3_server
+
+SPACE = {"train.lr": {"type": "loguniform", "low": 1e-3, "high": 4e-3}}
+QUICK: dict[str, Any] = {
+    "search.trials": 2, "search.concurrent": 1, "search.scheduler": "none", "train.epochs": 2,
+    "train.steps_per_epoch": 1, "export.top": 1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with s3_server() as address, pytest.MonkeyPatch.context() as patch:
+        for name, value in (S3_ENVIRONMENT | {"AWS_ENDPOINT_URL": address}).items():
+            patch.setenv(name, value)
+        boto3.client("s3", endpoint_url=address).create_bucket(Bucket="searches")
+        yield address
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster(endpoint: str) -> Iterator[None]:
+    with ray_cluster.connected():  # its workers take the server's address from the environment
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(homes, "LEASE_SECONDS", 2.0)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, _cluster: None) -> Searched:
+    """A search that nothing interrupted."""
+    return searched(tmp_path_factory.mktemp("whole") / "search")
+
+
+def searched(out: Path, screen: io.StringIO | None = None, **more: Any) -> Searched:
+    config = settings(**QUICK | more)
+    return run_search(config, out, space=SPACE, console=Console(file=screen or io.StringIO(), width=200))
+
+
+def resumed(address: str | Path, **more: Any) -> tuple[Searched, str]:
+    screen = io.StringIO()
+    done = resume_search(str(address), console=Console(file=screen, width=200), **more)
+    return done, screen.getvalue()
+
+
+def rows_in(out: Path) -> list[Row]:
+    return read_rows(Folder(str(out)))
+
+
+def command(out: Path, *more: str) -> list[str]:
+    """The arguments of the search that `searched` makes."""
+    (out.parent / "space.yaml").write_text(yaml.safe_dump(SPACE))
+    knobs = {**settings(**QUICK).model_dump()["data"]["scenes"]}
+    flags = {f"data.scenes.{name}": value for name, value in knobs.items()}
+    small = settings(**QUICK)
+    flags |= {
+        "method.prefit.steps": small.method.prefit.steps, "method.prefit.batch_size": small.method.prefit.batch_size,
+        "evaluation.fit_images": small.evaluation.fit_images, "train.batch_size": small.train.batch_size,
+        "search.grace_epochs": small.search.grace_epochs, "search.space": out.parent / "space.yaml", **QUICK,
+    }  # fmt: skip
+    return [*(part for name, value in flags.items() for part in (f"--{name}", str(value))), "--out", str(out), *more]
+
+
+def same(rows: list[Row], others: list[Row]) -> bool:
+    return [row.settled for row in rows] == [row.settled for row in others]
+
+
+def test_a_search_whose_driver_was_killed_and_then_terminated_ends_as_if_left_alone(
+    whole: Searched, tmp_path: Path
+) -> None:
+    out = tmp_path / "search"
+    with Session(command(out), tmp_path / "1.log") as session:
+        assert session.wait_for("trial 000 epoch 1/2")
+        with Session(["--resume", str(out)], tmp_path / "second.log") as second:
+            assert second.wait(120) == 2
+            (line,) = second.text.splitlines()
+        assert line.startswith(f"python -m singer_ray.tune: Another process drives the search in {out}. Watch it with")
+        session.kill_driver()
+        assert not session.leftovers()
+    seen = {row.label: row for row in rows_in(out)}
+    with Session(["--resume", str(out)], tmp_path / "2.log") as session:
+        assert session.wait_for("^trial 00")
+        session.driver.send_signal(signal.SIGTERM)
+        assert session.wait(60) == 130
+        assert f"Go on with: python -m singer_ray.tune --resume {out}" in session.text
+        assert "Traceback" not in session.text
+        assert not session.leftovers()
+    assert "FAIL" not in {row.state for row in rows_in(out)}
+    done, _ = resumed(out)
+    assert same(rows_in(out), rows_in(whole.out))
+    for row in rows_in(out):
+        if row.label in seen and seen[row.label].state == "RUNNING" and seen[row.label].epochs:
+            assert (row.resumed or 0) >= max(seen[row.label].epochs)
+    table, other = (each.leaderboard.drop(columns=["seconds", "resumed_from_epoch"]) for each in (done, whole))
+    pd.testing.assert_frame_equal(table, other)
+
+
+def test_an_empty_machine_goes_on_from_s3_alone(whole: Searched, tmp_path: Path) -> None:
+    out = tmp_path / "here" / "search"
+    out.parent.mkdir()
+    with Session(command(out, "--storage", "s3://searches/a"), tmp_path / "1.log") as session:
+        assert session.wait_for("trial 001 epoch 1/2")
+        session.kill_driver()
+    shutil.rmtree(out.parent)
+    before = read_rows(Folder("s3://searches/a/search"))
+    assert [row.state for row in before] == ["COMPLETE", "RUNNING"]
+    done, screen = resumed("s3://searches/a/search", out=tmp_path / "there")
+    assert "waiting up to 2 s to see whether the driver of s3://searches/a/search is dead" in screen
+    assert same(rows_in(done.out), rows_in(whole.out))
+    assert same(rows_in(done.out)[:1], before[:1])
+    assert done.leaderboard.set_index("id").loc["001", "resumed_from_epoch"] in (1, 2)
+    assert same(read_rows(Folder("s3://searches/a/search")), rows_in(done.out))
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, whole: Searched) -> None:
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    screen = Listener("trial 000 epoch 1/2", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        searched(tmp_path / "search", screen)
+    assert f"Go on with: python -m singer_ray.tune --resume {tmp_path / 'search'}" in screen.getvalue()
+    done, _ = resumed(tmp_path / "search")
+    assert same(rows_in(done.out), rows_in(whole.out))
+
+
+def test_after_a_full_disk_and_some_room_it_goes_on(tmp_path: Path, whole: Searched) -> None:
+    out = tmp_path / "search"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill() -> None:  # no file of this process may grow beyond what the study has now
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((out / "study.journal").stat().st_size + 30, hard))
+
+    try:
+        with pytest.raises(UserError) as caught:
+            searched(out, Listener("trial 000 epoch 1/2", fill))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "File too large" in str(caught.value)
+    assert f"Go on with: python -m singer_ray.tune --resume {out}" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (out / "study.journal").read_bytes().endswith(b"\n")  # it broke off within a line
+    resumed(out)
+    assert same(rows_in(out), rows_in(whole.out))
+
+
+def test_a_finished_search_says_so_and_can_be_given_more_trials(whole: Searched, tmp_path: Path) -> None:
+    out = tmp_path / "search"
+    shutil.copytree(whole.out, out)
+    (out / "leaderboard.csv").unlink()
+    with (out / "study.journal").open("ab") as journal:
+        journal.write(b'{"op_code":8,"worker_id":"a","trial')  # the power went away
+    (out / "study.journal.lock").symlink_to("study.journal")
+    done, screen = resumed(out)
+    assert "has its 2 trials already" in screen
+    pd.testing.assert_frame_equal(done.leaderboard, whole.leaderboard)
+    assert (out / "leaderboard.csv").exists()
+    done, _ = resumed(out, changes={"search.trials": 3})
+    rows = rows_in(out)
+    assert same(rows[:2], rows_in(whole.out))
+    assert [row.state for row in rows] == ["COMPLETE"] * 3
+    assert len(done.leaderboard) == 3
+
+
+def test_what_cannot_go_on_is_refused_in_a_line(whole: Searched, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"There is no search in .*: it has no search.json"):
+        resumed(tmp_path)
+    with pytest.raises(UserError, match=r"There is no search at s3://searches/none: it has no search.json"):
+        resumed("s3://searches/none")
+    with pytest.raises(UserError, match=r"method.rank cannot change. Allowed: --search.trials"):
+        resumed(whole.out, changes={"method.rank": 4})
+    other = Folder("s3://searches/other/search")
+    for name in ("search.json", "config.yaml", "space.yaml", "study.journal"):
+        other.write(name, (whole.out / name).read_bytes().replace(b'"id": "', b'"id": "f'))
+    with pytest.raises(UserError, match=r"holds another search than s3://searches/other/search. Use --out"):
+        resumed("s3://searches/other/search", out=whole.out)
+    broken = tmp_path / "broken"
+    shutil.copytree(whole.out, broken)
+    journal = broken / "study.journal"
+    journal.write_bytes(journal.read_bytes().replace(b"{", b"", 3))
+    with pytest.raises(UserError, match=r"The study at .*study.journal cannot be opened"):
+        resumed(broken)
+
+
+@pytest.mark.parametrize("study", ["postgresql://127.0.0.1:1/x", "sqlite:////no/such/folder/x.db"])
+def test_a_study_that_cannot_be_reached_is_said_before_anything_is_written(study: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"The study at .* cannot be opened: .* Correct search.study") as caught:
+        searched(tmp_path / "search", None, **{"search.study": study})
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "search").exists()
+
+
+def test_one_driver_at_a_time_for_a_copy_in_s3(endpoint: str, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def home(name: str) -> Home:
+        return Home(tmp_path / name, Folder("s3://searches/lease"), said.append)
+
+    with home("one").driving():
+        with pytest.raises(UserError, match=r"Another process \(.*\) drives the search at s3://searches/lease"):
+            home("two").driving().__enter__()
+        assert Folder("s3://searches/lease").read(LEASE)
+    with home("three").driving():
+        pass
+    assert Folder("s3://searches/lease").read(LEASE) is None

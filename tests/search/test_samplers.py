@@ -1,0 +1,429 @@
+"""Samplers: what each can take, that their state survives, that a grid ends, and what a warm start brings."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from singer_ray.config import Config, load_preset
+from singer_ray.errors import UserError
+from singer_ray.search.objectives import Objectives
+from singer_ray.search.samplers import (
+    SAMPLERS,
+    Imported,
+    check_sampler,
+    grid_exhausted,
+    import_trials,
+    make_sampler,
+)
+from singer_ray.search.space import SearchSpace, load_space
+from singer_ray.search.study import IMPORTED, METRICS, create_study, own_rows
+
+ONE = Objectives(("val/miou",), ("max",), "val/miou", "max")
+TWO = Objectives(("val/miou", "student/parameters"), ("max", "min"), "val/miou", "max")
+
+NUMBERS = {
+    "method.rank": {"type": "int", "low": 4, "high": 32},
+    "method.strength": {"type": "uniform", "low": 0.5, "high": 1.0},
+    "train.lr": {"type": "loguniform", "low": 1e-3, "high": 1e-2},
+}
+CONDITIONS = {
+    "method.refiner": {"type": "choice", "values": ["singer", "clip", "none"]},
+    "method.clip.ratio": {"type": "uniform", "low": 1.0, "high": 1.6, "step": 0.2, "when": {"method.refiner": "clip"}},
+    "method.variant": {
+        "type": "choice", "values": ["recommended", "paper"], "when": {"method.refiner": "singer"}
+    },
+    "method.rank": {"type": "int", "low": 4, "high": 8, "step": 2, "when": {"method.variant": ["recommended"]}},
+}  # fmt: skip
+"""1 (none) + 4 (clip) + 3 (recommended) + 1 (paper) points."""
+
+HUGE = {
+    name: {"type": "int", "low": 1, "high": 60} for name in ("method.rank", "student.depth", "train.batch_size")
+}  # fmt: skip
+
+
+def setting(sampler: str = "tpe", **more: Any) -> Config:
+    return load_preset("demo").override(
+        {"search.sampler": sampler, "search.trials": 12, "search.startup_trials": 4, **more}
+    )
+
+
+def spaced(tree: dict[str, Any]) -> SearchSpace:
+    return load_space(tree, load_preset("demo"))
+
+
+def score(values: dict[str, Any]) -> float:
+    """Some function of a point."""
+    return sum(len(v) if isinstance(v, str) else abs(v - 1) for v in values.values()) % 7
+
+
+def run(study: optuna.Study, space: SearchSpace, count: int) -> list[dict[str, Any]]:
+    found = []
+    for _ in range(count):
+        trial = study.ask()
+        space(trial)
+        value = score(trial.params)
+        trial.set_user_attr(METRICS, {"val/miou": value})
+        study.tell(trial, [value] * len(study.directions))
+        found.append(trial.params)
+    return found
+
+
+def new_study(objectives: Objectives = ONE, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
+    study = create_study(optuna.storages.InMemoryStorage(), "it", objectives)
+    return optuna.load_study(study_name="it", storage=study._storage, sampler=sampler)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "space", "objectives", "said"),
+    [
+        ("cmaes", CONDITIONS, ONE, "does not learn parameters with conditions, such as method.clip.ratio. Allowed"),
+        ("gp", CONDITIONS, ONE, "Allowed for this search: tpe, random, grid."),
+        ("nsga2", CONDITIONS, TWO, "Allowed for this search: tpe, random, grid."),
+        ("cmaes", {**NUMBERS, "method.radial": {"type": "choice", "values": [True, False]}}, ONE,
+         "cmaes does not learn choices, such as method.radial. Allowed for this search: tpe, gp, nsga2, random."),
+        ("cmaes", NUMBERS, TWO, "takes one objective, not 2 (val/miou, student/parameters)"),
+        ("nsga2", {"method.rank": NUMBERS["method.rank"]}, TWO, "needs two parameters or more"),
+        ("grid", NUMBERS, ONE, "method.strength has none: give it a step (uniform), or make it a choice"),
+        ("grid", HUGE, ONE, "would try 216000 points; 100000 at most"),
+    ],
+)  # fmt: skip
+def test_a_sampler_that_would_not_learn_the_space_is_refused(
+    sampler: str, space: dict[str, Any], objectives: Objectives, said: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        check_sampler(setting(sampler), spaced(space), objectives)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        optuna.samplers.GPSampler(seed=0, n_startup_trials=4, warn_independent_sampling=False),
+        optuna.samplers.CmaEsSampler(seed=0, n_startup_trials=4, warn_independent_sampling=False),
+        optuna.samplers.NSGAIISampler(seed=0, population_size=4),
+    ],
+    ids=["gp", "cmaes", "nsga2"],
+)
+def test_the_refusal_of_conditions_is_right_about_optuna(
+    sampler: optuna.samplers.BaseSampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where conditions are refused, Optuna would draw what depends on them at random for ever."""
+    drawn: Counter[str] = Counter()
+    original = sampler.sample_independent
+
+    def counted(study: Any, trial: Any, name: str, distribution: Any) -> Any:
+        drawn[name] += 1
+        return original(study, trial, name, distribution)
+
+    monkeypatch.setattr(sampler, "sample_independent", counted)
+    points = run(new_study(sampler=sampler), spaced(CONDITIONS), 20)
+    assert drawn["method.clip.ratio"] == sum("method.clip.ratio" in point for point in points) > 2
+
+
+def test_the_shipped_settings_of_each_sampler() -> None:
+    made: Any = make_sampler(setting("tpe"), spaced(CONDITIONS), ONE)
+    assert (made._multivariate, made._group, made._constant_liar, made._n_startup_trials) == (True, True, True, 4)
+    assert not make_sampler(setting("tpe"), spaced(NUMBERS), ONE)._group  # type: ignore[attr-defined]
+    assert make_sampler(setting("nsga2", **{"search.trials": 60}), spaced(NUMBERS), TWO).population_size == 12  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name not in ("random", "grid")])
+def test_samplers_learn(sampler: str) -> None:
+    """After their random start, suggestions gather where the score is best: at low strength."""
+    space = spaced({n: NUMBERS[n] for n in ("method.strength", "train.lr")})
+    study, found = new_study(), []
+    for number in range(80 if sampler in ("nsga2", "cmaes") else 25):  # by generations, hence slower
+        study.sampler = make_sampler(setting(sampler), space, ONE, number=number)
+        trial = study.ask()
+        space(trial)
+        study.tell(trial, -trial.params["method.strength"])
+        found.append(trial.params["method.strength"])
+    assert sum(found[-15:]) / 15 < 0.65  # 0.75 at random
+
+
+# --- exact resume
+
+
+def journal(folder: Path, name: str) -> JournalStorage:
+    return JournalStorage(JournalFileBackend(str(folder / f"{name}.journal")))
+
+
+def space_for(sampler: str) -> dict[str, Any]:
+    return CONDITIONS if sampler == "grid" else NUMBERS
+
+
+def run_by_number(study: optuna.Study, name: str, trials: int) -> list[Any]:
+    """What a search suggests, whose sampler is made anew for each trial."""
+    space, found = spaced(space_for(name)), []
+    for _ in range(trials):
+        study.sampler = make_sampler(setting(name), space, ONE, number=len(study.trials))
+        found += run(study, space, 1)
+    return found
+
+
+RESUME = """
+import sys
+from pathlib import Path
+import json, optuna
+from singer_ray.search.samplers import SAMPLERS
+from tests.search.test_samplers import journal, run_by_number
+folder, found = Path(sys.argv[1]), {}
+for name in sorted(SAMPLERS, key="gp".__eq__):  # the one that needs torch last
+    study = optuna.load_study(study_name=name, storage=journal(folder, name))
+    found[name] = run_by_number(study, name, 3 if name == "grid" else 6)
+(folder / "found.json").write_text(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What each sampler suggests in a fresh process after six trials here, from the study alone."""
+    folder = tmp_path_factory.mktemp("states")
+    for name in SAMPLERS:
+        create_study(journal(folder, name), name, ONE)
+        run_by_number(optuna.load_study(study_name=name, storage=journal(folder, name)), name, 6)
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", RESUME, str(folder)], check=True, env=one_thread)
+    found: dict[str, Any] = json.loads((folder / "found.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_search_in_two_processes_asks_what_one_in_a_single_process_asks(name: str, resumed: dict[str, Any]) -> None:
+    whole = run_by_number(new_study(), name, 9 if name == "grid" else 12)
+    assert resumed[name] == whole[6:]
+
+
+@pytest.mark.parametrize("name", sorted({*SAMPLERS} - {"grid"}))
+def test_each_trial_has_random_numbers_of_its_own(name: str) -> None:
+    found = run_by_number(new_study(), name, 6)
+    assert all(one != other for n, one in enumerate(found) for other in found[:n])
+
+
+@pytest.mark.parametrize("stopped", ["PRUNED", "FAIL"])
+def test_several_objectives_go_with_stopped_trials(stopped: str) -> None:
+    space = spaced(NUMBERS)
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    for number in range(12):
+        study.sampler = make_sampler(setting("tpe"), space, TWO, number=number)
+        trial = study.ask()
+        space(trial)
+        study._storage.set_trial_intermediate_value(trial._trial_id, 1, 0.5)
+        values = None if number % 2 else [0.5, float(number)]
+        study.tell(trial, values, state=None if values else optuna.trial.TrialState[stopped])
+    assert len(study.trials) == 12
+
+
+def test_a_search_by_tpe_does_not_load_torch() -> None:
+    program = """
+import sys
+from tests.search.test_samplers import NUMBERS, ONE, make_sampler, new_study, run, setting, spaced
+for name in ("tpe", "cmaes"):
+    run(new_study(sampler=make_sampler(setting(name), spaced(NUMBERS), ONE)), spaced(NUMBERS), 8)
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+# --- grids
+
+
+def asked(study: optuna.Study, space: SearchSpace, concurrent: int) -> list[str]:
+    """Asks until the grid ends, with several trials under way that end in mixed order and states."""
+    running: list[optuna.Trial] = []
+    order = []
+    while not grid_exhausted(study, space):
+        trial = study.ask()
+        space(trial)
+        running.append(trial)
+        order.append(json.dumps(trial.params, sort_keys=True))
+        if len(running) == concurrent:
+            done = running.pop(len(order) % concurrent)
+            state = [TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED][len(order) % 3]
+            study.tell(done, 1.0 if state == TrialState.COMPLETE else None, state=state)
+    for trial in running:
+        study.tell(trial, 1.0)
+    return order
+
+
+@pytest.mark.parametrize("concurrent", [1, 4])
+@pytest.mark.parametrize("queue", [False, True])
+def test_a_grid_asks_each_point_exactly_once_and_ends(concurrent: int, queue: bool) -> None:
+    space = spaced({**CONDITIONS, "enqueue": [{"method.refiner": "clip", "method.clip.ratio": 1.4}]})
+    study = new_study(sampler=make_sampler(setting("grid"), space, ONE))
+    for point in space.first_points() if queue else []:
+        study.enqueue_trial(point)
+    order = asked(study, space, concurrent)
+    assert sorted(order) == sorted(json.dumps(point, sort_keys=True) for point in space.points())
+    assert space.size() == len(order) == 9
+    assert not study.get_trials(states=[TrialState.RUNNING, TrialState.WAITING])
+    if queue:
+        assert json.loads(order[0]) == {"method.refiner": "clip", "method.clip.ratio": 1.4}
+    with pytest.raises(RuntimeError, match="grid_exhausted"):
+        space(study.ask())
+
+
+def test_the_order_of_a_grid_is_that_of_its_seed() -> None:
+    space = spaced(CONDITIONS)
+    orders = [
+        asked(new_study(sampler=make_sampler(setting("grid", seed=seed), space, ONE)), space, 1) for seed in (1, 1, 2)
+    ]
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_a_space_without_end_is_never_exhausted() -> None:
+    assert not grid_exhausted(new_study(), spaced(NUMBERS))
+
+
+# --- warm start
+
+
+def finished(tree: dict[str, Any], objectives: Objectives = ONE, count: int = 8, seed: int = 4) -> optuna.Study:
+    """A search that is over: COMPLETE rows, and one each that failed, was stopped, never ended."""
+    space = spaced(tree)
+    study = new_study(objectives, optuna.samplers.RandomSampler(seed=seed))
+    run(study, space, count)
+    for state in (TrialState.FAIL, TrialState.PRUNED, None):
+        trial = study.ask()
+        space(trial)
+        if state:
+            study.tell(trial, state=state)
+    return study
+
+
+def test_a_warm_start_takes_the_finished_trials_of_an_earlier_search() -> None:
+    earlier, study, space = finished(CONDITIONS), new_study(), spaced(CONDITIONS)
+    assert import_trials(study, earlier, space, "s3://b/old") == Imported(rows=8, skipped=0)
+    assert [(t.params, t.values) for t in study.trials] == [(t.params, t.values) for t in earlier.trials[:8]]
+    assert {t.user_attrs[IMPORTED] for t in study.trials} == {"s3://b/old"}
+    assert [t.user_attrs[METRICS] for t in study.trials] == [{"val/miou": t.value} for t in study.trials]
+    assert own_rows(study) == []
+    third = new_study()
+    assert import_trials(third, study, space, "s3://b/mid").rows == 8
+    assert third.trials[0].user_attrs[IMPORTED] == "s3://b/old"
+
+
+def test_values_outside_todays_ranges_are_skipped() -> None:
+    earlier = finished(NUMBERS, count=20)
+    narrow = spaced({**NUMBERS, "method.rank": {"type": "int", "low": 4, "high": 16, "step": 2}})
+    inside = [t for t in earlier.trials[:20] if t.params["method.rank"] in range(4, 17, 2)]
+    study = new_study()
+    assert import_trials(study, earlier, narrow, "old") == Imported(len(inside), 20 - len(inside))
+    assert 0 < len(inside) < 20
+    assert [t.params for t in study.trials] == [t.params for t in inside]
+
+
+def test_other_conditions_and_values_that_are_not_finite_are_skipped() -> None:
+    earlier = finished(CONDITIONS, count=20)
+    always = {**CONDITIONS, "method.rank": {"type": "int", "low": 4, "high": 8, "step": 2}}
+    kept = sum("method.rank" in t.params for t in earlier.trials[:20])
+    assert import_trials(new_study(), earlier, spaced(always), "old") == Imported(kept, 20 - kept)
+    trial = earlier.ask()
+    spaced(CONDITIONS)(trial)
+    earlier.tell(trial, float("inf"))
+    assert import_trials(new_study(), earlier, spaced(CONDITIONS), "old") == Imported(20, 1)
+
+
+def without(tree: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in tree.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("before", "objectives", "said"),
+    [
+        (without(NUMBERS, "train.lr"), ONE, "old is a study from another space: it has no train.lr."),
+        ({**NUMBERS, "method.gate": {"type": "uniform", "low": 0, "high": 1}}, ONE, "it also has method.gate"),
+        ({**NUMBERS, "method.strength": {"type": "choice", "values": [0.5, 1.0]}}, ONE,
+         "method.strength was a choice and is a number"),
+        (NUMBERS, TWO, "old optimised val/miou (maximize), student/parameters (minimize); this search val/miou"),
+        (NUMBERS, Objectives(("val/miou",), ("min",), "val/miou", "min"), "old optimised val/miou (minimize)"),
+    ],
+)  # fmt: skip
+def test_an_earlier_search_for_something_else_is_refused(
+    before: dict[str, Any], objectives: Objectives, said: str
+) -> None:
+    study = new_study()
+    with pytest.raises(UserError) as caught:
+        import_trials(study, finished(before, objectives), spaced(NUMBERS), "old")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not study.trials
+
+
+def test_an_earlier_search_without_a_finished_trial_is_refused() -> None:
+    with pytest.raises(UserError, match="no trial of it finished"):
+        import_trials(new_study(), finished(NUMBERS, count=0), spaced(NUMBERS), "old")
+
+
+def searched_before(space: SearchSpace) -> optuna.Study:
+    """Forty random points; low strengths did well."""
+    study = new_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    for _ in range(40):
+        trial = study.ask()
+        space(trial)
+        study.tell(trial, -trial.params["method.strength"])
+    return study
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes"])
+def test_samplers_start_from_imported_trials(sampler: str) -> None:
+    """The very first suggestions gather at the low strengths that did well before; a cold start is random."""
+    space, study = spaced(NUMBERS), new_study()
+    import_trials(study, searched_before(space), space, "old")
+    study.sampler = make_sampler(setting(sampler), space, ONE, study.trials)
+    suggested = [point["method.strength"] for point in run(study, space, 6)]
+    assert sum(suggested) / 6 < 0.65  # 0.75 at random
+
+
+@pytest.mark.parametrize("count", [1, 9, 10])
+def test_cmaes_takes_few_imported_trials_and_parameters_of_one_value(count: int) -> None:
+    """Ten are enough to start at the best of them; with fewer the library would stop with an assertion."""
+    space, study = spaced({**NUMBERS, "method.refiner": {"type": "choice", "values": ["singer"]}}), new_study()
+    earlier = new_study(sampler=optuna.samplers.RandomSampler(seed=2))
+    run(earlier, space, count)
+    import_trials(study, earlier, space, "old")
+    study.sampler = make_sampler(setting("cmaes", **{"search.startup_trials": 1}), space, ONE, study.trials)
+    centre = 0.75 if count < 10 else float(earlier.best_trial.params["method.strength"])
+    suggested = [point["method.strength"] for point in run(study, space, 8)]
+    assert abs(sum(suggested) / 8 - centre) < 0.1
+    assert {t.params["method.refiner"] for t in study.trials} == {"singer"}
+
+
+def test_nsga2_crosses_the_best_of_the_imported_trials() -> None:
+    space, study = spaced(NUMBERS), new_study(TWO)
+    earlier = searched_before(space)
+    best = sorted(earlier.trials, key=lambda t: -float(t.values[0]))[:4]
+    both = create_study(optuna.storages.InMemoryStorage(), "both", TWO)
+    for row in earlier.trials:
+        both.add_trial(optuna.trial.create_trial(
+            values=[float(row.values[0]), -float(row.values[0])], params=row.params, distributions=row.distributions,
+        ))  # fmt: skip
+    import_trials(study, both, space, "old")
+    study.sampler = make_sampler(setting("nsga2", **{"search.trials": 20}), space, TWO)
+    known = {value for row in best for value in row.params.values()}
+    children = run(study, space, 4)
+    assert all(known & set(child.values()) for child in children)
+
+
+def test_a_grid_does_not_repeat_imported_points() -> None:
+    space, study = spaced(CONDITIONS), new_study()
+    earlier = new_study(sampler=make_sampler(setting("grid"), space, ONE))
+    before = run(earlier, space, 4)
+    import_trials(study, earlier, space, "old")
+    study.sampler = make_sampler(setting("grid", seed=5), space, ONE)
+    order = [json.loads(text) for text in asked(study, space, 2)]
+    assert len(order) == 5
+    assert not [point for point in order if point in before]

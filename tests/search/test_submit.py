@@ -1,0 +1,59 @@
+"""The job that a search becomes: its command, its files, and what is said when there is no cluster."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from singer_ray.errors import UserError
+from singer_ray.search.submit import entrypoint, local_files, submit
+
+
+def words(command: str) -> list[str]:
+    """The arguments that a shell hands to `python`, in a home folder called /home/me."""
+    told = subprocess.run(
+        ["bash", "-c", f"python() {{ printf '%s\\n' \"$@\"; }}; {command}"],
+        env={"HOME": "/home/me"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return told.stdout.splitlines()
+
+
+def test_arguments_reach_the_job_as_they_were_typed() -> None:
+    argv = ["--trials", "3", "--search.objectives", "val/miou:max", "student/parameters:min", "--data.train=/a b/$x"]
+    assert words(entrypoint(argv, "my search", {})) == [
+        "-m", "singer_ray.tune", "--trials", "3", "--search.objectives", "val/miou:max", "student/parameters:min",
+        "--data.train", "/a b/$x", "--out", "/home/me/runs/my-search",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "there"),
+    [
+        ("/data/out", "/data/out"),
+        ("runs/a b", "/home/me/runs/a b"),
+        ("~/x", "/home/me/x"),
+        ("s3://bucket/x", "s3://bucket/x"),
+    ],
+)
+def test_out_is_a_folder_that_outlives_the_job(given: str, there: str) -> None:
+    for argv in (["--out", given, "--overwrite"], [f"--out={given}", "--overwrite"]):
+        assert words(entrypoint(argv, "x", {}))[2:] == ["--overwrite", "--out", there]
+
+
+def test_files_of_this_machine_travel_with_the_job(tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("method.rank: {type: int, low: 4, high: 8}")
+    argv = ["--preset", "demo", f"--space={space}", "--out", str(space)]
+    assert local_files(argv) == {str(space): space}
+    command = entrypoint(argv, "x", {str(space): "space.yaml"})
+    assert shlex.split(command)[3:] == ["--preset", "demo", "--space", "space.yaml", "--out", str(space)]
+
+
+def test_an_address_without_a_cluster_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # Ray would prefer it to what was typed
+    with pytest.raises(UserError, match=r"--submit http://127\.0\.0\.1:9: nothing answers there") as caught:
+        submit("http://127.0.0.1:9", [], name="x", metadata={}, files={})
+    assert "\n" not in str(caught.value)

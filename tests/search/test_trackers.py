@@ -1,0 +1,209 @@
+"""Curves arrive at each tracker, once, whatever happens to the driver or the server."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from singer_ray.errors import UserError
+from singer_ray.search import trackers
+from singer_ray.search.trackers import Background, make_trackers
+
+PARAMETERS = {"method.rank": 16, "train.lr": 4e-3, "method.refiner": "singer"}
+EPOCHS = {1: 0.25, 2: 0.5, 3: 0.75, 4: 0.875}
+
+
+def result(epoch: int) -> dict[str, Any]:
+    return {"epoch": epoch, "val/miou": EPOCHS[epoch], "train/loss": 1 / epoch, "test/miou": math.nan, "fault": None}
+
+
+def driver(name: str, folder: Path, epochs: range, *, ends: bool, console: Console | None = None) -> None:
+    """What one life of a driver tells a tracker about two trials."""
+    (tracker,) = make_trackers([name], "my search", folder, console)
+    for trial in (0, 7):
+        tracker.start(f"{trial:03d}", PARAMETERS | {"method.rank": 16 + trial})
+    for epoch in epochs:
+        for trial in (0, 7):
+            tracker.log(f"{trial:03d}", epoch, result(epoch))
+    if ends:
+        tracker.end("000", "COMPLETE", result(epochs[-1]))
+        tracker.end("007", "PRUNED", result(epochs[-1]))
+    tracker.close()
+
+
+@pytest.fixture(autouse=True)
+def _wandb_reads_the_environment_anew() -> Iterator[None]:
+    yield
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()
+
+
+@pytest.fixture
+def told_twice(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A driver that died after epoch 3, and one that resumed behind epoch 1 and came to the end."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said = io.StringIO()
+    for epochs, ends in ((range(1, 4), False), (range(2, 5), True)):
+        driver(request.param, tmp_path, epochs, ends=ends, console=Console(file=said))
+    assert said.getvalue() == ""
+    return tmp_path
+
+
+@pytest.mark.parametrize("told_twice", ["tensorboard"], indirect=True)
+def test_tensorboard_shows_every_epoch_once_and_the_parameters(told_twice: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    assert sorted(p.name for p in (told_twice / "tensorboard").iterdir()) == ["000", "007"]
+    read = EventAccumulator(str(told_twice / "tensorboard" / "007"))
+    read.Reload()
+    assert {e.step: e.value for e in read.Scalars("val/miou")} == EPOCHS
+    assert [e.step for e in read.Scalars("train/loss")] == [1, 2, 3, 4]
+    assert "test/miou" not in read.Tags()["scalars"]
+    parts = [
+        HParamsPluginData.FromString(read.SummaryMetadata(tag).plugin_data.content)
+        for tag in read.PluginTagToContent("hparams")
+    ]
+    assert {tag.rpartition("/")[2] for tag in read.PluginTagToContent("hparams")} == {
+        "experiment", "session_start_info", "session_end_info",
+    }  # fmt: skip
+    (start,) = (part.session_start_info for part in parts if part.HasField("session_start_info"))
+    assert start.hparams["method.rank"].number_value == 23
+    assert start.hparams["method.refiner"].string_value == "singer"
+    (shown,) = (part.experiment for part in parts if part.HasField("experiment"))
+    assert [metric.name.tag for metric in shown.metric_infos] == ["val/miou"]
+
+
+@pytest.mark.parametrize("told_twice", ["mlflow"], indirect=True)
+def test_mlflow_has_one_run_a_trial_with_every_epoch_once(told_twice: Path) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{told_twice / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("my search")
+    assert experiment is not None
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert {name: run.info.status for name, run in runs.items()} == {"000": "FINISHED", "007": "KILLED"}
+    run = runs["007"]
+    assert run.data.params == {"method.rank": "23", "train.lr": "0.004", "method.refiner": "singer"}
+    assert run.data.tags["state"] == "PRUNED"
+    history = client.get_metric_history(run.info.run_id, "val/miou")
+    assert [(point.step, point.value) for point in history] == list(EPOCHS.items())
+
+
+@pytest.mark.parametrize("told_twice", ["wandb"], indirect=True)
+def test_wandb_keeps_offline_what_each_driver_said_under_one_id_a_trial(told_twice: Path) -> None:
+    import wandb
+
+    wandb.teardown()  # as at the end of a process: now everything is in the files
+    lives = sorted(
+        (told_twice / "wandb").glob("offline-run-*/run-my-search-007.wandb"), key=lambda p: p.stat().st_mtime
+    )
+    assert [history(life) for life in lives] == [{n: EPOCHS[n] for n in epochs} for epochs in ((1, 2, 3), (2, 3, 4))]
+
+
+def history(path: Path) -> dict[int, float]:
+    """val/miou by step, in a file that `wandb sync` would send: records of checksum, length, kind and content."""
+    from wandb.proto import wandb_internal_pb2
+
+    record_type: Any = wandb_internal_pb2
+    data, place, found = path.read_bytes(), 7, {}
+    while place < len(data):
+        length = int.from_bytes(data[place + 4 : place + 6], "little")
+        record = record_type.Record.FromString(data[place + 7 : place + 7 + length])
+        place += 7 + length
+        for item in record.history.item:
+            if (item.key or "/".join(item.nested_key)) == "val/miou":
+                found[record.history.step.num] = json.loads(item.value_json)
+    return found
+
+
+@pytest.mark.parametrize(("name", "package"), [("mlflow", "mlflow"), ("wandb", "wandb")])
+def test_an_extra_that_is_missing_is_named_before_the_search(
+    name: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(trackers.PACKAGES, name, f"{package}_that_is_not_there")
+    with pytest.raises(UserError, match=rf"{name!r}, which is not installed: pip install 'singer-ray\[{name}\]'"):
+        make_trackers(["tensorboard", name], "x", tmp_path)
+
+
+def test_wandb_without_a_key_is_refused_before_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "online")
+    for variable in ("WANDB_API_KEY", "NETRC"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(UserError, match="no API key for it: run `wandb login`"):
+        make_trackers(["wandb"], "x", tmp_path)
+
+
+def test_an_mlflow_server_that_does_not_answer_is_named_before_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9 cannot be used") as caught:
+        make_trackers(["mlflow"], "x", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+class Gone:
+    """A tracker whose server goes away after the first epoch."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def start(self, trial: str, parameters: Mapping[str, Any]) -> None:
+        self.heard.append("start")
+
+    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
+        self.heard.append(f"log {epoch}")
+        if epoch == 2:
+            raise ConnectionError("server\nis gone")
+
+    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+        self.heard.append("end")
+
+    def close(self) -> None:
+        self.heard.append("close")
+
+
+def test_a_tracker_that_fails_says_so_once_and_the_search_goes_on() -> None:
+    gone = Gone()
+    said: list[str] = []
+    tracker = Background("gone", gone, said.append)
+    tracker.start("000", {})
+    for epoch in (1, 2, 3):
+        tracker.log("000", epoch, {})
+    tracker.end("000", "COMPLETE", {})
+    tracker.close()
+    assert gone.heard == ["start", "log 1", "log 2"]
+    assert said == ["gone failed and is left out from here on; the search goes on: server is gone"]
+
+
+def test_a_tracker_that_hangs_delays_neither_the_trials_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trackers, "PATIENCE", 0.1)
+    free = threading.Event()
+
+    class Slow(Gone):
+        def start(self, trial: str, parameters: Mapping[str, Any]) -> None:
+            free.wait()
+
+    slow = Slow()
+    said: list[str] = []
+    tracker = Background("slow", slow, said.append)
+    tracker.start("000", {})
+    tracker.log("000", 1, {})
+    tracker.close()
+    assert said == ["slow did not take the last figures within 0.1 s: they may be missing there."]
+    free.set()
+    tracker.thread.join(10)
+    assert slow.heard == ["log 1", "close"]
