@@ -104,7 +104,9 @@ def main() -> int:
             seconds = f"{time.perf_counter() - begin:.0f} s, {time.process_time() - spent:.0f} s of CPU"
             print(f"settings {start} to {start + len(group) - 1}: {seconds}", flush=True)
         curves |= json.loads(path.read_text(encoding="utf-8"))
-    write_raw(RAW, MODULE, {"metric": METRIC, "settings": SETTINGS, "curves": list(curves.values())})
+    write_raw(RAW, MODULE, {"metric": METRIC, "settings": SETTINGS, "curves": []})
+    one_a_line = ",\n".join(json.dumps(curve) for curve in curves.values())
+    RAW.write_text(RAW.read_text(encoding="utf-8").replace("[]", f"[\n{one_a_line}\n]"), encoding="utf-8")
     last = [curve["values"][-1] for curve in curves.values() if curve["failed"] is None]
     print(f"{len(curves)} curves, {len(curves) - len(last)} failed; {METRIC} at the end {min(last)} to {max(last)}")
     return 0
