@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,13 +87,16 @@ class _Process:
     """A Gaussian process from places [n, dim] to curves [n, epochs], its scales fitted to the curves' likelihood."""
 
     def __init__(self, places: np.ndarray, curves: np.ndarray) -> None:
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import RBF, WhiteKernel
 
         self.places, self.mean, self.scale = places, curves.mean(axis=0), curves.std(axis=0)
         targets = (curves - self.mean) / self.scale
         kernel = RBF(np.ones(places.shape[1]), (0.1, 30.0)) + WhiteKernel(0.1, (1e-4, 1.0))
-        fitted = GaussianProcessRegressor(kernel, n_restarts_optimizer=2, random_state=0).fit(places, targets)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter that does not matter has no scale
+            fitted = GaussianProcessRegressor(kernel, n_restarts_optimizer=2, random_state=0).fit(places, targets)
         self.kernel = fitted.kernel_.k1
         inverse = np.linalg.inv(fitted.kernel_(places))
         self.weights = inverse @ targets
