@@ -27,8 +27,6 @@ from singer_ray import ray_cluster
 from singer_ray.config import field_names, load_preset
 from singer_ray.errors import UserError
 from singer_ray.prices import NodePrices, Price, require_price
-from singer_ray.publishing.delivery import check_formats
-from singer_ray.publishing.store import Store
 from singer_ray.search.budget import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
 from singer_ray.search.estimate import Estimate
 from singer_ray.search.home import CONFIG, LOCK, RECORD, SPACE, Home, bring_study, fetch
@@ -179,6 +177,9 @@ class _Search:
         check_trackers(self.config.search.trackers)
         export = self.config.export
         if export.to is not None:  # what cannot be used is refused before the first trial
+            from singer_ray.publishing.delivery import check_formats
+            from singer_ray.publishing.store import Store
+
             check_formats(export)
             Store(export.to, settings=export)
         with self._hosts() as (home, plan, pool):
