@@ -37,13 +37,13 @@ from rich.console import Console
 from singer_ray.config import Config
 from singer_ray.ray_cluster import ON_HEAD
 from singer_ray.search.experiment import run_search
-from singer_ray.search.host import HostRegistry, Places
 from singer_ray.search.ledger import Ledger
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.plan import Plan
+from singer_ray.search.pool import HostRegistry, Places
 from singer_ray.search.samplers import make_sampler
 from singer_ray.search.scheduler import make_pruner
-from singer_ray.search.searcher import StudyScheduler, StudySearcher
+from singer_ray.search.searcher import Failure, StudyScheduler, StudySearcher
 from singer_ray.search.study import FAULT, create_study, load_study, storage_of
 from singer_ray.training.timing import StepTimes
 from tests.benchmarks.children import write_raw
@@ -85,7 +85,8 @@ class CurvePool:
     def __init__(self, metric: str, prefix: str = "simulated") -> None:
         self.metric, self.registry_name = metric, f"{prefix}-registry"
         names = [f"{prefix}-host-{n}" for n in range(CONCURRENT)]
-        self.registry: Any = ray.remote(num_cpus=0)(HostRegistry).options(name=self.registry_name).remote(names)
+        self.registry: Any = ray.remote(num_cpus=0)(HostRegistry).options(name=self.registry_name).remote()
+        self.registry.attend.remote(names)
         self.check = mock.Mock(remote=lambda corners: ray.put(None))
 
     def wait(self, say: Callable[[str], None]) -> list[str]:
@@ -206,7 +207,7 @@ def added_seconds(recorded: Recorded, out: Path, trials: int = 200) -> dict[str,
     for name in ("bare", "ours"):
         (out / name).mkdir(exist_ok=True)
         studies[name] = create_study(storage_of(None, out / name), name, objectives)
-        studies[name].sampler = make_sampler(config, recorded.space, objectives)
+    studies["bare"].sampler = make_sampler(config, recorded.space, objectives)
     search = config.search
     studies["bare"].pruner = SuccessiveHalvingPruner(
         min_resource=search.grace_epochs, reduction_factor=search.reduction_factor
@@ -214,8 +215,10 @@ def added_seconds(recorded: Recorded, out: Path, trials: int = 200) -> dict[str,
     ledger = Ledger(
         studies["ours"], recorded.space, objectives, epochs=config.train.epochs, trials=trials, folder=str(out),
         pruner=make_pruner(config),
+        sampler_of=lambda number: make_sampler(config, recorded.space, objectives, number=number),
     )  # fmt: skip
-    searcher, scheduler = StudySearcher(ledger), StudyScheduler(ledger)
+    failure = Failure()
+    searcher, scheduler = StudySearcher(ledger, failure), StudyScheduler(ledger, failure)
     controller: Any = None
 
     def bare(values: list[float]) -> None:
