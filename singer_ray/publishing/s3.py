@@ -38,6 +38,8 @@ LEASE = 120.0
 _UNKNOWN = ("NotImplemented", "MethodNotAllowed", "501", "405")
 """What smaller servers answer to a request that they do not know."""
 _FAILED = (ClientError, BotoCoreError, Boto3Error, OSError)
+_HELD: set[str] = set()
+"""The claims that this process holds."""
 Result = TypeVar("Result")
 
 
@@ -187,21 +189,30 @@ class Claim:
         self._renewing = threading.Thread(target=self._renew, daemon=True)
 
     def __enter__(self) -> Claim:
-        deadline = time.monotonic() + 2 * self.lease
-        while not self._take():
-            if time.monotonic() > deadline:
-                raise UserError(
-                    f"{self.bucket.folder.address}/{self.name.removesuffix('.claim')} is being written by another "
-                    "export. Wait for it to end, and publish again."
-                )
-            time.sleep(min(1.0, self.lease / 10))
+        _HELD.add(self.owner["claim"])  # before the first try: another thread may look at once
+        try:
+            self._wait()
+        except BaseException:
+            _HELD.discard(self.owner["claim"])
+            raise
         self._renewing.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._ended.set()
         self._renewing.join()
-        if not self.lost and self._holder() == self.owner:
+        _HELD.discard(self.owner["claim"])
+        try:
+            if not self.lost and self._holder() == self.owner:
+                self.bucket.delete([self.name])
+        except UserError:
+            if kind is None:  # else what happened first is what matters; the claim lapses
+                raise
+
+    def clear(self) -> None:
+        """Removes a claim that was left behind, without taking it."""
+        found = self.bucket.head(self.name)
+        if found is not None and (_has_ended(self._holder()) or found["age"] > self.lease):
             self.bucket.delete([self.name])
 
     def check(self) -> None:
@@ -211,6 +222,16 @@ class Claim:
                 f"{self.bucket.folder.address}/{self.name} was taken over by another export, because this one did not "
                 "renew it in time. Publish again."
             )
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 2 * self.lease
+        while not self._take():
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"{self.bucket.folder.address}/{self.name.removesuffix('.claim')} is being written by another "
+                    "export. Wait for it to end, and publish again."
+                )
+            time.sleep(min(1.0, self.lease / 10))
 
     def _take(self) -> bool:
         content = json.dumps(self.owner).encode()
@@ -290,6 +311,8 @@ def _has_ended(holder: Mapping[str, str] | None) -> bool:
     if holder is None:
         return True
     try:
-        return holder["machine"] == _machine() and _begun(int(holder["process"])) != holder["begun"]
+        if {name: holder[name] for name in ("machine", "process", "begun")} == _process():
+            return holder["claim"] not in _HELD  # of this process itself: left by an export that failed
+        return holder["machine"] == _machine() and (_begun(int(holder["process"])) or "") != holder["begun"]
     except (KeyError, ValueError, TypeError):
         return True

@@ -155,6 +155,20 @@ def test_a_claim_that_nobody_renews_passes_on(server: str, bucket: str) -> None:
     assert keys(server, bucket) == {}
 
 
+def test_a_claim_that_a_failed_export_left_does_not_last(server: str, bucket: str, package: Path) -> None:
+    """Of this very process: the next export need not wait, and one that finds the package there clears it."""
+    store = Store(f"s3://{bucket}", server)
+    s3 = Bucket(store.folder, ExportConfig(endpoint=server))
+    left = json.dumps(Claim(s3, "x").owner).encode()
+    s3.put_bytes("x.claim", left)
+    begin = time.monotonic()
+    assert store.put(package, "x").new
+    assert time.monotonic() - begin < 60
+    s3.put_bytes("x.claim", left)
+    assert not store.put(package, "x").new
+    assert "x.claim" not in keys(server, bucket)
+
+
 def test_a_claim_that_is_renewed_is_respected(server: str, bucket: str) -> None:
     s3 = Bucket(Store(f"s3://{bucket}", server).folder, ExportConfig(endpoint=server))
     with Claim(s3, "x", lease=1) as holder:
