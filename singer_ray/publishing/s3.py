@@ -6,6 +6,7 @@ import base64
 import datetime
 import email.utils
 import functools
+import hashlib
 import json
 import os
 import platform
@@ -209,6 +210,12 @@ class Claim:
             if kind is None:  # else what happened first is what matters; the claim lapses
                 raise
 
+    @property
+    def content(self) -> bytes:
+        """The claim as a file: its owner, and the SHA-256 of that line."""
+        text = json.dumps(self.owner).encode()
+        return text + b"\n" + hashlib.sha256(text).hexdigest().encode()
+
     def clear(self) -> None:
         """Removes a claim that was left behind, without taking it."""
         found = self.bucket.head(self.name)
@@ -234,7 +241,7 @@ class Claim:
             time.sleep(min(1.0, self.lease / 10))
 
     def _take(self) -> bool:
-        content = json.dumps(self.owner).encode()
+        content = self.content
         if self.bucket.put_bytes(self.name, content, IfNoneMatch="*"):
             return self._holder() == self.owner  # a server may ignore the condition
         holder = self._holder()
@@ -246,20 +253,20 @@ class Claim:
         return self.bucket.put_bytes(self.name, content, IfMatch=found["ETag"]) and self._holder() == self.owner
 
     def _holder(self) -> dict[str, str] | None:
+        """Who holds it; None where nobody does, or the file was spoilt on its way."""
         content = self.bucket.folder.read(self.name)
-        try:
-            found: dict[str, str] = json.loads(content or b"null")
-            return found
-        except ValueError:
+        text, _, digest = (content or b"").partition(b"\n")
+        if hashlib.sha256(text).hexdigest().encode() != digest:
             return None
+        found: dict[str, str] = json.loads(text)
+        return found
 
     def _renew(self) -> None:
-        content = json.dumps(self.owner).encode()
         renewed = time.monotonic()
         while not self._ended.wait(self.lease / 4):
             try:
                 if self._holder() == self.owner:
-                    self.bucket.put_bytes(self.name, content)
+                    self.bucket.put_bytes(self.name, self.content)
                     renewed = time.monotonic()
                 else:
                     self.lost = True
