@@ -49,10 +49,11 @@ def package_best(
         if content is None:
             continue
         metrics: dict[str, Any] = dict(last_result(row))
-        if place["state"] != COMPLETE:
-            metrics |= ray.get(pool.any().final_metrics.remote(label, row.params))
+        state = checkpoint.from_bytes(content)
+        if place["state"] != COMPLETE:  # its checkpoint may be an epoch ahead of what was reported when it was stopped
+            metrics |= state["metrics"] | ray.get(pool.any().final_metrics.remote(label, row.params))
         own = config.override(row.params)
-        model, scaling = student_of(own, checkpoint.from_bytes(content))
+        model, scaling = student_of(own, state)
         target = home.out / BEST / f"{place['rank']}-{label}"
         pictures, head = ray.get(pool.any().accessories.remote(label, row.params))
         (target / PICTURES).mkdir(parents=True)

@@ -249,7 +249,10 @@ def test_a_time_budget_stops_trials_and_the_best_of_them_still_gives_a_student(t
     assert states == done.leaderboard.sort_values("id")["state"].tolist()
     result = json.loads((done.best[0] / "result.json").read_text())
     assert 0 <= result["metrics"]["test/miou"] <= 1
-    assert result["metrics"]["val/miou"] == pytest.approx(done.leaderboard.iloc[0]["val/miou"])
+    # Its checkpoint may be an epoch ahead of what was reported when it was stopped.
+    assert result["epochs"] - done.leaderboard.iloc[0]["epochs"] in (0, 1)
+    if result["epochs"] == done.leaderboard.iloc[0]["epochs"]:
+        assert result["metrics"]["val/miou"] == pytest.approx(done.leaderboard.iloc[0]["val/miou"])
 
 
 def test_a_budget_too_short_for_any_epoch_ends_with_an_empty_table(tmp_path: Path) -> None:
