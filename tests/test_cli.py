@@ -163,7 +163,7 @@ def test_wrong_input_is_answered_in_one_line(
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "export"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_explains_every_knob(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         run(name, "--help")

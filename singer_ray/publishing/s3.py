@@ -6,6 +6,7 @@ import base64
 import datetime
 import email.utils
 import functools
+import hashlib
 import json
 import os
 import platform
@@ -38,6 +39,8 @@ LEASE = 120.0
 _UNKNOWN = ("NotImplemented", "MethodNotAllowed", "501", "405")
 """What smaller servers answer to a request that they do not know."""
 _FAILED = (ClientError, BotoCoreError, Boto3Error, OSError)
+_HELD: set[str] = set()
+"""The claims that this process holds."""
 Result = TypeVar("Result")
 
 
@@ -187,21 +190,36 @@ class Claim:
         self._renewing = threading.Thread(target=self._renew, daemon=True)
 
     def __enter__(self) -> Claim:
-        deadline = time.monotonic() + 2 * self.lease
-        while not self._take():
-            if time.monotonic() > deadline:
-                raise UserError(
-                    f"{self.bucket.folder.address}/{self.name.removesuffix('.claim')} is being written by another "
-                    "export. Wait for it to end, and publish again."
-                )
-            time.sleep(min(1.0, self.lease / 10))
+        _HELD.add(self.owner["claim"])  # before the first try: another thread may look at once
+        try:
+            self._wait()
+        except BaseException:
+            _HELD.discard(self.owner["claim"])
+            raise
         self._renewing.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._ended.set()
         self._renewing.join()
-        if not self.lost and self._holder() == self.owner:
+        _HELD.discard(self.owner["claim"])
+        try:
+            if not self.lost and self._holder() == self.owner:
+                self.bucket.delete([self.name])
+        except UserError:
+            if kind is None:  # else what happened first is what matters; the claim lapses
+                raise
+
+    @property
+    def content(self) -> bytes:
+        """The claim as a file: its owner, and the SHA-256 of that line."""
+        text = json.dumps(self.owner).encode()
+        return text + b"\n" + hashlib.sha256(text).hexdigest().encode()
+
+    def clear(self) -> None:
+        """Removes a claim that was left behind, without taking it."""
+        found = self.bucket.head(self.name)
+        if found is not None and (_has_ended(self._holder()) or found["age"] > self.lease):
             self.bucket.delete([self.name])
 
     def check(self) -> None:
@@ -212,8 +230,18 @@ class Claim:
                 "renew it in time. Publish again."
             )
 
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 2 * self.lease
+        while not self._take():
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"{self.bucket.folder.address}/{self.name.removesuffix('.claim')} is being written by another "
+                    "export. Wait for it to end, and publish again."
+                )
+            time.sleep(min(1.0, self.lease / 10))
+
     def _take(self) -> bool:
-        content = json.dumps(self.owner).encode()
+        content = self.content
         if self.bucket.put_bytes(self.name, content, IfNoneMatch="*"):
             return self._holder() == self.owner  # a server may ignore the condition
         holder = self._holder()
@@ -225,20 +253,20 @@ class Claim:
         return self.bucket.put_bytes(self.name, content, IfMatch=found["ETag"]) and self._holder() == self.owner
 
     def _holder(self) -> dict[str, str] | None:
+        """Who holds it; None where nobody does, or the file was spoilt on its way."""
         content = self.bucket.folder.read(self.name)
-        try:
-            found: dict[str, str] = json.loads(content or b"null")
-            return found
-        except ValueError:
+        text, _, digest = (content or b"").partition(b"\n")
+        if hashlib.sha256(text).hexdigest().encode() != digest:
             return None
+        found: dict[str, str] = json.loads(text)
+        return found
 
     def _renew(self) -> None:
-        content = json.dumps(self.owner).encode()
         renewed = time.monotonic()
         while not self._ended.wait(self.lease / 4):
             try:
                 if self._holder() == self.owner:
-                    self.bucket.put_bytes(self.name, content)
+                    self.bucket.put_bytes(self.name, self.content)
                     renewed = time.monotonic()
                 else:
                     self.lost = True
@@ -290,6 +318,8 @@ def _has_ended(holder: Mapping[str, str] | None) -> bool:
     if holder is None:
         return True
     try:
-        return holder["machine"] == _machine() and _begun(int(holder["process"])) != holder["begun"]
+        if {name: holder[name] for name in ("machine", "process", "begun")} == _process():
+            return holder["claim"] not in _HELD  # of this process itself: left by an export that failed
+        return holder["machine"] == _machine() and (_begun(int(holder["process"])) or "") != holder["begun"]
     except (KeyError, ValueError, TypeError):
         return True

@@ -81,6 +81,8 @@ class Store:
         """
         manifest = _quick_check(folder)
         if self._holds(name, manifest, replace=replace):
+            if self.bucket is not None:
+                Claim(self.bucket, name, lease=self.lease).clear()
             return Published(f"{self.address}/{name}", False, manifest.size)
         if self.bucket is None:
             new = self._put_local(folder, name, manifest, replace=replace)

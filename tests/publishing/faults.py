@@ -68,6 +68,7 @@ class FaultyProxy:
 
     def __exit__(self, *error: object) -> None:
         self.closed.set()
+        self.listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in accept
         self.listener.close()
 
     def _accept(self) -> None:
@@ -210,7 +211,7 @@ def run_seed(server: str, seed: int) -> dict[str, Any]:
         manifest = make_package(folder, seed, large=seed % 5 == 0)
         host = server.removeprefix("http://")
         # A clean publication makes about 27 requests, 7 of them with a body.
-        planned = set(rng.sample(range(7 if plan in UPWARDS else 24), rng.randint(1, 3)))
+        planned = set(rng.sample(range(7 if plan in UPWARDS else 27), rng.randint(1, 3)))
 
         def fault(number: int, put: int | None) -> str | None:
             if plan == STORM:

@@ -270,3 +270,12 @@ def test_sealing_again_takes_up_what_was_added(run: Distilled, tmp_path: Path) -
     (folder / "pictures" / "pca.png").write_bytes(b"a picture")
     assert "pictures/pca.png" in seal(folder).files
     assert "pictures/pca.png" in (folder / "README.md").read_text()
+
+
+def test_help_explains_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run_command(export.COMMAND, export.main, ["--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    flags = ("--to", "--top", "--metric", "--front", "--trial", "--replace", "--verify", "--pull", "--export.endpoint")
+    assert all(flag in shown for flag in flags)

@@ -129,7 +129,7 @@ def test_two_exports_at_once_leave_one_whole_package(store: Store, tmp_path: Pat
 
     def publish(folder: Path) -> None:
         try:
-            Store(store.address, settings=store.settings, lease=2).put(folder, "x")
+            Store(store.address, settings=store.settings).put(folder, "x")
         except UserError as error:
             said.append(str(error))
 
@@ -146,13 +146,28 @@ def test_two_exports_at_once_leave_one_whole_package(store: Store, tmp_path: Pat
 
 def test_a_claim_that_nobody_renews_passes_on(server: str, bucket: str) -> None:
     s3 = Bucket(Store(f"s3://{bucket}", server).folder, ExportConfig(endpoint=server))
-    elsewhere = {"machine": "another", "process": "1", "begun": "1", "claim": "x"}
-    s3.put_bytes("x.claim", json.dumps(elsewhere).encode())
+    elsewhere = Claim(s3, "x")
+    elsewhere.owner["machine"] = "another"
+    s3.put_bytes("x.claim", elsewhere.content)
     begin = time.monotonic()
     with Claim(s3, "x", lease=2) as claim:
         claim.check()
         assert 1 < time.monotonic() - begin < 20
     assert keys(server, bucket) == {}
+
+
+def test_a_claim_that_a_failed_export_left_does_not_last(server: str, bucket: str, package: Path) -> None:
+    """Of this very process: the next export need not wait, and one that finds the package there clears it."""
+    store = Store(f"s3://{bucket}", server)
+    s3 = Bucket(store.folder, ExportConfig(endpoint=server))
+    left = Claim(s3, "x").content
+    s3.put_bytes("x.claim", left)
+    begin = time.monotonic()
+    assert store.put(package, "x").new
+    assert time.monotonic() - begin < 60
+    s3.put_bytes("x.claim", left)
+    assert not store.put(package, "x").new
+    assert "x.claim" not in keys(server, bucket)
 
 
 def test_a_claim_that_is_renewed_is_respected(server: str, bucket: str) -> None:

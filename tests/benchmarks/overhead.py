@@ -1,0 +1,139 @@
+"""What a trial of a search costs beyond the same loop in a bare process, with one trial at a time.
+
+    python -m tests.benchmarks.overhead --out runs/overhead          (about 5 minutes on 2 idle cores)
+
+Rounds of: the loop in a process of its own (begin a member, train its epochs, save a checkpoint after each), then the
+same settings as a search through `python -m singer_ray.tune`, so that both see the same machine. A trial's seconds in
+the search go from one row's end to the next one's in the study: thin actor, placement, reports and checkpoints
+included. `first` goes from the command's start to the end of its first trial: Ray's start, imports and host included.
+Raw figures: overhead.json. Bounds: `check` below; timings mean nothing on a machine that does other work meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.children import write_raw
+
+MODULE = "tests.benchmarks.overhead"
+RAW = Path(__file__).with_name("overhead.json")
+ROUNDS, TRIALS = 3, 8
+SETTINGS: dict[str, Any] = {
+    "train.epochs": 2,
+    "train.steps_per_epoch": 8,
+    "method.prefit.steps": 20,
+    "evaluation.fit_images": 64,
+    "data.scenes.val_images": 64,
+    "data.scenes.test_images": 64,
+    "search.sampler": "random",
+    "search.scheduler": "none",
+    "search.trials": TRIALS,
+    "search.concurrent": 1,
+}
+SPACE = "train.lr: {type: loguniform, low: 3.0e-3, high: 4.0e-3}\n"
+FIRST_BOUND, LATER_BOUND = 10.0, 1.0
+
+
+def bare(preset: Path, out: Path) -> dict[str, Any]:
+    """Seconds of each trial of the loop in this process; the first one makes the workbench, as a host's first does."""
+    begin = time.perf_counter()
+    from singer_ray.config import load_preset
+    from singer_ray.training import checkpoint
+    from singer_ray.training.loop import epochs
+    from singer_ray.training.member import Member
+    from singer_ray.training.workbench import Workbench
+
+    config = load_preset(str(preset))
+    imports = time.perf_counter() - begin
+    seconds, bench = [], None
+    for _ in range(TRIALS):
+        begin = time.perf_counter()
+        bench = bench or Workbench(config)
+        member = Member.begin(bench, config)
+        for _ in epochs(member):
+            checkpoint.save(out, member.state())
+        seconds.append(time.perf_counter() - begin)
+    return {"imports": imports, "trials": seconds}
+
+
+def searched(preset: Path, space: Path, out: Path) -> dict[str, Any]:
+    """Seconds of each trial of a search: the first from the command's start, others from the end of the one before."""
+    import optuna
+
+    from singer_ray.search.study import storage_of
+
+    begin = time.time()
+    flags = ("--preset", preset, "--space", space, "--out", out, "--overwrite")
+    subprocess.run([sys.executable, "-m", "singer_ray.tune", *map(str, flags)], check=True, stdout=subprocess.DEVNULL)
+    whole = time.time() - begin
+    rows = optuna.load_study(study_name=out.name, storage=storage_of(None, out)).trials
+    ends = [row.datetime_complete.timestamp() for row in rows if row.datetime_complete]
+    assert len(ends) == TRIALS, f"{out} has {len(ends)} finished trials of {TRIALS}"
+    seconds = [end - start for start, end in zip([begin, *ends], ends)]
+    return {"trials": seconds, "rest": begin + whole - ends[-1]}
+
+
+def figures(rounds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Medians over rounds, in seconds: overhead of a search's first trial and of each later one, and what else is."""
+    first = [r["search"]["trials"][0] - r["bare"]["trials"][0] for r in rounds]
+    later = [t - statistics.median(r["bare"]["trials"][1:]) for r in rounds for t in r["search"]["trials"][1:]]
+    return {
+        "first": statistics.median(first),
+        "later": statistics.median(later),
+        "later_least": min(later),
+        "later_most": max(later),
+        "bare_first": statistics.median(r["bare"]["trials"][0] for r in rounds),
+        "bare_later": statistics.median(t for r in rounds for t in r["bare"]["trials"][1:]),
+        "bare_imports": statistics.median(r["bare"]["imports"] for r in rounds),
+        "after_the_last_trial": statistics.median(r["search"]["rest"] for r in rounds),
+    }
+
+
+def check(found: Mapping[str, float]) -> list[str]:
+    """What does not hold, in words."""
+    bounds = (("first", FIRST_BOUND), ("later", LATER_BOUND))
+    return [f"{name} is {found[name]:.2f} s, more than {most} s" for name, most in bounds if found[name] > most]
+
+
+def main() -> int:
+    """Runs the rounds, one process at a time; writes the raw figures and prints the medians."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/overhead"))
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--bare", action="store_true", help="the bare loop only, in this process")
+    given = parser.parse_args()
+    preset, space = given.out / "preset.yaml", given.out / "space.yaml"
+    if given.bare:
+        (given.out / "bare.json").write_text(json.dumps(bare(preset, given.out)), encoding="utf-8")
+        return 0
+    from singer_ray.config import load_preset
+
+    given.out.mkdir(parents=True, exist_ok=True)
+    preset.write_text(load_preset("demo").override(SETTINGS).to_yaml(), encoding="utf-8")
+    space.write_text(SPACE, encoding="utf-8")
+    rounds = []
+    for number in range(given.rounds):
+        load = os.getloadavg()[0]
+        subprocess.run([sys.executable, "-m", MODULE, "--bare", "--out", str(given.out)], check=True)
+        alone = json.loads((given.out / "bare.json").read_text(encoding="utf-8"))
+        rounds.append({"load": load, "bare": alone, "search": searched(preset, space, given.out / "search")})
+        print(f"round {number + 1} of {given.rounds}, load {load:.1f}: {figures(rounds[-1:])}", flush=True)
+    found = figures(rounds)
+    write_raw(RAW, MODULE, {"settings": SETTINGS, "figures": found, "rounds": rounds})
+    print("\n".join(f"{name:24}{value:8.2f} s" for name, value in found.items()))
+    faults = check(found)
+    print("\n".join(faults) or "all bounds hold")
+    return bool(faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
