@@ -159,7 +159,7 @@ class Session:
         end = time.monotonic() + limit
         while (found := {*self.children().values()} - AGENTS) and time.monotonic() < end:
             time.sleep(0.2)
-        return sorted(found)
+        return sorted(" ".join(Path(word).name for word in title.split()[:2]) for title in found)
 
 
 def started(arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Session:
