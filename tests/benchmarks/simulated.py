@@ -86,7 +86,7 @@ class CurvePool:
         self.metric, self.registry_name = metric, f"{prefix}-registry"
         names = [f"{prefix}-host-{n}" for n in range(CONCURRENT)]
         self.registry: Any = ray.remote(num_cpus=0)(HostRegistry).options(name=self.registry_name).remote()
-        self.registry.attend.remote(names)
+        self.registry.attend.remote(names)  # type: ignore[attr-defined]
         self.check = mock.Mock(remote=lambda corners: ray.put(None))
 
     def wait(self, say: Callable[[str], None]) -> list[str]:

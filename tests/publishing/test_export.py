@@ -110,7 +110,6 @@ def test_a_student_is_built_from_its_checkpoint(command: Export, search: Path, r
 
 
 def test_the_card_says_how_the_search_found_it(command: Export, search: Path, tmp_path: Path) -> None:
-    (search / "best" / "1-002" / "pictures" / "pca.png").write_bytes(b"a picture")
     command(search, "--to", tmp_path / "place", "--top", "1", "--export.license", "mit", *NO_ONNX)
     card = (tmp_path / "place" / "search" / "students" / "1-002" / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
