@@ -7,6 +7,7 @@ import os
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ import torch
 
 from singer_ray.config import Config, load_preset
 from tests.browser import browser as browser
+
+# A shell's background jobs ignore Ctrl-C, and so would every process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SMALL: dict[str, Any] = {
     "data.scenes.train_images": 256,
