@@ -111,8 +111,8 @@ def test_the_dashboard_names_the_search_and_shows_what_its_trials_try(
     page.get_by_text('"space"').first.wait_for(timeout=60_000)
     page.goto(f"{head.dashboard}/#/actors")
     page.get_by_label("Class").first.fill("DistillationTrial")
-    trial = page.get_by_role("row").filter(has_text="trial 0 ")
-    assert f"trial 0 rank={started[1]} lr={started[2]}" in trial.inner_text(timeout=60_000)
+    trial = page.get_by_role("row").filter(has_text="trial 000 ")
+    assert f"trial 000 rank={started[1]} lr={started[2]}" in trial.inner_text(timeout=60_000)
     assert "ALIVE" in trial.inner_text()
 
 
