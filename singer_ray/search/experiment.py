@@ -12,7 +12,7 @@ import threading
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -281,7 +281,7 @@ class _Search:
         config, meter, objectives = self.config, session.meter, session.objectives
         plan = session.plan
         estimate = Estimate.of(config, concurrent=plan.concurrent, gpus=plan.gpus_held, times=self.times)
-        budget = Budget.of(config.search)
+        budget = replace(Budget.of(config.search), trials=0)  # the ledger counts
         limits = Limits(budget, study, objectives, meter)
 
         def left() -> float | None:
