@@ -8,15 +8,18 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import signal
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import torch
 
 from singer_ray.config import Config, load_preset
 from tests.browser import browser as browser
+from tests.servers import CREDENTIALS, ENVIRONMENT, s3_server
 
 # A shell's background jobs ignore Ctrl-C, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -69,3 +72,20 @@ def image_tree(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The address of an S3 server in a process of its own."""
+    with s3_server() as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A new bucket on it; credentials are in the environment."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{uuid.uuid4().hex[:8]}"
+    boto3.client("s3", endpoint_url=server, **CREDENTIALS).create_bucket(Bucket=name)
+    return name

@@ -1,41 +1,71 @@
-"""Servers that tests start as processes of their own."""
+"""An S3 server as a process of its own: moto.
+
+python -m tests.servers        serves on a free port of 127.0.0.1, and prints the address
+"""
 
 from __future__ import annotations
 
 import contextlib
-import socket
+import io
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
-S3_ENVIRONMENT = {
+CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+"""For clients that take them as arguments."""
+ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
-"""What a client of `s3_server` needs, the endpoint apart."""
+"""What a client needs, the endpoint apart."""
 
 
 @contextlib.contextmanager
 def s3_server() -> Iterator[str]:
     """An empty S3, in memory: the address of its endpoint."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "tests.servers"], cwd=Path(__file__).parents[1], stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:
-        for _ in range(600):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert address, f"the S3 server ended with {process.wait()} before it served"
+        yield address
     finally:
         process.kill()
         process.wait()
+
+
+class ConditionsInOneStep:
+    """moto looks whether a condition holds and writes in two steps; S3 promises that nobody comes between."""
+
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+        self.app, self.lock = app, threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if not environ.keys() & {"HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"}:
+            return self.app(environ, start_response)
+        if environ.get("CONTENT_LENGTH"):  # all of it first: a client that falls silent must not hold up the others
+            environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+        with self.lock:
+            return list(self.app(environ, start_response))
+
+
+def main() -> None:
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from werkzeug.serving import make_server
+
+    app = ConditionsInOneStep(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+    print(f"http://127.0.0.1:{server.port}", flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -8,15 +8,16 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from singer_ray.errors import UserError
 from singer_ray.publishing.manifest import MANIFEST, Entry, Manifest, check_folder, entry_of, read_manifest
-from singer_ray.publishing.s3 import LEASE, Bucket, Claim, with_retries
 from singer_ray.storage import Folder, reason
+from singer_ray.storage.lease import HeldError, Lease, LostError
+from singer_ray.storage.s3 import Bucket, with_retries
 
 if TYPE_CHECKING:
     from singer_ray.config import ExportConfig
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 DRAFT = ".draft"
 AT_A_TIME = 4
 """Files of a package that are sent or read at a time."""
+LEASE = 120.0
+"""Seconds after which the right to write a package has lapsed when nobody renews it."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Store:
 
     Args:
         settings: endpoint, encryption, storage class, tags, attempts, timeout.
-        lease: seconds; see `Claim`.
+        lease: seconds after which the right to write a package lapses when nobody renews it.
         writable: whether packages will be put.
 
     Raises UserError for an address that cannot be used.
@@ -82,7 +85,7 @@ class Store:
         manifest = _quick_check(folder)
         if self._holds(name, manifest, replace=replace):
             if self.bucket is not None:
-                Claim(self.bucket, name, lease=self.lease).clear()
+                self._claim(self.bucket, name).clear()
             return Published(f"{self.address}/{name}", False, manifest.size)
         if self.bucket is None:
             new = self._put_local(folder, name, manifest, replace=replace)
@@ -185,9 +188,8 @@ class Store:
                 path.rename(aside)
                 shutil.rmtree(aside)
             return
-        with Claim(self.bucket, name, lease=self.lease) as claim:
+        with self._claimed(self.bucket, name):
             self.bucket.delete([f"{name}/{MANIFEST}"])
-            claim.check()
             self.bucket.delete(self._names(name))
 
     def _holds(self, name: str, manifest: Manifest, *, replace: bool) -> bool:
@@ -236,23 +238,33 @@ class Store:
         return True
 
     def _put_s3(self, bucket: Bucket, folder: Path, name: str, manifest: Manifest, *, replace: bool) -> bool:
-        with Claim(bucket, name, lease=self.lease) as claim:
-            if self._holds(name, manifest, replace=replace):
-                return False  # another export was faster
-            bucket.delete([f"{name}/{MANIFEST}"])
-            bucket.abort_uploads(name)
-            sizes = with_retries(self.settings.attempts, lambda: self.folder.below(name).sizes())
+        for _ in range(self.settings.attempts):
+            with suppress(LostError), self._claimed(bucket, name) as claim:
+                return self._put_claimed(bucket, folder, name, manifest, claim, replace=replace)
+        raise UserError(
+            f"{self.address}/{name} was taken over by other exports, {self.settings.attempts} times. Publish again."
+        )
 
-            def send(file: str) -> None:
-                self._send(bucket, folder / file, f"{name}/{file}", manifest.files[file], sizes.get(file), claim)
+    def _put_claimed(
+        self, bucket: Bucket, folder: Path, name: str, manifest: Manifest, claim: Lease, *, replace: bool
+    ) -> bool:
+        """Raises LostError when another export has taken over."""
+        if self._holds(name, manifest, replace=replace):
+            return False  # another export was faster
+        bucket.delete([f"{name}/{MANIFEST}"])
+        bucket.abort_uploads(name)
+        sizes = with_retries(self.settings.attempts, lambda: self.folder.below(name).sizes())
 
-            with ThreadPoolExecutor(AT_A_TIME) as pool:
-                list(pool.map(send, manifest.files))
-            bucket.delete([f"{name}/{file}" for file in sizes if file not in manifest.files])
-            self._seal(bucket, f"{name}/{MANIFEST}", manifest.to_bytes(), claim)
+        def send(file: str) -> None:
+            self._send(bucket, folder / file, f"{name}/{file}", manifest.files[file], sizes.get(file), claim)
+
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            list(pool.map(send, manifest.files))
+        bucket.delete([f"{name}/{file}" for file in sizes if file not in manifest.files])
+        self._seal(bucket, f"{name}/{MANIFEST}", manifest.to_bytes(), claim)
         return True
 
-    def _send(self, bucket: Bucket, path: Path, name: str, entry: Entry, there: int | None, claim: Claim) -> None:
+    def _send(self, bucket: Bucket, path: Path, name: str, entry: Entry, there: int | None, claim: Lease) -> None:
         """Sends a file and reads it back, until it is there as it should be; an earlier upload's is kept."""
         for attempt in range(self.settings.attempts):
             if attempt or there != entry.size:
@@ -268,7 +280,7 @@ class Store:
                 )
         raise UserError(f"{self.address}/{name} arrives damaged, {self.settings.attempts} times. Check the connection.")
 
-    def _seal(self, bucket: Bucket, name: str, content: bytes, claim: Claim) -> None:
+    def _seal(self, bucket: Bucket, name: str, content: bytes, claim: Lease) -> None:
         for _ in range(self.settings.attempts):
             claim.check()
             written = bucket.put_bytes(name, content, hashlib.sha256(content).hexdigest(), IfNoneMatch="*")
@@ -276,9 +288,25 @@ class Store:
             if found == content:
                 return
             if not written and found is not None and self.find(name.removesuffix(f"/{MANIFEST}")) is not None:
-                raise UserError(f"{self.address}/{name} was written by another export meanwhile. Publish again.")
+                raise LostError  # another export has written its manifest meanwhile
             bucket.delete([name])  # spoilt on its way
         raise UserError(f"{self.address}/{name} arrives damaged, {self.settings.attempts} times. Check the connection.")
+
+    def _claim(self, bucket: Bucket, name: str) -> Lease:
+        return Lease(bucket, f"{name}.claim", seconds=self.lease, patience=2 * self.lease)
+
+    @contextmanager
+    def _claimed(self, bucket: Bucket, name: str) -> Iterator[Lease]:
+        """The right to write the package `name`: of several exports at once, one writes at a time."""
+        with ExitStack() as stack:
+            try:
+                claim = stack.enter_context(self._claim(bucket, name))
+            except HeldError as error:
+                raise UserError(
+                    f"{self.address}/{name} is being written by another export, on {error.machine}. Wait for it to "
+                    "end, and publish again."
+                ) from error
+            yield claim
 
     def _required(self, name: str) -> Manifest:
         where = f"{self.address}/{name}".rstrip("/")

@@ -227,9 +227,10 @@ class _Search:
             shared = ray_cluster.shared_storage(self.config.train.storage, self.out)
             endpoint = self.config.export.endpoint
             remote = Folder(shared, endpoint, knob="--storage").below(self.name) if shared else None
-            home = Home(self.out, remote, self._say)
+            home = Home(self.out, remote, self._say, self.config.export)
             if driving:
                 stack.enter_context(home.driving())
+                home.catch_up()
             pool = plan.hosts(self.config, self.inputs, home.trials)
             try:
                 yield home, plan, pool

@@ -6,19 +6,21 @@ import contextlib
 import fcntl
 import json
 import os
-import socket
 import threading
-import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 
+from singer_ray.config import ExportConfig
 from singer_ray.errors import UserError
 from singer_ray.search.study import JOURNAL
 from singer_ray.storage import Folder
+from singer_ray.storage.lease import HeldError, Lease, LostError, lease_files
+
+if TYPE_CHECKING:
+    from singer_ray.storage.s3 import S3Settings
 
 CONFIG, SPACE, RECORD, LOCK, LEASE = "config.yaml", "space.yaml", "search.json", "driver.lock", "driver.json"
 STATE = (CONFIG, SPACE, JOURNAL, RECORD)
@@ -35,14 +37,17 @@ class Home:
     `driving`.
     """
 
-    def __init__(self, out: Path, remote: Folder | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, out: Path, remote: Folder | None, say: Callable[[str], None], settings: S3Settings | None = None
+    ) -> None:
         self.out, self.remote, self.say = out, remote, say
+        self.settings = settings or ExportConfig()
         self.trials = remote.below("trials") if remote else Folder(str(out / "trials"), knob="--out")
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._dirty, self._over = threading.Event(), threading.Event()
         self._sending = threading.Lock()
         self._warned = False
         self._lock_file: IO[str] | None = None
+        self._lease: Lease | None = None
         self._lost: str | None = None
 
     @property
@@ -68,15 +73,21 @@ class Home:
         draft.replace(self.out / RECORD)
 
     def saved(self, urgent: bool) -> None:
-        """The study has changed: brings it to the copy, at once when `urgent`, else within seconds."""
-        if self._lost:
-            raise UserError(self._lost)
-        if self.remote is None:
-            return
-        if urgent:
+        """The study has changed: brings it to the copy, at once when `urgent`, else within seconds.
+
+        Raises UserError when another process has taken over the search.
+        """
+        if self.remote is not None and urgent:
             self._send()
         else:
             self._dirty.set()
+        if self._lost:
+            raise UserError(self._lost)
+
+    def catch_up(self) -> None:
+        """Brings what an earlier driver wrote to the copy before this one held the search. Raises UserError."""
+        if self.remote is not None and self.remote.read(RECORD) is not None:
+            fetch(self.remote.address, self.settings.endpoint, self.out)
 
     @contextlib.contextmanager
     def driving(self) -> Iterator[None]:
@@ -84,20 +95,19 @@ class Home:
         self._lock_here()
         try:
             _mend(self.out / JOURNAL)
-            if self.remote:
-                self._take_lease()
-            sender = threading.Thread(target=self._send_often, daemon=True)
-            sender.start()
-            try:
+            if self.remote is None:
                 yield
-            finally:
-                self._over.set()
-                self._dirty.set()
-                sender.join()
-                if self.remote and not self._lost:
-                    self._send()
-                    with contextlib.suppress(UserError):
-                        self.remote.delete(LEASE)
+                return
+            with self._leased(self.remote):
+                sender = threading.Thread(target=self._send_often, daemon=True)
+                sender.start()
+                try:
+                    yield
+                finally:
+                    self._over.set()
+                    sender.join()
+                    if not self._lost:
+                        self._send()
         finally:
             if self._lock_file:
                 self._lock_file.close()
@@ -114,59 +124,38 @@ class Home:
                 "it has ended."
             ) from error
 
-    def _take_lease(self) -> None:
+    @contextlib.contextmanager
+    def _leased(self, remote: Folder) -> Iterator[None]:
         """A lease in the copy says who drives, since a lock of one machine is not seen on another."""
-        assert self.remote is not None
-        told = False
-        first: dict[str, Any] | None = None
-        waited = 0.0
-        while (held := self._lease()) is not None and held["owner"] != self._owner:
-            if first is not None and held["beat"] != first["beat"]:
+        lease = Lease(
+            lease_files(remote, self.settings), LEASE, seconds=LEASE_SECONDS,
+            say=lambda seconds: self.say(
+                f"waiting up to {seconds:.0f} s to see whether the driver of {remote.address} is dead"
+            ),
+        )  # fmt: skip
+        with contextlib.ExitStack() as stack:
+            try:
+                self._lease = stack.enter_context(lease)
+            except HeldError as error:
                 raise UserError(
-                    f"Another process ({held['owner'].rsplit(':', 1)[0]}) drives the search at {self.remote.address}. "
-                    f"Watch it with --status {self.remote.address}, or wait until it has ended."
-                )
-            if waited >= LEASE_SECONDS:
-                break
-            if not told:
-                self.say(f"waiting up to {LEASE_SECONDS:.0f} s to see whether the driver of {self.address} is dead")
-                told, first = True, held
-            time.sleep(1.0)
-            waited += 1.0
-        self._beat()
-
-    def _lease(self) -> dict[str, Any] | None:
-        assert self.remote is not None
-        content = self.remote.read(LEASE)
-        return None if content is None else dict(json.loads(content))
-
-    def _beat(self) -> None:
-        assert self.remote is not None
-        self.remote.write(LEASE, json.dumps({"owner": self._owner, "beat": uuid.uuid4().hex}).encode())
+                    f"Another process (on {error.machine}) drives the search at {remote.address}. Watch it with "
+                    f"--status {remote.address}, or wait until it has ended."
+                ) from error
+            yield
 
     def _send_often(self) -> None:
-        beat = time.monotonic()
-        while not self._over.is_set():
-            self._over.wait(_EVERY)
-            if self.remote is None:
-                continue
+        while not self._over.wait(_EVERY):
             if self._dirty.is_set():
                 self._dirty.clear()
                 self._send()
-            if time.monotonic() - beat > LEASE_SECONDS / 4:
-                beat = time.monotonic()
-                with contextlib.suppress(UserError, ValueError):
-                    held = self._lease()
-                    if held is not None and held["owner"] != self._owner:
-                        self._lost = f"Another process has taken over the search at {self.remote.address}."
-                        return
-                    self._beat()
 
     def _send(self) -> None:
         """Brings what changes while a search runs to the copy. A store that is away for a while ends no search."""
         assert self.remote is not None
+        assert self._lease is not None
         with self._sending:
             try:
+                self._lease.check()  # what another driver has written since must not be overwritten
                 for name in (JOURNAL, RECORD):
                     if (self.out / name).exists():
                         self.remote.write(name, _whole_lines((self.out / name).read_bytes()))
@@ -176,6 +165,8 @@ class Home:
                     self.say(f"the copy of the search is behind, trying again: {error}")
                 self._warned = True
                 self._dirty.set()
+            except LostError:
+                self._lost = f"Another process has taken over the search at {self.remote.address}."
 
 
 def _whole_lines(content: bytes) -> bytes:

@@ -21,7 +21,7 @@ import boto3
 from singer_ray.publishing.manifest import write_manifest
 from singer_ray.publishing.store import Store
 from tests.benchmarks.children import write_raw
-from tests.publishing.servers import ENVIRONMENT, moto_server
+from tests.servers import ENVIRONMENT, s3_server
 
 MEGABYTES = 200
 
@@ -33,7 +33,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     os.environ.update(ENVIRONMENT)
     seconds: dict[str, list[float]] = {"boto3": [], "store_without_reading_back": [], "store": []}
-    with moto_server() as server, tempfile.TemporaryDirectory() as made:
+    with s3_server() as server, tempfile.TemporaryDirectory() as made:
         weights = Path(made) / "model.safetensors"
         weights.write_bytes(os.urandom(MEGABYTES * 1_000_000))
         manifest = write_manifest(Path(made))

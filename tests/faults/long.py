@@ -36,7 +36,7 @@ from singer_ray.storage import Folder
 from tests.conftest import SMALL
 from tests.faults.records import FINAL, Row, read_rows, violations
 from tests.faults.session import Session, started
-from tests.servers import S3_ENVIRONMENT, s3_server
+from tests.servers import ENVIRONMENT, s3_server
 
 OUTCOMES = Path(__file__).parent / "outcomes.json"
 SEEDS = range(20)
@@ -109,7 +109,7 @@ class Trial:
         remote = seed % 3 == 2
         self.address = f"s3://{BUCKET}/{seed}/search" if remote else None
         self.out = place / "here" / "search"
-        self.environment = S3_ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint}
+        self.environment = ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint}
         self.outcome = Outcome(seed, self.kind, "s3" if remote else "disk")
 
     @property
@@ -246,7 +246,7 @@ def campaign(seeds: Sequence[int], folder: Path, jobs: int) -> list[Outcome]:
     """The outcomes of all seeds, `jobs` at a time."""
     names = {KINDS[list(KINDS)[seed % len(KINDS)]] for seed in seeds}
     with s3_server() as endpoint, concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        os.environ.update(S3_ENVIRONMENT)
+        os.environ.update(ENVIRONMENT)
         boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=BUCKET)
         references = dict(zip(sorted(names), pool.map(lambda name: left_alone(name, folder), sorted(names))))
         print(f"references: {', '.join(f'{name} {len(rows)} rows' for name, rows in references.items())}", flush=True)

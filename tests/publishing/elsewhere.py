@@ -28,7 +28,7 @@ from singer_ray.publishing.experiment import Experiment, Selection
 from singer_ray.publishing.formats import open_outputs
 from singer_ray.publishing.store import Store
 from tests.benchmarks.children import write_raw
-from tests.publishing.servers import ENVIRONMENT, moto_server
+from tests.servers import ENVIRONMENT, s3_server
 
 LOADER = """
 import importlib.util, json, sys
@@ -66,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         place = Path(made)
         python = arguments.python or _environment(place / "venv")
-        with moto_server() as server:
+        with s3_server() as server:
             client = boto3.client("s3", endpoint_url=server)
             client.create_bucket(Bucket="elsewhere")
             settings = ExportConfig(endpoint=server, onnx="yes", top=1)

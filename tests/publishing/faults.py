@@ -32,7 +32,7 @@ from singer_ray.config import ExportConfig
 from singer_ray.errors import UserError
 from singer_ray.publishing.manifest import MANIFEST, Manifest, write_manifest
 from singer_ray.publishing.store import Store
-from tests.publishing.servers import CREDENTIALS, ENVIRONMENT, moto_server
+from tests.servers import CREDENTIALS, ENVIRONMENT, s3_server
 
 KINDS = (
     "reset", "error_500", "slow_down_503", "silence", "lost_answer", "cut_up", "cut_down", "spoilt_up", "spoilt_down",
@@ -281,7 +281,7 @@ def main() -> None:
         return
     os.environ.update(ENVIRONMENT)
     done = {}
-    with moto_server() as server:
+    with s3_server() as server:
         for seed in range(arguments.first, arguments.first + arguments.seeds):
             done[seed] = run_seed(server, seed)
             print(seed, done[seed], flush=True)

@@ -24,7 +24,7 @@ from singer_ray.publishing.manifest import MANIFEST
 from singer_ray.publishing.package import seal
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.study import METRICS, create_study, storage_of
-from tests.publishing.servers import CREDENTIALS
+from tests.servers import CREDENTIALS
 
 NO_ONNX = ("--export.onnx", "no")
 Export = Callable[..., tuple[int, str, str]]

@@ -21,11 +21,12 @@ import pytest
 from singer_ray.config import ExportConfig
 from singer_ray.errors import UserError
 from singer_ray.publishing.manifest import MANIFEST, Manifest, write_manifest
-from singer_ray.publishing.s3 import Bucket, Claim
 from singer_ray.publishing.store import Store
 from singer_ray.storage import without_credentials
+from singer_ray.storage.lease import Lease
+from singer_ray.storage.s3 import Bucket
 from tests.publishing.faults import make_package
-from tests.publishing.servers import CREDENTIALS
+from tests.servers import CREDENTIALS
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -144,38 +145,28 @@ def test_two_exports_at_once_leave_one_whole_package(store: Store, tmp_path: Pat
     assert not [name for name in store.folder.names() if "claim" in name or "draft" in name]
 
 
-def test_a_claim_that_nobody_renews_passes_on(server: str, bucket: str) -> None:
-    s3 = Bucket(Store(f"s3://{bucket}", server).folder, ExportConfig(endpoint=server))
-    elsewhere = Claim(s3, "x")
-    elsewhere.owner["machine"] = "another"
-    s3.put_bytes("x.claim", elsewhere.content)
-    begin = time.monotonic()
-    with Claim(s3, "x", lease=2) as claim:
-        claim.check()
-        assert 1 < time.monotonic() - begin < 20
-    assert keys(server, bucket) == {}
-
-
 def test_a_claim_that_a_failed_export_left_does_not_last(server: str, bucket: str, package: Path) -> None:
     """Of this very process: the next export need not wait, and one that finds the package there clears it."""
     store = Store(f"s3://{bucket}", server)
     s3 = Bucket(store.folder, ExportConfig(endpoint=server))
-    left = Claim(s3, "x").content
-    s3.put_bytes("x.claim", left)
+    left = Lease(s3, "x.claim", seconds=600).content
+    s3.create("x.claim", left)
     begin = time.monotonic()
     assert store.put(package, "x").new
     assert time.monotonic() - begin < 60
-    s3.put_bytes("x.claim", left)
+    s3.create("x.claim", left)
     assert not store.put(package, "x").new
     assert "x.claim" not in keys(server, bucket)
 
 
-def test_a_claim_that_is_renewed_is_respected(server: str, bucket: str) -> None:
-    s3 = Bucket(Store(f"s3://{bucket}", server).folder, ExportConfig(endpoint=server))
-    with Claim(s3, "x", lease=1) as holder:
-        with pytest.raises(UserError, match="is being written by another export"), Claim(s3, "x", lease=1):
-            pass
-        holder.check()
+def test_a_package_that_another_machine_writes_is_waited_for(server: str, bucket: str, package: Path) -> None:
+    store = Store(f"s3://{bucket}", server, lease=1)
+    other = Lease(Bucket(store.folder, ExportConfig(endpoint=server)), "x.claim", seconds=1)
+    other.owner["machine"] = "another"
+    with other, pytest.raises(UserError, match=r"/x is being written by another export, on another. Wait for it"):
+        store.put(package, "x")
+    assert store.packages() == []
+    assert store.put(package, "x").new
 
 
 def test_storage_class_encryption_and_tags_reach_the_objects(server: str, bucket: str, package: Path) -> None:

@@ -26,7 +26,7 @@ from singer_ray.storage import Folder
 from tests.faults.records import Row, read_rows
 from tests.faults.session import Session, started
 from tests.search.test_search import Listener, settings
-from tests.servers import S3_ENVIRONMENT, s3_server
+from tests.servers import ENVIRONMENT, s3_server
 
 SPACE = {"train.lr": {"type": "loguniform", "low": 1e-3, "high": 4e-3}}
 QUICK: dict[str, Any] = {
@@ -38,7 +38,7 @@ QUICK: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     with s3_server() as address, pytest.MonkeyPatch.context() as patch:
-        for name, value in (S3_ENVIRONMENT | {"AWS_ENDPOINT_URL": address}).items():
+        for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": address}).items():
             patch.setenv(name, value)
         boto3.client("s3", endpoint_url=address).create_bucket(Bucket="searches")
         yield address
@@ -222,7 +222,7 @@ def test_one_driver_at_a_time_for_a_copy_in_s3(endpoint: str, tmp_path: Path) ->
         return Home(tmp_path / name, Folder("s3://searches/lease"), said.append)
 
     with home("one").driving():
-        with pytest.raises(UserError, match=r"Another process \(.*\) drives the search at s3://searches/lease"):
+        with pytest.raises(UserError, match=r"Another process \(on .*\) drives the search at s3://searches/lease"):
             home("two").driving().__enter__()
         assert Folder("s3://searches/lease").read(LEASE)
     with home("three").driving():

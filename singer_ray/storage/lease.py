@@ -1,0 +1,298 @@
+"""The right to write at a place: of several processes, on whichever machines, one at a time has it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from singer_ray.errors import UserError
+from singer_ray.storage.folder import DRAFT, Folder, reason
+
+if TYPE_CHECKING:
+    from singer_ray.storage.s3 import S3Settings
+
+_HELD: set[str] = set()
+"""The leases that this process holds."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A file of a lease, as one look found it."""
+
+    content: bytes
+    tag: str
+    """Changes with the content."""
+    age: float
+    """Seconds since it was written, by the clock of the store itself."""
+
+
+class LeaseFiles(Protocol):
+    """A store that can write under a condition. All methods raise UserError when it cannot be reached."""
+
+    def look(self, name: str) -> Seen | None:
+        """The file, None when there is none."""
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Writes a file unless there is one; whether it did."""
+
+    def swap(self, name: str, content: bytes, tag: str) -> bool:
+        """Writes a file over that of `tag`, unless it has changed; whether it did."""
+
+    def delete(self, names: list[str]) -> None:
+        """Removes files, as far as they are there."""
+
+
+class HeldError(Exception):
+    """Another process holds the lease."""
+
+    def __init__(self, holder: Mapping[str, str]) -> None:
+        self.machine = holder.get("machine", "?").partition(" ")[0]
+        super().__init__(f"held by a process on {self.machine}")
+
+
+class LostError(Exception):
+    """Another process has taken the lease over: it was not renewed in time, or the server knows no conditions."""
+
+
+class Lease:
+    """A right, held while the block runs: a small file that is made under a condition and renewed until the end.
+
+    It passes on when its holder lets go, has not renewed it for `seconds`, or was a process of this machine that has
+    ended. Servers that know no conditions are read back: of two processes that both believe they hold it, `check`
+    soon tells one.
+
+    Args:
+        patience: seconds to wait for a holder that lives; then HeldError is raised.
+        say: called once with the seconds that it may take to tell whether a silent holder lives.
+    """
+
+    def __init__(
+        self,
+        files: LeaseFiles,
+        name: str,
+        *,
+        seconds: float,
+        patience: float = 0.0,
+        say: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        self.files, self.name, self.seconds, self.patience, self.say = files, name, seconds, patience, say
+        self.owner = {**_process(), "lease": uuid.uuid4().hex}
+        self.lost = False
+        self._beat = 0
+        self._ended = threading.Event()
+        self._renewing = threading.Thread(target=self._renew, name=f"lease {name}", daemon=True)
+
+    def __enter__(self) -> Lease:
+        _HELD.add(self.owner["lease"])  # before the first try: another thread may look at once
+        try:
+            self._wait()
+        except BaseException:
+            _HELD.discard(self.owner["lease"])
+            raise
+        self._renewing.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self._ended.set()
+        self._renewing.join()
+        try:
+            if not self.lost and self._is_ours(self.files.look(self.name)):
+                self.files.delete([self.name])
+        except UserError:
+            if kind is None:  # else what happened first is what matters; the lease lapses
+                raise
+        finally:
+            _HELD.discard(self.owner["lease"])
+
+    @property
+    def content(self) -> bytes:
+        """The lease as a file: its owner, and the SHA-256 of that line."""
+        text = json.dumps({**self.owner, "beat": self._beat}).encode()
+        return text + b"\n" + hashlib.sha256(text).hexdigest().encode() + b"\n"
+
+    def check(self) -> None:
+        """Raises LostError when another has taken over; asks the store."""
+        if not self.lost:
+            self.lost = not self._is_ours(self.files.look(self.name))
+        if self.lost:
+            raise LostError
+
+    def clear(self) -> None:
+        """Removes a lease that was left behind, without taking it."""
+        seen = self.files.look(self.name)
+        if seen is not None and self._is_free(seen):
+            self.files.delete([self.name])
+
+    def _wait(self) -> None:
+        begin, first = time.monotonic(), None
+        while True:
+            seen = self.files.look(self.name)
+            if seen is None:
+                taken = self.files.create(self.name, self.content)
+            elif self._is_ours(seen):  # the answer to a write was lost
+                return
+            elif self._is_free(seen):
+                taken = self.files.swap(self.name, self.content, seen.tag)
+            else:
+                if first is None:
+                    first = seen
+                    self.say(self.seconds)
+                if seen.tag != first.tag and time.monotonic() - begin >= self.patience:
+                    raise HeldError(_holder(seen.content) or {})
+                taken = False
+            if taken and self._is_ours(self.files.look(self.name)):  # a server may ignore conditions
+                return
+            if not taken:
+                time.sleep(min(1.0, self.seconds / 10))
+
+    def _is_free(self, seen: Seen) -> bool:
+        return seen.age > self.seconds or _has_ended(_holder(seen.content))
+
+    def _is_ours(self, seen: Seen | None) -> bool:
+        holder = None if seen is None else _holder(seen.content)
+        return holder is not None and holder.get("lease") == self.owner["lease"]
+
+    def _renew(self) -> None:
+        while not self._ended.wait(self.seconds / 4):
+            with contextlib.suppress(UserError):  # a store that is away: when it is back, the next look tells
+                seen = self.files.look(self.name)
+                self._beat += 1
+                # Where the answer to an earlier try was lost, the condition fails though nobody else has written.
+                if seen is None or not self._is_ours(seen):
+                    self.lost = True
+                elif not self.files.swap(self.name, self.content, seen.tag):
+                    self.lost = not self._is_ours(self.files.look(self.name))
+            if self.lost:
+                return
+
+
+class LocalLeaseFiles:
+    """Files in a folder of this machine, or one that several machines mount."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def look(self, name: str) -> Seen | None:
+        try:
+            content = (self.root / name).read_bytes()
+            written = (self.root / name).stat().st_mtime
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UserError(f"{self.root / name} cannot be read: {reason(error)}") from error
+        with self._draft(name, b"") as draft:  # its time is the store's clock
+            return Seen(content, _tag(content), draft.stat().st_mtime - written)
+
+    def create(self, name: str, content: bytes) -> bool:
+        with self._draft(name, content) as draft:
+            try:
+                os.link(draft, self.root / name)
+            except FileExistsError:
+                return False
+            except OSError:  # a file system without links
+                try:
+                    with (self.root / name).open("xb") as file:
+                        file.write(content)
+                except FileExistsError:
+                    return False
+        return True
+
+    def swap(self, name: str, content: bytes, tag: str) -> bool:
+        with self._draft(name, content) as draft, self._locked():
+            try:
+                if _tag((self.root / name).read_bytes()) != tag:
+                    return False
+            except FileNotFoundError:
+                return False
+            draft.replace(self.root / name)
+        return True
+
+    def delete(self, names: list[str]) -> None:
+        for name in names:
+            (self.root / name).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _draft(self, name: str, content: bytes) -> Iterator[Path]:
+        path = self.root / f".{name}.{uuid.uuid4().hex}{DRAFT}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            yield path
+        except OSError as error:
+            raise UserError(f"{self.root / name} could not be written: {reason(error)}") from error
+        finally:
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        folder = os.open(self.root, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # not on every network file system: there, reading back must do
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+
+
+def lease_files(folder: Folder, settings: S3Settings) -> LeaseFiles:
+    """What keeps the leases of a folder, local or in S3."""
+    from singer_ray.storage.s3 import Bucket  # boto3 comes with it
+
+    return LocalLeaseFiles(Path(folder.root)) if folder.is_local else Bucket(folder, settings)
+
+
+def _tag(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _holder(content: bytes) -> dict[str, str] | None:
+    """Who holds a lease; None where its file was spoilt on its way."""
+    text, _, digest = content.rstrip(b"\n").partition(b"\n")
+    if hashlib.sha256(text).hexdigest().encode() != digest:
+        return None
+    found: dict[str, str] = json.loads(text)
+    return found
+
+
+def _process() -> dict[str, str]:
+    return {"machine": _machine(), "process": str(os.getpid()), "begun": _begun(os.getpid()) or ""}
+
+
+def _machine() -> str:
+    """This machine since its start, and its process numbers (a container has its own)."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{platform.node()} {boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{platform.node()} {uuid.getnode()}"
+
+
+def _begun(process: int) -> str | None:
+    """When a process began, in clock ticks; None when there is none."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except OSError:
+        return None
+
+
+def _has_ended(holder: Mapping[str, str] | None) -> bool:
+    """Whether the holder of a lease was a process of this machine that is gone (or the lease is unreadable)."""
+    if holder is None:
+        return True
+    try:
+        if {name: holder[name] for name in ("machine", "process", "begun")} == _process():
+            return holder["lease"] not in _HELD  # of this process itself: left by a holder that failed
+        return holder["machine"] == _machine() and (_begun(int(holder["process"])) or "") != holder["begun"]
+    except (KeyError, ValueError, TypeError):
+        return True
