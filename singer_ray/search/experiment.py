@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -12,46 +11,34 @@ import threading
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 import pandas as pd
 import yaml
-from optuna.pruners import NopPruner
-from optuna.samplers import BaseSampler
 from rich.console import Console
 
 from singer_ray import ray_cluster
 from singer_ray.config import field_names, load_preset
 from singer_ray.errors import UserError
 from singer_ray.prices import NodePrices, Price, require_price
-from singer_ray.search.budget import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
+from singer_ray.search.budget import Budget
 from singer_ray.search.estimate import Estimate
-from singer_ray.search.home import CONFIG, LOCK, RECORD, SPACE, Home, bring_study, fetch
-from singer_ray.search.leaderboard import leaderboard, write_leaderboard
-from singer_ray.search.ledger import Ledger, Watcher
+from singer_ray.search.home import CONFIG, RECORD, SPACE, Home, bring_study, fetch, refuse_driven
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.plan import Plan
-from singer_ray.search.progress import SearchProgress
-from singer_ray.search.samplers import check_sampler, grid_exhausted, import_trials, make_sampler
-from singer_ray.search.scheduler import make_pruner
+from singer_ray.search.samplers import check_sampler, import_trials
+from singer_ray.search.session import Session, Setting
 from singer_ray.search.space import SearchSpace, load_space
 from singer_ray.search.study import (
     EPOCHS,
-    IMPORTED,
-    REPEAT_OF,
-    REPEATS,
-    SEED,
     create_study,
     load_study,
-    objectives_of,
-    own_rows,
     storage_of,
 )
-from singer_ray.search.trackers import check_trackers, make_trackers
-from singer_ray.search.winners import chosen, package_best
+from singer_ray.search.trackers import check_trackers
 from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
@@ -130,7 +117,7 @@ def resume_search(
     earlier trials incomparable.
     """
     folder = bring(address, endpoint, out)
-    _refuse_driven(folder)
+    refuse_driven(folder)
     config = load_preset(str(folder / CONFIG))
     refused = [name for name in changes or {} if not name.startswith(CHANGEABLE)]
     if refused:
@@ -189,8 +176,8 @@ class _Search:
             earlier = self._earlier(objectives)
             self._check_corners(pool)
             self._forecast(plan, pool)
-            _refuse_driven(self.out)
-            _refuse_taken(home, overwrite=overwrite)
+            refuse_driven(self.out)
+            home.refuse_taken(overwrite=overwrite)
             prepare()
             with home.driving():
                 storage = storage_of(search.study, self.out)
@@ -236,156 +223,26 @@ class _Search:
                 yield home, plan, pool
             except KeyboardInterrupt:
                 if self.record:
-                    self._say(f"interrupted. {_go_on(home)}")
+                    self._say(f"interrupted. {home.go_on}")
                 raise
             except OSError as error:
                 if not self.record:
                     raise
                 why = str(error).rstrip(".")
-                raise UserError(f"The search stopped: {why}. Make room or mend the store. {_go_on(home)}") from error
+                raise UserError(f"The search stopped: {why}. Make room or mend the store. {home.go_on}") from error
             finally:
                 pool.stop()
 
     def _drive(
         self, home: Home, plan: Plan, pool: HostPool, study: optuna.Study, storage: optuna.storages.BaseStorage
     ) -> Searched:
-        config, objectives = self.config, objectives_of(study)
-        meter = Meter(
-            self.record["sessions"], concurrent=plan.concurrent, gpus=plan.gpus_held, price=self._price
+        setting = Setting(
+            self.config, self.space, self.name, home, plan, pool, study, storage, self.record, self.times, self._price,
+            self.console,
         )  # fmt: skip
-        self.record |= meter.record()
-        self._say(f"if anything ends this search: python -m singer_ray.tune --resume {home.address}")
-        for point in self.space.first_points():
-            study.enqueue_trial(point, skip_if_exists=True)
-
-        def save(urgent: bool) -> None:
-            if urgent:
-                meter.tick()
-                self.record |= meter.record()
-                home.write_record(self.record)
-            home.saved(urgent)
-
-        session = _Session(home, plan, pool, meter, objectives, save)
-        self._trials(session, study, config.search.trials, stops=True)
-        spent = _budget_left(config, plan, meter) <= 0
-        again = None if spent else self._repeats(study, objectives, storage)
-        if again is not None:
-            self._trials(session, again, len(again.trials), stops=False)
-        table = leaderboard(study, objectives, repeats=again)
-        write_leaderboard(table, self.out)
-        best = package_best(table, study, config, pool, home)
-        save(True)
-        return Searched(self.out, table, objectives, best, config, home)
-
-    def _trials(self, session: _Session, study: optuna.Study, wanted: int, *, stops: bool) -> None:
-        """Runs what the study still lacks of its `wanted` trials; budgets and the scheduler end them where `stops`."""
-        config, meter, objectives = self.config, session.meter, session.objectives
-        plan = session.plan
-        estimate = Estimate.of(config, concurrent=plan.concurrent, gpus=plan.gpus_held, times=self.times)
-        budget = replace(Budget.of(config.search), trials=0)  # the ledger counts
-        limits = Limits(budget, study, objectives, meter)
-
-        def left() -> float | None:
-            most = _budget_left(config, plan, meter)
-            return estimate.update(study, no_more_trials=limits.verdict.action == NO_MORE_TRIALS, most=most)
-
-        progress = SearchProgress(
-            self.console, objectives, epochs=config.train.epochs, wanted=wanted, spent=meter.spent.seconds,
-            left=left if stops else lambda: None,
-        )  # fmt: skip
-        progress.read(study)
-        trackers = make_trackers(config.search.trackers, self.name, self.out, self.console)
-        watchers: list[Watcher] = [progress, session.pool.places(), *trackers]
-        ledger = Ledger(
-            study, self.space, objectives, epochs=config.train.epochs, trials=wanted,
-            folder=session.home.trials.address, pruner=make_pruner(config) if stops else NopPruner(),
-            sampler_of=self._sampler_of(study, objectives) if stops else None, watchers=watchers, saved=session.save,
-            exhausted=lambda: stops and self._exhausted(study, limits),
-        )  # fmt: skip
-        if not ledger.expected:
-            if stops:
-                self._say(f"the search has its {wanted} trials already: nothing is left to train")
-            return
-        progress.show()
-        try:
-            self._tune(ledger, session, limits if stops else None)
-            ledger.close()
-        finally:
-            for watcher in watchers:
-                watcher.close()
-        if stops and limits.verdict.reason:
-            self.record["end"] = limits.verdict.reason
-            self._say(limits.verdict.reason)
-
-    def _sampler_of(self, study: optuna.Study, objectives: Objectives) -> Callable[[int], BaseSampler]:
-        """The sampler of each trial, by its number."""
-        imported = [row for row in study.get_trials(deepcopy=False) if IMPORTED in row.user_attrs]
-        return lambda number: make_sampler(self.config, self.space, objectives, imported, number=number)
-
-    def _exhausted(self, study: optuna.Study, limits: Limits) -> bool:
-        if limits.check().action != GO_ON:
-            return True
-        return self.config.search.sampler == "grid" and grid_exhausted(study, self.space)
-
-    def _tune(self, ledger: Ledger, session: _Session, limits: Limits | None) -> None:
-        from ray import tune
-        from ray.tune.logger import JsonLoggerCallback
-
-        from singer_ray.search.searcher import Failure, LimitStopper, StudyScheduler, StudySearcher
-        from singer_ray.search.trial import DistillationTrial
-
-        failure = Failure()
-
-        def ended() -> bool:
-            return failure.error is not None or (limits is not None and limits.check().action == STOP)
-
-        tuner = tune.Tuner(
-            DistillationTrial,
-            param_space={"registry": session.pool.registry_name, "epochs": ledger.epochs, "experiment": self.name},
-            tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(ledger, failure), scheduler=StudyScheduler(ledger, failure),
-                num_samples=ledger.expected,
-                # One ahead: the next trial's actor starts, which takes a second, while its host still trains another.
-                max_concurrent_trials=session.plan.concurrent + 1,
-                trial_name_creator=lambda trial: trial.config["label"],
-                trial_dirname_creator=lambda trial: trial.config["label"],
-            ),
-            run_config=tune.RunConfig(
-                # Ray's own record, a folder for each session; what a resume reads is the study and the checkpoints.
-                name=f"{'session' if limits else 'repeats'}-{len(self.record['sessions'])}",
-                storage_path=str((self.out / "tune").absolute()), verbose=0, callbacks=[JsonLoggerCallback()],
-                stop=LimitStopper(ended),
-                failure_config=tune.FailureConfig(max_failures=self.config.search.max_failures),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-            ),
-        )  # fmt: skip
-        try:
-            tuner.fit()
-        except tune.TuneError as error:  # a traceback as text, within another error that knows Ray's ways to go on
-            cause = str(error.__cause__ or error).strip().splitlines()[-1]
-            raise failure.error or UserError(f"Ray Tune stopped: {cause}. {_go_on(session.home)}") from error
-        if failure.error is not None:
-            raise failure.error
-
-    def _repeats(
-        self, study: optuna.Study, objectives: Objectives, storage: optuna.storages.BaseStorage
-    ) -> optuna.Study | None:
-        """The study of the leading trials' further seeds, every one of them asked for; None without repeats."""
-        search = self.config.search
-        if search.repeats < 2:
-            return None
-        name = f"{study.study_name}{REPEATS}"
-        known = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
-        again = load_study(storage, name) if name in known else create_study(storage, name, objectives)
-        again.sampler = optuna.samplers.RandomSampler(seed=self.config.seed)  # draws nothing: every value is given
-        there = {(row.user_attrs.get(REPEAT_OF), row.user_attrs.get(SEED)) for row in again.get_trials(deepcopy=False)}
-        rows = {row.number: row for row in own_rows(study)}
-        for label in chosen(leaderboard(study, objectives)).head(search.repeat_top)["id"]:
-            number = int(label)
-            for seed in range(self.config.seed + 1, self.config.seed + search.repeats):
-                if (number, seed) not in there:
-                    again.enqueue_trial(rows[number].params, user_attrs={REPEAT_OF: number, SEED: seed})
-        return again
+        session = Session(setting)
+        table, best = session.run()
+        return Searched(self.out, table, session.objectives, best, self.config, home)
 
     def _earlier(self, objectives: Objectives) -> optuna.Study | None:
         """The study of a warm start, proved to fit by importing it into nothing."""
@@ -434,28 +291,6 @@ class _Search:
         self.console.print(line, highlight=False)
 
 
-@dataclass(frozen=True)
-class _Session:
-    """What the trials of one session share."""
-
-    home: Home
-    plan: Plan
-    pool: HostPool
-    meter: Meter
-    objectives: Objectives
-    save: Callable[[bool], None]
-
-
-def _budget_left(config: Config, plan: Plan, meter: Meter) -> float:
-    """Seconds until time, GPU-hours or money run out; inf without such a limit."""
-    dollars = meter.price.per_hour if meter.price else None
-    return Budget.of(config.search).seconds_left(meter.tick(), gpus=plan.gpus_held, dollars_per_hour=dollars)
-
-
-def _go_on(home: Home) -> str:
-    return f"Go on with: python -m singer_ray.tune --resume {home.address}"
-
-
 def _quiet() -> None:
     # Trials that cannot go on report why and no metric: that is ours to judge, not an error of the reporting.
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
@@ -488,29 +323,3 @@ def _dashboard() -> str:
 
     url = ray._private.worker.get_dashboard_url()
     return f", dashboard http://{url}" if url else ""
-
-
-def _refuse_driven(out: Path) -> None:
-    """Raises UserError when a process drives a search in OUT: its folder must not be emptied."""
-    if not (out / LOCK).exists():
-        return
-    with (out / LOCK).open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"Another process drives the search in {out}. Watch it with --status {out}, or wait until it has ended."
-            ) from error
-
-
-def _refuse_taken(home: Home, *, overwrite: bool) -> None:
-    """Raises UserError when the copy's place holds a search; with `overwrite` empties it."""
-    if home.remote is None or home.remote.read(RECORD) is None:
-        return
-    if not overwrite:
-        raise UserError(
-            f"{home.remote.address} holds a search already. Go on with it: --resume {home.remote.address}; or use "
-            "another --out (its name is the folder's), or --overwrite."
-        )
-    for name in home.remote.names():
-        home.remote.delete(name)

@@ -55,6 +55,23 @@ class Home:
         """What `--resume` takes."""
         return self.remote.address if self.remote and not self.remote.is_local else str(self.out)
 
+    @property
+    def go_on(self) -> str:
+        """How to go on with the search, in a sentence."""
+        return f"Go on with: python -m singer_ray.tune --resume {self.address}"
+
+    def refuse_taken(self, *, overwrite: bool) -> None:
+        """Raises UserError when the copy's place holds a search; with `overwrite` empties it."""
+        if self.remote is None or self.remote.read(RECORD) is None:
+            return
+        if not overwrite:
+            raise UserError(
+                f"{self.remote.address} holds a search already. Go on with it: --resume {self.remote.address}; or use "
+                "another --out (its name is the folder's), or --overwrite."
+            )
+        for name in self.remote.names():
+            self.remote.delete(name)
+
     def write(self, name: str, content: bytes) -> None:
         """Writes one of STATE here, and there as well. Raises UserError."""
         Folder(str(self.out), knob="--out").write(name, content)
@@ -119,10 +136,7 @@ class Home:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock_file.close()
-            raise UserError(
-                f"Another process drives the search in {self.out}. Watch it with --status {self.out}, or wait until "
-                "it has ended."
-            ) from error
+            raise _driven(self.out) from error
 
     @contextlib.contextmanager
     def _leased(self, remote: Folder) -> Iterator[None]:
@@ -167,6 +181,23 @@ class Home:
                 self._dirty.set()
             except LostError:
                 self._lost = f"Another process has taken over the search at {self.remote.address}."
+
+
+def refuse_driven(out: Path) -> None:
+    """Raises UserError when a process drives a search in OUT: its folder must not be emptied."""
+    if not (out / LOCK).exists():
+        return
+    with (out / LOCK).open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise _driven(out) from error
+
+
+def _driven(out: Path) -> UserError:
+    return UserError(
+        f"Another process drives the search in {out}. Watch it with --status {out}, or wait until it has ended."
+    )
 
 
 def _whole_lines(content: bytes) -> bytes:

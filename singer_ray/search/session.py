@@ -1,0 +1,224 @@
+"""One session of a search, from its first trial to the best students: what a resume repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+import pandas as pd
+from optuna.pruners import NopPruner
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+from rich.console import Console
+
+from singer_ray.errors import UserError
+from singer_ray.prices import Price
+from singer_ray.search.budget import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
+from singer_ray.search.estimate import Estimate
+from singer_ray.search.leaderboard import leaderboard, write_leaderboard
+from singer_ray.search.ledger import Ledger, Watcher
+from singer_ray.search.progress import SearchProgress
+from singer_ray.search.samplers import grid_exhausted, make_sampler
+from singer_ray.search.scheduler import make_pruner
+from singer_ray.search.study import (
+    IMPORTED,
+    REPEAT_OF,
+    REPEATS,
+    SEED,
+    create_study,
+    load_study,
+    objectives_of,
+    own_rows,
+)
+from singer_ray.search.trackers import make_trackers
+from singer_ray.search.winners import chosen, package_best
+
+if TYPE_CHECKING:
+    from singer_ray.config import Config
+    from singer_ray.search.home import Home
+    from singer_ray.search.plan import Plan
+    from singer_ray.search.pool import HostPool
+    from singer_ray.search.space import SearchSpace
+    from singer_ray.training.timing import StepTimes
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a session is given."""
+
+    config: Config
+    space: SearchSpace
+    name: str
+    """Of the search."""
+    home: Home
+    plan: Plan
+    pool: HostPool
+    study: optuna.Study
+    storage: BaseStorage
+    """Of the study, and of that of its repeats."""
+    record: dict[str, Any]
+    """The content of search.json, kept up to date here."""
+    times: StepTimes | None
+    """Of a trial's parts, for the estimate."""
+    price: Callable[[], Price | None]
+    """Of the nodes that are there now."""
+    console: Console
+
+
+class Session:
+    """Runs the trials that the study lacks, then the repeats, and names and packages the best."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.config, self.home, self.plan, self.record = setting.config, setting.home, setting.plan, setting.record
+        self.study, self.objectives = setting.study, objectives_of(setting.study)
+        self.meter = Meter(
+            self.record["sessions"], concurrent=self.plan.concurrent, gpus=self.plan.gpus_held, price=setting.price
+        )
+
+    def run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
+        """The leaderboard, and the folders of the best students. Raises UserError."""
+        self.record |= self.meter.record()
+        self._say(f"if anything ends this search: python -m singer_ray.tune --resume {self.home.address}")
+        for point in self.setting.space.first_points():
+            self.study.enqueue_trial(point, skip_if_exists=True)
+        self._trials(self.study, self.config.search.trials, stops=True)
+        again = None if self._budget_left() <= 0 else self._repeats()
+        if again is not None:
+            self._trials(again, len(again.trials), stops=False)
+        table = leaderboard(self.study, self.objectives, repeats=again)
+        write_leaderboard(table, self.home.out)
+        best = package_best(table, self.study, self.config, self.setting.pool, self.home)
+        self._save(True)
+        return table, best
+
+    def _save(self, urgent: bool) -> None:
+        """Brings spending and study to the copy: at once when `urgent`, else within seconds."""
+        if urgent:
+            self.meter.tick()
+            self.record |= self.meter.record()
+            self.home.write_record(self.record)
+        self.home.saved(urgent)
+
+    def _trials(self, study: optuna.Study, wanted: int, *, stops: bool) -> None:
+        """Runs what the study still lacks of its `wanted` trials; budgets and the scheduler end them where `stops`."""
+        config, meter, plan = self.config, self.meter, self.plan
+        estimate = Estimate.of(
+            config, concurrent=plan.concurrent, gpus=plan.gpus_held, times=self.setting.times
+        )  # fmt: skip
+        budget = replace(Budget.of(config.search), trials=0)  # the ledger counts
+        limits = Limits(budget, study, self.objectives, meter)
+
+        def left() -> float | None:
+            no_more = limits.verdict.action == NO_MORE_TRIALS
+            return estimate.update(study, no_more_trials=no_more, most=self._budget_left())
+
+        progress = SearchProgress(
+            self.setting.console, self.objectives, epochs=config.train.epochs, wanted=wanted, spent=meter.spent.seconds,
+            left=left if stops else lambda: None,
+        )  # fmt: skip
+        progress.read(study)
+        trackers = make_trackers(config.search.trackers, self.setting.name, self.home.out, self.setting.console)
+        watchers: list[Watcher] = [progress, self.setting.pool.places(), *trackers]
+        ledger = Ledger(
+            study, self.setting.space, self.objectives, epochs=config.train.epochs, trials=wanted,
+            folder=self.home.trials.address, pruner=make_pruner(config) if stops else NopPruner(),
+            sampler_of=self._sampler_of(study) if stops else None, watchers=watchers, saved=self._save,
+            exhausted=lambda: stops and self._exhausted(study, limits),
+        )  # fmt: skip
+        if not ledger.expected:
+            if stops:
+                self._say(f"the search has its {wanted} trials already: nothing is left to train")
+            return
+        progress.show()
+        try:
+            self._tune(ledger, limits if stops else None)
+            ledger.close()
+        finally:
+            for watcher in watchers:
+                watcher.close()
+        if stops and limits.verdict.reason:
+            self.record["end"] = limits.verdict.reason
+            self._say(limits.verdict.reason)
+
+    def _sampler_of(self, study: optuna.Study) -> Callable[[int], BaseSampler]:
+        """The sampler of each trial, by its number."""
+        imported = [row for row in study.get_trials(deepcopy=False) if IMPORTED in row.user_attrs]
+        return lambda number: make_sampler(self.config, self.setting.space, self.objectives, imported, number=number)
+
+    def _exhausted(self, study: optuna.Study, limits: Limits) -> bool:
+        if limits.check().action != GO_ON:
+            return True
+        return self.config.search.sampler == "grid" and grid_exhausted(study, self.setting.space)
+
+    def _tune(self, ledger: Ledger, limits: Limits | None) -> None:
+        from ray import tune
+        from ray.tune.logger import JsonLoggerCallback
+
+        from singer_ray.search.searcher import Failure, LimitStopper, StudyScheduler, StudySearcher
+        from singer_ray.search.trial import DistillationTrial
+
+        failure = Failure()
+
+        def ended() -> bool:
+            return failure.error is not None or (limits is not None and limits.check().action == STOP)
+
+        tuner = tune.Tuner(
+            DistillationTrial,
+            param_space={
+                "registry": self.setting.pool.registry_name, "epochs": ledger.epochs, "experiment": self.setting.name,
+            },
+            tune_config=tune.TuneConfig(
+                search_alg=StudySearcher(ledger, failure), scheduler=StudyScheduler(ledger, failure),
+                num_samples=ledger.expected,
+                # One ahead: the next trial's actor starts, which takes a second, while its host still trains another.
+                max_concurrent_trials=self.plan.concurrent + 1,
+                trial_name_creator=lambda trial: trial.config["label"],
+                trial_dirname_creator=lambda trial: trial.config["label"],
+            ),
+            run_config=tune.RunConfig(
+                # Ray's own record, a folder for each session; what a resume reads is the study and the checkpoints.
+                name=f"{'session' if limits else 'repeats'}-{len(self.record['sessions'])}",
+                storage_path=str((self.home.out / "tune").absolute()), verbose=0, callbacks=[JsonLoggerCallback()],
+                stop=LimitStopper(ended),
+                failure_config=tune.FailureConfig(max_failures=self.config.search.max_failures),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            ),
+        )  # fmt: skip
+        try:
+            tuner.fit()
+        except tune.TuneError as error:  # a traceback as text, within another error that knows Ray's ways to go on
+            cause = str(error.__cause__ or error).strip().splitlines()[-1]
+            raise failure.error or UserError(f"Ray Tune stopped: {cause}. {self.home.go_on}") from error
+        if failure.error is not None:
+            raise failure.error
+
+    def _repeats(self) -> optuna.Study | None:
+        """The study of the leading trials' further seeds, every one of them asked for; None without repeats."""
+        search, study, storage = self.config.search, self.study, self.setting.storage
+        if search.repeats < 2:
+            return None
+        name = f"{study.study_name}{REPEATS}"
+        known = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
+        again = load_study(storage, name) if name in known else create_study(storage, name, self.objectives)
+        again.sampler = optuna.samplers.RandomSampler(seed=self.config.seed)  # draws nothing: every value is given
+        there = {(row.user_attrs.get(REPEAT_OF), row.user_attrs.get(SEED)) for row in again.get_trials(deepcopy=False)}
+        rows = {row.number: row for row in own_rows(study)}
+        for label in chosen(leaderboard(study, self.objectives)).head(search.repeat_top)["id"]:
+            number = int(label)
+            for seed in range(self.config.seed + 1, self.config.seed + search.repeats):
+                if (number, seed) not in there:
+                    again.enqueue_trial(rows[number].params, user_attrs={REPEAT_OF: number, SEED: seed})
+        return again
+
+    def _budget_left(self) -> float:
+        """Seconds until time, GPU-hours or money run out; inf without such a limit."""
+        dollars = self.meter.price.per_hour if self.meter.price else None
+        spent = self.meter.tick()
+        return Budget.of(self.config.search).seconds_left(spent, gpus=self.plan.gpus_held, dollars_per_hour=dollars)
+
+    def _say(self, line: str) -> None:
+        self.setting.console.print(line, highlight=False)
