@@ -20,7 +20,7 @@ from singer_ray.storage import Folder
 from singer_ray.storage.lease import HeldError, Lease, LostError, lease_files
 
 if TYPE_CHECKING:
-    from singer_ray.storage.s3 import S3Settings
+    from singer_ray.storage.s3_settings import S3Settings
 
 CONFIG, SPACE, RECORD, LOCK, LEASE = "config.yaml", "space.yaml", "search.json", "driver.lock", "driver.json"
 STATE = (CONFIG, SPACE, JOURNAL, RECORD)

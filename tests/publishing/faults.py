@@ -46,14 +46,14 @@ PATIENCE = 1.0
 NAME = "search/students/1-003"
 
 
-Fault = Callable[[int, int | None], str | None]
-"""Number of a request, its number among those with a body (None without one) -> kind of fault, or None."""
+Fault = Callable[[int, int | None, str], str | None]
+"""Number of a request, its number among those with a body or None, "METHOD /path" -> kind of fault, or None."""
 
 
 class FaultyProxy:
     """An HTTP/1.1 proxy before `server` (host:port) that spoils the requests that `fault` names."""
 
-    def __init__(self, server: str, fault: Fault = lambda number, put: None, seed: int = 0) -> None:
+    def __init__(self, server: str, fault: Fault = lambda number, put, target: None, seed: int = 0) -> None:
         self.server, self.fault, self.random = server, fault, random.Random(seed)
         self.requests, self.puts, self.sent, self.hit = 0, 0, 0, collections.Counter[str]()
         self.on_bytes: Callable[[int], None] = lambda total: None
@@ -96,7 +96,7 @@ class FaultyProxy:
         head = http.client.parse_headers(reader)
         with self._lock:
             length = int(head.get("Content-Length", 0))
-            kind = self.fault(self.requests, self.puts if length else None)
+            kind = self.fault(self.requests, self.puts if length else None, f"{line[0]} {line[1]}")
             if kind in UPWARDS and not length:
                 kind = None  # there is nothing to spoil
             self.requests, self.puts = self.requests + 1, self.puts + (length > 0)
@@ -213,7 +213,7 @@ def run_seed(server: str, seed: int) -> dict[str, Any]:
         # A clean publication makes about 27 requests, 7 of them with a body.
         planned = set(rng.sample(range(7 if plan in UPWARDS else 27), rng.randint(1, 3)))
 
-        def fault(number: int, put: int | None) -> str | None:
+        def fault(number: int, put: int | None, target: str) -> str | None:
             if plan == STORM:
                 return rng.choice(KINDS) if rng.random() < STORM_SHARE else None
             return plan if plan != KILL and (put if plan in UPWARDS else number) in planned else None
