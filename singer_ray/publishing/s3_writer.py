@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -49,15 +49,17 @@ class S3Writer:
         there = holds()
         if there is not None and self._is_whole(folder, name, there):
             self._claim(name).clear()
-            self.bucket.abort_uploads(name)
+            _clear(self.bucket, name)
             return False
         for _ in range(self.attempts):
             with suppress(LostError), self._claimed(name) as claim:
-                there = holds()
-                if there is not None and self._is_whole(folder, name, there):
+                stays, found = holds(), self.bucket.list(name)
+                if stays is not None and self._is_whole(folder, name, stays):
                     return False  # another export was faster
-                self._refuse_foreign(name, manifest, replace=replace)
-                _Upload(self.bucket, folder, name, manifest, claim).run(replaces=self._has_manifest(name))
+                replaces = f"{name}/{MANIFEST}" in found
+                if not replaces and not replace:
+                    self._refuse_foreign(name, found, manifest)
+                _Upload(self.bucket, folder, name, manifest, claim).run(found, replaces=replaces)
                 return True
         raise UserError(
             f"{self.bucket.address}/{name} was taken over by other exports, {self.attempts} times. Publish again."
@@ -68,9 +70,6 @@ class S3Writer:
         with self._claimed(name):
             self.bucket.delete([f"{name}/{MANIFEST}"])
             self.bucket.delete(sorted(self.bucket.list(name)))
-
-    def _has_manifest(self, name: str) -> bool:
-        return f"{name}/{MANIFEST}" in self.bucket.list(name)
 
     def _is_whole(self, folder: Path, name: str, there: Manifest) -> bool:
         """Whether all files of the package are there: by their sizes, and by their tags where these are hashes."""
@@ -86,12 +85,10 @@ class S3Writer:
                     return False
         return True
 
-    def _refuse_foreign(self, name: str, manifest: Manifest, *, replace: bool) -> None:
-        """Raises UserError where files lie that no export has left there (unless `replace`): they would be removed."""
-        if replace or self._has_manifest(name):
-            return
+    def _refuse_foreign(self, name: str, found: Iterable[str], manifest: Manifest) -> None:
+        """Raises UserError where files lie that no export has left there: they would be removed."""
         known = {*manifest.files, MANIFEST, CARD, CONFIG, RESULT, *CORE, *FORMATS}
-        there = [key.removeprefix(f"{name}/") for key in self.bucket.list(name)]
+        there = [key.removeprefix(f"{name}/") for key in found]
         foreign = [file for file in there if file not in known and not file.startswith(f"{PICTURES}/")]
         if foreign:
             raise UserError(
@@ -126,30 +123,30 @@ class _Upload:
         self.bucket, self.folder, self.name, self.manifest, self.claim = bucket, folder, name, manifest, claim
         self.attempts = bucket.settings.attempts
 
-    def run(self, *, replaces: bool) -> None:
-        """Sends all files and then the manifest. A package that it replaces stays until all files have come."""
+    def run(self, found: Mapping[str, Object], *, replaces: bool) -> None:
+        """Sends all files and then the manifest. A package that it replaces stays until all files have come.
+
+        `found` is what lies at its place.
+        """
         name, staged = self.name, f"{self.name}{STAGED}"
-        self.bucket.abort_uploads(name)
-        self.bucket.delete(sorted(self.bucket.list(staged)))  # of a replacement that was cut off
         if replaces:
-            self._send_all(staged)
+            self._send_all(staged, self.bucket.list(staged))
             self.bucket.delete([f"{name}/{MANIFEST}"])
             for file, entry in self.manifest.files.items():
                 self.claim.check()
                 self.bucket.copy(f"{staged}/{file}", f"{name}/{file}")
                 if self._digest(f"{name}/{file}") != entry:
                     raise UserError(f"{self.bucket.address}/{name}/{file} was copied badly. Publish again.")
+            found = self.bucket.list(name)
         else:
-            self.bucket.delete([f"{name}/{MANIFEST}"])  # the rest of one: it could not be read
-            self._send_all(name)
+            found = self._send_all(name, found)
         wanted = {f"{name}/{file}" for file in self.manifest.files}
-        self.bucket.delete([key for key in self.bucket.list(name) if key not in wanted])
+        self.bucket.delete([key for key in found if key not in wanted])
         self._seal()
-        self.bucket.delete(sorted(self.bucket.list(staged)))
-        self.bucket.abort_uploads(name)  # of a first answer that was lost, an upload may be left that nobody knows
+        _clear(self.bucket, name)
 
-    def _send_all(self, name: str) -> None:
-        there = self.bucket.list(name)
+    def _send_all(self, name: str, there: Mapping[str, Object]) -> Mapping[str, Object]:
+        """Returns what lies at `name` afterwards."""
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             sent = pool.map(lambda file: self._send(name, file, there), self.manifest.files)
             tags = dict(zip(self.manifest.files, sent))
@@ -157,29 +154,29 @@ class _Upload:
         for file, tag in tags.items():  # a process that had lost its claim may have written since
             if found.get(f"{name}/{file}", Object(0, "")).tag != tag:
                 raise LostError
+        return found
 
-    def _send(self, name: str, file: str, there: dict[str, Object]) -> str:
+    def _send(self, name: str, file: str, there: Mapping[str, Object]) -> str:
         """Sends a file until it is there as it should be, and returns its tag; an earlier upload's is kept."""
         path, key, entry = self.folder / file, f"{name}/{file}", self.manifest.files[file]
-        if entry_of(path) != entry:
-            raise UserError(
-                f"{path} was changed after its {MANIFEST} was written. Restore it; or remove {MANIFEST} to publish "
-                "the folder as it is now."
-            )
-        own = tag_of(path)
         over = there[key].tag if key in there else None
-        for attempt in range(self.attempts):
-            if over is not None and (over == own or (attempt and self._digest(key) == entry)):
-                return over
-            self.claim.check()
-            tag = self.bucket.put_file(key, path, over=over)
-            if tag is None or tag != own:  # something else is there, or what was sent was spoilt, or tags are no hashes
-                found = self.bucket.list(key.rpartition("/")[0]).get(key)
-                over = None if found is None else found.tag
-            else:
-                over = tag
-        if over is not None and (over == own or self._digest(key) == entry):
+        if over is not None and over == tag_of(path) and entry_of(path) == entry:
             return over
+        for _ in range(self.attempts):
+            self.claim.check()
+            sent = self.bucket.put_file(key, path, over=over)
+            if sent is not None and sent.sha256 != entry.sha256:
+                raise UserError(
+                    f"{path} was changed after its {MANIFEST} was written. Restore it; or remove {MANIFEST} to publish "
+                    "the folder as it is now."
+                )
+            if sent is not None and sent.confirmed:
+                return sent.tag
+            # Something else is there (a try whose answer was lost), what was sent was spoilt, or tags are no hashes.
+            found = self.bucket.list(key.rpartition("/")[0]).get(key)
+            over = None if found is None else found.tag
+            if over is not None and self._digest(key) == entry:
+                return over
         raise UserError(f"{self.bucket.address}/{key} arrives damaged, {self.attempts} times. Check the connection.")
 
     def _seal(self) -> None:
@@ -198,6 +195,13 @@ class _Upload:
     def _digest(self, key: str) -> Entry | None:
         found = with_retries(self.attempts, lambda: self.bucket.stream(key))
         return None if found is None else Entry(*found)
+
+
+def _clear(bucket: Bucket, name: str) -> None:
+    """Removes what earlier tries left beside a package, and uploads in parts, also those begun without an answer."""
+    bucket.delete(sorted(bucket.list(f"{name}{STAGED}")))
+    for place in (name, f"{name}{STAGED}"):
+        bucket.abort_uploads(place)
 
 
 def _parses(content: bytes) -> bool:

@@ -12,16 +12,16 @@ import datetime
 import email.utils
 import functools
 import hashlib
-import math
+import io
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import boto3
@@ -33,11 +33,11 @@ from singer_ray.errors import UserError
 from singer_ray.storage.explain import reason
 from singer_ray.storage.lease import Seen
 from singer_ray.storage.s3_settings import S3Settings, endpoint_of
-from singer_ray.storage.tags import MIB, MULTIPART, md5_of, part_size
+from singer_ray.storage.tags import MULTIPART, md5_of, part_size, tag_of_parts
 
 AT_A_TIME = 8
 """Parts that are sent at a time."""
-CHUNK = 4 * MIB
+CHUNK = 1 << 22
 _UNKNOWN = ("NotImplemented", "MethodNotAllowed", "501", "405")
 """What smaller servers answer to a request that they do not know."""
 _ABSENT = ("NoSuchKey", "404", "NotFound")
@@ -59,6 +59,23 @@ class Object:
     """Bytes."""
     tag: str
     """Its ETag: a hash of the content on most servers, see `tag_of`."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A file that a server has taken."""
+
+    tag: str
+    """The ETag that it was given."""
+    own: str
+    """The one that its content should have, where tags are hashes."""
+    sha256: str
+    """Of what was sent."""
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the tag proves that the content has come as it was sent."""
+        return self.tag == self.own
 
 
 class Bucket:
@@ -157,24 +174,23 @@ class Bucket:
     def put(self, name: str, content: bytes) -> None:
         """Writes an object over whatever is there."""
         if len(content) >= MULTIPART:
-            self._put_parts(name, lambda start, size: content[start : start + size], len(content), self._extra(), {})
+            with self._explained(f"/{name} could not be written"):
+                self._put_parts(name, io.BytesIO(content), len(content), self._extra(), {})
         else:
             self._put(name, content, self._extra(), {})
 
-    def put_file(self, name: str, path: Path, *, over: str | None) -> str | None:
-        """Sends a file of a package over the object of the tag `over` (None: where there is none); its tag.
+    def put_file(self, name: str, path: Path, *, over: str | None) -> Sent | None:
+        """Sends a file of a package over the object of the tag `over` (None: where there is none).
 
         None when something else is there: the condition fences late writes of a process that has lost its claim.
         """
         condition = {"IfNoneMatch": "*"} if over is None else {"IfMatch": over}
         extra = self._extra(tagged=True, stored=True)
-        with self._explained(f"/{name} could not be written"):
+        with self._explained(f"/{name} could not be written"), path.open("rb") as file:
             size = path.stat().st_size
             if size < MULTIPART:
-                return self._put(name, path.read_bytes(), extra, condition)
-            with path.open("rb") as file:
-                handle = file.fileno()
-                return self._put_parts(name, lambda start, size: os.pread(handle, size, start), size, extra, condition)
+                return self._put(name, file.read(), extra, condition)
+            return self._put_parts(name, file, size, extra, condition)
 
     def create(self, name: str, content: bytes, *, tagged: bool = False) -> bool:
         """Writes a small file unless there is one; whether it did."""
@@ -264,7 +280,7 @@ class Bucket:
         why = reason(fault) if fault else "it comes differently each time."
         raise UserError(f"{self.address}/{name} cannot be read: {why} Check the connection.")
 
-    def _put(self, name: str, content: bytes, extra: Mapping[str, Any], condition: Mapping[str, str]) -> str | None:
+    def _put(self, name: str, content: bytes, extra: Mapping[str, Any], condition: Mapping[str, str]) -> Sent | None:
         digest = hashlib.sha256(content)
         request = {
             "Bucket": self.name, "Key": self._key(name), "Body": content, **extra,
@@ -272,45 +288,46 @@ class Bucket:
         }  # fmt: skip
         with self._explained(f"/{name} could not be written"):
             answer = _under_condition(self.client.put_object, request, condition)
-            return None if answer is None else answer["ETag"].strip('"')
+        return None if answer is None else Sent(answer["ETag"].strip('"'), md5_of(content), digest.hexdigest())
 
     def _put_parts(
-        self,
-        name: str,
-        read: Callable[[int, int], bytes],
-        size: int,
-        extra: Mapping[str, Any],
-        condition: Mapping[str, str],
-    ) -> str | None:
-        """In parts. Not by boto3's own transfer manager: that one knows no conditions."""
+        self, name: str, file: IO[bytes], size: int, extra: Mapping[str, Any], condition: Mapping[str, str]
+    ) -> Sent | None:
+        """In parts, of which each is read, hashed and sent once. boto3's own transfer manager knows no conditions."""
         key = {"Bucket": self.name, "Key": self._key(name)}
-        step = part_size(size)
+        digest, step, room = hashlib.sha256(), part_size(size), threading.Semaphore(2 * AT_A_TIME)
 
-        def send(number: int) -> dict[str, Any]:
-            content = read((number - 1) * step, step)
-            tag = ""
-            for _ in range(self.settings.attempts):
-                answer = self.client.upload_part(**key, UploadId=upload, PartNumber=number, Body=content)
-                tag = answer["ETag"]
-                if tag.strip('"') == md5_of(content):
-                    break  # else it was spoilt on its way, or the tag is no MD5: the whole tells
-            return {"PartNumber": number, "ETag": tag}
-
-        with self._explained(f"/{name} could not be written"):
-            upload = self.client.create_multipart_upload(**key, **extra)["UploadId"]
+        def send(number: int, content: bytes) -> tuple[dict[str, Any], str]:
             try:
-                with ThreadPoolExecutor(AT_A_TIME) as pool:
-                    parts = list(pool.map(send, range(1, math.ceil(size / step) + 1)))
-                request = {**key, "UploadId": upload, "MultipartUpload": {"Parts": parts}}
-                answer = _under_condition(self.client.complete_multipart_upload, request, condition)
-                if answer is not None:
-                    return str(answer["ETag"].strip('"'))
-            except BaseException:
-                with contextlib.suppress(*_FAILED):
-                    self.client.abort_multipart_upload(**key, UploadId=upload)
-                raise
-            self.client.abort_multipart_upload(**key, UploadId=upload)
+                own = md5_of(content)
+                for _ in range(self.settings.attempts):
+                    answer = self.client.upload_part(**key, UploadId=upload, PartNumber=number, Body=content)
+                    if answer["ETag"].strip('"') == own:
+                        break  # else it was spoilt on its way, or the tag is no MD5: the whole tells
+                return {"PartNumber": number, "ETag": answer["ETag"]}, own
+            finally:
+                room.release()
+
+        upload = self.client.create_multipart_upload(**key, **extra)["UploadId"]
+        try:
+            with ThreadPoolExecutor(AT_A_TIME) as pool:
+                sending: list[Future[tuple[dict[str, Any], str]]] = []
+                while content := file.read(step):
+                    room.acquire()  # so many parts in memory, and no more
+                    sending.append(pool.submit(send, len(sending) + 1, content))
+                    digest.update(content)
+                sent = [part.result() for part in sending]
+            request = {**key, "UploadId": upload, "MultipartUpload": {"Parts": [part for part, _ in sent]}}
+            answer = _under_condition(self.client.complete_multipart_upload, request, condition)
+        except BaseException:
+            with contextlib.suppress(*_FAILED):
+                self.client.abort_multipart_upload(**key, UploadId=upload)
+            raise
+        if answer is None:
+            with contextlib.suppress(*_FAILED):  # gone already, where the answer to its completion was lost
+                self.client.abort_multipart_upload(**key, UploadId=upload)
             return None
+        return Sent(answer["ETag"].strip('"'), tag_of_parts([own for _, own in sent]), digest.hexdigest())
 
     def _key(self, name: str) -> str:
         return "/".join(part for part in (self.prefix, name) if part)
