@@ -51,7 +51,7 @@ class SearchConfig(Block):
     """What is optimised: NAME, NAME:max or NAME:min of metrics that trials report; several make a Pareto front. By
     default val/miou where there are masks, else val/linear_top1. Without :max or :min the metric's name decides."""
     stop_metric: str | None = None
-    """Of several objectives: the metric by which trials are stopped early; by default the first objective."""
+    """Metric by which trials are stopped early, NAME, NAME:max or NAME:min; by default the first objective."""
     sampler: Literal["tpe", "gp", "cmaes", "nsga2", "random", "grid"] = "tpe"
     """Who suggests parameters: tpe (multivariate), gp (Gaussian process), cmaes, nsga2, random, or grid (each once)."""
     scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"

@@ -12,7 +12,6 @@ import pandas as pd
 from optuna.trial import FrozenTrial
 from rich.table import Table
 
-from singer_ray.search.ledger import label_of, values_by_epoch
 from singer_ray.search.objectives import Objectives, front
 from singer_ray.search.study import (
     COMPLETE,
@@ -22,8 +21,10 @@ from singer_ray.search.study import (
     RESUMED,
     SECONDS,
     epochs_of,
+    label_of,
     last_result,
     own_rows,
+    values_by_epoch,
 )
 
 FRONT, SEEDS, MEAN, SPREAD = "front", "seeds", "mean", "spread"

@@ -24,8 +24,8 @@ from singer_ray.search.study import (
     FAULT,
     FOLDER,
     METRICS,
+    OF_EPOCH,
     PRUNED,
-    REPEAT_OF,
     RESUMED,
     RUNNING,
     SECONDS,
@@ -34,7 +34,9 @@ from singer_ray.search.study import (
     TRIAL_ID,
     WAITED,
     WAITING,
+    label_of_row,
     own_rows,
+    values_by_epoch,
 )
 
 HISTORY = "history"
@@ -113,9 +115,9 @@ class Ledger:
         self.left = max(0, trials - len(own_rows(study)))
         self.open: dict[int, _Open] = {}
         self._storage = study._storage
-        # Pruners read one direction; with several objectives they are shown the study by its stop metric.
+        # Pruners read one direction: they are shown the study by its stop metric.
         self._view = copy.copy(study)
-        if objectives.several:
+        if objectives.stops_apart:
             better = StudyDirection.MAXIMIZE if objectives.stop_mode == MAX else StudyDirection.MINIMIZE
             self._view._directions = [better]
 
@@ -140,7 +142,7 @@ class Ledger:
             return None
         self.space(trial)  # of an adopted row, only what it had not drawn yet
         number, parameters, attributes = trial.number, trial.params, trial.user_attrs
-        label = _label(self._storage.get_trial(trial._trial_id))
+        label = label_of_row(self._storage.get_trial(trial._trial_id))
         assignment = Assignment(number, label, parameters, attributes.get(SEED))
         self.open[number] = self._opened(self._storage.get_trial(trial._trial_id))
         trial.set_user_attr(TRIAL_ID, trial_id)
@@ -199,12 +201,21 @@ class Ledger:
             attributes[CHECKPOINT] = row.result[CHECKPOINT]
         for key, value in attributes.items():
             self._storage.set_trial_user_attr(row.storage_id, key, value)
-        values = self.objectives.values(row.result) if state == COMPLETE else None
-        self.study.tell(number, values, state=TrialState[state])
+        self._tell(number, row, state)
         self.saved(True)
         for watcher in self.watchers:
             watcher.end(row.label, state, metrics | ({FAULT: fault} if fault else {}))
         return state
+
+    def _tell(self, number: int, row: _Open, state: str) -> None:
+        if state == PRUNED and self.objectives.stops_apart:
+            # Study.tell would take the metric that it was stopped by for its value.
+            reached = values_by_epoch(self._storage.get_trial(row.storage_id), self.objectives)
+            values = self.objectives.values(reached[max(reached)]) if reached else None
+            self._storage.set_trial_state_values(row.storage_id, TrialState.PRUNED, values)
+        else:
+            values = self.objectives.values(row.result) if state == COMPLETE else None
+            self.study.tell(number, values, state=TrialState[state])
 
     def close(self) -> None:
         """Ends every open row: nothing stays RUNNING when a search is over."""
@@ -266,7 +277,7 @@ class Ledger:
         return row.verdict is verdict
 
     def _opened(self, row: FrozenTrial) -> _Open:
-        return _Open(row._trial_id, _label(row), dict(row.intermediate_values), row.user_attrs.get(STOPPED))
+        return _Open(row._trial_id, label_of_row(row), dict(row.intermediate_values), row.user_attrs.get(STOPPED))
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
@@ -276,9 +287,9 @@ class Ledger:
         stop = values.get(self.objectives.stop_metric)
         if epoch in row.values or not _is_finite(stop):
             return False
-        if self.objectives.several:  # first: an epoch counts as known by its intermediate value
+        if self.objectives.stops_apart:  # first: an epoch counts as known by its intermediate value
             found = {name: values[name] for name in self.objectives.names if _is_finite(values.get(name))}
-            self._storage.set_trial_system_attr(row.storage_id, f"epoch:{epoch}", found)
+            self._storage.set_trial_system_attr(row.storage_id, f"{OF_EPOCH}{epoch}", found)
         row.values[epoch] = float(stop)  # type: ignore[arg-type]
         self._storage.set_trial_intermediate_value(row.storage_id, epoch, row.values[epoch])
         return True
@@ -329,23 +340,6 @@ class _Notes:
 
 
 _KEPT = ("epoch", "images_per_second", "data_wait_share")
-
-
-def label_of(number: int, seed: int | None = None) -> str:
-    """The name of a trial's folder, and of the trial on screen and in tables."""
-    return f"{number:03d}" if seed is None else f"{number:03d}-seed{seed}"
-
-
-def _label(row: FrozenTrial) -> str:
-    return label_of(row.user_attrs.get(REPEAT_OF, row.number), row.user_attrs.get(SEED))
-
-
-def values_by_epoch(row: FrozenTrial, objectives: Objectives) -> dict[int, dict[str, float]]:
-    """Epoch -> the objectives' values that the study has of it."""
-    if not objectives.several:
-        return {epoch: {objectives.stop_metric: value} for epoch, value in row.intermediate_values.items()}
-    start = "epoch:"
-    return {int(k.removeprefix(start)): v for k, v in row.system_attrs.items() if k.startswith(start)}
 
 
 def _is_finite(value: Any) -> bool:

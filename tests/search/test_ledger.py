@@ -9,10 +9,10 @@ import optuna
 import pytest
 
 from singer_ray.config import load_preset
-from singer_ray.search.ledger import HISTORY, Ledger, values_by_epoch
+from singer_ray.search.ledger import HISTORY, Ledger
 from singer_ray.search.scheduler import make_pruner
-from singer_ray.search.study import REPEAT_OF, SEED, own_rows
-from tests.search.studies import MIOU, TWO, new_ledger, play
+from singer_ray.search.study import REPEAT_OF, SEED, own_rows, values_by_epoch
+from tests.search.studies import APART, MIOU, TWO, new_ledger, play
 
 NAN = math.nan
 
@@ -212,6 +212,33 @@ def test_schedulers_stop_the_worse_after_the_grace_and_never_at_the_end(schedule
     else:
         assert min(bad) == 2
         assert [row.state.name for row in own_rows(ledger.study)].count("PRUNED") >= 2
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
+def test_trials_are_stopped_by_the_stop_metric_in_its_own_direction(scheduler: str) -> None:
+    settings = {"search.scheduler": scheduler, "search.startup_trials": 2, "train.epochs": 9}
+    ledger = new_ledger(APART, epochs=9, pruner=make_pruner(load_preset("demo").override(settings)))
+
+    def ends(rmse: float) -> str:
+        assignment = ledger.ask("t")
+        assert assignment is not None
+        result: dict[str, Any] = {}
+        for epoch in range(1, 10):
+            result = {"epoch": epoch, "val/miou": 0.1 * epoch, "val/depth_rmse": rmse - 0.01 * epoch}
+            ledger.report(assignment.number, result)
+            if ledger.should_stop(assignment.number):
+                break
+        return ledger.end(assignment.number, result)
+
+    assert [ends(0.3) for _ in range(3)] == ["COMPLETE"] * 3
+    states = [ends(0.9) for _ in range(9)]
+    assert states.count("PRUNED") >= 2
+    stopped = next(row for row in ledger.study.trials if row.state.name == "PRUNED")
+    last = stopped.last_step
+    assert last is not None
+    assert stopped.intermediate_values[last] == pytest.approx(0.9 - 0.01 * last)
+    assert stopped.value == pytest.approx(0.1 * last)  # what the study calls val/miou
+    assert values_by_epoch(stopped, APART)[last] == {"val/miou": stopped.value}
 
 
 def test_a_resumed_search_stops_by_the_same_rungs() -> None:
