@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ class Meter:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.earlier = [dict(session) for session in sessions]
+        self._ticking = threading.Lock()
         self._price, self._clock = price, clock
         self.price = price()
         now = clock()
@@ -92,6 +94,11 @@ class Meter:
 
     def tick(self) -> Spending:
         """Adds the time since the last tick, by what was held then; returns all that was spent so far."""
+        with self._ticking:  # several threads do
+            self._tick()
+        return self.spent
+
+    def _tick(self) -> None:
         session, now = self.session, max(self._clock(), self.session["end"])
         hours = (now - session["end"]) / HOUR
         session["end"] = now
@@ -103,7 +110,6 @@ class Meter:
             if self.price is None:  # known only now: what was before is charged alike
                 session["money"] = found.per_hour * (now - session["begin"]) / HOUR
             self.price, session["nodes"] = found, found.nodes
-        return self.spent
 
     @property
     def spent(self) -> Spending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 CONFIG, SPACE, RECORD, LEASE, TRIALS = "config.yaml", "space.yaml", "search.json", "driver.json", "trials"
 STATE = (CONFIG, SPACE, JOURNAL, RECORD)
 """What a resume reads; the record comes last, so that a folder with a record has the rest."""
+END, FINISHED = "end", "finished"
+"""In the record: why its last session ended before it had all its trials, and whether that session came to its end."""
 LEASE_SECONDS = 20.0
 """A driver that has said nothing for this long is dead."""
 _EVERY = 2.0
@@ -50,6 +53,8 @@ class Home:
         self._dirty, self._over = threading.Event(), threading.Event()
         self._sending = threading.Lock()
         self._warned = False
+        self._there: dict[str, bytes] = {}
+        """File -> SHA-256 of what was last brought to the copy: the study need not travel with every beat."""
         self._lease: Lease | None = None
         self._lost: str | None = None
 
@@ -206,8 +211,11 @@ class Home:
 
     def _copy(self, remote: Folder) -> None:
         for name in (JOURNAL, RECORD):
-            if (self.out / name).exists():
-                remote.write(name, _whole_lines((self.out / name).read_bytes()))
+            content = _whole_lines((self.out / name).read_bytes()) if (self.out / name).exists() else b""
+            digest = hashlib.sha256(content).digest()
+            if content and digest != self._there.get(name):
+                remote.write(name, content)
+                self._there[name] = digest
 
 
 def is_same(one: Path, other: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +17,10 @@ from rich.console import Console
 
 from singer_ray.errors import UserError
 from singer_ray.prices import Price
+from singer_ray.search.beat import Beat
 from singer_ray.search.budget import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
 from singer_ray.search.estimate import Estimate
+from singer_ray.search.home import END, FINISHED
 from singer_ray.search.leaderboard import leaderboard, write_leaderboard
 from singer_ray.search.ledger import Ledger, Watcher
 from singer_ray.search.progress import SearchProgress
@@ -78,10 +81,19 @@ class Session:
         self.meter = Meter(
             self.record["sessions"], concurrent=self.plan.concurrent, gpus=self.plan.gpus_held, price=setting.price
         )
+        self._noting = threading.Lock()
 
     def run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
         """The leaderboard, and the folders of the best students. Raises UserError."""
-        self.record |= self.meter.record()
+        self.record.pop(END, None)  # of an earlier session
+        self._note(**{FINISHED: False})
+        with Beat(self._beat):
+            found = self._run()
+        self._note(**{FINISHED: True})
+        self.home.saved(True)
+        return found
+
+    def _run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
         self._say(f"if anything ends this search: python -m singer_ray.tune --resume {self.home.address}")
         for point in self.setting.space.first_points():
             self.study.enqueue_trial(point, skip_if_exists=True)
@@ -91,17 +103,24 @@ class Session:
             self._trials(again, len(again.trials), stops=False)
         table = leaderboard(self.study, self.objectives, repeats=again)
         write_leaderboard(table, self.home.out)
-        best = package_best(table, self.study, self.config, self.setting.pool, self.home)
-        self._save(True)
-        return table, best
+        return table, package_best(table, self.study, self.config, self.setting.pool, self.home)
 
     def _save(self, urgent: bool) -> None:
         """Brings spending and study to the copy: at once when `urgent`, else within seconds."""
         if urgent:
-            self.meter.tick()
-            self.record |= self.meter.record()
-            self.home.write_record(self.record)
+            self._note()
         self.home.saved(urgent)
+
+    def _beat(self) -> None:
+        self._note()
+        self.home.saved(False)
+
+    def _note(self, **facts: Any) -> None:
+        """Writes search.json: what has been spent until now, and `facts`."""
+        with self._noting:
+            self.meter.tick()
+            self.record |= self.meter.record() | facts
+            self.home.write_record(self.record)
 
     def _trials(self, study: optuna.Study, wanted: int, *, stops: bool) -> None:
         """Runs what the study still lacks of its `wanted` trials; budgets and the scheduler end them where `stops`."""
@@ -141,7 +160,7 @@ class Session:
             for watcher in watchers:
                 watcher.close()
         if stops and limits.verdict.reason:
-            self.record["end"] = limits.verdict.reason
+            self._note(**{END: limits.verdict.reason})
             self._say(limits.verdict.reason)
 
     def _sampler_of(self, study: optuna.Study) -> Callable[[int], BaseSampler]:

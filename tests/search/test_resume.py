@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from rich.console import Console
 
 from singer_ray import ray_cluster
 from singer_ray.errors import UserError
+from singer_ray.search import beat
 from singer_ray.search import home as homes
 from singer_ray.search.experiment import Searched, resume_search, run_search
 from singer_ray.search.home import LEASE, Home
@@ -192,11 +194,19 @@ def test_overwriting_takes_the_place_and_the_study_of_the_search_that_was_there(
     assert json.loads((copy / "search.json").read_text())["id"] == json.loads((out / "search.json").read_text())["id"]
 
 
-def test_after_ctrl_c_and_a_full_disk_it_goes_on(tmp_path: Path, whole: Searched) -> None:
+def test_after_ctrl_c_and_a_full_disk_it_goes_on(
+    tmp_path: Path, whole: Searched, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "search"
     go_on = f"Go on with: python -m singer_ray.tune --resume {out}"
+    monkeypatch.setattr(beat, "EVERY", 0.1)
 
     def interrupt() -> None:
+        noted = set()
+        for _ in range(20):
+            noted.add(json.loads((out / "search.json").read_text())["seconds"])
+            time.sleep(0.05)
+        assert len(noted) > 3  # also while nothing happens: whatever kills the driver, the spending is known
         os.kill(os.getpid(), signal.SIGINT)
 
     screen = Listener("trial 000 epoch 1/2", interrupt)
@@ -227,7 +237,13 @@ def test_a_finished_search_says_so_and_can_be_given_more_trials(whole: Searched,
     with (out / "study.journal").open("ab") as journal:
         journal.write(b'{"op_code":8,"worker_id":"a","trial')  # the power went away
     (out / "study.journal.lock").symlink_to("study.journal")
+    kept = json.loads((out / "search.json").read_text())
+    assert kept["finished"]
+    (out / "search.json").write_text(json.dumps(kept | {"finished": False, "end": "stopped: 9 s are used up"}))
     done, screen = resumed(out)
+    kept = json.loads((out / "search.json").read_text())
+    assert kept["finished"]
+    assert "end" not in kept
     assert "has its 2 trials already" in screen
     pd.testing.assert_frame_equal(done.leaderboard, whole.leaderboard)
     assert (out / "leaderboard.csv").exists()
