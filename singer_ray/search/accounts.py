@@ -30,8 +30,15 @@ class Accounts:
     def save(self, urgent: bool) -> None:
         """Brings record and study to the copy: at once when `urgent`, else soon. Raises UserError, OSError."""
         if urgent:
-            self._write()
+            self.note()
         self.home.saved(urgent)
+
+    def note(self, **facts: Any) -> None:
+        """Writes search.json: what has been spent until now, and `facts`. Raises OSError."""
+        self.meter.tick()
+        with self._writing:
+            self.record |= self.meter.record() | facts
+            self.home.write_record(self.record)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -41,14 +48,8 @@ class Accounts:
         self._over.set()
         self._thread.join(_PATIENCE)  # it may wait for a cluster that is gone
 
-    def _write(self) -> None:
-        self.meter.tick()
-        with self._writing:
-            self.record |= self.meter.record()
-            self.home.write_record(self.record)
-
     def _go_on(self) -> None:
         while not self._over.wait(EVERY):
             with contextlib.suppress(Exception):  # a full disk, a cluster that goes away: the session meets it too
-                self._write()
+                self.note()
                 self.home.saved(False)

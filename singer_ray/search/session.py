@@ -19,6 +19,7 @@ from singer_ray.prices import Price
 from singer_ray.search.accounts import Accounts
 from singer_ray.search.budget import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
 from singer_ray.search.estimate import Estimate
+from singer_ray.search.home import END, FINISHED
 from singer_ray.search.leaderboard import leaderboard, write_leaderboard
 from singer_ray.search.ledger import Ledger, Watcher
 from singer_ray.search.progress import SearchProgress
@@ -84,21 +85,26 @@ class Session:
 
     def run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
         """The leaderboard, and the folders of the best students. Raises UserError."""
-        self.record |= self.meter.record()
-        self._say(f"if anything ends this search: python -m singer_ray.tune --resume {self.home.address}")
+        self.record.pop(END, None)  # of an earlier session
+        self.accounts.note(**{FINISHED: False})
         with self.accounts:
-            for point in self.setting.space.first_points():
-                self.study.enqueue_trial(point, skip_if_exists=True)
-            self._trials(self.study, self.config.search.trials)
-            again = self._repeats()
-            if again is not None:
-                wanted = len(again.trials) if self.config.search.repeats > 1 else len(own_rows(again))
-                self._trials(again, wanted, repeats=True)
-            table = leaderboard(self.study, self.objectives, repeats=again)
-            write_leaderboard(table, self.home.out)
-            best = package_best(table, self.study, self.config, self.setting.pool, self.home)
-            self.accounts.save(True)
-        return table, best
+            found = self._run()
+        self.accounts.note(**{FINISHED: True})
+        self.home.saved(True)
+        return found
+
+    def _run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
+        self._say(f"if anything ends this search: python -m singer_ray.tune --resume {self.home.address}")
+        for point in self.setting.space.first_points():
+            self.study.enqueue_trial(point, skip_if_exists=True)
+        self._trials(self.study, self.config.search.trials)
+        again = self._repeats()
+        if again is not None:
+            wanted = len(again.trials) if self.config.search.repeats > 1 else len(own_rows(again))
+            self._trials(again, wanted, repeats=True)
+        table = leaderboard(self.study, self.objectives, repeats=again)
+        write_leaderboard(table, self.home.out)
+        return table, package_best(table, self.study, self.config, self.setting.pool, self.home)
 
     def _trials(self, study: optuna.Study, wanted: int, *, repeats: bool = False) -> None:
         """Runs what the study still lacks of its `wanted` trials. Target, plateau and scheduler end no `repeats`."""
@@ -141,7 +147,7 @@ class Session:
             for watcher in watchers:
                 watcher.close()
         if limits.verdict.reason:
-            self.record["end"] = limits.verdict.reason
+            self.accounts.note(**{END: limits.verdict.reason})
             self._say(limits.verdict.reason)
 
     def _sampler_of(self, study: optuna.Study) -> Callable[[int], BaseSampler]:
