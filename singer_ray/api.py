@@ -77,8 +77,7 @@ def sweep(
     folder = Path(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
     check_out(folder, overwrite=overwrite)
     done = run_search(
-        config, folder, space=space, given=[*(settings or {}), *count], inputs=inputs, overwrite=overwrite,
-        prepare=lambda: prepare_out(folder, overwrite=overwrite),
+        config, folder, space=space, given=[*(settings or {}), *count], inputs=inputs, overwrite=overwrite
     )  # fmt: skip
     conclude(done, print)
     return done

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
+from singer_ray.cli import Command, check_out, console, default_out, print_plan, run_command
 from singer_ray.config import Config
 from singer_ray.errors import UserError
 
@@ -92,8 +92,7 @@ def main(config: Config, flags: TuneFlags) -> None:
     from singer_ray.search.experiment import run_search
 
     _finish(run_search(
-        config, out, given=tuple(flags.given), overwrite=flags.overwrite,
-        prepare=lambda: prepare_out(out, overwrite=flags.overwrite), console=console,
+        config, out, given=tuple(flags.given), overwrite=flags.overwrite, console=console
     ))  # fmt: skip
 
 

@@ -85,8 +85,8 @@ class Meter:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.earlier = [dict(session) for session in sessions]
+        self._ticking = threading.Lock()
         self._price, self._clock = price, clock
-        self._counting = threading.Lock()
         self.price = price()
         now = clock()
         self.session: dict[str, Any] = {
@@ -96,19 +96,22 @@ class Meter:
 
     def tick(self) -> Spending:
         """Adds the time since the last tick, by what was held then; returns all that was spent so far."""
-        found = self._price()  # asks the cluster, which may take its time
-        with self._counting:
-            session, now = self.session, max(self._clock(), self.session["end"])
-            hours = (now - session["end"]) / HOUR
-            session["end"] = now
-            session["gpu_hours"] += session["gpus"] * hours
-            if self.price is not None:
-                session["money"] += self.price.per_hour * hours
-            if found is not None:
-                if self.price is None:  # known only now: what was before is charged alike
-                    session["money"] = found.per_hour * (now - session["begin"]) / HOUR
-                self.price, session["nodes"] = found, found.nodes
-            return self.spent
+        with self._ticking:  # several threads do
+            self._tick()
+        return self.spent
+
+    def _tick(self) -> None:
+        session, now = self.session, max(self._clock(), self.session["end"])
+        hours = (now - session["end"]) / HOUR
+        session["end"] = now
+        session["gpu_hours"] += session["gpus"] * hours
+        if self.price is not None:
+            session["money"] += self.price.per_hour * hours
+        found = self._price()
+        if found is not None:
+            if self.price is None:  # known only now: what was before is charged alike
+                session["money"] = found.per_hour * (now - session["begin"]) / HOUR
+            self.price, session["nodes"] = found, found.nodes
 
     @property
     def spent(self) -> Spending:

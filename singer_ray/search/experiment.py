@@ -10,7 +10,7 @@ import tempfile
 import threading
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,8 @@ from singer_ray.errors import UserError
 from singer_ray.prices import NodePrices, Price, require_price
 from singer_ray.search.budget import Budget
 from singer_ray.search.estimate import Estimate
-from singer_ray.search.home import CONFIG, RECORD, SPACE, Home, bring_study, fetch, refuse_driven
+from singer_ray.search.home import CONFIG, RECORD, SPACE, TRIALS, Home, bring_study, fetch, is_same
+from singer_ray.search.lock import refuse_driven
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.plan import Plan
 from singer_ray.search.samplers import check_sampler, import_trials
@@ -34,8 +35,10 @@ from singer_ray.search.session import Session, Setting
 from singer_ray.search.space import SearchSpace, load_space
 from singer_ray.search.study import (
     EPOCHS,
+    SEARCH,
     create_study,
     load_study,
+    remove_study,
     storage_of,
 )
 from singer_ray.search.trackers import check_trackers
@@ -85,20 +88,22 @@ def run_search(
     given: Sequence[str] = (),
     inputs: Any = None,
     overwrite: bool = False,
-    prepare: Callable[[], object] = lambda: None,
     console: Console | None = None,
 ) -> Searched:
     """Searches by `config.search` and fills OUT.
 
-    `prepare` readies the folder, once everything has proved buildable; `given` names the knobs that were set by hand,
-    which win over those that the space fixes. Raises UserError for what the user can mend, before the first trial
-    wherever that is possible.
+    `given` names the knobs that were set by hand, which win over those that the space fixes. `overwrite` deletes what
+    an earlier search left in OUT and its copy, once everything has proved buildable and no process drives it. Raises
+    UserError for what the user can mend, before the first trial wherever that is possible.
     """
     searched = load_space(space if space is not None else config.search.space, config, given)
     config = searched.apply(config, given)
     if config.search.study is not None:
         storage_of(config.search.study, out)  # whether it can be reached
-    return _Search(config, searched, out, inputs, console or Console()).begin(prepare, overwrite=overwrite)
+    storage = config.train.storage
+    if storage is not None and "://" not in storage:  # a resume may be typed in another folder
+        config = config.override({"train.storage": str(Path(storage).absolute())})
+    return _Search(config, searched, out, inputs, console or Console()).begin(overwrite=overwrite)
 
 
 def resume_search(
@@ -117,7 +122,6 @@ def resume_search(
     earlier trials incomparable.
     """
     folder = bring(address, endpoint, out)
-    refuse_driven(folder)
     config = load_preset(str(folder / CONFIG))
     refused = [name for name in changes or {} if not name.startswith(CHANGEABLE)]
     if refused:
@@ -128,22 +132,40 @@ def resume_search(
     config = config.override(changes or {})
     space = load_space(str(folder / SPACE), config, field_names())  # what it fixes is in the configuration by now
     name = json.loads((folder / RECORD).read_text(encoding="utf-8"))["name"]
-    if "://" in address:  # the copy may have been moved since
-        storage, _, name = address.rstrip("/").rpartition("/")
+    storage = _storage_at(address, folder, config)
+    if storage is not None:
+        storage, _, name = storage.rpartition("/")
         config = config.override({"train.storage": storage})
     return _Search(config, space, folder, inputs, console or Console(), name=name).resume()
 
 
 def bring(address: str, endpoint: str | None = None, out: Path | None = None) -> Path:
-    """The folder of the search at `address` on this machine; one in S3 is brought to OUT, runs/NAME by default."""
+    """The folder of the search at `address` on this machine, which nobody else on it drives.
+
+    A search in S3 is brought to OUT, runs/NAME by default; one in a folder only where OUT is another. Raises UserError.
+    """
     if "://" in address:
         folder = out or Path("runs") / address.rstrip("/").rpartition("/")[2]
+    else:
+        folder = out or Path(address)
+        if not (Path(address) / RECORD).exists():
+            raise UserError(
+                f"There is no search in {address}: it has no {RECORD}. Give the --out of a search, or s3://..."
+            )
+        refuse_driven(Path(address))
+    refuse_driven(folder)
+    if "://" in address or not is_same(Path(address), folder):
         fetch(address, endpoint, folder)
-        return folder
-    folder = Path(address)
-    if not (folder / RECORD).exists():
-        raise UserError(f"There is no search in {address}: it has no {RECORD}. Give the --out of a search, or s3://...")
     return folder
+
+
+def _storage_at(address: str, folder: Path, config: Config) -> str | None:
+    """STORAGE/NAME where `address` is that of a search, which may have been moved since; None where it is its OUT."""
+    if "://" in address:
+        return address.rstrip("/")
+    # With storage elsewhere the checkpoints are there; without, OUT has them and another folder shall go on with them.
+    elsewhere, own = config.train.storage is not None, (Path(address) / TRIALS).is_dir()
+    return str(Path(address).absolute()) if (own if elsewhere else not is_same(Path(address), folder)) else None
 
 
 class _Search:
@@ -159,7 +181,7 @@ class _Search:
         self.times: StepTimes | None = None
         self.prices = NodePrices.of(config.search.price_per_node_hour)
 
-    def begin(self, prepare: Callable[[], object], *, overwrite: bool) -> Searched:
+    def begin(self, *, overwrite: bool) -> Searched:
         """From nothing."""
         check_trackers(self.config.search.trackers)
         export = self.config.export
@@ -176,14 +198,14 @@ class _Search:
             earlier = self._earlier(objectives)
             self._check_corners(pool)
             self._forecast(plan, pool)
-            refuse_driven(self.out)
-            home.refuse_taken(overwrite=overwrite)
-            prepare()
             with home.driving():
-                storage = storage_of(search.study, self.out)
-                study = create_study(storage, self.out.name, objectives, **{EPOCHS: self.config.train.epochs})
+                storage = self._emptied(home) if overwrite else self._empty(home)
+                found = uuid.uuid4().hex
+                study = create_study(
+                    storage, self.out.name, objectives, **{EPOCHS: self.config.train.epochs, SEARCH: found}
+                )
                 self.record = {
-                    "id": uuid.uuid4().hex, "name": self.out.name, "study": search.study,
+                    "id": found, "name": self.out.name, "study": search.study,
                     "objectives": objectives.as_flags(), "stop_metric": objectives.stop_metric, "sessions": [],
                 }  # fmt: skip
                 home.write(CONFIG, self.config.to_yaml().encode())
@@ -243,6 +265,18 @@ class _Search:
         session = Session(setting)
         table, best = session.run()
         return Searched(self.out, table, session.objectives, best, self.config, home)
+
+    def _empty(self, home: Home) -> optuna.storages.BaseStorage:
+        """Of a new study. Raises UserError when the copy's place is taken."""
+        home.refuse_taken()
+        return storage_of(self.config.search.study, self.out)
+
+    def _emptied(self, home: Home) -> optuna.storages.BaseStorage:
+        """Of a new study, once all of an earlier search is deleted. Raises UserError, with nothing deleted."""
+        if self.config.search.study is not None:
+            remove_study(storage_of(self.config.search.study, self.out), self.out.name, home.ids())
+        home.clear()
+        return storage_of(self.config.search.study, self.out)
 
     def _earlier(self, objectives: Objectives) -> optuna.Study | None:
         """The study of a warm start, proved to fit by importing it into nothing."""

@@ -17,7 +17,8 @@ import ray
 from singer_ray.config import Config
 from singer_ray.errors import UserError
 from singer_ray.ray_cluster import NAMESPACE, user_error_in
-from singer_ray.search.record import SAVED, TrialRecord
+from singer_ray.search.ledger import UNSAVED
+from singer_ray.search.record import TrialRecord, read_saved
 from singer_ray.search.study import FAULT
 from singer_ray.storage import Folder
 
@@ -88,8 +89,11 @@ class GroupHost:
         """
         await self.close()  # workers of an earlier incarnation may still write the checkpoint
         try:
+            saved = await asyncio.to_thread(read_saved, self.trials, key[0])
+        except UserError as error:
+            return {UNSAVED: str(error)}
+        try:
             config = self.config.override(overrides)
-            saved = await asyncio.to_thread(self.trials.read, f"{key[0]}/{SAVED}")
         except UserError as error:
             return {FAULT: str(error)}
         run = await self._start(_train, key, config, overrides=dict(overrides), saved=(ray.put(saved),))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import hashlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 
 from singer_ray.config import ExportConfig
 from singer_ray.errors import UserError
+from singer_ray.search.lock import LOCK, FolderLock
+from singer_ray.search.record import patiently
 from singer_ray.search.study import JOURNAL
 from singer_ray.storage import Folder
 from singer_ray.storage.lease import HeldError, Lease, LostError, lease_files
@@ -22,55 +25,74 @@ from singer_ray.storage.lease import HeldError, Lease, LostError, lease_files
 if TYPE_CHECKING:
     from singer_ray.storage.s3 import S3Settings
 
-CONFIG, SPACE, RECORD, LOCK, LEASE = "config.yaml", "space.yaml", "search.json", "driver.lock", "driver.json"
+CONFIG, SPACE, RECORD, LEASE, TRIALS = "config.yaml", "space.yaml", "search.json", "driver.json", "trials"
 STATE = (CONFIG, SPACE, JOURNAL, RECORD)
 """What a resume reads; the record comes last, so that a folder with a record has the rest."""
+END, FINISHED = "end", "finished"
+"""In the record: why its last session ended before it had all its trials, and whether that session came to its end."""
 LEASE_SECONDS = 20.0
 """A driver that has said nothing for this long is dead."""
 _EVERY = 2.0
 
 
 class Home:
-    """A search's folder OUT and, where there is one, its `remote` folder STORAGE/NAME.
+    """A search's folder OUT and, where there is one, the `shared` folder STORAGE/NAME.
 
-    Both hold `STATE`; checkpoints are in `trials` (of the remote folder when there is one). One driver at a time: see
-    `driving`.
+    OUT holds `STATE`, and so does `remote`, the copy in the shared folder: None without one, or where it is OUT itself.
+    Checkpoints are in `trials` (of the shared folder when there is one). One driver at a time: see `driving`.
     """
 
     def __init__(
-        self, out: Path, remote: Folder | None, say: Callable[[str], None], settings: S3Settings | None = None
+        self, out: Path, shared: Folder | None, say: Callable[[str], None], settings: S3Settings | None = None
     ) -> None:
-        self.out, self.remote, self.say = out, remote, say
+        self.out, self.shared, self.say = out, shared, say
+        # A file that is its own copy must not be written a second time: that would undo what is being appended to it.
+        self.remote = None if shared is None or (shared.is_local and is_same(Path(shared.root), out)) else shared
         self.settings = settings or ExportConfig()
-        self.trials = remote.below("trials") if remote else Folder(str(out / "trials"), knob="--out")
+        self.trials = shared.below(TRIALS) if shared else Folder(str(out / TRIALS), knob="--out")
         self._dirty, self._over = threading.Event(), threading.Event()
         self._sending = threading.Lock()
         self._warned = False
-        self._lock_file: IO[str] | None = None
+        self._there: dict[str, bytes] = {}
+        """File -> SHA-256 of what was last brought to the copy: the study need not travel with every beat."""
         self._lease: Lease | None = None
         self._lost: str | None = None
 
     @property
     def address(self) -> str:
         """What `--resume` takes."""
-        return self.remote.address if self.remote and not self.remote.is_local else str(self.out)
+        return self.shared.address if self.shared and not self.shared.is_local else str(self.out)
 
     @property
     def go_on(self) -> str:
         """How to go on with the search, in a sentence."""
         return f"Go on with: python -m singer_ray.tune --resume {self.address}"
 
-    def refuse_taken(self, *, overwrite: bool) -> None:
-        """Raises UserError when the copy's place holds a search; with `overwrite` empties it."""
-        if self.remote is None or self.remote.read(RECORD) is None:
-            return
-        if not overwrite:
+    def refuse_taken(self) -> None:
+        """Raises UserError when the copy's place holds a search."""
+        if self.remote is not None and self.remote.read(RECORD) is not None:
             raise UserError(
                 f"{self.remote.address} holds a search already. Go on with it: --resume {self.remote.address}; or use "
                 "another --out (its name is the folder's), or --overwrite."
             )
-        for name in self.remote.names():
-            self.remote.delete(name)
+
+    def ids(self) -> set[str]:
+        """The ids of the searches that are here and in the copy."""
+        there = self.remote.read(RECORD) if self.remote is not None else None
+        records = [self.read_record(), json.loads(there or b"{}")]
+        return {record["id"] for record in records if "id" in record}
+
+    def clear(self) -> None:
+        """Empties OUT and the copy. Raises UserError."""
+        for path in self.out.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK and LEASE not in path.name:  # they are held, and renewed
+                path.unlink()
+        if self.remote is not None:
+            for name in self.remote.names():
+                if name != LEASE:
+                    self.remote.delete(name)
 
     def write(self, name: str, content: bytes) -> None:
         """Writes one of STATE here, and there as well. Raises UserError."""
@@ -94,10 +116,9 @@ class Home:
 
         Raises UserError when another process has taken over the search.
         """
-        if self.remote is not None and urgent:
+        self._dirty.set()
+        if self.shared is not None and urgent:
             self._send()
-        else:
-            self._dirty.set()
         if self._lost:
             raise UserError(self._lost)
 
@@ -109,95 +130,97 @@ class Home:
     @contextlib.contextmanager
     def driving(self) -> Iterator[None]:
         """Holds the search for this process. Raises UserError when another one drives it."""
-        self._lock_here()
-        try:
+        with FolderLock(self.out), self._leased():
             _mend(self.out / JOURNAL)
-            if self.remote is None:
+            if self.shared is None:
                 yield
                 return
-            with self._leased(self.remote):
-                sender = threading.Thread(target=self._send_often, daemon=True)
-                sender.start()
-                try:
-                    yield
-                finally:
-                    self._over.set()
-                    sender.join()
-                    if not self._lost:
-                        self._send()
-        finally:
-            if self._lock_file:
-                self._lock_file.close()
-
-    def _lock_here(self) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
-        self._lock_file = (self.out / LOCK).open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock_file.close()
-            raise _driven(self.out) from error
+            sender = threading.Thread(target=self._send_often, daemon=True)
+            sender.start()
+            try:
+                yield
+                self._send_at_last()
+            finally:
+                self._over.set()
+                sender.join()
+                self._send()
 
     @contextlib.contextmanager
-    def _leased(self, remote: Folder) -> Iterator[None]:
-        """A lease in the copy says who drives, since a lock of one machine is not seen on another."""
-        lease = Lease(
-            lease_files(remote, self.settings), LEASE, seconds=LEASE_SECONDS,
-            say=lambda seconds: self.say(
-                f"waiting up to {seconds:.0f} s to see whether the driver of {remote.address} is dead"
-            ),
-        )  # fmt: skip
+    def _leased(self) -> Iterator[None]:
+        """A lease in the shared folder says who drives, since a lock of one machine is not seen on another."""
+        if self.shared is None:
+            yield
+            return
+        address = self.shared.address
+
+        def waiting(seconds: float) -> None:
+            self.say(f"waiting up to {seconds:.0f} s to see whether the driver of {address} is dead")
+
+        lease = Lease(lease_files(self.shared, self.settings), LEASE, seconds=LEASE_SECONDS, say=waiting)
         with contextlib.ExitStack() as stack:
             try:
                 self._lease = stack.enter_context(lease)
             except HeldError as error:
                 raise UserError(
-                    f"Another process (on {error.machine}) drives the search at {remote.address}. Watch it with "
-                    f"--status {remote.address}, or wait until it has ended."
+                    f"Another process (on {error.machine}) drives the search at {address}. Watch it with "
+                    f"--status {address}, or wait until it has ended."
                 ) from error
             yield
+            with contextlib.suppress(UserError):  # a store that is away: the lease lapses
+                stack.close()
 
     def _send_often(self) -> None:
         while not self._over.wait(_EVERY):
-            if self._dirty.is_set():
-                self._dirty.clear()
-                self._send()
+            self._send()
 
     def _send(self) -> None:
-        """Brings what changes while a search runs to the copy. A store that is away for a while ends no search."""
-        assert self.remote is not None
+        """Brings what has changed to the copy. A store that is away for a while ends no search."""
+        try:
+            self._bring()
+            self._warned = False
+        except UserError as error:
+            if not self._warned:
+                self.say(f"the copy of the search is behind, trying again: {error}")
+            self._warned = True
+
+    def _send_at_last(self) -> None:
+        """The search has ended: waits for a store that is away."""
+        try:
+            patiently(self._bring)
+        except UserError as error:
+            self.say(f"the copy of the search lacks its end: {error} {self.go_on}")
+            self._dirty.clear()
+
+    def _bring(self) -> None:
+        """Raises UserError when the store is away."""
+        assert self.shared is not None
         assert self._lease is not None
         with self._sending:
+            if self._lost or not self._dirty.is_set():
+                return
+            self._dirty.clear()
             try:
                 self._lease.check()  # what another driver has written since must not be overwritten
-                for name in (JOURNAL, RECORD):
-                    if (self.out / name).exists():
-                        self.remote.write(name, _whole_lines((self.out / name).read_bytes()))
-                self._warned = False
-            except UserError as error:
-                if not self._warned:
-                    self.say(f"the copy of the search is behind, trying again: {error}")
-                self._warned = True
+                if self.remote is not None:
+                    self._copy(self.remote)
+            except UserError:
                 self._dirty.set()
+                raise
             except LostError:
-                self._lost = f"Another process has taken over the search at {self.remote.address}."
+                self._lost = f"Another process has taken over the search at {self.shared.address}."
+
+    def _copy(self, remote: Folder) -> None:
+        for name in (JOURNAL, RECORD):
+            content = _whole_lines((self.out / name).read_bytes()) if (self.out / name).exists() else b""
+            digest = hashlib.sha256(content).digest()
+            if content and digest != self._there.get(name):
+                remote.write(name, content)
+                self._there[name] = digest
 
 
-def refuse_driven(out: Path) -> None:
-    """Raises UserError when a process drives a search in OUT: its folder must not be emptied."""
-    if not (out / LOCK).exists():
-        return
-    with (out / LOCK).open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise _driven(out) from error
-
-
-def _driven(out: Path) -> UserError:
-    return UserError(
-        f"Another process drives the search in {out}. Watch it with --status {out}, or wait until it has ended."
-    )
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to the same place."""
+    return one.resolve() == other.resolve()
 
 
 def _whole_lines(content: bytes) -> bytes:
@@ -255,7 +278,7 @@ def bring_study(address: str, endpoint: str | None, folder: Path) -> dict[str, A
 
     The journal's own locks stay with the search. Raises UserError when there is no search.
     """
-    source = Folder(address, endpoint)
+    source = Folder(address, endpoint, writable=False)
     content = source.read(RECORD)
     if content is None:
         raise UserError(f"There is no search in {address}: it has no {RECORD}. Give the --out of a search, or s3://...")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from singer_ray.config import Config
 from singer_ray.errors import UserError
 from singer_ray.search.group import Key
+from singer_ray.search.ledger import UNSAVED
 from singer_ray.search.record import TrialRecord
 from singer_ray.search.study import FAULT
 from singer_ray.storage import Folder
@@ -72,15 +73,18 @@ class HostedTrainer:
         """Makes the member of a trial from its checkpoint, or from scratch when it has none.
 
         Returns the result that was saved with the checkpoint, with what earlier epochs reported under `history`; the
-        trial's fault in words; or None for one that starts.
+        trial's `fault` in words, or why its checkpoint cannot be read under `unsaved`; or None for one that starts.
         """
         from singer_ray.training.loop import epochs
         from singer_ray.training.member import Member
 
         self._release()
         try:
-            config = self.config.override(overrides)
             self.record = TrialRecord.read(self.trials, key[0], overrides)
+        except UserError as error:
+            return {UNSAVED: str(error)}
+        try:
+            config = self.config.override(overrides)
             self.member = Member.begin(self.bench, config, self.record.state)
         except UserError as error:
             return {FAULT: str(error)}

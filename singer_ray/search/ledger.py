@@ -41,7 +41,7 @@ HISTORY = "history"
 """Result key: [epoch, {metric: value}] of earlier epochs, which the study may have missed when its driver died."""
 
 UNSAVED = "unsaved"
-"""Result key: why an epoch could not be saved. That is no fault of the trial: it ends the session."""
+"""Result key: why a checkpoint could not be written or read. That is no fault of the trial: it ends the session."""
 
 
 @dataclass(frozen=True)

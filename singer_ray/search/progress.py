@@ -61,6 +61,8 @@ class SearchProgress:
     ) -> None:
         self.console, self.objectives, self.epochs, self.wanted = console, objectives, epochs, wanted
         self.left = left
+        self.until: float | None = None
+        """When the rest will be done, as far as that could be told at the last event."""
         self.begin = time.monotonic() - spent
         self.rows: dict[str, _Row] = {}
         self.live: Live | None = None
@@ -74,17 +76,20 @@ class SearchProgress:
             values = values or (by_epoch[max(by_epoch)] if by_epoch else {})
             fault = row.user_attrs.get(FAULT)
             self.rows[label] = _Row(label, row.params, row.state.name, epochs_of(row), values, fault)
+        self._look_ahead()
 
     def show(self) -> None:
         """Starts the live table, where there is a terminal."""
         if self.console.is_terminal:
-            self.live = Live(self.table(), console=self.console, refresh_per_second=2, transient=True)
+            # Drawn twice a second from a thread: the clock goes on, whatever the trials do.
+            self.live = Live(get_renderable=self.table, console=self.console, refresh_per_second=2, transient=True)
             self.live.start()
 
     def start(self, trial: str, parameters: Mapping[str, Any]) -> None:
         known = self.rows.setdefault(trial, _Row(trial, dict(parameters)))
         again = f" again after epoch {known.epoch}" if known.epoch else ""
         known.state = RUNNING
+        self._look_ahead()
         values = "  ".join(f"{name} {cell(value)}" for name, value in parameters.items())
         self._say(f"trial {trial} started{again}: {values}")
 
@@ -93,6 +98,8 @@ class SearchProgress:
         row.epoch = epoch
         now = {name: metrics[name] for name in self._names() if isinstance(metrics.get(name), (int, float))}
         row.values |= now  # not every epoch is validated
+        if self.live is not None:
+            self._look_ahead()
         shown = ", ".join(f"{name} {cell(value)}" for name, value in now.items() if name in self._watched())
         speed = f"{cell(float(metrics.get('images_per_second', 0)))} images/s"
         self._say(f"trial {trial} epoch {epoch}/{self.epochs}: {', '.join(filter(None, (shown, speed)))}")
@@ -100,6 +107,7 @@ class SearchProgress:
     def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
         row = self.rows[trial]
         row.state, row.fault = state, metrics.get(FAULT)
+        self._look_ahead()
         why = f" ({row.fault})" if row.fault else ""
         self._say(f"trial {trial} {state} after {row.epoch} epochs{why}. {self.summary()}")
 
@@ -111,15 +119,15 @@ class SearchProgress:
     def best(self) -> _Row | None:
         """The row with the best value of the first objective so far."""
         first = self.objectives.first
-        valued = [row for row in self.rows.values() if first in row.values and row.state != FAIL]
+        valued = [row for row in list(self.rows.values()) if first in row.values and row.state != FAIL]
         pick = max if self.objectives.modes[0] == "max" else min
         return pick(valued, key=lambda row: row.values[first]) if valued else None
 
     def summary(self) -> str:
         """Trials by state, the best so far and the time left, in one line."""
-        states = [row.state for row in self.rows.values()]
-        left = self.left()
-        ahead = f", about {duration(left)} left" if left else ""
+        states = [row.state for row in list(self.rows.values())]
+        left = 0.0 if self.until is None else self.until - time.monotonic()
+        ahead = f", about {duration(left)} left" if left > 0 else ""
         best, first = self.best(), self.objectives.first
         leader = f", best {first} {cell(best.values[first])} (trial {best.label})" if best else ""
         counts = ", ".join(f"{states.count(state)} {state.lower()}" for state in dict.fromkeys(states))
@@ -148,8 +156,12 @@ class SearchProgress:
     def _names(self) -> list[str]:
         return [*self._watched(), *(name.replace("val/", "test/", 1) for name in self.objectives.names)]
 
+    def _look_ahead(self) -> None:
+        left = self.left()
+        self.until = None if left is None else time.monotonic() + left
+
     def _say(self, line: str) -> None:
         if self.live is not None:
-            self.live.update(self.table())
+            self.live.refresh()
         else:
             self.console.print(line, highlight=False)

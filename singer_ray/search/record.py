@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from singer_ray.errors import UserError
 from singer_ray.search.ledger import HISTORY, UNSAVED
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from singer_ray.training.member import Member
 
 SAVED = "checkpoint.pt"
+ATTEMPTS = 14
+"""With pauses that grow to 20 s they span three minutes, besides what each takes: a store may be away for so long."""
+Result = TypeVar("Result")
 
 
 class TrialRecord:
@@ -35,8 +38,8 @@ class TrialRecord:
 
     @classmethod
     def read(cls, trials: Folder, label: str, overrides: Mapping[str, Any]) -> TrialRecord:
-        """The record as it is in `trials`."""
-        return cls(trials, label, overrides, trials.read(f"{label}/{SAVED}"))
+        """The record as it is in `trials`. Raises UserError when the store cannot be read."""
+        return cls(trials, label, overrides, read_saved(trials, label))
 
     def result(self) -> dict[str, Any] | None:
         """What was reported with the checkpoint, with what earlier epochs reported under `history`."""
@@ -55,10 +58,22 @@ class TrialRecord:
             "metrics": dict(metrics), "history": self.history, "seconds": self.seconds, "overrides": self.overrides,
         })  # fmt: skip
         try:
-            self.trials.write(self.name, content)
+            patiently(lambda: self.trials.write(self.name, content))
         except UserError as error:
             return {UNSAVED: str(error)}
         return {**metrics, **self._place()}
 
     def _place(self) -> dict[str, Any]:
         return {"trained_seconds": self.seconds, CHECKPOINT: f"{self.trials.address}/{self.name}"}
+
+
+def read_saved(trials: Folder, label: str) -> bytes | None:
+    """The checkpoint of a trial, None when there is none. Raises UserError when the store stays away."""
+    return patiently(lambda: trials.read(f"{label}/{SAVED}"))
+
+
+def patiently(act: Callable[[], Result]) -> Result:
+    """What `act` returns, in spite of a store that is away for a while. Raises its UserError after that."""
+    from singer_ray.storage.s3 import with_retries  # boto3 comes with it
+
+    return with_retries(ATTEMPTS, act)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +17,10 @@ from rich.console import Console
 
 from singer_ray.errors import UserError
 from singer_ray.prices import Price
-from singer_ray.search.accounts import Accounts
+from singer_ray.search.beat import Beat
 from singer_ray.search.budget import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
 from singer_ray.search.estimate import Estimate
+from singer_ray.search.home import END, FINISHED
 from singer_ray.search.leaderboard import leaderboard, write_leaderboard
 from singer_ray.search.ledger import Ledger, Watcher
 from singer_ray.search.progress import SearchProgress
@@ -80,25 +82,47 @@ class Session:
         self.meter = Meter(
             self.record["sessions"], concurrent=self.plan.concurrent, gpus=self.plan.gpus_held, price=setting.price
         )
-        self.accounts = Accounts(self.home, self.record, self.meter)
+        self._noting = threading.Lock()
 
     def run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
         """The leaderboard, and the folders of the best students. Raises UserError."""
-        self.record |= self.meter.record()
+        self.record.pop(END, None)  # of an earlier session
+        self._note(**{FINISHED: False})
+        with Beat(self._beat):
+            found = self._run()
+        self._note(**{FINISHED: True})
+        self.home.saved(True)
+        return found
+
+    def _run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
         self._say(f"if anything ends this search: python -m singer_ray.tune --resume {self.home.address}")
-        with self.accounts:
-            for point in self.setting.space.first_points():
-                self.study.enqueue_trial(point, skip_if_exists=True)
-            self._trials(self.study, self.config.search.trials)
-            again = self._repeats()
-            if again is not None:
-                wanted = len(again.trials) if self.config.search.repeats > 1 else len(own_rows(again))
-                self._trials(again, wanted, repeats=True)
-            table = leaderboard(self.study, self.objectives, repeats=again)
-            write_leaderboard(table, self.home.out)
-            best = package_best(table, self.study, self.config, self.setting.pool, self.home)
-            self.accounts.save(True)
-        return table, best
+        for point in self.setting.space.first_points():
+            self.study.enqueue_trial(point, skip_if_exists=True)
+        self._trials(self.study, self.config.search.trials)
+        again = self._repeats()
+        if again is not None:
+            wanted = len(again.trials) if self.config.search.repeats > 1 else len(own_rows(again))
+            self._trials(again, wanted, repeats=True)
+        table = leaderboard(self.study, self.objectives, repeats=again)
+        write_leaderboard(table, self.home.out)
+        return table, package_best(table, self.study, self.config, self.setting.pool, self.home)
+
+    def _save(self, urgent: bool) -> None:
+        """Brings spending and study to the copy: at once when `urgent`, else within seconds."""
+        if urgent:
+            self._note()
+        self.home.saved(urgent)
+
+    def _beat(self) -> None:
+        self._note()
+        self.home.saved(False)
+
+    def _note(self, **facts: Any) -> None:
+        """Writes search.json: what has been spent until now, and `facts`."""
+        with self._noting:
+            self.meter.tick()
+            self.record |= self.meter.record() | facts
+            self.home.write_record(self.record)
 
     def _trials(self, study: optuna.Study, wanted: int, *, repeats: bool = False) -> None:
         """Runs what the study still lacks of its `wanted` trials. Target, plateau and scheduler end no `repeats`."""
@@ -124,7 +148,7 @@ class Session:
         ledger = Ledger(
             study, self.setting.space, self.objectives, epochs=config.train.epochs, trials=wanted,
             folder=self.home.trials.address, pruner=NopPruner() if repeats else make_pruner(config),
-            sampler_of=None if repeats else self._sampler_of(study), watchers=watchers, saved=self.accounts.save,
+            sampler_of=None if repeats else self._sampler_of(study), watchers=watchers, saved=self._save,
             exhausted=lambda: self._exhausted(study, limits),
             recall=lambda label, overrides: TrialRecord.read(self.home.trials, label, overrides).result(),
         )  # fmt: skip
@@ -141,7 +165,7 @@ class Session:
             for watcher in watchers:
                 watcher.close()
         if limits.verdict.reason:
-            self.record["end"] = limits.verdict.reason
+            self._note(**{END: limits.verdict.reason})
             self._say(limits.verdict.reason)
 
     def _sampler_of(self, study: optuna.Study) -> Callable[[int], BaseSampler]:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import optuna
+from optuna.storages import BaseStorage
 from rich.console import Console
 
 from singer_ray.config import load_preset
-from singer_ray.search.budget import Spending, duration
+from singer_ray.search.budget import Budget, Spending, duration
 from singer_ray.search.estimate import Estimate
-from singer_ray.search.home import CONFIG, bring_study
+from singer_ray.search.home import CONFIG, END, FINISHED, bring_study
 from singer_ray.search.progress import SearchProgress
-from singer_ray.search.study import REPEATS, RUNNING, load_study, objectives_of, own_rows, storage_of
+from singer_ray.search.study import REPEATS, load_study, objectives_of, storage_of
+
+if TYPE_CHECKING:
+    from singer_ray.config import Config
 
 SILENT = 60.0
 """Seconds without a word after which a running search's driver is taken for dead."""
@@ -29,32 +36,48 @@ def show_status(address: str, endpoint: str | None, console: Console) -> None:
         record = bring_study(address, endpoint, folder)
         config = load_preset(str(folder / CONFIG))
         storage = storage_of(record["study"], folder)
-        study = load_study(storage, record["name"])
-        objectives = objectives_of(study)
-        spent = Spending.of(record["sessions"])
-        wanted, epochs, session = config.search.trials, config.train.epochs, record["sessions"][-1]
-        estimate = Estimate.of(config, concurrent=session["concurrent"], gpus=session["gpus"])
-        progress = SearchProgress(
-            console, objectives, epochs=epochs, wanted=wanted, spent=spent.seconds, left=lambda: estimate.update(study)
-        )
-        progress.read(study)
-        console.print(progress.table())
-        console.print(f"used: {spent}" + (f"; {record['end']}" if record.get("end") else ""), highlight=False)
-        if own_rows(study, [RUNNING]):
-            silent = time.time() - record["sessions"][-1]["end"]
-            if silent > SILENT:
-                console.print(
-                    f"Its driver has said nothing for {duration(silent)}. If it is dead: "
-                    f"python -m singer_ray.tune --resume {address}", highlight=False,
-                )  # fmt: skip
-        if config.search.repeats > 1 and f"{record['name']}{REPEATS}" in _names(storage):
-            again = load_study(storage, f"{record['name']}{REPEATS}")
-            seeds = SearchProgress(console, objectives, epochs=epochs, wanted=len(again.trials))
-            seeds.read(again)
-            console.print(seeds.table())
+        study, again = load_study(storage, record["name"]), _repeats(storage, record)
+        objectives, spent = objectives_of(study), Spending.of(record["sessions"])
+        left = None if record.get(FINISHED) else _left(config, record, study, again)
+
+        def show(rows: optuna.Study, wanted: int, left: float | None = None) -> None:
+            progress = SearchProgress(
+                console, objectives, epochs=config.train.epochs, wanted=wanted, spent=spent.seconds, left=lambda: left
+            )
+            progress.read(rows)
+            console.print(progress.table())
+
+        show(study, config.search.trials, left)
+        if again is not None:
+            show(again, len(again.trials))
+        console.print(f"used: {spent}" + (f"; {record[END]}" if record.get(END) else ""), highlight=False)
+        if not record.get(FINISHED):
+            _doubt(address, record, console)
 
 
-def _names(storage: object) -> list[str]:
-    import optuna
+def _repeats(storage: BaseStorage, record: Mapping[str, Any]) -> optuna.Study | None:
+    name = f"{record['name']}{REPEATS}"
+    known = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
+    return load_study(storage, name) if name in known else None
 
-    return [summary.study_name for summary in optuna.get_all_study_summaries(storage)]  # type: ignore[arg-type]
+
+def _left(config: Config, record: Mapping[str, Any], study: optuna.Study, again: optuna.Study | None) -> float | None:
+    """Seconds until a search that runs will end; None while that cannot be told."""
+    if not record["sessions"]:
+        return None
+    session, price = record["sessions"][-1], record["price_per_node_hour"]
+    most = Budget.of(config.search).seconds_left(
+        Spending.of(record["sessions"]), gpus=session["gpus"],
+        dollars_per_hour=price * session["nodes"] if price and session["nodes"] else None,
+    )  # fmt: skip
+    estimate = Estimate.of(config, concurrent=session["concurrent"], gpus=session["gpus"])
+    return estimate.update(study, again, no_more_trials=END in record, most=most)
+
+
+def _doubt(address: str, record: Mapping[str, Any], console: Console) -> None:
+    """Says so when the driver of a search that has not ended may be dead."""
+    silent = time.time() - record["sessions"][-1]["end"] if record["sessions"] else None
+    if silent is not None and silent <= SILENT:
+        return
+    what = "has not begun" if silent is None else f"has said nothing for {duration(silent)}"
+    console.print(f"Its driver {what}. If it is dead: python -m singer_ray.tune --resume {address}", highlight=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ OF_EPOCH = "epoch:"
 
 # User attributes of a study.
 EPOCHS, STOP_METRIC, STOP_MODE, SPACE = "epochs", "stop_metric", "stop_mode", "space"
+SEARCH = "search"
+"""The id of the search that it belongs to."""
 
 
 def storage_of(address: str | None, folder: Path) -> BaseStorage:
@@ -93,6 +95,22 @@ def create_study(storage: BaseStorage, name: str, objectives: Objectives, **attr
     for key, value in known.items():
         study.set_user_attr(key, value)
     return study
+
+
+def remove_study(storage: BaseStorage, name: str, earlier: Collection[str]) -> None:
+    """Deletes the study of that name and that of its repeats, as far as they are there.
+
+    Raises UserError when it is not of one of the searches whose ids are `earlier`.
+    """
+    found = {summary.study_name: summary for summary in optuna.get_all_study_summaries(storage)}
+    if name in found and found[name].user_attrs.get(SEARCH) not in earlier:
+        raise UserError(
+            f"There is a study {name!r} at that address already, of another search than the one in --out: --overwrite "
+            "will not delete it. Use another --out (its name is the study's), or delete it: optuna delete-study."
+        )
+    for each in (name, f"{name}{REPEATS}"):
+        if each in found:
+            optuna.delete_study(study_name=each, storage=storage)
 
 
 def load_study(storage: BaseStorage, name: str) -> optuna.Study:

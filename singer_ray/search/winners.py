@@ -33,7 +33,7 @@ def package_best(
     """Writes the `export.top` best students (with several objectives also the rest of the front) to OUT/best."""
     from singer_ray.publishing.package import InputSpec, write_student
     from singer_ray.publishing.result import build_result
-    from singer_ray.search.record import SAVED
+    from singer_ray.search.record import read_saved
     from singer_ray.training import checkpoint
     from singer_ray.training.member import student_of
 
@@ -45,7 +45,7 @@ def package_best(
     for place in ranked.head(max(config.export.top, front)).to_dict("records"):
         label = str(place["id"])
         row = rows[int(label)]
-        content = home.trials.read(f"{label}/{SAVED}")
+        content = read_saved(home.trials, label)
         if content is None:
             continue
         metrics: dict[str, Any] = dict(last_result(row))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import resource
 import shutil
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +22,15 @@ from rich.console import Console
 
 from singer_ray import ray_cluster
 from singer_ray.errors import UserError
+from singer_ray.search import beat
 from singer_ray.search import home as homes
 from singer_ray.search.experiment import Searched, resume_search, run_search
 from singer_ray.search.home import LEASE, Home
+from singer_ray.search.study import SEARCH, create_study, load_study, storage_of
 from singer_ray.storage import Folder
 from tests.faults.records import Row, read_rows
 from tests.faults.session import Session, started
+from tests.search.studies import MIOU
 from tests.search.test_search import Listener, settings
 from tests.servers import ENVIRONMENT, s3_server
 
@@ -61,9 +67,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory, _cluster: None) -> Searched:
     return searched(tmp_path_factory.mktemp("whole") / "search")
 
 
-def searched(out: Path, screen: io.StringIO | None = None, **more: Any) -> Searched:
-    config = settings(**QUICK | more)
-    return run_search(config, out, space=SPACE, console=Console(file=screen or io.StringIO(), width=200))
+def searched(out: Path, screen: io.StringIO | None = None, *, overwrite: bool = False, **more: Any) -> Searched:
+    console = Console(file=screen or io.StringIO(), width=200)
+    return run_search(settings(**QUICK | more), out, space=SPACE, overwrite=overwrite, console=console)
 
 
 def resumed(address: str | Path, screen: io.StringIO | None = None, **more: Any) -> tuple[Searched, str]:
@@ -133,19 +139,74 @@ def test_an_empty_machine_goes_on_from_s3_alone(whole: Searched, tmp_path: Path)
     shutil.rmtree(out.parent)
     before = read_rows(Folder("s3://searches/a/search"))
     assert [row.state for row in before] == ["COMPLETE", "RUNNING"]
-    done, screen = resumed("s3://searches/a/search", out=tmp_path / "there")
-    assert "waiting up to 2 s to see whether the driver of s3://searches/a/search is dead" in screen
+    done, _ = resumed("s3://searches/a/search", out=tmp_path / "there")
     assert same(rows_in(done.out), rows_in(whole.out))
     assert same(rows_in(done.out)[:1], before[:1])
     assert done.leaderboard.set_index("id").loc["001", "resumed_from_epoch"] in (1, 2)
     assert same(read_rows(Folder("s3://searches/a/search")), rows_in(done.out))
 
 
-def test_after_ctrl_c_and_a_full_disk_it_goes_on(tmp_path: Path, whole: Searched) -> None:
-    out = tmp_path / "search"
-    go_on = f"Go on with: python -m singer_ray.tune --resume {out}"
+def test_with_a_shared_folder_that_was_away_and_then_from_there_alone(whole: Searched, tmp_path: Path) -> None:
+    """Two trials at a time."""
+    storage, out = tmp_path / "storage", tmp_path / "here" / "search"
+
+    def go_away() -> None:
+        storage.rename(tmp_path / "away")
+        storage.write_text("no folder")
+        threading.Timer(2.0, come_back).start()
+
+    def come_back() -> None:
+        storage.unlink()
+        (tmp_path / "away").rename(storage)
 
     def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    screen = Listener("trial 000 started", go_away, "epoch 1/2", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        searched(out, screen, **QUICK | {"train.storage": str(storage), "search.concurrent": 2})
+    assert not storage.is_file()
+    shutil.rmtree(out)
+    storage.rename(tmp_path / "mounted")  # elsewhere than on the first machine
+    before = rows_in(tmp_path / "mounted" / "search")
+    assert [row.state for row in before] == ["RUNNING", "RUNNING"]
+    done, _ = resumed(tmp_path / "mounted" / "search")
+    assert same(rows_in(tmp_path / "mounted" / "search"), rows_in(whole.out))
+    assert done.leaderboard["resumed_from_epoch"].max() in (1, 2)
+    assert not storage.exists()
+
+
+def test_overwriting_takes_the_place_and_the_study_of_the_search_that_was_there(tmp_path: Path) -> None:
+    out, copy, database = tmp_path / "search", tmp_path / "storage" / "search", f"sqlite:///{tmp_path}/study.db"
+    more: dict[str, Any] = {"search.study": database, "train.storage": str(copy.parent), "search.trials": 1}
+    create_study(storage_of(database, out), "search", MIOU, **{SEARCH: "mine"}).ask()
+    for place in (out, copy):
+        place.mkdir(parents=True)
+        (place / "search.json").write_text('{"id": "mine"}\n')
+    with Home(tmp_path / "elsewhere", Folder(str(copy)), print).driving():
+        with pytest.raises(UserError, match=r"Another process \(on .*\) drives the search at .*storage/search"):
+            searched(out, overwrite=True, **more)
+        assert json.loads((copy / "search.json").read_text()) == {"id": "mine"}
+        assert len(load_study(storage_of(database, out), "search").trials) == 1
+    searched(out, overwrite=True, **more)
+    (row,) = load_study(storage_of(database, out), "search").trials
+    assert row.state.name == "COMPLETE"
+    assert json.loads((copy / "search.json").read_text())["id"] == json.loads((out / "search.json").read_text())["id"]
+
+
+def test_after_ctrl_c_and_a_full_disk_it_goes_on(
+    tmp_path: Path, whole: Searched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "search"
+    go_on = f"Go on with: python -m singer_ray.tune --resume {out}"
+    monkeypatch.setattr(beat, "EVERY", 0.1)
+
+    def interrupt() -> None:
+        noted = set()
+        for _ in range(20):
+            noted.add(json.loads((out / "search.json").read_text())["seconds"])
+            time.sleep(0.05)
+        assert len(noted) > 3  # also while nothing happens: whatever kills the driver, the spending is known
         os.kill(os.getpid(), signal.SIGINT)
 
     screen = Listener("trial 000 epoch 1/2", interrupt)
@@ -176,7 +237,13 @@ def test_a_finished_search_says_so_and_can_be_given_more_trials(whole: Searched,
     with (out / "study.journal").open("ab") as journal:
         journal.write(b'{"op_code":8,"worker_id":"a","trial')  # the power went away
     (out / "study.journal.lock").symlink_to("study.journal")
+    kept = json.loads((out / "search.json").read_text())
+    assert kept["finished"]
+    (out / "search.json").write_text(json.dumps(kept | {"finished": False, "end": "stopped: 9 s are used up"}))
     done, screen = resumed(out)
+    kept = json.loads((out / "search.json").read_text())
+    assert kept["finished"]
+    assert "end" not in kept
     assert "has its 2 trials already" in screen
     pd.testing.assert_frame_equal(done.leaderboard, whole.leaderboard)
     assert (out / "leaderboard.csv").exists()
@@ -210,7 +277,7 @@ def test_what_cannot_go_on_is_refused_in_a_line(whole: Searched, tmp_path: Path)
 @pytest.mark.parametrize("study", ["postgresql://127.0.0.1:1/x", "sqlite:////no/such/folder/x.db"])
 def test_a_study_that_cannot_be_reached_is_said_before_anything_is_written(study: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"The study at .* cannot be opened: .* Correct search.study") as caught:
-        searched(tmp_path / "search", None, **{"search.study": study})
+        searched(tmp_path / "search", None, **QUICK | {"search.study": study})
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "search").exists()
 

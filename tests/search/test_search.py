@@ -40,16 +40,21 @@ def _cluster() -> Iterator[None]:
 
 
 class Listener(io.StringIO):
-    """A terminal's other end: calls back once, at the first line that holds some words."""
+    """A terminal's other end. Its plan is words, act, words, act, ...: it acts at the first line that has the words."""
 
-    def __init__(self, words: str, act: Callable[[], None]) -> None:
+    def __init__(self, *plan: str | Callable[[], None]) -> None:
         super().__init__()
-        self.words, self.act, self.heard = words, act, False
+        self.plan: list[Any] = list(plan)
+
+    @property
+    def heard(self) -> bool:
+        """Whether all has been done."""
+        return not self.plan
 
     def write(self, text: str) -> int:
-        if self.words in text and not self.heard:
-            self.heard = True
-            self.act()
+        if self.plan and self.plan[0] in text:
+            _, act, *self.plan = self.plan
+            act()
         return super().write(text)
 
 

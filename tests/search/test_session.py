@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from singer_ray.search import accounts
+from singer_ray.search import beat
 from singer_ray.search.ledger import Assignment
 from singer_ray.search.study import REPEATS
 from tests.search.played import Killed, Search, rising
@@ -131,7 +131,7 @@ def test_a_limit_before_the_first_validation_fails_no_trial(tmp_path: Path) -> N
 
 
 def test_what_is_spent_is_on_record_while_a_trial_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accounts, "EVERY", 0.01)
+    monkeypatch.setattr(beat, "EVERY", 0.01)
     search = Search(tmp_path / "x", {"search.trials": 1})
     record: dict[str, Any] = {}
 
