@@ -82,7 +82,8 @@ class SearchConfig(Block):
     plateau_gain: float = Field(0.0, ge=0)
     """What is too little for plateau_trials."""
     warm_start: str | None = None
-    """Folder or s3:// address of an earlier search over the same space: the sampler starts with its finished trials."""
+    """Folder or s3:// address of an earlier search over the same space, with the same data, teacher, student and epochs:
+    the sampler starts with its finished trials."""
     repeats: int = Field(1, ge=1)
     """Seeds with which the leading trials are trained, the first included, before a winner is named."""
     repeat_top: int = Field(3, ge=1)
