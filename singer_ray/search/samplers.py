@@ -1,7 +1,7 @@
 """Who suggests a trial's parameters: the samplers of `search.sampler`.
 
 tpe takes every space and any number of objectives, and learns from stopped trials too. gp, cmaes and nsga2 learn from
-COMPLETE ones only, so they want `search.scheduler none` or a gentle one. gp loads torch into the process that searches.
+COMPLETE ones only (`remarks` says so). gp loads torch into the process that searches.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from singer_ray.errors import UserError
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.parameters import Choice
 from singer_ray.search.space import SearchSpace
+from singer_ray.search.study import own_rows
 
 SAMPLERS: tuple[str, ...] = get_args(SearchConfig.model_fields["sampler"].annotation)
+LEARN_FROM_FINISHED = ("gp", "cmaes", "nsga2")
 LARGEST_GRID = 100_000
 """Points of a grid beyond which nobody trains each."""
 GENERATIONS = 5
@@ -85,11 +87,31 @@ def check_sampler(config: Config, space: SearchSpace, objectives: Objectives) ->
         raise UserError(f"search.sampler {config.search.sampler} {fault}. Allowed for this search: {', '.join(able)}.")
 
 
+def remarks(config: Config, space: SearchSpace, study: optuna.Study) -> list[str]:
+    """What someone who chose this sampler may not expect, a line each, for the screen before the first trial."""
+    search, found = config.search, []
+    size = space.size()
+    if search.sampler == "grid" and size:
+        started = len(own_rows(study))
+        wanted = started + size - len(_asked(study, space, waiting=False))  # imported points are not tried again
+        if wanted > search.trials:
+            found.append(
+                f"the grid has {size} points, and search.trials {search.trials} leaves {wanted - search.trials} "
+                f"of them out: --trials {wanted} tries each"
+            )
+    if search.sampler in LEARN_FROM_FINISHED and search.scheduler != "none":
+        found.append(
+            f"{search.sampler} learns only from trials that finish, and {search.scheduler} stops others before: "
+            "--search.scheduler none lets it learn from all, tpe (the default) learns from stopped ones too"
+        )
+    return found
+
+
 def _fault(sampler: str, space: SearchSpace, objectives: Objectives) -> str | None:
     """Why a sampler cannot take this search."""
     varying = [name for name, distribution in space.distributions.items() if not distribution.single()]
     # Optuna does not refuse conditions here: it draws what depends on them at random, for the whole search.
-    if sampler in ("gp", "cmaes", "nsga2") and space.conditional:
+    if sampler in LEARN_FROM_FINISHED and space.conditional:
         name = next(name for name, parameter in space.parameters.items() if parameter.when)
         return f"does not learn parameters with conditions, such as {name}"
     if sampler == "cmaes":

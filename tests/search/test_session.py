@@ -57,9 +57,23 @@ def test_a_plateau_lets_the_trials_that_run_finish_and_starts_none(tmp_path: Pat
     assert "gained nothing over the last 4 finished trials" in search.record["end"]
 
 
-def test_a_grid_ends_when_every_point_was_tried(tmp_path: Path) -> None:
-    search = Search(tmp_path / "x", {"search.trials": 50, "search.sampler": "grid"}, space=RATES)
-    assert sorted(search.run()["train.lr"]) == RATES["train.lr"]["values"]
+def test_a_grid_ends_when_every_point_was_tried_and_says_what_it_leaves_out(tmp_path: Path) -> None:
+    search = Search(tmp_path / "x", {"search.trials": 3, "search.sampler": "grid"}, space=RATES)
+    search.run()
+    said = "the grid has 5 points, and search.trials 3 leaves 2 of them out: --trials 5 tries each"
+    assert said in search.screen.getvalue()
+    assert search.screen.getvalue().index(said) < search.screen.getvalue().index("trial 000 started")
+    search.screen.truncate(0)
+    assert sorted(search.run(changes={"search.trials": 50})["train.lr"]) == RATES["train.lr"]["values"]
+    assert "the grid has" not in search.screen.getvalue()
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+def test_a_sampler_that_learns_from_finished_trials_only_says_so(sampler: str, tmp_path: Path) -> None:
+    search = Search(tmp_path / "x", {"search.trials": 1, "search.sampler": sampler, "search.scheduler": "asha"})
+    search.run()
+    said = f"{sampler} learns only from trials that finish, and asha stops others before" in search.screen.getvalue()
+    assert said == (sampler == "gp")
 
 
 @pytest.mark.parametrize(
