@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from singer_ray.search import beat
@@ -40,6 +41,15 @@ def test_what_is_used_up_ends_the_trials(limits: dict[str, Any], reason: str, tm
     assert table["state"].tolist() == search.states() == ["COMPLETE"] * 4 + ["PRUNED"] * 2
     assert search.record["end"] == f"stopped: {reason}"
     assert search.record["end"] in search.screen.getvalue()
+
+
+def test_a_budget_too_short_for_any_trial_ends_with_an_empty_table(tmp_path: Path) -> None:
+    search = Search(tmp_path / "x", {"search.trials": 3, "search.time_budget": 10.0})
+    search.record["sessions"] = [{"begin": 0.0, "end": 11.0, "gpu_hours": 0.0, "money": None}]
+    assert search.run().empty
+    assert search.states() == []
+    assert pd.read_parquet(search.out / "leaderboard.parquet").columns[0] == "rank"
+    assert "stopped: 11 s are used up, search.time_budget is 10 s" in search.screen.getvalue()
 
 
 def test_a_target_ends_the_search_with_the_trial_that_reaches_it(tmp_path: Path) -> None:
