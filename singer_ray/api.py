@@ -50,7 +50,7 @@ def distill(
 
 
 def sweep(
-    space: str | Mapping[str, Any] = "singer",
+    space: str | Mapping[str, Any] | None = None,
     teacher: nn.Module | str | None = None,
     data: Mapping[str, Any] | None = None,
     *,
@@ -64,7 +64,8 @@ def sweep(
     """Searches for the best student: `python -m singer_ray.tune` from Python.
 
     Args:
-        space: a shipped name, a YAML file, or a mapping: `{"method.rank": {"type": "int", "low": 2, "high": 16}}`.
+        space: a shipped name, a YAML file, or a mapping: `{"method.rank": {"type": "int", "low": 2, "high": 16}}`;
+            `search.space` of the configuration when None.
         trials: how many; `search.trials` of the configuration when None.
 
     The other arguments are those of `distill`. Raises UserError.

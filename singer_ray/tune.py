@@ -66,7 +66,7 @@ def main(config: Config, flags: TuneFlags) -> None:
             raise UserError("--resume goes on with a search, --overwrite deletes it. Give one.")
         from singer_ray.search.experiment import resume_search
 
-        changes = {name: _value(config, name) for name in flags.given}
+        changes = {name: config.value(name) for name in flags.given}
         _finish(resume_search(
             flags.resume, out=flags.out, endpoint=config.export.endpoint, changes=changes, console=console
         ))  # fmt: skip
@@ -132,13 +132,6 @@ def _submit(address: str, config: Config, name: str, words: Sequence[str]) -> No
     job = submit(address, argv, name=name, metadata=metadata, files=local_files(argv))
     console.print(f"submitted {job}. {how_to(address, job)}", highlight=False)
     console.print(f"job {job}: {follow(address, job)}", highlight=False)
-
-
-def _value(config: Config, dotted: str) -> object:
-    value: object = config
-    for part in dotted.split("."):
-        value = getattr(value, part)
-    return value
 
 
 COMMAND = Command(

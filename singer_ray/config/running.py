@@ -53,7 +53,8 @@ class SearchConfig(Block):
     stop_metric: str | None = None
     """Metric by which trials are stopped early, NAME, NAME:max or NAME:min; by default the first objective."""
     sampler: Literal["tpe", "gp", "cmaes", "nsga2", "random", "grid"] = "tpe"
-    """Who suggests parameters: tpe (multivariate), gp (Gaussian process), cmaes, nsga2, random, or grid (each once)."""
+    """Who suggests parameters: tpe (multivariate), gp (Gaussian process), cmaes, nsga2, random, or grid (each once, as
+    far as search.trials goes)."""
     scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
     """Who stops trials early: asha (successive halving), hyperband, median (worse than the median), or none."""
     trials: int = Field(12, ge=1)
@@ -82,7 +83,8 @@ class SearchConfig(Block):
     plateau_gain: float = Field(0.0, ge=0)
     """What is too little for plateau_trials."""
     warm_start: str | None = None
-    """Folder or s3:// address of an earlier search over the same space: the sampler starts with its finished trials."""
+    """Folder or s3:// address of an earlier search over the same space, with the same data, teacher, student and
+    epochs: the sampler starts with its finished trials."""
     repeats: int = Field(1, ge=1)
     """Seeds with which the leading trials are trained, the first included, before a winner is named."""
     repeat_top: int = Field(3, ge=1)

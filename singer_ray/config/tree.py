@@ -71,6 +71,13 @@ class Config(Block):
             _set(tree, name, value)
         return validate(tree, "the configuration")
 
+    def value(self, dotted: str) -> Any:
+        """Of the knob of that name."""
+        found: Any = self
+        for part in dotted.split("."):
+            found = getattr(found, part)
+        return found
+
     def to_yaml(self) -> str:
         """The whole tree as YAML that `--preset` reads back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

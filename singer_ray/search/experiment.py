@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import tempfile
 import threading
 import uuid
 import warnings
@@ -26,11 +25,11 @@ from singer_ray.errors import UserError
 from singer_ray.prices import NodePrices, Price, require_price
 from singer_ray.search.budget import Budget
 from singer_ray.search.estimate import Estimate
-from singer_ray.search.home import CONFIG, RECORD, SPACE, TRIALS, Home, bring_study, fetch, is_same
+from singer_ray.search.home import CONFIG, RECORD, SPACE, TRIALS, Home, fetch, is_same
 from singer_ray.search.lock import refuse_driven
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.plan import Plan
-from singer_ray.search.samplers import check_sampler, import_trials
+from singer_ray.search.samplers import check_sampler
 from singer_ray.search.session import Session, Setting
 from singer_ray.search.space import SearchSpace, load_space
 from singer_ray.search.study import (
@@ -42,6 +41,7 @@ from singer_ray.search.study import (
     storage_of,
 )
 from singer_ray.search.trackers import check_trackers
+from singer_ray.search.warm_start import earlier_study, import_trials
 from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class _Search:
             search = self.config.search
             objectives = Objectives.of(search.objectives, search.stop_metric, pool.wait(self._say))
             check_sampler(self.config, self.space, objectives)
-            earlier = self._earlier(objectives)
+            earlier = earlier_study(self.config, self.space, objectives, self._say)
             self._check_corners(pool)
             self._forecast(plan, pool)
             with home.driving():
@@ -277,24 +277,6 @@ class _Search:
             remove_study(storage_of(self.config.search.study, self.out), self.out.name, home.ids())
         home.clear()
         return storage_of(self.config.search.study, self.out)
-
-    def _earlier(self, objectives: Objectives) -> optuna.Study | None:
-        """The study of a warm start, proved to fit by importing it into nothing."""
-        search = self.config.search
-        if search.warm_start is None:
-            return None
-        earlier_rows, scratch_rows = optuna.storages.InMemoryStorage(), optuna.storages.InMemoryStorage()
-        with tempfile.TemporaryDirectory() as place:
-            record = bring_study(search.warm_start, self.config.export.endpoint, Path(place))
-            there = storage_of(record["study"], Path(place))
-            load_study(there, record["name"])
-            optuna.copy_study(from_study_name=record["name"], from_storage=there, to_storage=earlier_rows)
-        earlier = load_study(earlier_rows, record["name"])
-        scratch = create_study(scratch_rows, "scratch", objectives)
-        taken = import_trials(scratch, earlier, self.space, search.warm_start)
-        skipped = f", {taken.skipped} outside today's space skipped" if taken.skipped else ""
-        self._say(f"warm start: {taken.rows} finished trials of {search.warm_start}{skipped}")
-        return earlier
 
     def _check_corners(self, pool: HostPool) -> None:
         import ray

@@ -96,10 +96,10 @@ class SearchProgress:
     def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         row = self.rows[trial]
         row.epoch = epoch
-        if self.live is not None:
-            self._look_ahead()
         now = {name: metrics[name] for name in self._names() if isinstance(metrics.get(name), (int, float))}
         row.values |= now  # not every epoch is validated
+        if self.live is not None:
+            self._look_ahead()
         shown = ", ".join(f"{name} {cell(value)}" for name, value in now.items() if name in self._watched())
         speed = f"{cell(float(metrics.get('images_per_second', 0)))} images/s"
         self._say(f"trial {trial} epoch {epoch}/{self.epochs}: {', '.join(filter(None, (shown, speed)))}")

@@ -1,21 +1,19 @@
-"""Who suggests a trial's parameters: the samplers of `search.sampler`, and a warm start.
+"""Who suggests a trial's parameters: the samplers of `search.sampler`.
 
 tpe takes every space and any number of objectives, and learns from stopped trials too. gp, cmaes and nsga2 learn from
-COMPLETE ones only, so they want `search.scheduler none` or a gentle one. gp loads torch into the process that searches.
+COMPLETE ones only (`remarks` says so). gp loads torch into the process that searches.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -25,16 +23,17 @@ from singer_ray.errors import UserError
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.parameters import Choice
 from singer_ray.search.space import SearchSpace
-from singer_ray.search.study import COMPLETE, IMPORTED, METRICS
+from singer_ray.search.study import own_rows
 
 SAMPLERS: tuple[str, ...] = get_args(SearchConfig.model_fields["sampler"].annotation)
+LEARN_FROM_FINISHED = ("gp", "cmaes", "nsga2")
 LARGEST_GRID = 100_000
 """Points of a grid beyond which nobody trains each."""
 GENERATIONS = 5
 """How many generations of nsga2 a search has time for: Optuna's population of 50 would make most searches random."""
 CMAES_LEARNS_FROM = 10
 """Imported rows from which cmaes can start: it takes their best tenth; with fewer it starts in the middle."""
-_FIRST_GENERATION = {NSGAIISampler._get_generation_key(): 0}
+FIRST_GENERATION = {NSGAIISampler._get_generation_key(): 0}
 """With this attribute nsga2 takes imported rows for its first generation; it passes over rows without."""
 
 
@@ -88,11 +87,31 @@ def check_sampler(config: Config, space: SearchSpace, objectives: Objectives) ->
         raise UserError(f"search.sampler {config.search.sampler} {fault}. Allowed for this search: {', '.join(able)}.")
 
 
+def remarks(config: Config, space: SearchSpace, study: optuna.Study) -> list[str]:
+    """What someone who chose this sampler may not expect, a line each, for the screen before the first trial."""
+    search, found = config.search, []
+    size = space.size()
+    if search.sampler == "grid" and size:
+        started = len(own_rows(study))
+        wanted = started + size - len(_asked(study, space, waiting=False))  # imported points are not tried again
+        if wanted > search.trials:
+            found.append(
+                f"the grid has {size} points, and search.trials {search.trials} leaves {wanted - search.trials} "
+                f"of them out: --trials {wanted} tries each"
+            )
+    if search.sampler in LEARN_FROM_FINISHED and search.scheduler != "none":
+        found.append(
+            f"{search.sampler} learns only from trials that finish, and {search.scheduler} stops others before: "
+            "--search.scheduler none lets it learn from all, tpe (the default) learns from stopped ones too"
+        )
+    return found
+
+
 def _fault(sampler: str, space: SearchSpace, objectives: Objectives) -> str | None:
     """Why a sampler cannot take this search."""
     varying = [name for name, distribution in space.distributions.items() if not distribution.single()]
     # Optuna does not refuse conditions here: it draws what depends on them at random, for the whole search.
-    if sampler in ("gp", "cmaes", "nsga2") and space.conditional:
+    if sampler in LEARN_FROM_FINISHED and space.conditional:
         name = next(name for name, parameter in space.parameters.items() if parameter.when)
         return f"does not learn parameters with conditions, such as {name}"
     if sampler == "cmaes":
@@ -226,72 +245,3 @@ def _places(space: SearchSpace, point: Mapping[str, Any]) -> dict[str, int]:
 
 def _key(places: Mapping[str, int]) -> frozenset[tuple[str, int]]:
     return frozenset(places.items())
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What a warm start brought."""
-
-    rows: int
-    """Finished trials that were taken over."""
-    skipped: int
-    """Finished trials with values or conditions that today's space does not have."""
-
-
-def import_trials(study: optuna.Study, earlier: optuna.Study, space: SearchSpace, source: str) -> Imported:
-    """Adds the COMPLETE trials of an earlier study to `study`, marked as IMPORTED from `source`.
-
-    Rows that it had itself imported keep the address they came from. Raises UserError when the two optimise different
-    things, when the earlier one searched another space, or when it finished nothing.
-    """
-    _check_objectives(study, earlier, source)
-    rows = [row for row in earlier.get_trials(deepcopy=False) if row.state.name == COMPLETE]
-    if not rows:
-        raise UserError(f"search.warm_start {source}: no trial of it finished. Leave search.warm_start out.")
-    _check_space(rows, space, source)
-    taken = [row for row in rows if space.holds(row.params) and all(map(math.isfinite, row.values))]
-    for row in taken:
-        names = [name for name in space.parameters if name in row.params]
-        known = {IMPORTED: row.user_attrs.get(IMPORTED, source)}
-        known |= {METRICS: row.user_attrs[METRICS]} if METRICS in row.user_attrs else {}
-        imported = create_trial(
-            values=row.values, user_attrs=known, system_attrs=_FIRST_GENERATION,
-            params={name: space.parameters[name].take(row.params[name]) for name in names},
-            distributions={name: space.distributions[name] for name in names},
-        )  # fmt: skip
-        study.add_trial(imported)
-    return Imported(len(taken), len(rows) - len(taken))
-
-
-def _check_objectives(study: optuna.Study, earlier: optuna.Study, source: str) -> None:
-    def of(one: optuna.Study) -> list[str]:
-        names = one.metric_names or ["unnamed"] * len(one.directions)
-        return [f"{name} ({direction.name.lower()})" for name, direction in zip(names, one.directions)]
-
-    if of(study) != of(earlier):
-        raise UserError(
-            f"search.warm_start {source} optimised {', '.join(of(earlier))}; this search {', '.join(of(study))}. "
-            "Set search.objectives alike, or leave search.warm_start out."
-        )
-
-
-def _check_space(rows: Sequence[FrozenTrial], space: SearchSpace, source: str) -> None:
-    before = {name: _kind(distribution) for row in rows for name, distribution in row.distributions.items()}
-    today = {name: _kind(distribution) for name, distribution in space.distributions.items()}
-    always = {name for name, parameter in space.parameters.items() if not parameter.when}
-    faults = [f"{name} was {before[name]} and is {today[name]}" for name in sorted(set(before) & set(today))
-              if before[name] != today[name]]  # fmt: skip
-    if always - set(before):
-        faults.append(f"it has no {', '.join(sorted(always - set(before)))}")
-    if set(before) - set(today):
-        faults.append(f"it also has {', '.join(sorted(set(before) - set(today)))}")
-    if faults:
-        raise UserError(
-            f"search.warm_start {source} is a study from another space: {'; '.join(faults)}. "
-            "Give a search over the same parameters, or leave search.warm_start out."
-        )
-
-
-def _kind(distribution: BaseDistribution) -> str:
-    kinds = {CategoricalDistribution: "a choice", IntDistribution: "a whole number", FloatDistribution: "a number"}
-    return kinds[type(distribution)]

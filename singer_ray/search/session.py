@@ -24,7 +24,7 @@ from singer_ray.search.leaderboard import leaderboard, write_leaderboard
 from singer_ray.search.ledger import Ledger, Watcher
 from singer_ray.search.progress import SearchProgress
 from singer_ray.search.record import TrialRecord
-from singer_ray.search.samplers import grid_exhausted, make_sampler
+from singer_ray.search.samplers import grid_exhausted, make_sampler, remarks
 from singer_ray.search.scheduler import make_pruner
 from singer_ray.search.study import (
     IMPORTED,
@@ -95,6 +95,8 @@ class Session:
 
     def _run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
         self._say(f"if anything ends this search: python -m singer_ray.tune --resume {self.home.address}")
+        for line in remarks(self.config, self.setting.space, self.study):
+            self._say(line)
         for point in self.setting.space.first_points():
             self.study.enqueue_trial(point, skip_if_exists=True)
         self._trials(self.study, self.config.search.trials)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from singer_ray.search import accounts
@@ -42,6 +43,15 @@ def test_what_is_used_up_ends_the_trials(limits: dict[str, Any], reason: str, tm
     assert search.record["end"] in search.screen.getvalue()
 
 
+def test_a_budget_too_short_for_any_trial_ends_with_an_empty_table(tmp_path: Path) -> None:
+    search = Search(tmp_path / "x", {"search.trials": 3, "search.time_budget": 10.0})
+    search.record["sessions"] = [{"begin": 0.0, "end": 11.0, "gpu_hours": 0.0, "money": None}]
+    assert search.run().empty
+    assert search.states() == []
+    assert pd.read_parquet(search.out / "leaderboard.parquet").columns[0] == "rank"
+    assert "stopped: 11 s are used up, search.time_budget is 10 s" in search.screen.getvalue()
+
+
 def test_a_target_ends_the_search_with_the_trial_that_reaches_it(tmp_path: Path) -> None:
     search = Search(tmp_path / "x", {"search.trials": 50, "search.target": 0.65})
     table = search.run(later_is_better)
@@ -57,9 +67,23 @@ def test_a_plateau_lets_the_trials_that_run_finish_and_starts_none(tmp_path: Pat
     assert "gained nothing over the last 4 finished trials" in search.record["end"]
 
 
-def test_a_grid_ends_when_every_point_was_tried(tmp_path: Path) -> None:
-    search = Search(tmp_path / "x", {"search.trials": 50, "search.sampler": "grid"}, space=RATES)
-    assert sorted(search.run()["train.lr"]) == RATES["train.lr"]["values"]
+def test_a_grid_ends_when_every_point_was_tried_and_says_what_it_leaves_out(tmp_path: Path) -> None:
+    search = Search(tmp_path / "x", {"search.trials": 3, "search.sampler": "grid"}, space=RATES)
+    search.run()
+    said = "the grid has 5 points, and search.trials 3 leaves 2 of them out: --trials 5 tries each"
+    assert said in search.screen.getvalue()
+    assert search.screen.getvalue().index(said) < search.screen.getvalue().index("trial 000 started")
+    search.screen.truncate(0)
+    assert sorted(search.run(changes={"search.trials": 50})["train.lr"]) == RATES["train.lr"]["values"]
+    assert "the grid has" not in search.screen.getvalue()
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+def test_a_sampler_that_learns_from_finished_trials_only_says_so(sampler: str, tmp_path: Path) -> None:
+    search = Search(tmp_path / "x", {"search.trials": 1, "search.sampler": sampler, "search.scheduler": "asha"})
+    search.run()
+    said = f"{sampler} learns only from trials that finish, and asha stops others before" in search.screen.getvalue()
+    assert said == (sampler == "gp")
 
 
 @pytest.mark.parametrize(

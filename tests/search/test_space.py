@@ -71,6 +71,8 @@ def test_a_shipped_space_loads_its_draws_are_configurations_and_its_sampler_take
 
 @pytest.mark.parametrize("name", shipped_names("tune_spaces"))
 def test_a_shipped_space_can_be_built_at_its_corners(name: str, small: Config) -> None:
+    if name == "imagenet":  # whose ranks want a wider teacher
+        small = small.override({"teacher.name": "vit_tiny_patch16_224", "teacher.pretrained": False})
     space = load_space(name, small)
     config = space.apply(small)
     bench = Workbench(config)
@@ -78,6 +80,16 @@ def test_a_shipped_space_can_be_built_at_its_corners(name: str, small: Config) -
     for corner in {corner.model_dump_json(): corner for corner in corners}.values():
         member = Member(bench, corner)
         assert sum(p.numel() for p in member.student_model.parameters()) > 1000
+
+
+def test_the_preset_for_imagenet_is_searched_around_its_own_setting() -> None:
+    preset = load_preset("imagenet-vitl-vitt")
+    space = load_space(preset.search.space, preset)
+    (first,) = space.first_points()
+    assert first == {name: preset.value(name) for name in space.parameters}
+    for name, value in first.items():
+        low, high = space.parameters[name].extremes()
+        assert low < value <= high
 
 
 def test_every_student_of_the_shipped_space_can_be_built(small: Config) -> None:
