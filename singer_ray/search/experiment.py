@@ -229,6 +229,8 @@ class _Search:
     @contextlib.contextmanager
     def _hosts(self, *, driving: bool = False) -> Iterator[tuple[Home, Plan, HostPool]]:
         """Ray, and the hosts on their way; with `driving` only where no other process drives the search."""
+        from ray.exceptions import RayError
+
         _quiet()
         with ray_cluster.connected(self.name), _terminated_as_interrupted(), contextlib.ExitStack() as stack:
             plan = Plan.of(self.config)
@@ -252,6 +254,12 @@ class _Search:
                     raise
                 why = str(error).rstrip(".")
                 raise UserError(f"The search stopped: {why}. Make room or mend the store. {home.go_on}") from error
+            except RayError as error:
+                from singer_ray.search.faults import in_words
+
+                raise UserError(
+                    f"The search stopped: {in_words(error)}. {home.go_on if self.record else ''}"
+                ) from error
             finally:
                 pool.stop()
 
@@ -297,10 +305,8 @@ class _Search:
         return earlier
 
     def _check_corners(self, pool: HostPool) -> None:
-        import ray
-
         corners = [corner.model_dump() for corner in self.space.corners(self.config)]
-        fault = ray.get(pool.any().check.remote(corners))
+        fault = pool.ask("check", corners)
         if fault:
             raise UserError(f"The search space reaches what cannot be built: {fault}")
 

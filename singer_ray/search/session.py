@@ -183,7 +183,10 @@ class Session:
         failure = Failure()
 
         def ended() -> bool:
-            return failure.error is not None or (limits is not None and limits.check().action == STOP)
+            over = failure.error is not None or (limits is not None and limits.check().action == STOP)
+            if over:
+                self.setting.pool.interrupt()
+            return over
 
         tuner = tune.Tuner(
             DistillationTrial,
