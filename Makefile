@@ -21,7 +21,7 @@ test: $(READY)  ## run the tests
 test-faults-long: $(READY)  ## kill searches at 20 random moments and resume them (about 40 minutes)
 	$(PYTHON) -m tests.faults.long $(ARGS)
 
-test-publish-long: $(READY)  ## publish through 200 planned faults (about 15 minutes)
+test-publish-long: $(READY)  ## publish through 200 planned faults (about 6 minutes)
 	$(PYTHON) -m tests.publishing.faults --seeds 200
 
 check: $(READY)  ## lint, format and type checks

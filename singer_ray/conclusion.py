@@ -8,6 +8,7 @@ from pathlib import Path
 from singer_ray.errors import UserError
 from singer_ray.reporting.page import build_report
 from singer_ray.search.experiment import Searched
+from singer_ray.search.winners import BEST
 
 RESULTS = ("report.html", "leaderboard.parquet", "leaderboard.csv")
 
@@ -23,7 +24,10 @@ def conclude(done: Searched, say: Callable[[str], None]) -> Path | None:
     except Exception as error:
         say(f"no report: {type(error).__name__}: {error} (again: python -m singer_ray.report {done.out})")
     if done.home.remote is not None:
-        for name in RESULTS:
+        best = [path.relative_to(done.out).as_posix() for path in (done.out / BEST).rglob("*") if path.is_file()]
+        for name in done.home.remote.names(BEST):  # of an earlier session, whose best were others
+            done.home.remote.delete(name)
+        for name in (*RESULTS, *sorted(best)):
             if (done.out / name).exists():
                 done.home.remote.write(name, (done.out / name).read_bytes())
     if done.config.export.to is not None:

@@ -99,6 +99,7 @@ def _export(config: Config, flags: ExportFlags) -> None:
 
 
 def _verify(config: Config, address: str, places: tuple[str, ...]) -> None:
+    from singer_ray.publishing.delivery import listed_packages
     from singer_ray.publishing.store import Store
 
     if places:
@@ -107,11 +108,25 @@ def _verify(config: Config, address: str, places: tuple[str, ...]) -> None:
     names = store.packages()
     if not names:
         raise UserError(f"--verify {address!r}: there is no package (no MANIFEST.json) below it. Check the address.")
-    size = 0
+    size, faults = 0, []
     for name in names:
-        manifest = store.verify(name)
+        try:
+            manifest = store.verify(name)
+        except UserError as error:
+            faults.append(str(error))
+            continue
         size += manifest.size
         _say(f"whole: {'/'.join(filter(None, (store.address, name)))}, {len(manifest.files)} files")
+    listed = listed_packages(store)
+    faults += [
+        f"{store.address}/{name} is listed, and is not there as it was published. Publish it again with --replace."
+        for name in store.missing({name: digest for name, digest in listed.items() if name not in names})
+    ]
+    for fault in faults[1:]:
+        _say(f"not whole: {fault}")
+    if faults:
+        more = f" ({len(faults)} packages are not whole, of {len({*names, *listed})})" if len(faults) > 1 else ""
+        raise UserError(f"{faults[0]}{more}")
     _say(f"{len(names)} packages, {size / 1e6:.1f} MB, all whole")
 
 

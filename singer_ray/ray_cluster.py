@@ -67,12 +67,19 @@ def places(each: Mapping[str, float]) -> int:
     import ray
 
     def times(there: Mapping[str, float]) -> int:
-        return min(math.floor(there.get(name, 0) / amount + 1e-9) for name, amount in each.items() if amount)
+        return min(_fitting(name, there.get(name, 0), amount) for name, amount in each.items() if amount)
 
     most, now = resources(), ray.cluster_resources()
     if any(most.get(name, 0) > now.get(name, 0) for name in each):  # machines to come, of a size that is not known
         return times(most)
     return sum(times(node["Resources"]) for node in ray.nodes() if node["Alive"])
+
+
+def _fitting(name: str, there: float, amount: float) -> int:
+    """How often `amount` fits into what one node has."""
+    if name == "GPU" and amount < 1:  # Ray takes a fraction from one GPU, never from two
+        return math.floor(there) * math.floor(1 / amount + 1e-9)
+    return math.floor(there / amount + 1e-9)
 
 
 def has_gpus() -> bool:

@@ -26,12 +26,11 @@ ENVIRONMENT = {
 
 
 @contextlib.contextmanager
-def s3_server() -> Iterator[str]:
-    """An empty S3, in memory: the address of its endpoint."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.servers"], cwd=Path(__file__).parents[1], stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+def s3_server(*, conditions: bool = True) -> Iterator[str]:
+    """An empty S3, in memory: the address of its endpoint. Without `conditions` it writes whatever they say."""
+    command = [sys.executable, "-m", "tests.servers", *([] if conditions else ["--careless"])]
+    root = Path(__file__).parents[1]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
@@ -42,15 +41,23 @@ def s3_server() -> Iterator[str]:
         process.wait()
 
 
-class ConditionsInOneStep:
-    """moto looks whether a condition holds and writes in two steps; S3 promises that nobody comes between."""
+CONDITIONS = {"HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"}
 
-    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
-        self.app, self.lock = app, threading.Lock()
+
+class Conditions:
+    """moto looks whether a condition holds and writes in two steps; S3 promises that nobody comes between.
+
+    The `careless` one heeds no conditions, as older S3-compatible servers do.
+    """
+
+    def __init__(self, app: Callable[..., Iterable[bytes]], *, careless: bool) -> None:
+        self.app, self.lock, self.careless = app, threading.Lock(), careless
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if not environ.keys() & {"HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"}:
+        if not environ.keys() & CONDITIONS:
             return self.app(environ, start_response)
+        if self.careless:
+            return self.app({k: v for k, v in environ.items() if k not in CONDITIONS}, start_response)
         if environ.get("CONTENT_LENGTH"):  # all of it first: a client that falls silent must not hold up the others
             environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
         with self.lock:
@@ -61,7 +68,7 @@ def main() -> None:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
-    app = ConditionsInOneStep(DomainDispatcherApplication(create_backend_app))
+    app = Conditions(DomainDispatcherApplication(create_backend_app), careless="--careless" in sys.argv)
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
     print(f"http://127.0.0.1:{server.port}", flush=True)
     server.serve_forever()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from singer_ray.config.block import Block
 
@@ -51,7 +51,7 @@ class SearchConfig(Block):
     """What is optimised: NAME, NAME:max or NAME:min of metrics that trials report; several make a Pareto front. By
     default val/miou where there are masks, else val/linear_top1. Without :max or :min the metric's name decides."""
     stop_metric: str | None = None
-    """Of several objectives: the metric by which trials are stopped early; by default the first objective."""
+    """Metric by which trials are stopped early, NAME, NAME:max or NAME:min; by default the first objective."""
     sampler: Literal["tpe", "gp", "cmaes", "nsga2", "random", "grid"] = "tpe"
     """Who suggests parameters: tpe (multivariate), gp (Gaussian process), cmaes, nsga2, random, or grid (each once)."""
     scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
@@ -92,11 +92,19 @@ class SearchConfig(Block):
     cpus_per_trial: float = Field(1.0, gt=0)
     """CPUs that each trial's host holds, or each of its workers."""
     gpus_per_trial: float | None = Field(None, ge=0)
-    """GPUs of each trial's host, or of each worker, fractions allowed; None is 1 where the cluster has GPUs, else 0."""
+    """GPUs of each trial's host, or of each worker: a whole number, or a fraction of one GPU (0.5: two trials share
+    it); None is 1 where the cluster has GPUs, else 0."""
     max_failures: int = Field(2, ge=0)
     """How often a trial whose process or machine died is restored from its checkpoint."""
     trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
     """Where curves go besides the study; mlflow and wandb are extras of the package."""
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _fits_gpus(cls, given: float | None) -> float | None:
+        if given is not None and given > 1 and given % 1:
+            raise ValueError("a fraction of one GPU, or a whole number of GPUs")  # Ray splits no further
+        return given
 
 
 class ExportConfig(Block):

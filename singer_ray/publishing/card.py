@@ -130,6 +130,7 @@ def _making(result: Mapping[str, Any]) -> str:
         f"Data: {_data(data)}, {data['image_size']} x {data['image_size']} pixels, augmentation {data['augment']}.",
         f"Refinement of the teacher's features: {_remedy(config['method'])}.",
         (f"{result['epochs']} of {train['epochs']} epochs" if result.get("epochs") else "Trained")
+        + (" (the search stopped it early)" if search and search.get("state") == "PRUNED" else "")
         + f", batch {train['batch_size']}, AdamW, learning rate {train['lr']:.3g}, weight decay "
         f"{train['weight_decay']:.3g}, warm-up {train['warmup']:.3g}, drop path {train['drop_path']:.3g}, seed "
         f"{config['seed']}, {result['seconds']:.0f} s.",
@@ -161,7 +162,7 @@ def _scores(result: Mapping[str, Any]) -> str:
         )
     norms = [f"| {name} | {value:.2f} |" for name, value in metrics.items() if "/max_median_norm/" in name]
     text = f"""Probes on frozen last-block features, pooled by `{config["evaluation"]["pooling"]}`, before the final
-norm; `after_norm/` is what `forward_features` gives. Selected on validation; the test split was read once. {spread}
+norm; `after_norm/` is what `forward_features` gives. {_selection(search)} {spread}
 
 | metric | validation | test |
 | --- | --- | --- |
@@ -175,6 +176,13 @@ Artifacts: largest over median patch norm, mean over images:
 | --- | --- |
 {chr(10).join(norms)}"""
     return text
+
+
+def _selection(search: Mapping[str, Any]) -> str:
+    by = search.get("selected_by")
+    if by and by.startswith("test/"):
+        return f"Selected by `{by}`: the figures of the test split are therefore too good."
+    return f"Selected on validation{f' (by `{by}`)' if by else ''}; the test split was read once."
 
 
 def _pictures(folder: Path) -> list[str]:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from singer_ray.errors import UserError
 from singer_ray.publishing.experiment import Choice, Experiment, Selection
 from singer_ray.publishing.formats import onnx_available, write_onnx, write_program
-from singer_ray.publishing.manifest import FORMAT, ONNX, PROGRAM, Manifest
-from singer_ray.publishing.package import RESULT, seal
+from singer_ray.publishing.manifest import FORMAT, ONNX, PROGRAM, RESULT, Manifest, OtherFormatError
+from singer_ray.publishing.package import seal
+from singer_ray.publishing.result import parsed
 from singer_ray.publishing.store import Published, Store
 
 if TYPE_CHECKING:
@@ -53,13 +54,16 @@ def deliver(
     """
     check_formats(settings)
     choices = experiment.choose(selection)
-    _check_identity(experiment, store, replace=replace)
+    _reserve(experiment, store, replace=replace)
     published = []
     with tempfile.TemporaryDirectory(prefix="singer-ray-export-") as drafts:
         for choice in choices:
-            done = _deliver_student(experiment, choice, store, settings, Path(drafts) / choice.name, replace=replace)
-            say(f"{'exported' if done.new else 'was there already:'} {done}, {done.size / 1e6:.1f} MB")
+            place = Path(drafts) / choice.name
+            done = _deliver_student(experiment, choice, store, settings, selection, place, replace=replace)
+            say(f"{'exported' if done.new else 'was there already:'} {done}, {done.size / 1e6:.1f} MB{_differs(done)}")
             published.append(done)
+    if replace:  # only now, when the new ones have come
+        _remove_strangers(experiment, store)
     for name, content in experiment.study_files().items():
         store.write(f"{experiment.name}/{name}", content)
     store.write_listing(f"{experiment.name}/{EXPERIMENT}", lambda: _listed_experiment(experiment, store))
@@ -67,12 +71,24 @@ def deliver(
     return published
 
 
+def listed_packages(store: Store) -> dict[str, str]:
+    """Name -> digest of all packages that the lists below a store's address name. Raises UserError."""
+    names = [name for name in store.folder.names() if f"/{name}".endswith(f"/{EXPERIMENT}")]
+    found = {name: parsed(store.read(name), f"{store.address}/{name}") for name in names}
+    return {
+        f"{name.removesuffix(EXPERIMENT)}{student['path'].partition('/')[2]}": student["package"]
+        for name, tree in found.items()
+        for student in tree.get("students", [])
+    }
+
+
 def _deliver_student(
-    experiment: Experiment, choice: Choice, store: Store, settings: ExportConfig, folder: Path, *, replace: bool
-) -> Published:
+    experiment: Experiment, choice: Choice, store: Store, settings: ExportConfig, selection: Selection, folder: Path,
+    *, replace: bool,
+) -> Published:  # fmt: skip
     try:
-        experiment.stage(choice, folder, license=settings.license)
-        student = Manifest.of(folder).student
+        experiment.stage(choice, folder, license=settings.license, selected_by=selection.metric)
+        own = Manifest.of(folder)
         wanted = {ONNX} if settings.onnx == "yes" or (settings.onnx == "auto" and onnx_available()) else set()
         wanted |= {PROGRAM} if settings.program else set()
         name = f"{experiment.name}/{STUDENTS}/{choice.name}"
@@ -80,9 +96,10 @@ def _deliver_student(
         for there in store.packages(f"{experiment.name}/{STUDENTS}"):
             if there.rpartition("-")[2] != choice.trial:
                 continue
-            manifest = store.find(there)
-            if manifest is not None and manifest.student == student and manifest.formats >= wanted and not replace:
-                return Published(f"{store.address}/{there}", False, manifest.size)
+            manifest = _found(store, there)
+            if manifest is not None and manifest.student == own.student and manifest.formats >= wanted and not replace:
+                differs = there != name or manifest.files.get(RESULT) != own.files[RESULT]
+                return Published(f"{store.address}/{there}", False, manifest.size, other=differs)
             if there != name:
                 others.append(there)
         if others and not replace:
@@ -103,26 +120,49 @@ def _deliver_student(
     return done
 
 
-def _check_identity(experiment: Experiment, store: Store, *, replace: bool) -> None:
-    there = json.loads(store.read(f"{experiment.name}/{EXPERIMENT}") or b"{}")
-    if not there or there.get("identity") == experiment.identity:
+def _reserve(experiment: Experiment, store: Store, *, replace: bool) -> None:
+    """Writes the experiment's name before its first package: two of one name must not mix. Raises UserError."""
+    mine = {"format": FORMAT, "name": experiment.name, "identity": experiment.identity, "students": []}
+    if replace or store.create(experiment.name, EXPERIMENT, _json(mine)):
         return
-    if not replace:
+    where = f"{store.address}/{experiment.name}"
+    there = parsed(store.read(f"{experiment.name}/{EXPERIMENT}"), f"{where}/{EXPERIMENT}")
+    if there.get("identity") != experiment.identity:
         raise UserError(
-            f"{store.address}/{experiment.name} holds another experiment of the same name. Use --replace to put this "
-            "one in its place, or give another address."
+            f"{where} holds another experiment of the same name. Use --replace to put this one in its place, or give "
+            "another address."
         )
-    for name in store.packages(experiment.name):
-        store.remove(name)
+
+
+def _remove_strangers(experiment: Experiment, store: Store) -> None:
+    """Removes the packages of another experiment that had this one's name."""
+    for name in store.packages(f"{experiment.name}/{STUDENTS}"):
+        result = parsed(store.read(f"{name}/{RESULT}"), f"{store.address}/{name}/{RESULT}")
+        if result.get("experiment") != experiment.identity:
+            store.remove(name)
+
+
+def _differs(done: Published) -> str:
+    return " (the same student, with another rank, card or format: --replace renews it)" if done.other else ""
+
+
+def _found(store: Store, name: str) -> Manifest | None:
+    """The manifest of a package that this version can read."""
+    try:
+        return store.find(name)
+    except OtherFormatError:
+        return None
 
 
 def _listed_experiment(experiment: Experiment, store: Store) -> bytes:
     students = []
     for name in store.packages(f"{experiment.name}/{STUDENTS}"):
-        manifest, result = store.find(name), json.loads(store.read(f"{name}/{RESULT}") or b"{}")
-        if manifest is None:
+        manifest = _found(store, name)
+        result = parsed(store.read(f"{name}/{RESULT}"), f"{store.address}/{name}/{RESULT}")
+        if manifest is None or result.get("experiment") != experiment.identity:
             continue
         rank, _, trial = name.rpartition("/")[2].partition("-")
+        rank = str(experiment.rank_of(trial) or rank)  # further trials may have come before it since
         scores = {
             metric: value for metric, value in result.get("metrics", {}).items()
             if metric.startswith(("val/", "test/")) and "after_norm" not in metric
@@ -138,7 +178,9 @@ def _listed_experiment(experiment: Experiment, store: Store) -> bytes:
 
 
 def _listed_all(store: Store) -> bytes:
-    found = [json.loads(store.read(f"{name}/{EXPERIMENT}") or b"{}") for name in store.folders()]
+    found = [
+        parsed(store.read(f"{name}/{EXPERIMENT}"), f"{store.address}/{name}/{EXPERIMENT}") for name in store.folders()
+    ]
     return _json({"format": FORMAT, "experiments": [e for e in found if e]})
 
 

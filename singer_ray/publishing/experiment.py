@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,16 +15,16 @@ import pandas as pd
 import yaml
 
 from singer_ray.errors import UserError, nearest
-from singer_ray.publishing.manifest import MANIFEST, Manifest, entry_of
-from singer_ray.publishing.package import CARD, RESULT, InputSpec, seal, write_student
-from singer_ray.publishing.result import build_result, scrubbed, write_json
-from singer_ray.storage import TIMEOUT, Folder
+from singer_ray.publishing.manifest import CARD, CONFIG, MANIFEST, RESULT, Manifest, entry_of
+from singer_ray.publishing.package import InputSpec, seal, write_student
+from singer_ray.publishing.result import build_result, parsed, scrubbed, write_json
+from singer_ray.storage import TIMEOUT, Folder, without_credentials
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
 
 BEST, STUDENT, TRIALS = "best", "student", "trials"
-CONFIG, SPACE, SEARCH, JOURNAL = "config.yaml", "space.yaml", "search.json", "study.journal"
+SPACE, SEARCH, JOURNAL = "space.yaml", "search.json", "study.journal"
 LEADERBOARD, LEADERBOARD_CSV, REPORT = "leaderboard.parquet", "leaderboard.csv", "report.html"
 COMPLETE, FAIL = "COMPLETE", "FAIL"
 RUN_ID = "000"
@@ -80,20 +79,25 @@ class Experiment:
         self.address, self.metrics_of = self.folder.address, metrics_of
         content = self.folder.read(LEADERBOARD)
         self.is_search = content is not None
-        self.table = pd.read_parquet(io.BytesIO(content)) if content is not None else pd.DataFrame()
+        self.table = _table(content, f"{self.address}/{LEADERBOARD}") if content is not None else pd.DataFrame()
         if not self.is_search:
             self._check_run()
 
     @cached_property
     def search(self) -> Mapping[str, Any]:
         """search.json; empty where there is none."""
-        found: Mapping[str, Any] = json.loads(self.folder.read(SEARCH) or b"{}")
-        return found
+        return parsed(self.folder.read(SEARCH), f"{self.address}/{SEARCH}")
 
     @property
     def name(self) -> str:
-        """The study's name, or that of the folder."""
-        return str(self.search.get("name") or Path(self.folder.root).name)
+        """The study's name, or that of the folder. Raises UserError for one that cannot be a folder's."""
+        found = str(self.search.get("name") or self.folder.name)
+        if found in ("", ".", "..") or "/" in found or "\\" in found:
+            raise UserError(
+                f"{self.address}: the name {found!r} cannot be that of a folder. Correct it in {SEARCH}, or copy "
+                "the experiment to a folder with a name."
+            )
+        return found
 
     @property
     def objectives(self) -> list[str]:
@@ -103,10 +107,8 @@ class Experiment:
     @cached_property
     def identity(self) -> str:
         """Tells this experiment from another of the same name; a resumed search stays the same."""
-        sessions = self.search.get("sessions") or []
-        begin = sessions[0].get("begin") if sessions else None
-        parts = [b"search", str(begin).encode()] if begin is not None else [self.folder.read(CONFIG) or b"",
-                                                                          self.folder.read(SPACE) or b""]  # fmt: skip
+        own = self.search.get("id")
+        parts = [str(own).encode()] if own else [self.folder.read(CONFIG) or b"", self.folder.read(SPACE) or b""]
         return hashlib.sha256(b"\0".join([self.name.encode(), *parts])).hexdigest()
 
     def choose(self, selection: Selection) -> list[Choice]:
@@ -131,12 +133,26 @@ class Experiment:
             rows = rows[rows["front"].fillna(False).astype(bool)]
         if selection.metric:
             rows = self._by_metric(rows, selection.metric, selection.mode)
+        if rows.empty:
+            what = f"a value of {selection.metric}" if selection.metric else "a place on the Pareto front"
+            raise UserError(f"No finished trial of {self.address} has {what}. Use --top N, or name a --trial.")
         if not selection.front:
             rows = rows.head(selection.top)
         return [_choice(row) for row in rows.to_dict("records")]
 
-    def stage(self, choice: Choice, target: Path, *, license: str | None = None) -> None:
+    def rank_of(self, trial: str) -> int | None:
+        """Where a trial stands in the leaderboard; None where there is none."""
+        if not self.is_search:
+            return None
+        found = list(self.table[self.table["id"] == trial]["rank"])
+        return int(found[0]) if found else None
+
+    def stage(
+        self, choice: Choice, target: Path, *, license: str | None = None, selected_by: str | None = None
+    ) -> None:
         """Writes the student into the new folder `target`: of best/ (or student/), else from the trial's checkpoint.
+
+        `selected_by` is the metric that chose it, where that was not its rank.
 
         Raises UserError when its files were changed after their manifest, or there is no checkpoint.
         """
@@ -149,9 +165,10 @@ class Experiment:
             self._copy(source, target)
         else:
             self._build(choice, target)
-        result = json.loads((target / RESULT).read_text(encoding="utf-8"))
+        result = parsed((target / RESULT).read_bytes(), f"{self.address}: {RESULT} of {choice.name}")
+        result["experiment"] = self.identity
         if self.is_search:
-            result["search"] = self._provenance(choice)
+            result["search"] = self._provenance(choice) | ({"selected_by": selected_by} if selected_by else {})
         if license is not None:
             result["license"] = license
         write_json(target / RESULT, scrubbed(result))
@@ -159,8 +176,11 @@ class Experiment:
 
     def export_settings(self) -> dict[str, Any]:
         """The knobs export.* of its own configuration, by dotted name; empty where it cannot be read."""
-        tree = yaml.safe_load(self.folder.read(CONFIG) or b"") or {}
-        own = tree.get("export") or {}
+        try:
+            tree = yaml.safe_load(self.folder.read(CONFIG) or b"")
+        except yaml.YAMLError as error:
+            raise UserError(f"{self.address}/{CONFIG} is damaged ({type(error).__name__}). Restore it.") from error
+        own = (tree.get("export") if isinstance(tree, dict) else None) or {}
         known = type(self)._known_settings()
         return {f"export.{name}": value for name, value in own.items() if name in known and value is not None}
 
@@ -205,7 +225,8 @@ class Experiment:
             )
         row = found.iloc[0]
         if row["state"] == FAIL:
-            raise UserError(f"--trial {trial!r} failed ({row['fault']}): it has no student. Name another.")
+            why = without_credentials(str(row["fault"]))
+            raise UserError(f"--trial {trial!r} failed ({why}): it has no student. Name another.")
         return _choice(row.to_dict())
 
     def _by_metric(self, rows: pd.DataFrame, metric: str, mode: str) -> pd.DataFrame:
@@ -310,9 +331,20 @@ def _plain(value: Any) -> Any:
     return None if value is None or pd.isna(value) else value
 
 
-def _clean(name: str, content: bytes) -> bytes:
-    if not name.endswith((".yaml", ".json", ".journal", ".html", ".csv")):
-        return content
-    from singer_ray.storage import without_credentials
+def _table(content: bytes, where: str) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(io.BytesIO(content))
+    except Exception as error:  # pyarrow has many
+        raise UserError(f"{where} is damaged ({type(error).__name__}). Restore it; --resume writes it anew.") from error
 
+
+def _clean(name: str, content: bytes) -> bytes:
+    """A file as it may be published: without credentials of any address."""
+    if name.endswith(".parquet"):
+        table, cleaned = _table(content, name), io.BytesIO()
+        texts = table.select_dtypes(include=["object", "string"])
+        for column in texts:
+            table[column] = table[column].map(without_credentials, na_action="ignore").astype(table[column].dtype)
+        table.to_parquet(cleaned, index=False)
+        return cleaned.getvalue()
     return without_credentials(content.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")

@@ -19,6 +19,12 @@ CORE = ("config.json", "model.safetensors", "head.safetensors", "classes.json")
 ONNX, PROGRAM = "model.onnx", "model.pt2"
 FORMATS = (ONNX, PROGRAM)
 """The same student for other runtimes."""
+CARD, CONFIG, RESULT = "README.md", "config.yaml", "result.json"
+PICTURES = "pictures"
+
+
+class OtherFormatError(UserError):
+    """Another version of this program wrote the manifest."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +51,23 @@ class Manifest:
     @classmethod
     def parse(cls, content: bytes, where: str) -> Manifest:
         """From the content of MANIFEST.json. Raises UserError for one that is broken or of another format."""
+        tree: Any = None
         try:
             tree = json.loads(content)
             version = tree["format"]
             files = {str(n): Entry(int(e["bytes"]), str(e["sha256"])) for n, e in tree["files"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            stated = tree.get("package")
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            if isinstance(tree, dict) and tree.get("format", FORMAT) != FORMAT:
+                raise OtherFormatError(_other(where, tree["format"])) from error
             raise UserError(f"{where} is no manifest ({type(error).__name__}). Publish the package again.") from error
         if version != FORMAT:
-            raise UserError(f"{where} has the format {version!r}, not {FORMAT}. Use the singer_ray that wrote it.")
-        unsafe = [n for n in files if n.startswith("/") or ".." in n.split("/") or "\\" in n]
+            raise OtherFormatError(_other(where, version))
+        unsafe = [n for n in files if not _is_inside(n)]
         if unsafe:
             raise UserError(f"{where} names the file {unsafe[0]!r}, outside the package. Do not use this package.")
         found = cls(files)
-        if found.digest != tree.get("package"):
+        if found.digest != stated or any(entry.size < 0 for entry in files.values()):
             raise UserError(f"{where} does not fit its own digest: it was changed. Publish the package again.")
         return found
 
@@ -136,6 +146,16 @@ def check_folder(folder: Path) -> Manifest:
             "to publish the folder as it is now."
         )
     return manifest
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a file of that name lies in the package, and is not its manifest."""
+    usual = name not in ("", MANIFEST) and "\\" not in name and "\0" not in name
+    return usual and not any(part in ("", ".", "..") for part in name.split("/"))
+
+
+def _other(where: str, version: object) -> str:
+    return f"{where} has the format {version!r}, not {FORMAT}. Use the singer_ray that wrote it."
 
 
 def _digest(tree: Any) -> str:

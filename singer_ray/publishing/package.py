@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 from timm.models import save_for_hf
 from torch import nn
 
 from singer_ray.publishing.card import card
 from singer_ray.publishing.head import LinearHead, write_head
-from singer_ray.publishing.manifest import Manifest, write_manifest
+from singer_ray.publishing.manifest import CARD, CONFIG, RESULT, Manifest, write_manifest
 from singer_ray.publishing.result import scrubbed, write_json
 from singer_ray.vision.models import Normalization
-
-CARD, CONFIG, RESULT = "README.md", "config.yaml", "result.json"
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,12 @@ def write_model(folder: Path, model: nn.Module, inputs: InputSpec) -> None:
         "paper_ids": None,
     }
     model.cpu()
-    save_for_hf(
-        model, str(folder), model_config={"pretrained_cfg": own}, data_config=data_config, safe_serialization=True
-    )
+    try:
+        save_for_hf(
+            model, str(folder), model_config={"pretrained_cfg": own}, data_config=data_config, safe_serialization=True
+        )
+    except SafetensorError as error:  # which a full disk is to that library, and no OSError
+        raise OSError(str(error)) from error
     (folder / "model.safetensors").chmod(0o644)  # written for the owner alone; a delivery is for others
 
 

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from singer_ray.errors import UserError
 from singer_ray.storage import without_credentials
 
 PACKAGES = (
@@ -73,6 +74,17 @@ def scrubbed(tree: Any) -> Any:
     if isinstance(tree, (list, tuple)):
         return [scrubbed(value) for value in tree]
     return without_credentials(tree) if isinstance(tree, str) else tree
+
+
+def parsed(content: bytes | None, where: str) -> dict[str, Any]:
+    """A JSON file's mapping; empty where there is no file. Raises UserError for one that is damaged."""
+    try:
+        tree = json.loads(content) if content is not None else {}
+    except ValueError as error:
+        raise UserError(f"{where} is damaged ({error}). Restore it, or remove it and publish again.") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{where} is damaged: it holds no mapping. Restore it, or remove it and publish again.")
+    return tree
 
 
 def write_json(path: Path, content: Any) -> None:

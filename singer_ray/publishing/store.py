@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from singer_ray.errors import UserError
-from singer_ray.publishing.manifest import MANIFEST, Entry, Manifest, check_folder, entry_of, read_manifest
-from singer_ray.storage import Folder, reason
-from singer_ray.storage.lease import HeldError, Lease, LostError
-from singer_ray.storage.s3 import Bucket, with_retries
+from singer_ray.publishing.local_writer import LocalWriter, drafting, explained, is_draft, sync_folders, write_synced
+from singer_ray.publishing.manifest import MANIFEST, Entry, Manifest, OtherFormatError, check_folder, read_manifest
+from singer_ray.publishing.s3_writer import LEASE, S3Writer
+from singer_ray.storage import Folder
+from singer_ray.storage.lease import lease_files
+from singer_ray.storage.s3 import with_retries
 
 if TYPE_CHECKING:
     from singer_ray.config import ExportConfig
 
-DRAFT = ".draft"
 AT_A_TIME = 4
-"""Files of a package that are sent or read at a time."""
-LEASE = 120.0
-"""Seconds after which the right to write a package has lapsed when nobody renews it."""
+"""Files of a package that are read at a time."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +32,8 @@ class Published:
     """False when it was there already."""
     size: int
     """Bytes."""
+    other: bool = False
+    """Whether what is there is the same student in another package: with another card, or without a format."""
 
     def __str__(self) -> str:
         return self.address
@@ -48,7 +44,7 @@ class Store:
 
     Args:
         settings: endpoint, encryption, storage class, tags, attempts, timeout.
-        lease: seconds after which the right to write a package lapses when nobody renews it.
+        lease: seconds after which the right to write a package in S3 lapses when nobody renews it.
         writable: whether packages will be put.
 
     Raises UserError for an address that cannot be used.
@@ -67,55 +63,66 @@ class Store:
         from singer_ray.config import ExportConfig
 
         self.settings = (settings or ExportConfig()).model_copy(update={"endpoint": endpoint} if endpoint else {})
-        self.lease = lease
-        self.folder = Folder(
-            address, self.settings.endpoint, knob=knob, timeout=self.settings.timeout, writable=writable
-        )
+        self.folder = Folder(address, knob=knob, writable=writable, settings=self.settings)
         self.address = self.folder.address
-        self.bucket = None if self.folder.is_local else Bucket(self.folder, self.settings)
-        if self.bucket is not None:
-            self.bucket.check()
+        bucket = self.folder.bucket
+        self._writer = LocalWriter(self.folder.root) if bucket is None else S3Writer(bucket, lease)
 
     def put(self, folder: Path, name: str, *, replace: bool = False) -> Published:
         """Brings the package in `folder` to ADDRESS/`name`; nothing is sent when it is there already.
 
-        Every file is read back and compared; the manifest comes last. Raises UserError when `folder` is no whole
-        package, another one is there (unless `replace`), or it cannot be written.
+        What arrives is compared; the manifest comes last. With `replace` the package is there afterwards exactly as in
+        `folder`, whatever was there before: what was whole stays until the new one has come. Raises UserError when
+        `folder` is no whole package, another one is there (unless `replace`), or it cannot be written.
         """
         manifest = _quick_check(folder)
-        if self._holds(name, manifest, replace=replace):
-            if self.bucket is not None:
-                self._claim(self.bucket, name).clear()
-            return Published(f"{self.address}/{name}", False, manifest.size)
-        if self.bucket is None:
-            new = self._put_local(folder, name, manifest, replace=replace)
-        else:
-            new = self._put_s3(self.bucket, folder, name, manifest, replace=replace)
-        return Published(f"{self.address}/{name}", new, manifest.size)
+        where = f"{self.address}/{name}"
+
+        def holds() -> Manifest | None:
+            """The package that is there and stays. Raises UserError when it is another one."""
+            there = self.find(name)
+            if there is None or replace or there.digest == manifest.digest:
+                return None if replace else there
+            if there.student == manifest.student and there.formats >= manifest.formats:
+                return there  # the same student with another card: what is published stays
+            raise UserError(
+                f"{where} holds another package ({there.digest[:12]}..., not {manifest.digest[:12]}...). Use --replace "
+                "to put this one in its place, or give another address."
+            )
+
+        new = self._writer.put(folder, name, manifest, holds, replace=replace)
+        if new:
+            return Published(where, True, manifest.size)
+        there = self.find(name) or manifest
+        return Published(where, False, there.size, other=there.digest != manifest.digest)
 
     def find(self, name: str) -> Manifest | None:
-        """The manifest of the package ADDRESS/`name`; None when there is no package, or a broken manifest."""
-        content = self._read(f"{name}/{MANIFEST}" if name else MANIFEST)
+        """The manifest of the package ADDRESS/`name`; None when there is no package, or only the rest of one.
+
+        Raises UserError for one that another version of this program wrote, or that cannot be read.
+        """
+        content = self.folder.read(_inside(name, MANIFEST))
         try:
-            return None if content is None else Manifest.parse(content, f"{self.address}/{name}/{MANIFEST}")
+            return None if content is None else Manifest.parse(content, f"{self.address}/{_inside(name, MANIFEST)}")
+        except OtherFormatError:
+            raise
         except UserError:
             return None
 
     def packages(self, below: str = "") -> list[str]:
         """The names of all packages below ADDRESS, or below its folder `below`; "" is ADDRESS itself."""
-        found = with_retries(self.settings.attempts, lambda: self.folder.names(below))
+        found = self.folder.names(below)
         names = [name.removesuffix(MANIFEST).rstrip("/") for name in found if f"/{name}".endswith(f"/{MANIFEST}")]
-        return [name for name in names if not any(part.endswith(DRAFT) for part in name.split("/"))]
+        return [name for name in names if not any(is_draft(part) for part in name.split("/"))]
 
     def verify(self, name: str) -> Manifest:
         """Compares every file of ADDRESS/`name` with its manifest. Raises UserError for the first fault."""
         manifest = self._required(name)
-        inner = self.folder.below(name) if name else self.folder
 
         def read(file: str) -> Entry | None:
             found = None
             for _ in range(2):  # what was spoilt on its way here is read right the second time
-                size_and_hash = self._digest(f"{name}/{file}" if name else file)
+                size_and_hash = with_retries(self.settings.attempts, lambda: self.folder.digest(_inside(name, file)))
                 found = None if size_and_hash is None else Entry(*size_and_hash)
                 if found == manifest.files[file]:
                     break
@@ -125,29 +132,32 @@ class Store:
             found = dict(zip(manifest.files, pool.map(read, manifest.files)))
         fault = manifest.fault({file: entry for file, entry in found.items() if entry is not None})
         if fault:
-            raise UserError(f"{inner.address} is not whole: {fault}. Publish it again with --replace.")
+            raise UserError(f"{self._where(name)} is not whole: {fault}. Publish it again with --replace.")
         return manifest
 
     def pull(self, name: str, target: Path) -> Manifest:
         """Fetches the package ADDRESS/`name` into the new folder `target`, checked. Raises UserError."""
         manifest = self._required(name)
-        inner = self.folder.below(name) if name else self.folder
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise UserError(f"{target} is there already. Give a new folder.")
 
         def fetch(file: str) -> None:
             for _ in range(self.settings.attempts):
-                found = self._fetch(f"{name}/{file}" if name else file, draft / file)
+                found = with_retries(
+                    self.settings.attempts, lambda: self.folder.fetch(_inside(name, file), draft / file)
+                )
                 if found is not None and Entry(*found) == manifest.files[file]:
                     return
-            raise UserError(f"{inner.address}/{file} does not fit its manifest. Publish the package again: --replace.")
+            raise UserError(
+                f"{self._where(name)}/{file} does not fit its manifest. Publish the package again: --replace."
+            )
 
-        with _drafting(target) as draft:
+        with explained(str(target)), drafting(target) as draft:
             with ThreadPoolExecutor(AT_A_TIME) as pool:
                 list(pool.map(fetch, manifest.files))
-            _write(draft / MANIFEST, manifest.to_bytes())
+            write_synced(draft / MANIFEST, manifest.to_bytes())
             check_folder(draft)
-            _sync_folders(draft)
+            sync_folders(draft)
             draft.rename(target)
         return manifest
 
@@ -158,182 +168,48 @@ class Store:
         """
         for _ in range(2 * self.settings.attempts):
             wanted = content()
-            if self._read(name) == wanted:
+            if self.folder.read(name) == wanted:
                 return
-            if self.bucket is None:
-                self.folder.write(name, wanted)
-            else:
-                self.bucket.put_bytes(name, wanted, hashlib.sha256(wanted).hexdigest())
+            self.folder.write(name, wanted)
         raise UserError(f"{self.address}/{name} does not stay as it is written. Publish again.")
 
     def write(self, name: str, content: bytes) -> None:
         """Writes a file that belongs to no package, over an earlier one, and reads it back. Raises UserError."""
         self.write_listing(name, lambda: content)
 
+    def create(self, folder: str, name: str, content: bytes) -> bool:
+        """Writes ADDRESS/`folder`/`name` unless there is one; whether it did. Raises UserError."""
+        return lease_files(self.folder.below(folder)).create(name, content)
+
     def read(self, name: str) -> bytes | None:
         """The content of a file, None when there is none. Raises UserError."""
-        return self._read(name)
+        return self.folder.read(name)
 
-    def folders(self, below: str = "") -> list[str]:
+    def folders(self, below: str = "") -> Sequence[str]:
         """The names of the folders right in ADDRESS, or in its folder `below`. Raises UserError."""
-        found = with_retries(self.settings.attempts, lambda: self.folder.folders(below))
-        return [name for name in found if not name.endswith(DRAFT)]
+        return [name for name in self.folder.folders(below) if not is_draft(name)]
 
     def remove(self, name: str) -> None:
         """Removes the package ADDRESS/`name`, its manifest first. Raises UserError."""
-        if self.bucket is None:
-            path = Path(self.folder.root) / name
-            with _explained(f"{self.address}/{name}"):
-                aside = path.with_name(_draft_name(path))
-                path.rename(aside)
-                shutil.rmtree(aside)
-            return
-        with self._claimed(self.bucket, name):
-            self.bucket.delete([f"{name}/{MANIFEST}"])
-            self.bucket.delete(self._names(name))
+        self._writer.remove(name)
 
-    def _holds(self, name: str, manifest: Manifest, *, replace: bool) -> bool:
-        """Whether the package is there, with all its files. Raises UserError when another one is (unless `replace`)."""
-        there = self.find(name)
-        if there is None:
-            return False
-        if there.digest != manifest.digest:
-            if there.student == manifest.student and there.formats >= manifest.formats and not replace:
-                manifest = there  # the same student with another card: what is published stays
-            elif not replace:
-                raise UserError(
-                    f"{self.address}/{name} holds another package ({there.digest[:12]}..., not "
-                    f"{manifest.digest[:12]}...). Use --replace to put this one in its place, or give another address."
-                )
-            else:
-                return False
-        sizes = with_retries(self.settings.attempts, lambda: self.folder.below(name).sizes())
-        return all(sizes.get(file) == entry.size for file, entry in manifest.files.items())
-
-    def _put_local(self, folder: Path, name: str, manifest: Manifest, *, replace: bool) -> bool:
-        target = Path(self.folder.root) / name
-        if target.exists() and self.find(name) is None and not replace and any(target.iterdir()):
-            raise UserError(
-                f"{self.address}/{name} holds files, but no package. Give another address, or use --replace to remove "
-                "them."
-            )
-        with _explained(f"{self.address}/{name}"), _drafting(target) as draft:
-            for file, entry in manifest.files.items():
-                (draft / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / file, draft / file)
-                _sync(draft / file)
-                if entry_of(draft / file) != entry:
-                    check_folder(folder)  # says so when it was changed before
-                    raise UserError(f"{folder / file} was changed while it was copied. Publish again.")
-            _write(draft / MANIFEST, manifest.to_bytes())
-            _sync_folders(draft)
-            aside = target.with_name(_draft_name(target))
-            if target.exists() and any(target.iterdir()):
-                if self._holds(name, manifest, replace=replace):
-                    return False  # another export was faster
-                target.rename(aside)
-            draft.rename(target)
-            _sync(target.parent)
-            shutil.rmtree(aside, ignore_errors=True)
-        return True
-
-    def _put_s3(self, bucket: Bucket, folder: Path, name: str, manifest: Manifest, *, replace: bool) -> bool:
-        for _ in range(self.settings.attempts):
-            with suppress(LostError), self._claimed(bucket, name) as claim:
-                return self._put_claimed(bucket, folder, name, manifest, claim, replace=replace)
-        raise UserError(
-            f"{self.address}/{name} was taken over by other exports, {self.settings.attempts} times. Publish again."
-        )
-
-    def _put_claimed(
-        self, bucket: Bucket, folder: Path, name: str, manifest: Manifest, claim: Lease, *, replace: bool
-    ) -> bool:
-        """Raises LostError when another export has taken over."""
-        if self._holds(name, manifest, replace=replace):
-            return False  # another export was faster
-        bucket.delete([f"{name}/{MANIFEST}"])
-        bucket.abort_uploads(name)
-        sizes = with_retries(self.settings.attempts, lambda: self.folder.below(name).sizes())
-
-        def send(file: str) -> None:
-            self._send(bucket, folder / file, f"{name}/{file}", manifest.files[file], sizes.get(file), claim)
-
-        with ThreadPoolExecutor(AT_A_TIME) as pool:
-            list(pool.map(send, manifest.files))
-        bucket.delete([f"{name}/{file}" for file in sizes if file not in manifest.files])
-        self._seal(bucket, f"{name}/{MANIFEST}", manifest.to_bytes(), claim)
-        return True
-
-    def _send(self, bucket: Bucket, path: Path, name: str, entry: Entry, there: int | None, claim: Lease) -> None:
-        """Sends a file and reads it back, until it is there as it should be; an earlier upload's is kept."""
-        for attempt in range(self.settings.attempts):
-            if attempt or there != entry.size:
-                claim.check()
-                bucket.put(name, path, entry.sha256)
-            found = self._digest(name)
-            if found is not None and Entry(*found) == entry:
-                return
-            if entry_of(path) != entry:
-                raise UserError(
-                    f"{path} was changed after its {MANIFEST} was written. Restore it; or remove {MANIFEST} to publish "
-                    "the folder as it is now."
-                )
-        raise UserError(f"{self.address}/{name} arrives damaged, {self.settings.attempts} times. Check the connection.")
-
-    def _seal(self, bucket: Bucket, name: str, content: bytes, claim: Lease) -> None:
-        for _ in range(self.settings.attempts):
-            claim.check()
-            written = bucket.put_bytes(name, content, hashlib.sha256(content).hexdigest(), IfNoneMatch="*")
-            found = self._read(name)
-            if found == content:
-                return
-            if not written and found is not None and self.find(name.removesuffix(f"/{MANIFEST}")) is not None:
-                raise LostError  # another export has written its manifest meanwhile
-            bucket.delete([name])  # spoilt on its way
-        raise UserError(f"{self.address}/{name} arrives damaged, {self.settings.attempts} times. Check the connection.")
-
-    def _claim(self, bucket: Bucket, name: str) -> Lease:
-        return Lease(bucket, f"{name}.claim", seconds=self.lease, patience=2 * self.lease)
-
-    @contextmanager
-    def _claimed(self, bucket: Bucket, name: str) -> Iterator[Lease]:
-        """The right to write the package `name`: of several exports at once, one writes at a time."""
-        with ExitStack() as stack:
-            try:
-                claim = stack.enter_context(self._claim(bucket, name))
-            except HeldError as error:
-                raise UserError(
-                    f"{self.address}/{name} is being written by another export, on {error.machine}. Wait for it to "
-                    "end, and publish again."
-                ) from error
-            yield claim
+    def missing(self, listed: Mapping[str, str]) -> list[str]:
+        """Those of the listed packages (name -> digest) that are not there, or are others."""
+        found = {name: self.find(name) for name in listed}
+        return [name for name, there in found.items() if there is None or there.digest != listed[name]]
 
     def _required(self, name: str) -> Manifest:
-        where = f"{self.address}/{name}".rstrip("/")
-        content = self._read(f"{name}/{MANIFEST}" if name else MANIFEST)
+        content = self.folder.read(_inside(name, MANIFEST))
         if content is None:
-            raise UserError(f"{where} has no {MANIFEST}: there is no whole package. Publish it again.")
-        return Manifest.parse(content, f"{where}/{MANIFEST}")
+            raise UserError(f"{self._where(name)} has no {MANIFEST}: there is no whole package. Publish it again.")
+        return Manifest.parse(content, f"{self.address}/{_inside(name, MANIFEST)}")
 
-    def _digest(self, name: str) -> tuple[int, str] | None:
-        read = self.folder.digest if self.bucket is None else self.bucket.digest
-        return with_retries(self.settings.attempts, lambda: read(name))
+    def _where(self, name: str) -> str:
+        return f"{self.address}/{name}".rstrip("/")
 
-    def _fetch(self, name: str, path: Path) -> tuple[int, str] | None:
-        def fetch() -> tuple[int, str] | None:
-            if self.bucket is None:
-                return self.folder.fetch(name, path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "wb") as target:
-                return self.bucket.digest(name, target.write)
 
-        return with_retries(self.settings.attempts, fetch)
-
-    def _names(self, name: str) -> list[str]:
-        return with_retries(self.settings.attempts, lambda: self.folder.names(name))
-
-    def _read(self, name: str) -> bytes | None:
-        return with_retries(self.settings.attempts, lambda: self.folder.read(name))
+def _inside(name: str, file: str) -> str:
+    return f"{name}/{file}" if name else file
 
 
 def _quick_check(folder: Path) -> Manifest:
@@ -348,65 +224,3 @@ def _quick_check(folder: Path) -> Manifest:
     ):
         return check_folder(folder)  # which says what is wrong
     return manifest
-
-
-def _draft_name(target: Path) -> str:
-    return f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:12]}{DRAFT}"
-
-
-@contextmanager
-def _drafting(target: Path) -> Iterator[Path]:
-    """A folder beside `target` to be filled and renamed; it is gone afterwards, whatever happens."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f".{target.name}.*{DRAFT}"):
-        if not _runs(left.name):
-            shutil.rmtree(left, ignore_errors=True)
-    draft = target.with_name(_draft_name(target))
-    draft.mkdir()
-    try:
-        yield draft
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _runs(draft: str) -> bool:
-    """Whether the process that made a draft of that name is alive on this machine (or on another one: unknown)."""
-    process = draft.removesuffix(DRAFT).rpartition(".")[2].partition("-")[0]
-    try:
-        os.kill(int(process), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-@contextmanager
-def _explained(address: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{address} could not be written: {reason(error)}") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sync_folders(folder: Path) -> None:
-    for path in _and_folders(folder):
-        _sync(path)
-
-
-def _and_folders(folder: Path) -> Iterable[Path]:
-    return [folder, *(path for path in folder.rglob("*") if path.is_dir())]

@@ -246,9 +246,8 @@ def _trial(row: FrozenTrial, objectives: Objectives) -> TrialRecord:
     attributes = row.user_attrs
     metrics = {n: float(v) for n, v in studies.last_result(row).items() if _number(v) is not None}
     values = row.values if row.state.name == COMPLETE else objectives.values(metrics)
-    if values is None and row.intermediate_values and objectives.stop_metric in objectives.names:
-        # Older rows and running ones may know the stopping metric alone: enough when it is the one objective.
-        values = [row.intermediate_values[max(row.intermediate_values)]] if not objectives.several else None
+    if values is None and (by_epoch := studies.values_by_epoch(row, objectives)):  # one that runs
+        values = objectives.values(by_epoch[max(by_epoch)])
     known = values is not None and row.state.name != FAIL and all(map(math.isfinite, values))
     end = row.datetime_complete
     seconds = _number(attributes.get(studies.SECONDS))

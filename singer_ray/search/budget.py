@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -64,6 +64,8 @@ class Spending:
 class Meter:
     """Measures the session that runs: call `tick` whenever something happens, and write `record` to search.json.
 
+    Threads may share it.
+
     Args:
         sessions: the records of earlier sessions.
         concurrent: trials at a time.
@@ -83,8 +85,8 @@ class Meter:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.earlier = [dict(session) for session in sessions]
-        self._ticking = threading.Lock()
         self._price, self._clock = price, clock
+        self._counting = threading.Lock()
         self.price = price()
         now = clock()
         self.session: dict[str, Any] = {
@@ -94,22 +96,19 @@ class Meter:
 
     def tick(self) -> Spending:
         """Adds the time since the last tick, by what was held then; returns all that was spent so far."""
-        with self._ticking:  # several threads do
-            self._tick()
-        return self.spent
-
-    def _tick(self) -> None:
-        session, now = self.session, max(self._clock(), self.session["end"])
-        hours = (now - session["end"]) / HOUR
-        session["end"] = now
-        session["gpu_hours"] += session["gpus"] * hours
-        if self.price is not None:
-            session["money"] += self.price.per_hour * hours
-        found = self._price()
-        if found is not None:
-            if self.price is None:  # known only now: what was before is charged alike
-                session["money"] = found.per_hour * (now - session["begin"]) / HOUR
-            self.price, session["nodes"] = found, found.nodes
+        found = self._price()  # asks the cluster, which may take its time
+        with self._counting:
+            session, now = self.session, max(self._clock(), self.session["end"])
+            hours = (now - session["end"]) / HOUR
+            session["end"] = now
+            session["gpu_hours"] += session["gpus"] * hours
+            if self.price is not None:
+                session["money"] += self.price.per_hour * hours
+            if found is not None:
+                if self.price is None:  # known only now: what was before is charged alike
+                    session["money"] = found.per_hour * (now - session["begin"]) / HOUR
+                self.price, session["nodes"] = found, found.nodes
+            return self.spent
 
     @property
     def spent(self) -> Spending:
@@ -157,6 +156,11 @@ class Budget:
             search.trials, search.time_budget, search.gpu_hours, search.money, search.target, search.plateau_trials,
             search.plateau_gain,
         )  # fmt: skip
+
+    @property
+    def of_repeats(self) -> Budget:
+        """The limits that hold for the repeats too: what may be used. Target and plateau end the search before them."""
+        return replace(self, trials=0, target=None, plateau_trials=0)
 
     def require_gpus(self, gpus: float) -> None:
         """Raises UserError when GPU-hours are limited and no trial holds a GPU: the limit would never bite."""

@@ -336,7 +336,7 @@ def _train(settings: dict[str, Any], host: Any, bench: Workbench, rank: int, wor
     # All ranks start from the very same bytes: the host has read them.
     record = TrialRecord(settings["trials"], key[0], settings["overrides"], ray.get(settings["saved"][0]))
     member = Member.begin(bench, bench.config, record.state, rank=rank, world=world)
-    epoch = member.step_count // bench.steps_per_epoch
+    epoch = member.step_count // member.steps_per_epoch
     if rank == 0:
         ray.get(host.begun.remote(key, epoch, record.result()))
     trained = epochs(member)

@@ -23,7 +23,7 @@ from singer_ray.storage import Folder
 from singer_ray.storage.lease import HeldError, Lease, LostError, lease_files
 
 if TYPE_CHECKING:
-    from singer_ray.storage.s3 import S3Settings
+    from singer_ray.storage.s3_settings import S3Settings
 
 CONFIG, SPACE, RECORD, LEASE, TRIALS = "config.yaml", "space.yaml", "search.json", "driver.json", "trials"
 STATE = (CONFIG, SPACE, JOURNAL, RECORD)

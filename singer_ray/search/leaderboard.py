@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -12,7 +13,6 @@ import pandas as pd
 from optuna.trial import FrozenTrial
 from rich.table import Table
 
-from singer_ray.search.ledger import label_of, values_by_epoch
 from singer_ray.search.objectives import Objectives, front
 from singer_ray.search.study import (
     COMPLETE,
@@ -22,8 +22,10 @@ from singer_ray.search.study import (
     RESUMED,
     SECONDS,
     epochs_of,
+    label_of,
     last_result,
     own_rows,
+    values_by_epoch,
 )
 
 FRONT, SEEDS, MEAN, SPREAD = "front", "seeds", "mean", "spread"
@@ -35,14 +37,14 @@ def leaderboard(study: optuna.Study, objectives: Objectives, *, repeats: optuna.
     """The rows of a study, ranked.
 
     Finished trials come before stopped ones and those before failed ones. Within each the best value of the objective
-    comes first (where trials were repeated: the best mean); with several objectives those on the front (`front`), then
-    the others, each by the first objective.
+    comes first; with several objectives those on the front (`front`), then the others, each by the first objective.
+    Where trials were repeated, those come before the others, by their mean over the seeds that finished.
     Columns: rank, id, state, the parameters, the objectives, `val/...` and `test/...`, front, seeds, mean and spread
     (standard deviation over seeds), epochs, seconds, resumed_from_epoch, fault.
     """
     rows = own_rows(study)
-    seeds = _by_repeated(repeats, objectives) if repeats else {}
-    table = [_row(row, objectives, seeds.get(row.number, [])) for row in rows]
+    seeds = _by_repeated(repeats) if repeats else {}
+    table = [_row(row, objectives, seeds.get(row.number)) for row in rows]
     if objectives.several:
         finished = [(n, objectives.costs(v)) for n, row in enumerate(table) if (v := _finished(row, objectives))]
         best = {finished[place][0] for place in front([costs for _, costs in finished])}
@@ -115,7 +117,7 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def _row(row: FrozenTrial, objectives: Objectives, seeds: Sequence[float]) -> dict[str, Any]:
+def _row(row: FrozenTrial, objectives: Objectives, seeds: Sequence[float] | None) -> dict[str, Any]:
     result = last_result(row)
     by_epoch = values_by_epoch(row, objectives)
     reached = by_epoch[max(by_epoch)] if by_epoch else {}
@@ -126,9 +128,9 @@ def _row(row: FrozenTrial, objectives: Objectives, seeds: Sequence[float]) -> di
         "seconds": float(row.user_attrs.get(SECONDS, 0.0)), RESUMED: row.user_attrs.get(RESUMED),
         FAULT: row.user_attrs.get(FAULT),
     }  # fmt: skip
-    if seeds:
+    if seeds is not None and objectives.first in scores:
         values = [scores[objectives.first], *seeds]
-        found |= {SEEDS: len(values), MEAN: mean(values), SPREAD: stdev(values)}
+        found |= {SEEDS: len(values), MEAN: mean(values), SPREAD: stdev(values) if seeds else math.nan}
     return found
 
 
@@ -136,9 +138,10 @@ def _finished(row: Mapping[str, Any], objectives: Objectives) -> list[float] | N
     return objectives.values(row) if row["state"] == COMPLETE else None
 
 
-def _by_repeated(repeats: optuna.Study, objectives: Objectives) -> dict[int, list[float]]:
-    """Number of a trial -> the first objective of its finished repeats."""
+def _by_repeated(repeats: optuna.Study) -> dict[int, list[float]]:
+    """Number of a trial that repeats were asked of -> the first objective of those that have finished."""
     found: dict[int, list[float]] = {}
-    for row in own_rows(repeats, [COMPLETE]):
-        found.setdefault(row.user_attrs[REPEAT_OF], []).append(row.values[0])
+    for row in repeats.get_trials(deepcopy=False):
+        values = found.setdefault(row.user_attrs[REPEAT_OF], [])
+        values += row.values[:1] if row.state.name == COMPLETE else []
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +10,10 @@ from typing import Any, Protocol
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from singer_ray.search.objectives import MAX, Objectives
+from singer_ray.search.objectives import Objectives
+from singer_ray.search.scheduler import Judge
 from singer_ray.search.space import SearchSpace
 from singer_ray.search.study import (
     CHECKPOINT,
@@ -24,8 +22,8 @@ from singer_ray.search.study import (
     FAULT,
     FOLDER,
     METRICS,
+    OF_EPOCH,
     PRUNED,
-    REPEAT_OF,
     RESUMED,
     RUNNING,
     SECONDS,
@@ -34,7 +32,9 @@ from singer_ray.search.study import (
     TRIAL_ID,
     WAITED,
     WAITING,
+    label_of_row,
     own_rows,
+    values_by_epoch,
 )
 
 HISTORY = "history"
@@ -89,6 +89,7 @@ class Ledger:
         watchers: hear of every start, epoch and end.
         saved: called after every change; True where the change must not be lost.
         exhausted: whether there is nothing new to ask for.
+        recall: by label and overrides what a trial's last checkpoint has reported, None without one.
     """
 
     def __init__(
@@ -105,19 +106,16 @@ class Ledger:
         watchers: Sequence[Watcher] = (),
         saved: Callable[[bool], None] = lambda urgent: None,
         exhausted: Callable[[], bool] = lambda: False,
+        recall: Callable[[str, Mapping[str, Any]], Mapping[str, Any] | None] = lambda label, overrides: None,
     ) -> None:
         self.study, self.space, self.objectives = study, space, objectives
         self.epochs, self.folder, self.watchers, self.saved = epochs, folder, watchers, saved
-        self.pruner, self.sampler_of, self.exhausted = pruner, sampler_of, exhausted
+        self.judge = Judge(study, objectives, pruner)
+        self.sampler_of, self.exhausted, self.recall = sampler_of, exhausted, recall
         self.orphans = own_rows(study, [RUNNING])
         self.left = max(0, trials - len(own_rows(study)))
         self.open: dict[int, _Open] = {}
         self._storage = study._storage
-        # Pruners read one direction; with several objectives they are shown the study by its stop metric.
-        self._view = copy.copy(study)
-        if objectives.several:
-            better = StudyDirection.MAXIMIZE if objectives.stop_mode == MAX else StudyDirection.MINIMIZE
-            self._view._directions = [better]
 
     @property
     def expected(self) -> int:
@@ -126,7 +124,8 @@ class Ledger:
 
     def ask(self, trial_id: str) -> Assignment | None:
         """The next trial, to be known as `trial_id`; None when there is none."""
-        if self.orphans:
+        adopted = bool(self.orphans)
+        if adopted:
             row = self.orphans.pop(0)
             self._suggest_by(row.number)
             trial = optuna.Trial(self.study, row._trial_id)
@@ -139,16 +138,15 @@ class Ledger:
         else:
             return None
         self.space(trial)  # of an adopted row, only what it had not drawn yet
-        number, parameters, attributes = trial.number, trial.params, trial.user_attrs
-        label = _label(self._storage.get_trial(trial._trial_id))
-        assignment = Assignment(number, label, parameters, attributes.get(SEED))
-        self.open[number] = self._opened(self._storage.get_trial(trial._trial_id))
+        stored = self._storage.get_trial(trial._trial_id)
+        self.open[trial.number] = self._opened(stored, adopted=adopted)
+        assignment = self.open[trial.number].assignment
         trial.set_user_attr(TRIAL_ID, trial_id)
-        if FOLDER not in attributes:
+        if FOLDER not in stored.user_attrs:
             trial.set_user_attr(FOLDER, f"{self.folder}/{assignment.label}")
         self.saved(True)
         for watcher in self.watchers:
-            watcher.start(assignment.label, parameters)
+            watcher.start(assignment.label, assignment.parameters)
         return assignment
 
     def report(self, number: int, result: Mapping[str, Any]) -> None:
@@ -156,7 +154,8 @@ class Ledger:
         row = self.open[number]
         for epoch, values in result.get(HISTORY, ()):
             if self._record(row, int(epoch), values) or int(epoch) == max(row.values, default=0):
-                self._judge(row, went_on=True)  # others are measured by what the pruner notes of it
+                # Others are measured by what the pruner notes of it.
+                row.verdict = self.judge(row.storage_id, row.verdict, went_on=True)
         self._record(row, int(result["epoch"]), result)
         if FAULT not in result:
             row.result = dict(result)
@@ -168,23 +167,25 @@ class Ledger:
         """Whether the scheduler ends the trial here. Its last epoch is never cut off."""
         row = self.open[number]
         last = max(row.values, default=0)
-        if not last or last >= self.epochs or last != int(row.result.get("epoch", 0)):
+        if not last or last >= self.epochs or last != row.epoch:
             return False
-        return self._judge(row)
+        row.verdict = self.judge(row.storage_id, row.verdict)
+        return row.verdict is not None
 
     def end(self, number: int, result: Mapping[str, Any] | None = None, *, error: bool = False) -> str:
         """Tells the study how a trial ended; returns the state. A second telling changes nothing."""
-        row = self.open.pop(number, None)
+        row = self.open.get(number)
         if row is None:
             return self._storage.get_trial(self._id(number)).state.name
-        if result and int(result.get("epoch", 0)) and FAULT not in result:
-            self.open[number] = row
-            if row.result.get("epoch") != result["epoch"]:
-                self.report(number, result)
-            del self.open[number]
-        if not error and not row.values and not row.result and FAULT not in (result or {}):
+        result = result or {}
+        if row.adopted and not error and FAULT not in result and not (row.epoch or result.get("epoch")):
+            result = self.recall(row.label, row.assignment.overrides) or {}
+        if FAULT not in result and int(result.get("epoch", 0)) not in (0, row.epoch):
+            self.report(number, result)
+        del self.open[number]
+        state, fault = self._outcome(row, result, error=error)
+        if state == WAITING:
             return self._put_back(row)
-        state, fault = self._outcome(row, result or {}, error=error)
         metrics = {k: v for k, v in row.result.items() if _is_finite(v) and ("/" in k or k in _KEPT)}
         attributes: dict[str, Any] = {
             METRICS: metrics,
@@ -199,24 +200,33 @@ class Ledger:
             attributes[CHECKPOINT] = row.result[CHECKPOINT]
         for key, value in attributes.items():
             self._storage.set_trial_user_attr(row.storage_id, key, value)
-        values = self.objectives.values(row.result) if state == COMPLETE else None
-        self.study.tell(number, values, state=TrialState[state])
+        self._tell(number, row, state)
         self.saved(True)
         for watcher in self.watchers:
             watcher.end(row.label, state, metrics | ({FAULT: fault} if fault else {}))
         return state
+
+    def _tell(self, number: int, row: _Open, state: str) -> None:
+        if state == PRUNED and self.objectives.stops_apart:
+            # Study.tell would take the metric that it was stopped by for its value.
+            reached = values_by_epoch(self._storage.get_trial(row.storage_id), self.objectives)
+            values = self.objectives.values(reached[max(reached)]) if reached else None
+            self._storage.set_trial_state_values(row.storage_id, TrialState.PRUNED, values)
+        else:
+            values = self.objectives.values(row.result) if state == COMPLETE else None
+            self.study.tell(number, values, state=TrialState[state])
 
     def close(self) -> None:
         """Ends every open row: nothing stays RUNNING when a search is over."""
         for number in list(self.open):
             self.end(number)
         for row in self.orphans:  # a search that ended by its budget before it could take them up
-            self.open[row.number] = self._opened(row)
+            self.open[row.number] = self._opened(row, adopted=True)
             self.end(row.number)
         self.orphans = []
 
     def _put_back(self, row: _Open) -> str:
-        """A trial that was ended before it finished an epoch has shown nothing: it waits for a later session."""
+        """A trial that was ended before it could show anything waits for a later session, and keeps its checkpoint."""
         self._storage.set_trial_state_values(row.storage_id, TrialState.WAITING)
         self.saved(True)
         for watcher in self.watchers:
@@ -245,28 +255,12 @@ class Ledger:
         self.space(again)
         return again.params
 
-    def _judge(self, row: _Open, *, went_on: bool = False) -> bool:
-        """The pruner's verdict on a row's last epoch: whether it stops there.
-
-        What a pruner notes in the study tells it later that it has judged an epoch, and let the trial go on. So a
-        verdict to stop is written before such notes, and with them: a driver may die at any point.
-        """
-        trial = self._storage.get_trial(row.storage_id)
-        verdict = row.verdict if row.verdict and row.verdict["epoch"] == trial.last_step else None
-        if verdict is None:
-            view, notes = copy.copy(self._view), _Notes(self._storage)
-            view._storage = notes  # type: ignore[assignment]
-            stop = self.pruner.prune(view, trial)
-            verdict = {"epoch": trial.last_step, "notes": notes.taken}
-            if stop and not went_on:
-                row.verdict = verdict
-                self._storage.set_trial_user_attr(row.storage_id, STOPPED, verdict)
-        for key, value in verdict["notes"]:
-            self._storage.set_trial_system_attr(row.storage_id, key, value)
-        return row.verdict is verdict
-
-    def _opened(self, row: FrozenTrial) -> _Open:
-        return _Open(row._trial_id, _label(row), dict(row.intermediate_values), row.user_attrs.get(STOPPED))
+    def _opened(self, row: FrozenTrial, *, adopted: bool) -> _Open:
+        values = dict(row.intermediate_values)
+        return _Open(
+            row._trial_id, Assignment(row.number, label_of_row(row), row.params, row.user_attrs.get(SEED)), values,
+            row.user_attrs.get(STOPPED), latest=values[max(values)] if values else None, adopted=adopted,
+        )  # fmt: skip
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
@@ -274,30 +268,31 @@ class Ledger:
     def _record(self, row: _Open, epoch: int, values: Mapping[str, Any]) -> bool:
         """Whether the study had not known of it."""
         stop = values.get(self.objectives.stop_metric)
+        row.latest = row.latest if stop is None else stop
         if epoch in row.values or not _is_finite(stop):
             return False
-        if self.objectives.several:  # first: an epoch counts as known by its intermediate value
+        if self.objectives.stops_apart:  # first: an epoch counts as known by its intermediate value
             found = {name: values[name] for name in self.objectives.names if _is_finite(values.get(name))}
-            self._storage.set_trial_system_attr(row.storage_id, f"epoch:{epoch}", found)
+            self._storage.set_trial_system_attr(row.storage_id, f"{OF_EPOCH}{epoch}", found)
         row.values[epoch] = float(stop)  # type: ignore[arg-type]
         self._storage.set_trial_intermediate_value(row.storage_id, epoch, row.values[epoch])
         return True
 
     def _outcome(self, row: _Open, result: Mapping[str, Any], *, error: bool) -> tuple[str, str | None]:
-        """State, and what went wrong in words."""
-        epoch = int(row.result.get("epoch", 0))
+        """State (WAITING: it has shown nothing yet), and what went wrong in words."""
         if result.get(FAULT):
             return FAIL, str(result[FAULT])
         if error:
             return FAIL, "the process or machine died"
-        if epoch >= self.epochs:
+        if row.epoch >= self.epochs:
             if self.objectives.values(row.result) is None:
                 return FAIL, "an objective was not finite in its last epoch"
             return COMPLETE, None
+        if row.latest is None:  # no epoch of it was due for a validation
+            return WAITING, None
         if not row.values:
             return FAIL, "its metric was never finite"
-        latest = row.result.get(self.objectives.stop_metric, 0.0)
-        return (PRUNED, None) if _is_finite(latest) else (FAIL, "its metric is no longer finite")
+        return (PRUNED, None) if _is_finite(row.latest) else (FAIL, "its metric is no longer finite")
 
 
 @dataclass
@@ -305,47 +300,29 @@ class _Open:
     """A row that runs."""
 
     storage_id: int
-    label: str
+    assignment: Assignment
     values: dict[int, float]
     """The stop metric by epoch, as far as the study has it."""
-    verdict: dict[str, Any] | None = None
-    """That the pruner stopped it: at which `epoch`, and the `notes` it took."""
+    verdict: Mapping[str, Any] | None = None
+    """That the scheduler stopped it; see `Judge`."""
+    latest: float | None = None
+    """The stop metric as it was last reported, be it finite or not; None before that."""
+    adopted: bool = False
+    """Whether its driver died: its checkpoint may know more than the study."""
     result: dict[str, Any] = field(default_factory=dict)
     """The last result."""
 
+    @property
+    def label(self) -> str:
+        return self.assignment.label
 
-class _Notes:
-    """A storage that keeps apart what a pruner writes to it."""
-
-    def __init__(self, storage: BaseStorage) -> None:
-        self.storage = storage
-        self.taken: list[tuple[str, Any]] = []
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self.taken.append((key, value))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.storage, name)
+    @property
+    def epoch(self) -> int:
+        """Of the last result."""
+        return int(self.result.get("epoch", 0))
 
 
 _KEPT = ("epoch", "images_per_second", "data_wait_share")
-
-
-def label_of(number: int, seed: int | None = None) -> str:
-    """The name of a trial's folder, and of the trial on screen and in tables."""
-    return f"{number:03d}" if seed is None else f"{number:03d}-seed{seed}"
-
-
-def _label(row: FrozenTrial) -> str:
-    return label_of(row.user_attrs.get(REPEAT_OF, row.number), row.user_attrs.get(SEED))
-
-
-def values_by_epoch(row: FrozenTrial, objectives: Objectives) -> dict[int, dict[str, float]]:
-    """Epoch -> the objectives' values that the study has of it."""
-    if not objectives.several:
-        return {epoch: {objectives.stop_metric: value} for epoch, value in row.intermediate_values.items()}
-    start = "epoch:"
-    return {int(k.removeprefix(start)): v for k, v in row.system_attrs.items() if k.startswith(start)}
 
 
 def _is_finite(value: Any) -> bool:

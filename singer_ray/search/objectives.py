@@ -37,7 +37,7 @@ class Objectives:
                 "labelled ones with --data.val, or --evaluation.data.source imagefolder and its train and val folders."
             )
         pairs = [_parse(text) for text in wanted or reported[:1]]
-        stop, stop_mode = _parse(stop_metric) if stop_metric else pairs[0]
+        stop, stop_mode = _parse(stop_metric, dict(pairs), "search.stop_metric") if stop_metric else pairs[0]
         for knob, name in (*(("search.objectives", name) for name, _ in pairs), ("search.stop_metric", stop)):
             if name not in reported:
                 raise UserError(
@@ -53,6 +53,11 @@ class Objectives:
     @property
     def several(self) -> bool:
         return len(self.names) > 1
+
+    @property
+    def stops_apart(self) -> bool:
+        """Whether trials are stopped by something else than the one value that is optimised."""
+        return self.several or (self.stop_metric, self.stop_mode) != (self.names[0], self.modes[0])
 
     @property
     def first(self) -> str:
@@ -96,8 +101,9 @@ def front(costs: Sequence[Sequence[float]]) -> list[int]:
     return [n for n, own in enumerate(costs) if not any(dominates(other, own) for other in costs)]
 
 
-def _parse(text: str) -> tuple[str, str]:
+def _parse(text: str, known: Mapping[str, str] | None = None, knob: str = "search.objectives") -> tuple[str, str]:
+    """Name and direction, which is as given, else as `known` by name, else what the metric is."""
     name, colon, mode = text.partition(":")
     if colon and mode not in (MAX, MIN):
-        raise UserError(f"search.objectives {text!r} has the direction {mode!r}. Allowed: {name}:max or {name}:min.")
-    return name, mode or direction(name)
+        raise UserError(f"{knob} {text!r} has the direction {mode!r}. Allowed: {name}:max or {name}:min.")
+    return name, mode or (known or {}).get(name) or direction(name)

@@ -42,7 +42,8 @@ class Plan:
             each = f"{search.cpus_per_trial * workers:g} CPUs and {gpus * workers:g} GPUs each"
             raise UserError(
                 f"{max(wanted, 1)} trials at a time need {each}; this "
-                f"Ray cluster can never offer more than {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs. "
+                f"Ray cluster can never offer more than {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs, "
+                f"room for {most}. "
                 "Lower --concurrent, --workers, search.cpus_per_trial or search.gpus_per_trial, or connect to a larger "
                 "cluster."
             )

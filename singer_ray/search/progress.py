@@ -15,9 +15,18 @@ from rich.text import Text
 
 from singer_ray.search.budget import duration
 from singer_ray.search.leaderboard import cell
-from singer_ray.search.ledger import label_of, values_by_epoch
 from singer_ray.search.objectives import Objectives
-from singer_ray.search.study import FAIL, FAULT, PRUNED, REPEAT_OF, RUNNING, SEED, epochs_of, last_result, own_rows
+from singer_ray.search.study import (
+    FAIL,
+    FAULT,
+    PRUNED,
+    RUNNING,
+    epochs_of,
+    label_of_row,
+    last_result,
+    own_rows,
+    values_by_epoch,
+)
 
 SHOWN = 20
 
@@ -61,7 +70,7 @@ class SearchProgress:
     def read(self, study: optuna.Study) -> None:
         """Takes over what a study has."""
         for row in own_rows(study):
-            label = label_of(row.user_attrs.get(REPEAT_OF, row.number), row.user_attrs.get(SEED))
+            label = label_of_row(row)
             by_epoch = values_by_epoch(row, self.objectives)
             values = {k: v for k, v in last_result(row).items() if k in self._names()}
             values = values or (by_epoch[max(by_epoch)] if by_epoch else {})
@@ -89,8 +98,9 @@ class SearchProgress:
         row.epoch = epoch
         if self.live is not None:
             self._look_ahead()
-        row.values = {name: metrics[name] for name in self._names() if isinstance(metrics.get(name), (int, float))}
-        shown = ", ".join(f"{name} {cell(value)}" for name, value in row.values.items() if name in self._watched())
+        now = {name: metrics[name] for name in self._names() if isinstance(metrics.get(name), (int, float))}
+        row.values |= now  # not every epoch is validated
+        shown = ", ".join(f"{name} {cell(value)}" for name, value in now.items() if name in self._watched())
         speed = f"{cell(float(metrics.get('images_per_second', 0)))} images/s"
         self._say(f"trial {trial} epoch {epoch}/{self.epochs}: {', '.join(filter(None, (shown, speed)))}")
 

@@ -74,7 +74,7 @@ def make_sampler(
             case "grid":
                 return GridSampler(space, config.seed % 2**32)
             case "tpe":  # running trials count as bad ones (constant liar), so that concurrent ones differ
-                kind = _ManyObjectivesTPE if objectives.several else TPESampler
+                kind = _CurvelessTPE if objectives.stops_apart else TPESampler
                 return kind(
                     seed=seed, n_startup_trials=search.startup_trials, multivariate=True, group=space.conditional
                 )
@@ -112,10 +112,11 @@ def _fault(sampler: str, space: SearchSpace, objectives: Objectives) -> str | No
     return None
 
 
-class _ManyObjectivesTPE(TPESampler):
-    """TPE over several objectives, where stopped trials count as worse than finished ones.
+class _CurvelessTPE(TPESampler):
+    """TPE where stopped trials count as worse than finished ones, and as alike.
 
-    Optuna's own ranks stopped trials by their last value, which it refuses with several objectives.
+    Optuna's own ranks stopped trials by their last intermediate value, which it refuses with several objectives, and
+    which is another metric where trials are stopped by one that is not the objective.
     """
 
     def sample_relative(

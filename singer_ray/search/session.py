@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +16,14 @@ from rich.console import Console
 
 from singer_ray.errors import UserError
 from singer_ray.prices import Price
-from singer_ray.search.beat import Beat
+from singer_ray.search.accounts import Accounts
 from singer_ray.search.budget import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
 from singer_ray.search.estimate import Estimate
 from singer_ray.search.home import END, FINISHED
 from singer_ray.search.leaderboard import leaderboard, write_leaderboard
 from singer_ray.search.ledger import Ledger, Watcher
 from singer_ray.search.progress import SearchProgress
+from singer_ray.search.record import TrialRecord
 from singer_ray.search.samplers import grid_exhausted, make_sampler
 from singer_ray.search.scheduler import make_pruner
 from singer_ray.search.study import (
@@ -81,15 +81,15 @@ class Session:
         self.meter = Meter(
             self.record["sessions"], concurrent=self.plan.concurrent, gpus=self.plan.gpus_held, price=setting.price
         )
-        self._noting = threading.Lock()
+        self.accounts = Accounts(self.home, self.record, self.meter)
 
     def run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
         """The leaderboard, and the folders of the best students. Raises UserError."""
         self.record.pop(END, None)  # of an earlier session
-        self._note(**{FINISHED: False})
-        with Beat(self._beat):
+        self.accounts.note(**{FINISHED: False})
+        with self.accounts:
             found = self._run()
-        self._note(**{FINISHED: True})
+        self.accounts.note(**{FINISHED: True})
         self.home.saved(True)
         return found
 
@@ -97,70 +97,57 @@ class Session:
         self._say(f"if anything ends this search: python -m singer_ray.tune --resume {self.home.address}")
         for point in self.setting.space.first_points():
             self.study.enqueue_trial(point, skip_if_exists=True)
-        self._trials(self.study, self.config.search.trials, stops=True)
-        again = None if self._budget_left() <= 0 else self._repeats()
+        self._trials(self.study, self.config.search.trials)
+        again = self._repeats()
         if again is not None:
-            self._trials(again, len(again.trials), stops=False)
+            wanted = len(again.trials) if self.config.search.repeats > 1 else len(own_rows(again))
+            self._trials(again, wanted, repeats=True)
         table = leaderboard(self.study, self.objectives, repeats=again)
         write_leaderboard(table, self.home.out)
         return table, package_best(table, self.study, self.config, self.setting.pool, self.home)
 
-    def _save(self, urgent: bool) -> None:
-        """Brings spending and study to the copy: at once when `urgent`, else within seconds."""
-        if urgent:
-            self._note()
-        self.home.saved(urgent)
-
-    def _beat(self) -> None:
-        self._note()
-        self.home.saved(False)
-
-    def _note(self, **facts: Any) -> None:
-        """Writes search.json: what has been spent until now, and `facts`."""
-        with self._noting:
-            self.meter.tick()
-            self.record |= self.meter.record() | facts
-            self.home.write_record(self.record)
-
-    def _trials(self, study: optuna.Study, wanted: int, *, stops: bool) -> None:
-        """Runs what the study still lacks of its `wanted` trials; budgets and the scheduler end them where `stops`."""
+    def _trials(self, study: optuna.Study, wanted: int, *, repeats: bool = False) -> None:
+        """Runs what the study still lacks of its `wanted` trials. Target, plateau and scheduler end no `repeats`."""
         config, meter, plan = self.config, self.meter, self.plan
         estimate = Estimate.of(
             config, concurrent=plan.concurrent, gpus=plan.gpus_held, times=self.setting.times
         )  # fmt: skip
         budget = replace(Budget.of(config.search), trials=0)  # the ledger counts
-        limits = Limits(budget, study, self.objectives, meter)
+        limits = Limits(budget.of_repeats if repeats else budget, study, self.objectives, meter)
 
         def left() -> float | None:
-            no_more = limits.verdict.action == NO_MORE_TRIALS
-            return estimate.update(study, no_more_trials=no_more, most=self._budget_left())
+            no_more = repeats or limits.verdict.action == NO_MORE_TRIALS
+            again = study if repeats else None
+            return estimate.update(self.study, again, no_more_trials=no_more, most=self._budget_left())
 
         progress = SearchProgress(
             self.setting.console, self.objectives, epochs=config.train.epochs, wanted=wanted, spent=meter.spent.seconds,
-            left=left if stops else lambda: None,
+            left=left,
         )  # fmt: skip
         progress.read(study)
         trackers = make_trackers(config.search.trackers, self.setting.name, self.home.out, self.setting.console)
         watchers: list[Watcher] = [progress, self.setting.pool.places(), *trackers]
         ledger = Ledger(
             study, self.setting.space, self.objectives, epochs=config.train.epochs, trials=wanted,
-            folder=self.home.trials.address, pruner=make_pruner(config) if stops else NopPruner(),
-            sampler_of=self._sampler_of(study) if stops else None, watchers=watchers, saved=self._save,
-            exhausted=lambda: stops and self._exhausted(study, limits),
+            folder=self.home.trials.address, pruner=NopPruner() if repeats else make_pruner(config),
+            sampler_of=None if repeats else self._sampler_of(study), watchers=watchers, saved=self.accounts.save,
+            exhausted=lambda: self._exhausted(study, limits),
+            recall=lambda label, overrides: TrialRecord.read(self.home.trials, label, overrides).result(),
         )  # fmt: skip
         if not ledger.expected:
-            if stops:
+            if not repeats:
                 self._say(f"the search has its {wanted} trials already: nothing is left to train")
             return
         progress.show()
         try:
-            self._tune(ledger, limits if stops else None)
+            if limits.check().action != STOP:
+                self._tune(ledger, limits, "repeats" if repeats else "session")
             ledger.close()
         finally:
             for watcher in watchers:
                 watcher.close()
-        if stops and limits.verdict.reason:
-            self._note(**{END: limits.verdict.reason})
+        if limits.verdict.reason:
+            self.accounts.note(**{END: limits.verdict.reason})
             self._say(limits.verdict.reason)
 
     def _sampler_of(self, study: optuna.Study) -> Callable[[int], BaseSampler]:
@@ -171,9 +158,10 @@ class Session:
     def _exhausted(self, study: optuna.Study, limits: Limits) -> bool:
         if limits.check().action != GO_ON:
             return True
-        return self.config.search.sampler == "grid" and grid_exhausted(study, self.setting.space)
+        grid = self.config.search.sampler == "grid" and study is self.study
+        return grid and grid_exhausted(study, self.setting.space)
 
-    def _tune(self, ledger: Ledger, limits: Limits | None) -> None:
+    def _tune(self, ledger: Ledger, limits: Limits, kind: str) -> None:
         from ray import tune
         from ray.tune.logger import JsonLoggerCallback
 
@@ -183,7 +171,7 @@ class Session:
         failure = Failure()
 
         def ended() -> bool:
-            over = failure.error is not None or (limits is not None and limits.check().action == STOP)
+            over = failure.error is not None or limits.check().action == STOP
             if over:
                 self.setting.pool.interrupt()
             return over
@@ -203,7 +191,7 @@ class Session:
             ),
             run_config=tune.RunConfig(
                 # Ray's own record, a folder for each session; what a resume reads is the study and the checkpoints.
-                name=f"{'session' if limits else 'repeats'}-{len(self.record['sessions'])}",
+                name=f"{kind}-{len(self.record['sessions'])}",
                 storage_path=str((self.home.out / "tune").absolute()), verbose=0, callbacks=[JsonLoggerCallback()],
                 stop=LimitStopper(ended),
                 failure_config=tune.FailureConfig(max_failures=self.config.search.max_failures),
@@ -219,14 +207,24 @@ class Session:
             raise failure.error
 
     def _repeats(self) -> optuna.Study | None:
-        """The study of the leading trials' further seeds, every one of them asked for; None without repeats."""
+        """The study of the leading trials' further seeds; None without repeats.
+
+        As long as there is a budget, every seed is asked for. What there is counts also without: it decides who wins.
+        """
         search, study, storage = self.config.search, self.study, self.setting.storage
-        if search.repeats < 2:
-            return None
         name = f"{study.study_name}{REPEATS}"
-        known = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
-        again = load_study(storage, name) if name in known else create_study(storage, name, self.objectives)
+        known = name in [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
+        asks = search.repeats > 1 and self._budget_left() > 0
+        if not known and not asks:
+            return None
+        again = load_study(storage, name) if known else create_study(storage, name, self.objectives)
         again.sampler = optuna.samplers.RandomSampler(seed=self.config.seed)  # draws nothing: every value is given
+        if asks:
+            self._ask_for_seeds(again)
+        return again
+
+    def _ask_for_seeds(self, again: optuna.Study) -> None:
+        search, study = self.config.search, self.study
         there = {(row.user_attrs.get(REPEAT_OF), row.user_attrs.get(SEED)) for row in again.get_trials(deepcopy=False)}
         rows = {row.number: row for row in own_rows(study)}
         for label in chosen(leaderboard(study, self.objectives)).head(search.repeat_top)["id"]:
@@ -234,7 +232,6 @@ class Session:
             for seed in range(self.config.seed + 1, self.config.seed + search.repeats):
                 if (number, seed) not in there:
                     again.enqueue_trial(rows[number].params, user_attrs={REPEAT_OF: number, SEED: seed})
-        return again
 
     def _budget_left(self) -> float:
         """Seconds until time, GPU-hours or money run out; inf without such a limit."""

@@ -51,6 +51,10 @@ IMPORTED = "imported_from"
 REPEAT_OF, SEED = "repeat_of", "seed"
 """In the study of repeats: number of the repeated row, and the seed."""
 
+# System attributes of a row.
+OF_EPOCH = "epoch:"
+"""With the number behind it: the objectives' values of an epoch, where the intermediate value is not the objective."""
+
 # User attributes of a study.
 EPOCHS, STOP_METRIC, STOP_MODE, SPACE = "epochs", "stop_metric", "stop_mode", "space"
 SEARCH = "search"
@@ -130,6 +134,23 @@ def own_rows(study: optuna.Study, states: Sequence[str] = ()) -> list[FrozenTria
     """The rows of trials that this search started (imported and waiting ones apart), by number."""
     wanted = [TrialState[state] for state in states] or [s for s in TrialState if s is not TrialState.WAITING]
     return [row for row in study.get_trials(deepcopy=False) if row.state in wanted and IMPORTED not in row.user_attrs]
+
+
+def label_of(number: int, seed: int | None = None) -> str:
+    """The name of a trial's folder, and of the trial on screen and in tables."""
+    return f"{number:03d}" if seed is None else f"{number:03d}-seed{seed}"
+
+
+def label_of_row(row: FrozenTrial) -> str:
+    """The same of a row, which may repeat another one."""
+    return label_of(row.user_attrs.get(REPEAT_OF, row.number), row.user_attrs.get(SEED))
+
+
+def values_by_epoch(row: FrozenTrial, objectives: Objectives) -> dict[int, dict[str, float]]:
+    """Epoch -> the objectives' values that the study has of it."""
+    if not objectives.stops_apart:
+        return {epoch: {objectives.stop_metric: value} for epoch, value in row.intermediate_values.items()}
+    return {int(k.removeprefix(OF_EPOCH)): v for k, v in row.system_attrs.items() if k.startswith(OF_EPOCH)}
 
 
 def last_result(row: FrozenTrial) -> Mapping[str, Any]:

@@ -1,19 +1,21 @@
-"""Folders at a local path or at s3://bucket/prefix, through pyarrow.fs."""
+"""Folders at a local path or at s3://bucket/prefix."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import uuid
-from collections.abc import Callable
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pyarrow import fs
-
 from singer_ray.errors import UserError
+from singer_ray.storage.explain import reason
+
+if TYPE_CHECKING:
+    from singer_ray.storage.s3 import Bucket
+    from singer_ray.storage.s3_settings import S3Settings
 
 TIMEOUT = 60.0
 """Seconds without an answer from a server after which a request has failed."""
@@ -33,6 +35,7 @@ class Folder:
         knob: how the user calls the address, for messages.
         timeout: seconds without an answer from the server after which a request has failed.
         writable: whether a local address must be one that can be written.
+        settings: of S3, instead of endpoint and timeout.
 
     Raises UserError for an address that cannot be used: other scheme, no such bucket, no permission, no connection.
     """
@@ -45,55 +48,56 @@ class Folder:
         knob: str = "the address",
         timeout: float = TIMEOUT,
         writable: bool = True,
+        settings: S3Settings | None = None,
     ) -> None:
-        # The environment is asked here: elsewhere in the cluster it may say nothing.
-        self.address, self.endpoint, self.knob = address.rstrip("/") or "/", endpoint_of(endpoint), knob
-        self.timeout = timeout
-        parts = urlsplit(address)
-        self.is_local = parts.scheme in ("", "file")
-        if self.is_local:
-            self.root = str(Path(parts.path if parts.scheme else address).absolute())
-            parent = next(p for p in (Path(self.root), *Path(self.root).parents) if p.exists())
+        self.address, self.knob = address.rstrip("/") or "/", knob
+        self.bucket: Bucket | None = None
+        """What it is in S3; None for a local folder."""
+        self.root = Path()
+        """A local folder's path."""
+        try:
+            parts = urlsplit(address)
+        except ValueError as error:
+            raise UserError(f"{knob} {address!r} is no address: {error}.") from error
+        if parts.scheme in ("", "file"):
+            self.root = Path(parts.path if parts.scheme else address).absolute()
+            parent = next(p for p in (self.root, *self.root.parents) if p.exists())
             if writable and (not parent.is_dir() or not os.access(parent, os.W_OK)):
                 raise UserError(f"{knob} {address!r} cannot be written: {parent} is no folder that may be written to.")
         elif parts.scheme == "s3":
-            if not parts.netloc:
-                raise UserError(f"{knob} {address!r} names no bucket. Allowed: s3://BUCKET/PREFIX.")
-            self.root = f"{parts.netloc}{parts.path}".rstrip("/")
+            self.bucket = _bucket(address, settings, endpoint, timeout, knob)
         else:
             raise UserError(
                 f"{knob} {address!r} has the scheme {parts.scheme!r}. Allowed: a folder, or s3://BUCKET/PREFIX."
             )
-        self._filesystem: fs.FileSystem | None = None
-        if not self.is_local:
-            self._check_bucket(parts.netloc)
 
     @property
-    def filesystem(self) -> fs.FileSystem:
-        """pyarrow's view of it; names are below `root`."""
-        if self._filesystem is None:
-            self._filesystem = fs.LocalFileSystem() if self.is_local else _s3(self.endpoint, self.timeout)
-        return self._filesystem
+    def is_local(self) -> bool:
+        return self.bucket is None
 
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_filesystem": None}  # a connection stays in the process that made it
+    @property
+    def name(self) -> str:
+        """Its own name: the last part of its address."""
+        return self.root.resolve().name if self.bucket is None else self.bucket.prefix.rpartition("/")[2]
 
     def below(self, name: str) -> Folder:
         """The folder `name` in this one."""
         inner = object.__new__(Folder)
         inner.__dict__ |= self.__dict__
-        inner.address, inner.root = f"{self.address}/{name}", f"{self.root}/{name}"
+        inner.address, inner.root = f"{self.address}/{name}", self.root / name
+        inner.bucket = None if self.bucket is None else self.bucket.below(name)
         return inner
 
     def read(self, name: str) -> bytes | None:
         """The content of a file, None when there is none. Raises UserError when it cannot be read."""
+        if self.bucket is not None:
+            return self.bucket.get(name)
         try:
-            with self.filesystem.open_input_stream(f"{self.root}/{name}") as stream:
-                return bytes(stream.read())
-        except FileNotFoundError:
+            return (self.root / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise UserError(f"{self.address}/{name} cannot be read: {reason(error)}") from error
+            raise self._unread(name, error) from error
 
     def digest(self, name: str) -> tuple[int, str] | None:
         """Size and SHA-256 of a file, read through to its end; None when there is none. Raises UserError."""
@@ -101,92 +105,107 @@ class Folder:
 
     def fetch(self, name: str, path: Path) -> tuple[int, str] | None:
         """Copies a file to `path`; its size and SHA-256 as they came, or None when there is none. Raises UserError."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as target:
-            found = self._stream(name, target.write)
-        if found is None:
-            path.unlink()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "wb") as target:
+                found = self._stream(name, _checked(target.write))
+            if found is None:
+                path.unlink()
+        except (_TargetError, OSError) as error:
+            raise UserError(f"{path} could not be written: {reason(error)}") from error
         return found
 
     def write(self, name: str, content: bytes) -> str:
         """Writes a file whole or not at all, over an earlier one; returns its address. Raises UserError."""
-        target = f"{self.root}/{name}"
+        if self.bucket is not None:
+            self.bucket.put(name, content)
+            return f"{self.address}/{name}"
+        path = self.root / name
+        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}{DRAFT}")  # several may write one name
         try:
-            if self.is_local:
-                path = Path(target)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}{DRAFT}")  # several may write one name
-                try:
-                    draft.write_bytes(content)
-                    draft.replace(path)
-                finally:
-                    draft.unlink(missing_ok=True)
-            else:  # an object appears when its upload has ended, and not before
-                with self.filesystem.open_output_stream(target) as stream:
-                    stream.write(content)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                draft.write_bytes(content)
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"{self.address}/{name} could not be written: {reason(error)}") from error
         return f"{self.address}/{name}"
 
     def names(self, below: str = "") -> list[str]:
         """The names of all files in it, or in its folder `below`, sorted. Raises UserError."""
-        return sorted(self.sizes(below))
+        if self.bucket is not None:
+            return sorted(self.bucket.list(below))
+        try:
+            found = [
+                path for path in (self.root / below).rglob("*") if path.is_file() and not path.name.endswith(DRAFT)
+            ]
+        except OSError as error:
+            raise UserError(f"{self.address} cannot be listed: {reason(error)}") from error
+        return sorted(path.relative_to(self.root).as_posix() for path in found)
 
-    def sizes(self, below: str = "") -> dict[str, int]:
-        """Name -> bytes of all files in it, or in its folder `below`. Raises UserError."""
-        found = self._list(below, recursive=True)
-        return {self._name(info): info.size for info in found if info.type == fs.FileType.File}
-
-    def folders(self, below: str = "") -> list[str]:
+    def folders(self, below: str = "") -> Sequence[str]:
         """The names of the folders right in it, or in its folder `below`, sorted. Raises UserError."""
-        found = self._list(below, recursive=False)
-        return sorted(self._name(info) for info in found if info.type == fs.FileType.Directory)
+        if self.bucket is not None:
+            return self.bucket.folders(below)
+        try:
+            found = [path for path in (self.root / below).iterdir() if path.is_dir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise UserError(f"{self.address} cannot be listed: {reason(error)}") from error
+        return sorted(path.relative_to(self.root).as_posix() for path in found)
 
     def delete(self, name: str) -> None:
         """Removes a file, if it is there. Raises UserError."""
-        try:
-            self.filesystem.delete_file(f"{self.root}/{name}")
-        except FileNotFoundError:
+        if self.bucket is not None:
+            self.bucket.delete([name])
             return
+        try:
+            (self.root / name).unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"{self.address}/{name} could not be removed: {reason(error)}") from error
 
-    def _list(self, below: str, *, recursive: bool) -> list[Any]:
-        selector = fs.FileSelector(f"{self.root}/{below}".rstrip("/"), recursive=recursive, allow_not_found=True)
-        try:
-            found: list[Any] = self.filesystem.get_file_info(selector)
-        except OSError as error:
-            raise UserError(f"{self.address} cannot be listed: {reason(error)}") from error
-        return [info for info in found if not info.path.endswith(DRAFT)]
-
-    def _name(self, info: Any) -> str:
-        return str(PurePosixPath(info.path).relative_to(self.root if self.is_local else self.root.lstrip("/")))
-
     def _stream(self, name: str, take: Callable[[bytes], object]) -> tuple[int, str] | None:
+        if self.bucket is not None:
+            return self.bucket.stream(name, take)
         try:
-            with self.filesystem.open_input_stream(f"{self.root}/{name}") as stream:
+            with open(self.root / name, "rb") as stream:
                 return hashed(stream, take)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise UserError(f"{self.address}/{name} cannot be read: {reason(error)}") from error
+            raise self._unread(name, error) from error
 
-    def _check_bucket(self, bucket: str) -> None:
+    def _unread(self, name: str, error: OSError) -> UserError:
+        return UserError(f"{self.address}/{name} cannot be read: {reason(error)}")
+
+
+class _TargetError(Exception):
+    """A fault of where a copy goes, not of where it comes from."""
+
+
+def _checked(write: Callable[[bytes], object]) -> Callable[[bytes], None]:
+    def take(chunk: bytes) -> None:
         try:
-            found = self.filesystem.get_file_info(bucket).type != fs.FileType.NotFound
+            write(chunk)
         except OSError as error:
-            raise UserError(
-                f"{self.knob} {self.address!r} cannot be reached: {reason(error)} Check credentials, region, endpoint."
-            ) from error
-        if not found:
-            raise UserError(
-                f"{self.knob} {self.address!r}: there is no bucket {bucket!r}. Make it first: aws s3 mb s3://{bucket}"
-            )
+            raise _TargetError(str(error)) from error
+
+    return take
 
 
-def endpoint_of(given: str | None) -> str | None:
-    """The S3-compatible server to talk to: as given, else of the environment; None for AWS itself."""
-    return given or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+def _bucket(address: str, settings: S3Settings | None, endpoint: str | None, timeout: float, knob: str) -> Bucket:
+    from singer_ray.storage.s3 import Bucket  # boto3 comes with it
+    from singer_ray.storage.s3_settings import Defaults
+
+    try:
+        found = Bucket(address, settings or Defaults(endpoint=endpoint, timeout=timeout))
+        found.check()
+    except UserError as error:
+        raise UserError(f"{knob} {error}") from error
+    return found
 
 
 def hashed(stream: IO[bytes] | Any, take: Callable[[bytes], object] = lambda chunk: None) -> tuple[int, str]:
@@ -197,46 +216,3 @@ def hashed(stream: IO[bytes] | Any, take: Callable[[bytes], object] = lambda chu
         take(chunk)
         size += len(chunk)
     return size, digest.hexdigest()
-
-
-def without_credentials(text: str) -> str:
-    """A text whose addresses have lost what stands before their @: `postgresql://me:secret@host` -> `...//***@host`."""
-    return _USER.sub(r"\1***@", text)
-
-
-def reason(error: Exception) -> str:
-    """An error of a file system or of S3 as one sentence, and one of advice where the cause is a known one."""
-    text = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-    text = f"{without_credentials(text)[:300]}."
-    return next((f"{text} {advice}" for pattern, advice in _ADVICE if pattern.search(str(error))), text)
-
-
-_USER = re.compile(r"(://)[^/@\s\"']+@")
-_ADVICE = [(re.compile(pattern), advice) for pattern, advice in (
-    ("ExpiredToken|EXPIRED_TOKEN|[Tt]oken.{0,20}expired|RequestExpired",
-     "The session has expired: log in again (aws sso login), or renew AWS_SESSION_TOKEN."),
-    ("PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocation|[Rr]egion.{0,40}(wrong|expecting)|status 301",
-     "The bucket is in another region: set AWS_REGION to it."),
-    ("NoCredentials|Unable to locate credentials|CredentialRetrieval|[Cc]ould not load credentials",
-     "Give credentials in the standard way: AWS_PROFILE, AWS_ACCESS_KEY_ID, or the role of the machine."),
-    ("InvalidAccessKeyId|INVALID_ACCESS_KEY_ID|SignatureDoesNotMatch|INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH",
-     "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."),
-    (r"AccessDenied|ACCESS_DENIED|Forbidden|\(403\)",
-     "These credentials may not: allow s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject and "
-     "s3:AbortMultipartUpload there."),
-    ("RequestTimeTooSkewed|REQUEST_TIME_TOO_SKEWED", "Set the clock of this machine."),
-    ("NoSuchBucket|NO_SUCH_BUCKET", "Make the bucket first: aws s3 mb s3://BUCKET."),
-    ("InvalidStorageClass", "Correct export.storage_class (STANDARD, STANDARD_IA, INTELLIGENT_TIERING, ...)."),
-    ("KMS|InvalidEncryptionAlgorithm", "Check export.encryption and export.kms_key."),
-    (r"No space left|Disk quota|File too large|Errno (28|122|27)\b", "Make room there, or give another address."),
-    (r"Read-only file system|Permission denied|Errno (30|13)\b", "Give a folder that may be written to."),
-)]  # fmt: skip
-
-
-def _s3(endpoint: str | None, timeout: float) -> fs.FileSystem:
-    # Failing quickly matters at the start of a search; retries of a real upload are short all the same.
-    settings = {"connect_timeout": min(10.0, timeout), "request_timeout": timeout}
-    if endpoint is None:
-        return fs.S3FileSystem(**settings)
-    parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
-    return fs.S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme, **settings)

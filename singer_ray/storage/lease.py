@@ -11,16 +11,14 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 from singer_ray.errors import UserError
-from singer_ray.storage.folder import DRAFT, Folder, reason
-
-if TYPE_CHECKING:
-    from singer_ray.storage.s3 import S3Settings
+from singer_ray.storage.explain import reason
+from singer_ray.storage.folder import DRAFT, Folder
 
 _HELD: set[str] = set()
 """The leases that this process holds."""
@@ -49,8 +47,8 @@ class LeaseFiles(Protocol):
     def swap(self, name: str, content: bytes, tag: str) -> bool:
         """Writes a file over that of `tag`, unless it has changed; whether it did."""
 
-    def delete(self, names: list[str]) -> None:
-        """Removes files, as far as they are there."""
+    def delete(self, names: Sequence[str], tag: str | None = None) -> None:
+        """Removes files, as far as they are there; with `tag` unless they have changed."""
 
 
 class HeldError(Exception):
@@ -107,8 +105,9 @@ class Lease:
         self._ended.set()
         self._renewing.join()
         try:
-            if not self.lost and self._is_ours(self.files.look(self.name)):
-                self.files.delete([self.name])
+            seen = None if self.lost else self.files.look(self.name)
+            if seen is not None and self._is_ours(seen):
+                self.files.delete([self.name], seen.tag)
         except UserError:
             if kind is None:  # else what happened first is what matters; the lease lapses
                 raise
@@ -132,7 +131,7 @@ class Lease:
         """Removes a lease that was left behind, without taking it."""
         seen = self.files.look(self.name)
         if seen is not None and self._is_free(seen):
-            self.files.delete([self.name])
+            self.files.delete([self.name], seen.tag)
 
     def _wait(self) -> None:
         begin, first = time.monotonic(), None
@@ -218,9 +217,12 @@ class LocalLeaseFiles:
             draft.replace(self.root / name)
         return True
 
-    def delete(self, names: list[str]) -> None:
-        for name in names:
-            (self.root / name).unlink(missing_ok=True)
+    def delete(self, names: Sequence[str], tag: str | None = None) -> None:
+        with self._locked():
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    if tag is None or _tag((self.root / name).read_bytes()) == tag:
+                        (self.root / name).unlink()
 
     @contextlib.contextmanager
     def _draft(self, name: str, content: bytes) -> Iterator[Path]:
@@ -245,11 +247,9 @@ class LocalLeaseFiles:
             os.close(folder)
 
 
-def lease_files(folder: Folder, settings: S3Settings) -> LeaseFiles:
+def lease_files(folder: Folder, settings: Any = None) -> LeaseFiles:
     """What keeps the leases of a folder, local or in S3."""
-    from singer_ray.storage.s3 import Bucket  # boto3 comes with it
-
-    return LocalLeaseFiles(Path(folder.root)) if folder.is_local else Bucket(folder, settings)
+    return folder.bucket or LocalLeaseFiles(folder.root)
 
 
 def _tag(content: bytes) -> str:
@@ -266,10 +266,10 @@ def _holder(content: bytes) -> dict[str, str] | None:
 
 
 def _process() -> dict[str, str]:
-    return {"machine": _machine(), "process": str(os.getpid()), "begun": _begun(os.getpid()) or ""}
+    return {"machine": this_machine(), "process": str(os.getpid()), "begun": _begun(os.getpid()) or ""}
 
 
-def _machine() -> str:
+def this_machine() -> str:
     """This machine since its start, and its process numbers (a container has its own)."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -293,6 +293,6 @@ def _has_ended(holder: Mapping[str, str] | None) -> bool:
     try:
         if {name: holder[name] for name in ("machine", "process", "begun")} == _process():
             return holder["lease"] not in _HELD  # of this process itself: left by a holder that failed
-        return holder["machine"] == _machine() and (_begun(int(holder["process"])) or "") != holder["begun"]
+        return holder["machine"] == this_machine() and (_begun(int(holder["process"])) or "") != holder["begun"]
     except (KeyError, ValueError, TypeError):
         return True

@@ -37,7 +37,7 @@ def epochs(member: Member, heartbeat: Heartbeat = lambda *_: None) -> Iterator[M
     `final_metrics` gives. Only rank 0 evaluates. Raises DivergedError.
     """
     bench, config = member.bench, member.config
-    per_epoch = bench.steps_per_epoch
+    per_epoch = member.steps_per_epoch
     batches = bench.batches(
         batch_size=config.train.batch_size, first_step=member.step_count, rank=member.rank, world=member.world,
         seed=config.seed, view_seed=config.seed,
@@ -51,7 +51,7 @@ def epochs(member: Member, heartbeat: Heartbeat = lambda *_: None) -> Iterator[M
             batch = next(batches)
             waited += time.perf_counter() - asked
             pixels = bench.pixels(batch)
-            taps = bench.teacher_pass(member.teacher, pixels)
+            taps = member.teacher_pass(pixels)
             for name, loss in member.step(pixels, taps).items():
                 sums[name] = sums.get(name, 0) + loss.double()
             heartbeat(epoch, step, per_epoch, step * config.train.batch_size / (time.perf_counter() - begin))

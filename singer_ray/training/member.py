@@ -43,7 +43,7 @@ class Member:
             torch.manual_seed(derive(config.seed, 0))
             self.distiller = self._build(layers).to(bench.device)
         self.module: nn.Module = self.distiller
-        self.steps = config.train.epochs * bench.steps_per_epoch
+        self.steps = config.train.epochs * self.steps_per_epoch
         self.step_count = 0
         self.median_norms: dict[int, float] = {}
         self.optimizer: torch.optim.Optimizer | None = None
@@ -76,6 +76,12 @@ class Member:
         self.start()
 
     @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps an epoch."""
+        train = self.config.train
+        return train.steps_per_epoch or max(1, len(self.bench.train) // train.batch_size)
+
+    @property
     def prefit_steps(self) -> int:
         """Steps of the pre-fit; 0 for a refiner that does not learn."""
         refiner = self.distiller.refiner
@@ -93,10 +99,19 @@ class Member:
         last = TappedViT(student.model, [student.depth - 1])
         return Reader(last, self.bench.normalize, self.distiller.student_grid)
 
+    def autocast(self) -> torch.autocast:
+        """The precision of its forward passes."""
+        return self.bench.autocast(self.config.train.precision)
+
+    def teacher_pass(self, pixels: torch.Tensor) -> Taps:
+        """The teacher's half of a step."""
+        return self.bench.teacher_pass(self.teacher, pixels, self.config.train.precision)
+
     def observe(self, say: Callable[[str], None] = lambda line: None) -> None:
         """Looks at the first training images: fixes scales by the teacher's median norms, and readies the refiner."""
-        batch = next(self.bench.batches(batch_size=CALIBRATION_IMAGES, seed=self.config.seed))
-        taps = self.bench.teacher_pass(self.teacher, self.bench.pixels(batch))
+        seed = self.config.seed
+        batch = next(self.bench.batches(batch_size=CALIBRATION_IMAGES, seed=seed, view_seed=seed))
+        taps = self.teacher_pass(self.bench.pixels(batch))
         norms = {n: patch_norms(taps.tokens[n][:, self.teacher.prefix :]) for n in self.distiller.layers}
         self.calibrate({n: median_norm(found) for n, found in norms.items()})
         refiner = self.distiller.refiner
@@ -121,13 +136,15 @@ class Member:
         if not self.prefit_steps:
             return {}
         optimizer = torch.optim.AdamW(refiner.parameters(), lr=settings.lr, weight_decay=0.0)
-        batches = self.bench.batches(batch_size=settings.batch_size, seed=derive(self.config.seed, 1))
+        batches = self.bench.batches(
+            batch_size=settings.batch_size, seed=derive(self.config.seed, 1), view_seed=self.config.seed
+        )
         losses: dict[str, torch.Tensor] = {}
         for step in range(settings.steps):
-            taps = self.bench.teacher_pass(self.teacher, self.bench.pixels(next(batches)))
+            taps = self.teacher_pass(self.bench.pixels(next(batches)))
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * warmup_cosine(step, settings.steps, 1)
-            with self.bench.autocast():
+            with self.autocast():
                 _, losses = self.distiller.refine(taps, self.teacher.replay)
             optimizer.zero_grad()
             losses["loss"].backward()
@@ -156,7 +173,7 @@ class Member:
         with torch.random.fork_rng(enabled=draws):
             if draws:  # from the global generator: give it this step's own state
                 torch.manual_seed(derive(self.config.seed, 2, self.step_count, self.rank))
-            with self.bench.autocast():
+            with self.autocast():
                 losses = self.module(pixels, taps, self.teacher.replay)
         self.optimizer.zero_grad()
         losses["loss"].backward()
@@ -216,9 +233,9 @@ class Member:
     def _freeze_unreached(self) -> None:
         """Freezes what no loss reaches (the final norm, blocks behind the last distilled one)."""
         pixels = torch.zeros(2, 3, self.config.data.image_size, self.config.data.image_size, device=self.bench.device)
-        taps = self.bench.teacher_pass(self.teacher, pixels)
+        taps = self.teacher_pass(pixels)
         trained = [p for p in self.distiller.parameters() if p.requires_grad]
-        with torch.random.fork_rng(devices=[]), self.bench.autocast():
+        with torch.random.fork_rng(devices=[]), self.autocast():
             loss = self.distiller(pixels, taps, self.teacher.replay)["loss"]
         for parameter, gradient in zip(trained, torch.autograd.grad(loss, trained, allow_unused=True)):
             parameter.requires_grad_(gradient is not None)

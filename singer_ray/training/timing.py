@@ -87,7 +87,7 @@ def timing(bench: Workbench, config: Config, *, world: int = 1) -> StepTimes:
         while len(laps) < WARM_UP + MOST_STEPS:
             pixels = bench.pixels(next(batches))
             data = clock.lap()
-            taps = bench.teacher_pass(member.teacher, pixels)
+            taps = member.teacher_pass(pixels)
             teacher = clock.lap()
             member.step(pixels, taps)
             laps.append((data, teacher, clock.lap()))
@@ -98,7 +98,7 @@ def timing(bench: Workbench, config: Config, *, world: int = 1) -> StepTimes:
         clock.lap()
         scored = bench.suite.score(member.reader(), ["val"])
         evaluation = clock.lap() if scored else 0.0
-    return StepTimes(start, data, teacher, update, evaluation, bench.steps_per_epoch, config.evaluation.every)
+    return StepTimes(start, data, teacher, update, evaluation, member.steps_per_epoch, config.evaluation.every)
 
 
 class _Clock:

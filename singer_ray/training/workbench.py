@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Workbench:
     """Teacher, sources and probes of a configuration, on one device.
 
-    Nothing here depends on `method`, `student` or `train.lr`, so one workbench serves all trials of a host.
+    What a search may vary (`method`, `student`, most of `train`) is asked of each member's own configuration, so one
+    workbench serves all trials of a host.
 
     Args:
         teacher: a timm-like Vision Transformer of one's own, instead of `config.teacher.name`.
@@ -45,7 +46,6 @@ class Workbench:
         self.config = config
         self.device = pick_device(config.train.device)
         torch.set_num_threads(config.train.threads)
-        self.precision = pick_precision(config.train.precision, self.device)
         splits = dict(data) if data is not None else open_splits(config.data)
         self.train: Source = splits["train"]
         size, crop = config.data.image_size, config.data.crop_pct
@@ -64,12 +64,6 @@ class Workbench:
     @property
     def teacher_name(self) -> str:
         return f"teacher {self.config.teacher.name}"
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps an epoch."""
-        train = self.config.train
-        return train.steps_per_epoch or max(1, len(self.train) // train.batch_size)
 
     def tapped_teacher(self, layers: list[int]) -> TappedViT:
         """The teacher, read at `layers`."""
@@ -101,15 +95,16 @@ class Workbench:
         """The images of a batch, on the device and normalised as the teacher wants them."""
         return self.normalize(batch["image"].to(self.device, non_blocking=True))
 
-    def teacher_pass(self, teacher: TappedViT, pixels: torch.Tensor) -> Taps:
-        """Images in, tapped teacher features out: the half of a step that trials can share."""
-        with torch.no_grad(), self.autocast():
+    def teacher_pass(self, teacher: TappedViT, pixels: torch.Tensor, precision: str | None = None) -> Taps:
+        """Images in, tapped teacher features out: the half of a step that trials of one precision can share."""
+        with torch.no_grad(), self.autocast(precision):
             taps: Taps = teacher(pixels)
             return taps
 
-    def autocast(self) -> torch.autocast:
-        """The precision of the forward passes."""
-        return torch.autocast(self.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None)
+    def autocast(self, precision: str | None = None) -> torch.autocast:
+        """A forward pass in `precision`, as `train.precision` names it; by default the bench's own."""
+        kind = pick_precision(precision or self.config.train.precision, self.device)
+        return torch.autocast(self.device.type, kind or torch.bfloat16, enabled=kind is not None)
 
     def _probe_sources(self, splits: Splits, own: Splits | None) -> dict[str, Source]:
         settings = self.config.evaluation

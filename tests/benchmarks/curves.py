@@ -73,7 +73,7 @@ def record(base: Config, points: Mapping[int, dict[str, Any]]) -> dict[str, Curv
     first = next(iter(members.values()))
     batches = bench.batches(batch_size=base.train.batch_size, seed=base.seed)
     for epoch in range(1, base.train.epochs + 1):
-        for _ in range(bench.steps_per_epoch):
+        for _ in range(first.steps_per_epoch):
             pixels = bench.pixels(next(batches))
             taps = bench.teacher_pass(first.teacher, pixels)
             for name, member in list(members.items()):

@@ -1,10 +1,11 @@
 """Faults between a client and an S3 server, planned by a seed: a package is published through them, and then again.
 
-    python -m tests.publishing.faults --seeds 200        (make test-publish-long; about 15 minutes on 2 cores)
+    python -m tests.publishing.faults --seeds 200        (make test-publish-long; about 6 minutes on 2 cores)
 
 Each seed puts faults at some of the requests of a publication (or at one in ten of them), or kills the publishing
-process at a byte of what it sends. Then it is published once more without faults, and what the server holds is
-compared, byte by byte. Counts by kind of fault: ../benchmarks/publish_faults.json.
+process at a byte of what it sends. In every third another package is there, which it is to replace. Whatever happens,
+what can be seen is a whole package, the old or the new one. Then it is published once more without faults, and what
+the server holds is compared, byte by byte. Counts by kind of fault: ../benchmarks/publish_faults.json.
 """
 
 from __future__ import annotations
@@ -46,14 +47,14 @@ PATIENCE = 1.0
 NAME = "search/students/1-003"
 
 
-Fault = Callable[[int, int | None], str | None]
-"""Number of a request, its number among those with a body (None without one) -> kind of fault, or None."""
+Fault = Callable[[int, int | None, str], str | None]
+"""Number of a request, its number among those with a body or None, "METHOD /path" -> kind of fault, or None."""
 
 
 class FaultyProxy:
     """An HTTP/1.1 proxy before `server` (host:port) that spoils the requests that `fault` names."""
 
-    def __init__(self, server: str, fault: Fault = lambda number, put: None, seed: int = 0) -> None:
+    def __init__(self, server: str, fault: Fault = lambda number, put, target: None, seed: int = 0) -> None:
         self.server, self.fault, self.random = server, fault, random.Random(seed)
         self.requests, self.puts, self.sent, self.hit = 0, 0, 0, collections.Counter[str]()
         self.on_bytes: Callable[[int], None] = lambda total: None
@@ -96,7 +97,7 @@ class FaultyProxy:
         head = http.client.parse_headers(reader)
         with self._lock:
             length = int(head.get("Content-Length", 0))
-            kind = self.fault(self.requests, self.puts if length else None)
+            kind = self.fault(self.requests, self.puts if length else None, f"{line[0]} {line[1]}")
             if kind in UPWARDS and not length:
                 kind = None  # there is nothing to spoil
             self.requests, self.puts = self.requests + 1, self.puts + (length > 0)
@@ -210,26 +211,30 @@ def run_seed(server: str, seed: int) -> dict[str, Any]:
         folder = Path(made) / "1-003"
         manifest = make_package(folder, seed, large=seed % 5 == 0)
         host = server.removeprefix("http://")
-        # A clean publication makes about 27 requests, 7 of them with a body.
-        planned = set(rng.sample(range(7 if plan in UPWARDS else 27), rng.randint(1, 3)))
+        replaces, allowed = seed % 3 == 0, [manifest]
+        if replaces:
+            allowed.append(make_package(Path(made) / "old", seed + 1_000_000, large=False))
+            Store(f"s3://{bucket}", server).put(Path(made) / "old", NAME)
+        # A clean publication makes about 30 requests, 7 of them with a body; one that replaces another 55.
+        planned = set(rng.sample(range(7 if plan in UPWARDS else 55 if replaces else 30), rng.randint(1, 3)))
 
-        def fault(number: int, put: int | None) -> str | None:
+        def fault(number: int, put: int | None, target: str) -> str | None:
             if plan == STORM:
                 return rng.choice(KINDS) if rng.random() < STORM_SHARE else None
             return plan if plan != KILL and (put if plan in UPWARDS else number) in planned else None
 
         with FaultyProxy(host, fault, seed) as proxy:
             if plan == KILL:
-                first = _publish_and_kill(proxy, folder, bucket, rng.randint(0, manifest.size))
+                first = _publish_and_kill(proxy, folder, bucket, rng.randint(0, manifest.size), replaces)
             else:
-                first = _publish(proxy.address, folder, bucket, PATIENCE, attempts=rng.choice((1, 2, 4)))
+                first = _publish(proxy.address, folder, bucket, PATIENCE, rng.choice((1, 2, 4)), replaces)
             hit = dict(proxy.hit) | ({KILL: 1} if first == "killed" else {})
         store = Store(f"s3://{bucket}", server)
-        seen = NAME if store.find(NAME) is not None else None
-        if seen:
-            assert store.verify(seen) == manifest, f"seed {seed}: a package is seen that is not whole"
+        seen = store.find(NAME)
+        if seen is not None:
+            assert store.verify(NAME) in allowed, f"seed {seed}: a package is seen that is not whole"
         begin = time.perf_counter()
-        second = Store(f"s3://{bucket}", server).put(folder, NAME)
+        Store(f"s3://{bucket}", server).put(folder, NAME, replace=replaces)
         seconds = time.perf_counter() - begin
         there = {o["Key"]: client.get_object(Bucket=bucket, Key=o["Key"])["Body"].read()
                  for o in client.list_objects_v2(Bucket=bucket).get("Contents", [])}  # fmt: skip
@@ -240,22 +245,23 @@ def run_seed(server: str, seed: int) -> dict[str, Any]:
     for key in there:
         client.delete_object(Bucket=bucket, Key=key)
     client.delete_bucket(Bucket=bucket)
-    return {"plan": plan, "hit": hit, "first": first, "seen_after_first": seen is not None,
-            "sent_again": second.new, "seconds": round(seconds, 2)}  # fmt: skip
+    return {"plan": plan, "replaces": replaces, "hit": hit, "first": first, "seen_after_first": seen == manifest,
+            "old_after_first": seen is not None and seen != manifest, "seconds": round(seconds, 2)}  # fmt: skip
 
 
-def _publish(address: str, folder: Path, bucket: str, patience: float, attempts: int) -> str:
+def _publish(address: str, folder: Path, bucket: str, patience: float, attempts: int, replaces: bool) -> str:
     settings = ExportConfig(endpoint=address, timeout=patience, attempts=attempts)
     try:
-        Store(f"s3://{bucket}", settings=settings, lease=20).put(folder, NAME)
+        Store(f"s3://{bucket}", settings=settings, lease=20).put(folder, NAME, replace=replaces)
     except UserError:
         return "refused"
     return "published"
 
 
-def _publish_and_kill(proxy: FaultyProxy, folder: Path, bucket: str, at_byte: int) -> str:
+def _publish_and_kill(proxy: FaultyProxy, folder: Path, bucket: str, at_byte: int, replaces: bool) -> str:
     """In a process of its own, which is killed when it has sent `at_byte` bytes of content."""
     arguments = [sys.executable, "-m", "tests.publishing.faults", "--client", proxy.address, str(folder), bucket]
+    arguments += ["--replace"] if replaces else []
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def on_bytes(total: int) -> None:
@@ -274,10 +280,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--client", nargs=3)
+    parser.add_argument("--replace", action="store_true")
     arguments = parser.parse_args()
     if arguments.client:
         address, folder, bucket = arguments.client
-        print(_publish(address, Path(folder), bucket, 30.0, 4))
+        print(_publish(address, Path(folder), bucket, 30.0, 4, arguments.replace))
         return
     os.environ.update(ENVIRONMENT)
     done = {}
@@ -298,7 +305,9 @@ def summary(done: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
             "seeds": len(own),
             "faults": sum(sum(seed["hit"].values()) for seed in own),
             "first_attempt": dict(collections.Counter(seed["first"] for seed in own)),
-            "whole_after_first": sum(seed["seen_after_first"] for seed in own),
+            "replaced_another": sum(seed["replaces"] for seed in own),
+            "new_after_first": sum(seed["seen_after_first"] for seed in own),
+            "old_after_first": sum(seed["old_after_first"] for seed in own),
             "whole_after_second": len(own),
             "longest_second_seconds": max(seed["seconds"] for seed in own),
         }

@@ -56,13 +56,15 @@ def search(run: Distilled, tmp_path: Path) -> Path:
     (out / "config.yaml").write_text(yaml.safe_dump(config))
     (out / "space.yaml").write_text("method.strength: {type: uniform, low: 0.1, high: 1.0}\n")
     (out / "search.json").write_text(
-        json.dumps({"name": "search", "study": None, "objectives": ["val/miou:max"], "sessions": [{"begin": 1.5}]})
+        json.dumps(
+            {"name": "search", "study": None, "objectives": ["val/miou:max"], "id": "a", "sessions": [{"begin": 1.5}]}
+        )
     )
     rows = [
         ("002", "COMPLETE", 0.9, 0.30, 0.31, 2, None, 3, 0.29, 0.02),
         ("000", "COMPLETE", 0.5, 0.20, 0.33, 2, None, 1, None, None),
         ("003", "PRUNED", 0.4, 0.10, None, 1, None, None, None, None),
-        ("001", "FAIL", 0.3, None, None, 0, "the loss is no number", None, None, None),
+        ("001", "FAIL", 0.3, None, None, 0, "no connection to postgresql://me:secret@host/db", None, None, None),
     ]
     columns = ["id", "state", "method.strength", "val/miou", "test/miou", "epochs", "fault", "seeds", "mean", "spread"]
     table = pd.DataFrame(rows, columns=columns)
@@ -126,6 +128,9 @@ def test_credentials_are_published_nowhere(command: Export, search: Path, tmp_pa
     assert not [p for p in files if b"secret" in p.read_bytes()]
     study = tmp_path / "place" / "search" / "study" / "config.yaml"
     assert "postgresql://***@host/db" in study.read_text()
+    table = pd.read_parquet(tmp_path / "place" / "search" / "leaderboard.parquet")
+    assert "no connection to postgresql://***@host/db" in list(table["fault"])
+    assert list(table["rank"]) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +184,7 @@ def test_a_run_reaches_s3_with_onnx_and_a_program(
         ((), "one EXPERIMENT_OR_RUN is needed, not 0"),
         (("{tmp}/nothing", "--to", "{tmp}/place"), "is neither a search"),
         (("{search}", "--to", "{tmp}/place", "--trial", "012"), "there is no such trial"),
-        (("{search}", "--to", "{tmp}/place", "--trial", "001"), "failed (the loss is no number)"),
+        (("{search}", "--to", "{tmp}/place", "--trial", "001"), "failed (no connection to postgresql://***@host/db)"),
         (("{search}", "--to", "{tmp}/place", "--trial", "003"), "nothing is left of this trial"),
         (("{search}", "--to", "{tmp}/place", "--metric", "val/mio"), "Did you mean val/miou?"),
         (("{search}", "--to", "{tmp}/place", "--metric", "val/miou:up"), "has the direction 'up'"),
@@ -226,7 +231,7 @@ def test_a_student_that_was_changed_is_refused(command: Export, search: Path, tm
 def test_another_experiment_of_the_same_name_needs_replace(command: Export, search: Path, tmp_path: Path) -> None:
     place = tmp_path / "place"
     assert command(search, "--to", place, "--top", "2", *NO_ONNX)[0] == 0
-    (search / "search.json").write_text(json.dumps({"name": "search", "sessions": [{"begin": 2.5}]}))
+    (search / "search.json").write_text(json.dumps({"name": "search", "id": "b"}))
     assert "holds another experiment of the same name" in command(search, "--to", place, *NO_ONNX)[2]
     assert command(search, "--to", place, "--top", "1", "--replace", *NO_ONNX)[0] == 0
     assert [p.name for p in (place / "search" / "students").iterdir()] == ["1-002"]
@@ -278,3 +283,90 @@ def test_help_explains_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     flags = ("--to", "--top", "--metric", "--front", "--trial", "--replace", "--verify", "--pull", "--export.endpoint")
     assert all(flag in shown for flag in flags)
+
+
+def test_what_selects_nothing_is_refused_before_anything_is_written(
+    command: Export, search: Path, tmp_path: Path
+) -> None:
+    table = pd.read_parquet(search / "leaderboard.parquet")
+    table["val/knn_top1"], table["front"] = float("nan"), False
+    table.to_parquet(search / "leaderboard.parquet")
+    for flags, said in ((["--metric", "val/knn_top1"], "has a value of val/knn_top1"), (["--front"], "Pareto front")):
+        status, _, fault = command(search, "--to", tmp_path / "place", *flags, *NO_ONNX)
+        assert (status, len(fault.splitlines())) == (2, 1)
+        assert said in fault
+    assert not (tmp_path / "place").exists()
+
+
+@pytest.mark.parametrize("name", ["..", "../outside", "a/b"])
+def test_a_name_that_leads_elsewhere_is_refused(command: Export, search: Path, tmp_path: Path, name: str) -> None:
+    (search / "search.json").write_text(json.dumps({"name": name, "id": "a"}))
+    status, _, fault = command(search, "--to", tmp_path / "place" / "inner", *NO_ONNX)
+    assert status == 2
+    assert "cannot be that of a folder" in fault
+    assert not (tmp_path / "place").exists()
+
+
+def test_a_relative_address_has_the_name_of_its_folder(
+    command: Export, run: Distilled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.out / "student")
+    assert command("..", "--to", tmp_path / "place", *NO_ONNX)[0] == 0
+    assert (tmp_path / "place" / run.out.name / "students").is_dir()
+
+
+def test_two_experiments_of_one_name_do_not_mix_though_the_first_was_cut_off(
+    command: Export, search: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(search / "trials" / "000")
+    assert "has no checkpoint.pt" in command(search, "--to", tmp_path / "place", "--top", "2", *NO_ONNX)[2]
+    (search / "search.json").write_text(json.dumps({"name": "search", "id": "b"}))
+    assert "another experiment of the same name" in command(search, "--to", tmp_path / "place", *NO_ONNX)[2]
+    assert command(search, "--to", tmp_path / "place", "--top", "1", "--replace", *NO_ONNX)[0] == 0
+    assert command("--verify", tmp_path / "place")[0] == 0
+
+
+def test_replacing_another_experiment_removes_its_students_when_the_new_ones_have_come(
+    command: Export, search: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "place"
+    assert command(search, "--to", place, "--top", "2", *NO_ONNX)[0] == 0
+    (search / "search.json").write_text(json.dumps({"name": "search", "id": "b"}))
+    (search / "best" / "1-002" / "result.json").write_text("{")
+    status, _, fault = command(search, "--to", place, "--top", "1", "--replace", *NO_ONNX)
+    assert status == 2
+    assert "was changed after its MANIFEST" in fault
+    assert command("--verify", place)[1].startswith("whole: ")
+    shutil.rmtree(search / "best")
+    assert command(search, "--to", place, "--top", "1", "--replace", *NO_ONNX)[0] == 0
+    assert [p.name for p in (place / "search" / "students").iterdir()] == ["1-002"]
+
+
+def test_a_listed_package_that_is_gone_is_missed(command: Export, search: Path, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    command(search, "--to", place, "--top", "2", *NO_ONNX)
+    (place / "search" / "students" / "2-000" / MANIFEST).unlink()
+    status, said, fault = command("--verify", place)
+    assert status == 2
+    assert "students/2-000 is listed, and is not there as it was published" in fault
+    assert "1-002" in said
+
+
+def test_another_card_of_a_student_is_said(command: Export, search: Path, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    command(search, "--to", place, "--top", "1", *NO_ONNX)
+    said = command(search, "--to", place, "--top", "1", "--export.license", "mit", *NO_ONNX)[1]
+    assert "(the same student, with another rank, card or format: --replace renews it)" in said
+    assert command(search, "--to", place, "--top", "1", "--export.license", "mit", "--replace", *NO_ONNX)[0] == 0
+    assert "license: mit" in (place / "search" / "students" / "1-002" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["search.json", "leaderboard.parquet", "config.yaml"])
+def test_a_damaged_file_of_the_search_is_said_in_a_line(
+    command: Export, search: Path, tmp_path: Path, name: str
+) -> None:
+    (search / name).write_bytes(b"{\x00[")
+    status, _, fault = command(search, "--to", tmp_path / "place", *NO_ONNX)
+    assert (status, len(fault.splitlines())) == (2, 1)
+    assert "is damaged" in fault
+    assert name in fault

@@ -15,6 +15,8 @@ from singer_ray.search.study import create_study
 
 MIOU = Objectives(("val/miou",), ("max",), "val/miou", "max")
 TWO = Objectives(("val/miou", "student/parameters"), ("max", "min"), "val/miou", "max")
+APART = Objectives(("val/miou",), ("max",), "val/depth_rmse", "min")
+"""Stopped by another metric than the one that is optimised, with the other direction."""
 RATE = {"train.lr": {"type": "loguniform", "low": 1e-4, "high": 1e-2}}
 
 

@@ -9,10 +9,10 @@ import optuna
 import pytest
 
 from singer_ray.config import load_preset
-from singer_ray.search.ledger import HISTORY, Ledger, values_by_epoch
+from singer_ray.search.ledger import HISTORY, Ledger
 from singer_ray.search.scheduler import make_pruner
-from singer_ray.search.study import REPEAT_OF, SEED, own_rows
-from tests.search.studies import MIOU, TWO, new_ledger, play
+from singer_ray.search.study import IMPORTED, REPEAT_OF, SEED, own_rows, values_by_epoch
+from tests.search.studies import APART, MIOU, TWO, new_ledger, play
 
 NAN = math.nan
 
@@ -26,8 +26,11 @@ NAN = math.nan
         ([0.1, NAN], {}, "FAIL", "no longer finite"),
         ([NAN], {}, "FAIL", "never finite"),
         ([None, None, None], {}, "FAIL", "not finite in its last epoch"),
-        ([None], {}, "FAIL", "never finite"),
+        ([NAN, None], {}, "FAIL", "never finite"),
+        ([0.1, None], {}, "PRUNED", None),
         ([], {}, "WAITING", None),  # it has shown nothing, and may begin in a later session
+        ([None, None], {}, "WAITING", None),  # no epoch was due for a validation yet
+        ([None], {"error": True}, "FAIL", "the process or machine died"),
         ([], {"fault": "lr is absurd"}, "FAIL", "lr is absurd"),
         ([0.1], {"fault": "the loss is nan"}, "FAIL", "the loss is nan"),
         ([0.1], {"error": True}, "FAIL", "the process or machine died"),
@@ -153,6 +156,52 @@ def test_a_trial_that_never_began_keeps_its_number_and_parameters_for_a_later_se
     assert (again.number, again.parameters) == (first.number, first.parameters)
 
 
+def test_a_trial_stopped_before_its_first_validation_goes_on_in_a_later_session() -> None:
+    first = new_ledger(epochs=6, trials=1)
+    assert play(first, [None, None]) == "WAITING"
+    (row,) = first.study.trials
+    later = new_ledger(epochs=6, trials=1, study=first.study)
+    again = later.ask("b")
+    assert again is not None
+    assert (again.number, again.parameters) == (0, row.params)
+    later.report(0, {"epoch": 2, HISTORY: [[1, {}]], "resumed_from_epoch": 2})
+    assert not later.should_stop(0)
+    later.report(0, {"epoch": 5, "val/miou": 0.3})
+    assert later.end(0, {"epoch": 6, "val/miou": 0.4}) == "COMPLETE"
+    assert first.study.trials[0].intermediate_values == {5: 0.3, 6: 0.4}
+
+
+def test_a_checkpoint_tells_how_far_a_trial_came_that_a_spent_budget_ends_at_once() -> None:
+    study, parameters = orphaned()
+    asked: list[Any] = []
+
+    def recall(label: str, overrides: Any) -> dict[str, Any] | None:
+        asked.append((label, overrides))
+        history = [[1, {"val/miou": 0.5}], [2, {"val/miou": 0.6}]]
+        found = {"epoch": 3, "val/miou": 0.7, "test/miou": 0.65, "trained_seconds": 9.0, HISTORY: history}
+        return found if label == "001" else None
+
+    ledger = new_ledger(epochs=3, trials=4, study=study, recall=recall)
+    ledger.close()
+    assert asked == [("001", parameters), ("002", {})]
+    assert [row.state.name for row in study.trials] == ["COMPLETE", "COMPLETE", "WAITING"]
+    row = study.trials[1]
+    assert (row.value, row.intermediate_values) == (0.7, {1: 0.5, 2: 0.6, 3: 0.7})
+    assert row.user_attrs["metrics"] == {"epoch": 3, "val/miou": 0.7, "test/miou": 0.65}
+    assert row.user_attrs["seconds"] == 9.0
+
+
+def test_one_that_was_taken_up_but_not_heard_of_is_asked_of_its_checkpoint_too() -> None:
+    study, _ = orphaned()
+    found = {"epoch": 2, "val/miou": 0.6, HISTORY: [[1, {"val/miou": 0.5}]]}
+    ledger = new_ledger(epochs=3, trials=4, study=study, recall=lambda label, overrides: found)
+    ledger.ask("a")
+    assert ledger.end(1) == "PRUNED"
+    assert study.trials[1].intermediate_values == {1: 0.5, 2: 0.6}
+    ledger.ask("b")
+    assert ledger.end(2, error=True) == "FAIL"
+
+
 def test_a_repeat_is_named_by_its_trial_and_seed() -> None:
     ledger = new_ledger()
     ledger.study.enqueue_trial({"train.lr": 1e-3}, user_attrs={REPEAT_OF: 7, SEED: 2})
@@ -212,6 +261,45 @@ def test_schedulers_stop_the_worse_after_the_grace_and_never_at_the_end(schedule
     else:
         assert min(bad) == 2
         assert [row.state.name for row in own_rows(ledger.study)].count("PRUNED") >= 2
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
+def test_trials_are_stopped_by_the_stop_metric_in_its_own_direction(scheduler: str) -> None:
+    settings = {"search.scheduler": scheduler, "search.startup_trials": 2, "train.epochs": 9}
+    ledger = new_ledger(APART, epochs=9, pruner=make_pruner(load_preset("demo").override(settings)))
+
+    def ends(rmse: float) -> str:
+        assignment = ledger.ask("t")
+        assert assignment is not None
+        result: dict[str, Any] = {}
+        for epoch in range(1, 10):
+            result = {"epoch": epoch, "val/miou": 0.1 * epoch, "val/depth_rmse": rmse - 0.01 * epoch}
+            ledger.report(assignment.number, result)
+            if ledger.should_stop(assignment.number):
+                break
+        return ledger.end(assignment.number, result)
+
+    assert [ends(0.3) for _ in range(3)] == ["COMPLETE"] * 3
+    states = [ends(0.9) for _ in range(9)]
+    assert states.count("PRUNED") >= 2
+    stopped = next(row for row in ledger.study.trials if row.state.name == "PRUNED")
+    last = stopped.last_step
+    assert last is not None
+    assert stopped.intermediate_values[last] == pytest.approx(0.9 - 0.01 * last)
+    assert stopped.value == pytest.approx(0.1 * last)  # what the study calls val/miou
+    assert values_by_epoch(stopped, APART)[last] == {"val/miou": stopped.value}
+
+
+def test_the_median_is_that_of_trials_of_this_search_not_of_a_warm_start() -> None:
+    settings = {"search.scheduler": "median", "search.startup_trials": 3, "train.epochs": 9}
+    pruner = make_pruner(load_preset("demo").override(settings))
+    ledger = new_ledger(epochs=9, pruner=pruner)
+    for _ in range(20):
+        ledger.study.add_trial(optuna.trial.create_trial(value=0.5, user_attrs={IMPORTED: "runs/earlier"}))
+    good = [0.1 * e for e in range(1, 10)]
+    bad = [0.01 * e for e in range(1, 10)]
+    assert [stopped_at(ledger, curve) for curve in (good, bad, good)] == [9, 9, 9]
+    assert stopped_at(ledger, bad) == 2
 
 
 def test_a_resumed_search_stops_by_the_same_rungs() -> None:

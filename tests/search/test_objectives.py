@@ -34,12 +34,23 @@ def test_directions_can_be_given_and_the_stop_metric_named() -> None:
     assert Objectives.of(found.as_flags(), "val/depth_rmse", REPORTED) == found
 
 
+def test_a_stop_metric_that_is_an_objective_goes_its_way() -> None:
+    assert Objectives.of(("val/miou:min",), "val/miou", REPORTED).stop_mode == "min"
+    apart = {
+        stop: Objectives.of(("val/miou",), stop, REPORTED).stops_apart for stop in (None, "val/miou", "val/miou:min")
+    }
+    assert apart == {None: False, "val/miou": False, "val/miou:min": True}
+    assert Objectives.of(("val/miou",), "val/depth_rmse", REPORTED).stops_apart
+    assert Objectives.of(("val/miou", "student/parameters"), None, REPORTED).stops_apart
+
+
 @pytest.mark.parametrize(
     ("wanted", "stop", "said"),
     [
         (("val/mio",), None, "search.objectives 'val/mio' is never reported. Did you mean val/miou?"),
         (("val/miou",), "val/x", "search.stop_metric 'val/x' is never reported."),
         (("val/miou:up",), None, "Allowed: val/miou:max or val/miou:min"),
+        (("val/miou",), "val/miou:up", "search.stop_metric 'val/miou:up' has the direction 'up'"),
         (("val/miou", "val/miou:min"), None, "names val/miou twice"),
     ],
 )

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from singer_ray import ray_cluster
 from singer_ray.errors import UserError
-from singer_ray.search import beat
+from singer_ray.search import accounts
 from singer_ray.search import home as homes
 from singer_ray.search.experiment import Searched, resume_search, run_search
 from singer_ray.search.home import LEASE, Home
@@ -199,7 +199,7 @@ def test_after_ctrl_c_and_a_full_disk_it_goes_on(
 ) -> None:
     out = tmp_path / "search"
     go_on = f"Go on with: python -m singer_ray.tune --resume {out}"
-    monkeypatch.setattr(beat, "EVERY", 0.1)
+    monkeypatch.setattr(accounts, "EVERY", 0.1)
 
     def interrupt() -> None:
         noted = set()

@@ -23,8 +23,7 @@ from singer_ray.config import Config, load_preset
 from singer_ray.distillation import run_distillation
 from singer_ray.errors import UserError
 from singer_ray.search.experiment import Searched, run_search
-from singer_ray.search.ledger import values_by_epoch
-from singer_ray.search.study import REPEATS, load_study, storage_of
+from singer_ray.search.study import REPEATS, load_study, storage_of, values_by_epoch
 from tests.conftest import SMALL
 
 DIVERGES = 1e30

@@ -17,8 +17,6 @@ from rich.console import Console
 
 from singer_ray.config import load_preset
 from singer_ray.errors import UserError
-from singer_ray.search import beat
-from singer_ray.search.beat import Beat
 from singer_ray.search.home import bring_study
 from singer_ray.search.progress import SearchProgress
 from singer_ray.search.status import show_status
@@ -165,19 +163,3 @@ def test_the_live_table_follows_the_trials_and_its_clock_goes_on(shown: tuple[Se
     progress.end("001", "FAIL", {FAULT: "diverged"})
     assert re.search(r"│ 001 +│ FAIL", screen.getvalue())
     assert "1 running, 1 fail" in screen.getvalue()
-
-
-def test_a_beat_goes_on_when_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beat, "EVERY", 0.01)
-    times: list[float] = []
-
-    def act() -> None:
-        times.append(time.monotonic())
-        raise OSError("the disk is full")
-
-    with Beat(act):
-        while len(times) < 3:
-            time.sleep(0.01)
-    after = len(times)
-    time.sleep(0.05)
-    assert len(times) == after

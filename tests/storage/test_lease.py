@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from singer_ray.config import ExportConfig
 from singer_ray.storage import Folder
 from singer_ray.storage.lease import HeldError, Lease, LeaseFiles, LostError, lease_files
 
@@ -19,9 +18,9 @@ from singer_ray.storage.lease import HeldError, Lease, LeaseFiles, LostError, le
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> LeaseFiles:
     """A store of each kind."""
     if request.param == "folder":
-        return lease_files(Folder(str(tmp_path)), ExportConfig())
+        return lease_files(Folder(str(tmp_path)))
     address, server = f"s3://{request.getfixturevalue('bucket')}/leases", request.getfixturevalue("server")
-    return lease_files(Folder(address, server), ExportConfig(endpoint=server))
+    return lease_files(Folder(address, server))
 
 
 def of_another_machine(files: LeaseFiles, seconds: float = 2.0) -> Lease:
@@ -124,7 +123,7 @@ Lease(files, "x", seconds=600).__enter__()
 import os; os._exit(1)
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 1
-    files = lease_files(Folder(str(tmp_path)), ExportConfig())
+    files = lease_files(Folder(str(tmp_path)))
     assert files.look("x") is not None
     begin = time.monotonic()
     with Lease(files, "x", seconds=600):
@@ -154,7 +153,7 @@ def test_servers_that_know_no_conditions_are_read_back(tmp_path: Path) -> None:
 
     class Careless:
         def __init__(self) -> None:
-            self.inner = lease_files(Folder(str(tmp_path)), ExportConfig())
+            self.inner = lease_files(Folder(str(tmp_path)))
             self.look, self.delete = self.inner.look, self.inner.delete
 
         def create(self, name: str, content: bytes) -> bool:

@@ -70,6 +70,19 @@ def test_two_members_may_share_one_teacher_pass(small: Config) -> None:
         assert torch.equal(weights(member.state()), weights(expected))
 
 
+def test_a_member_trains_alike_on_its_own_bench_and_on_that_of_another_configuration(small: Config) -> None:
+    """What a search may vary, and the seed of a repeat, must not depend on the host's configuration."""
+    base = small.override({
+        "train.steps_per_epoch": 0, "train.epochs": 1, "train.batch_size": 64, "data.augment": "crop_flip",
+    })  # fmt: skip
+    own = base.override({"train.batch_size": 128, "train.precision": "bfloat16", "seed": 1})
+    metrics, state = run(own)
+    member = Member.begin(Workbench(base), own)
+    assert [untimed(m) for m in epochs(member)] == metrics
+    assert member.step_count == 2
+    assert torch.equal(weights(member.state()), weights(state))
+
+
 def test_epochs_report_losses_scores_and_pace(small: Config) -> None:
     member = Member.begin(Workbench(small), small)
     heard: list[tuple[int, int]] = []
@@ -135,4 +148,5 @@ def test_the_rate_rises_then_falls_to_zero() -> None:
 
 
 def test_one_pass_over_the_images_is_an_epoch_by_default(small: Config) -> None:
-    assert Workbench(small.override({"train.steps_per_epoch": 0})).steps_per_epoch == 256 // 16
+    config = small.override({"train.steps_per_epoch": 0})
+    assert Member(Workbench(config), config).steps_per_epoch == 256 // 16
