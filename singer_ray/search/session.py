@@ -19,6 +19,7 @@ from singer_ray.prices import Price
 from singer_ray.search.accounts import Accounts
 from singer_ray.search.budget import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
 from singer_ray.search.estimate import Estimate
+from singer_ray.search.going_on import going_on
 from singer_ray.search.home import END, FINISHED
 from singer_ray.search.leaderboard import leaderboard, write_leaderboard
 from singer_ray.search.ledger import Ledger, Watcher
@@ -94,7 +95,7 @@ class Session:
         return found
 
     def _run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
-        self._say(f"if anything ends this search: python -m singer_ray.tune --resume {self.home.address}")
+        self._say(f"if anything ends this search: {going_on(self.home.address, self.home.own)}")
         for point in self.setting.space.first_points():
             self.study.enqueue_trial(point, skip_if_exists=True)
         self._trials(self.study, self.config.search.trials)
