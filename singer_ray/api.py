@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,7 @@ def sweep(
     settings: Mapping[str, Any] | None = None,
     probe_data: Mapping[str, Any] | None = None,
     trials: int | None = None,
+    resume: str | Path | None = None,
     overwrite: bool = False,
 ) -> Searched:
     """Searches for the best student: `python -m singer_ray.tune` from Python.
@@ -67,6 +68,9 @@ def sweep(
         space: a shipped name, a YAML file, or a mapping: `{"method.rank": {"type": "int", "low": 2, "high": 16}}`;
             `search.space` of the configuration when None.
         trials: how many; `search.trials` of the configuration when None.
+        resume: goes on with the search in this folder, or at STORAGE/NAME, as it was set up. Teacher and data are given
+            again where they were given at first; `settings` may hold what `--resume` may change (budgets, resources,
+            export).
 
     The other arguments are those of `distill`. Raises UserError.
     """
@@ -74,6 +78,14 @@ def sweep(
     from singer_ray.search.experiment import run_search
 
     count = {} if trials is None else {"search.trials": trials}
+    if resume is not None:
+        kept = {"space": space == "singer", "preset": preset == "demo", "teacher": not isinstance(teacher, str)}
+        done = _resumed(
+            resume, out, {**(settings or {}), **count}, _resolve(teacher, data, probe_data, preset, None)[1],
+            refused=[name for name, same in kept.items() if not same] + ["overwrite"] * overwrite,
+        )  # fmt: skip
+        conclude(done, print)
+        return done
     config, inputs = _resolve(teacher, data, probe_data, preset, {**(settings or {}), **count})
     folder = Path(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
     check_out(folder, overwrite=overwrite)
@@ -82,6 +94,19 @@ def sweep(
     )  # fmt: skip
     conclude(done, print)
     return done
+
+
+def _resumed(
+    address: str | Path, out: str | Path | None, changes: Mapping[str, Any], inputs: Inputs, *, refused: Sequence[str]
+) -> Searched:
+    from singer_ray.errors import UserError
+    from singer_ray.search.experiment import resume_search
+
+    if refused:
+        raise UserError(f"sweep(resume=...) goes on with the search as it was: leave out {', '.join(refused)}.")
+    folder = None if out is None else Path(out)
+    endpoint = changes.get("export.endpoint")
+    return resume_search(str(address), out=folder, endpoint=endpoint, changes=changes, inputs=inputs)
 
 
 def _resolve(

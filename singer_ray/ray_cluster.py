@@ -132,6 +132,32 @@ def is_alive(actor: Any) -> bool:
     return bool(actors(actor._actor_id.hex()).get("State") == "ALIVE")
 
 
+class Note:
+    """A short text under a name, kept on the head as long as the cluster lives: it outlives the actor that wrote it."""
+
+    def __init__(self, name: str) -> None:
+        self.key = f"{NAMESPACE}:{name}".encode()
+
+    def read(self) -> str | None:
+        """None when there is none."""
+        from ray.experimental.internal_kv import _internal_kv_get
+
+        found: bytes | None = _internal_kv_get(self.key)
+        return None if found is None else found.decode()
+
+    def write(self, text: str) -> None:
+        """Over an earlier one."""
+        from ray.experimental.internal_kv import _internal_kv_put
+
+        _internal_kv_put(self.key, text.encode())
+
+    def delete(self) -> None:
+        """If it is there."""
+        from ray.experimental.internal_kv import _internal_kv_del
+
+        _internal_kv_del(self.key)
+
+
 def describe() -> str:
     """The cluster in a few words."""
     import ray

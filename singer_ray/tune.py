@@ -12,7 +12,7 @@ timm.create_model("local-dir:OUT/best/...", pretrained=True) loads.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,7 +44,9 @@ class TuneFlags:
     dry_run: bool = False
     """Print the resolved configuration and what would run, and stop."""
     submit: str | None = None
-    """Hand the search to the cluster whose dashboard is at this address (http://HEAD:8265), as a job, and follow it."""
+    """Hand the search to the cluster whose dashboard is at this address (http://HEAD:8265), as a job, and follow it.
+
+    With --resume it goes on there: with one in S3, or in a folder of the cluster's head."""
     given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
     """Knobs set on the command line."""
     words: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
@@ -54,7 +56,7 @@ class TuneFlags:
 def main(config: Config, flags: TuneFlags) -> None:
     """Searches, prints the leaderboard, writes OUT and delivers the best students."""
     asked = [name for name in ("resume", "status", "submit") if getattr(flags, name)]
-    if len(asked) > 1:
+    if len(asked) > 1 and asked != ["resume", "submit"]:
         raise UserError(f"--{asked[0]} and --{asked[1]} are two commands. Give one.")
     if flags.status:
         from singer_ray.search.status import show_status
@@ -64,6 +66,10 @@ def main(config: Config, flags: TuneFlags) -> None:
     if flags.resume:
         if flags.overwrite:
             raise UserError("--resume goes on with a search, --overwrite deletes it. Give one.")
+        if flags.submit:
+            name = flags.resume.rstrip("/").rpartition("/")[2]
+            _submit(flags.submit, name, {"resume": flags.resume}, flags.words)
+            return
         from singer_ray.search.experiment import resume_search
 
         changes = {name: config.value(name) for name in flags.given}
@@ -86,7 +92,7 @@ def main(config: Config, flags: TuneFlags) -> None:
         return
     space = load_space(config.search.space, config, flags.given)
     if flags.submit:
-        _submit(flags.submit, space.apply(config, flags.given), out.name, flags.words)
+        _submit(flags.submit, out.name, _metadata(space.apply(config, flags.given)), flags.words)
         return
     check_out(out, overwrite=flags.overwrite)
     from singer_ray.search.experiment import run_search
@@ -117,18 +123,22 @@ def _finish(done: Searched) -> None:
     console.print(f"Look further:    {report or out}   tensorboard --logdir {out}/tensorboard", highlight=False)
 
 
-def _submit(address: str, config: Config, name: str, words: Sequence[str]) -> None:
+def _metadata(config: Config) -> dict[str, str]:
+    return {
+        "space": config.search.space, "trials": str(config.search.trials),
+        "objectives": " ".join(config.search.objectives) or "auto", "teacher": config.teacher.name,
+        "student": config.student.name,
+    }  # fmt: skip
+
+
+def _submit(address: str, name: str, metadata: Mapping[str, str], words: Sequence[str]) -> None:
     """Runs the same command line, without --submit, as a job of the cluster; shows its output until it ends."""
     from singer_ray.search.submit import follow, how_to, local_files, submit
 
     places = [n for n, word in enumerate(words) if word.partition("=")[0] == "--submit"]
     apart = {n + k for n in places for k in range(1 if "=" in words[n] else 2)}
     argv = [word for n, word in enumerate(words) if n not in apart]
-    metadata = {
-        "experiment": name, "space": config.search.space, "trials": str(config.search.trials),
-        "objectives": " ".join(config.search.objectives) or "auto", "teacher": config.teacher.name,
-        "student": config.student.name,
-    }  # fmt: skip
+    metadata = {"experiment": name, **metadata}
     job = submit(address, argv, name=name, metadata=metadata, files=local_files(argv))
     console.print(f"submitted {job}. {how_to(address, job)}", highlight=False)
     console.print(f"job {job}: {follow(address, job)}", highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import timm
 import torch
 from PIL import Image
 
-from singer_ray import UserError, distill, sweep
+from singer_ray import UserError, distill, ray_cluster, sweep
+from singer_ray.search.experiment import resume_search
 from tests.conftest import SMALL
 
 
@@ -64,10 +66,31 @@ def test_training_images_need_no_labels(teacher: Any, tmp_path: Path) -> None:
     assert not [name for name in done.metrics if name.startswith("test/")]
 
 
-def test_sweep_with_a_module_and_a_space_of_ones_own(teacher: Any, tmp_path: Path) -> None:
-    data = {"train": Stripes(64, 0), "val": Stripes(40, 1)}
+@pytest.fixture
+def _cluster() -> Iterator[None]:
+    with ray_cluster.connected():
+        yield
+
+
+@pytest.mark.usefixtures("_cluster")
+def test_sweep_with_a_module_and_a_space_of_ones_own_and_going_on(
+    teacher: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = {"train": Stripes(64, 0), "val": Stripes(40, 1)}, tmp_path / "search"
     space = {"method.rank": {"type": "int", "low": 1, "high": 8}}
-    done = sweep(space, teacher, data, out=tmp_path / "search", settings=SETTINGS, trials=2)
+    sweep(space, teacher, data, out=out, settings=SETTINGS, trials=1)
+    how = f"singer_ray.sweep(resume={str(out)!r}, teacher=..., data=...) in Python"
+    assert f"if anything ends this search: {how}" in capsys.readouterr().out.replace("\n", "")
+    with pytest.raises(UserError, match="was given its teacher and data in Python, which it needs again") as caught:
+        resume_search(str(out))  # what the command does
+    assert how in str(caught.value)
+    with pytest.raises(
+        UserError, match=r"sweep\(resume=...\) goes on with the search as it was: leave out space, over"
+    ):
+        sweep(space, teacher, data, resume=out, overwrite=True)
+    with pytest.raises(UserError, match=r"method\.rank cannot change"):
+        sweep(teacher=teacher, data=data, resume=out, settings={"method.rank": 4})
+    done = sweep(teacher=teacher, data=data, resume=out, trials=2)
     assert done.metric == "val/linear_top1"
     assert sorted(done.leaderboard["id"]) == ["000", "001"]
     assert set(done.leaderboard["state"]) <= {"COMPLETE", "PRUNED"}

@@ -23,10 +23,11 @@ from singer_ray import ray_cluster
 from singer_ray.config import field_names, load_preset
 from singer_ray.errors import UserError
 from singer_ray.prices import NodePrices, Price, require_price
+from singer_ray.search.address import bring, storage_at
 from singer_ray.search.budget import Budget
 from singer_ray.search.estimate import Estimate
-from singer_ray.search.home import CONFIG, RECORD, SPACE, TRIALS, Home, fetch, is_same
-from singer_ray.search.lock import refuse_driven
+from singer_ray.search.going_on import check_changes, own_inputs, require_inputs
+from singer_ray.search.home import CONFIG, RECORD, SPACE, Home
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.plan import Plan
 from singer_ray.search.samplers import check_sampler
@@ -48,13 +49,6 @@ if TYPE_CHECKING:
     from singer_ray.config import Config
     from singer_ray.search.pool import HostPool
     from singer_ray.training.timing import StepTimes
-
-CHANGEABLE = (
-    "search.trials", "search.concurrent", "search.time_budget", "search.gpu_hours", "search.money", "search.target",
-    "search.price_per_node_hour", "search.plateau_trials", "search.plateau_gain", "search.repeats", "search.repeat_top",
-    "search.cpus_per_trial", "search.gpus_per_trial", "search.max_failures", "search.trackers", "export.",
-)  # fmt: skip
-"""Knobs that a resume may change; the others decide what the trials so far were."""
 
 
 @dataclass(frozen=True)
@@ -123,49 +117,16 @@ def resume_search(
     """
     folder = bring(address, endpoint, out)
     config = load_preset(str(folder / CONFIG))
-    refused = [name for name in changes or {} if not name.startswith(CHANGEABLE)]
-    if refused:
-        raise UserError(
-            f"--resume goes on with the search as it was; {refused[0]} cannot change. Allowed: "
-            f"{', '.join('--' + name.removesuffix('.') for name in CHANGEABLE)}. Start a new search for the rest."
-        )
+    check_changes(changes or {})
+    require_inputs(address, config, inputs)
     config = config.override(changes or {})
     space = load_space(str(folder / SPACE), config, field_names())  # what it fixes is in the configuration by now
     name = json.loads((folder / RECORD).read_text(encoding="utf-8"))["name"]
-    storage = _storage_at(address, folder, config)
+    storage = storage_at(address, folder, config)
     if storage is not None:
         storage, _, name = storage.rpartition("/")
         config = config.override({"train.storage": storage})
     return _Search(config, space, folder, inputs, console or Console(), name=name).resume()
-
-
-def bring(address: str, endpoint: str | None = None, out: Path | None = None) -> Path:
-    """The folder of the search at `address` on this machine, which nobody else on it drives.
-
-    A search in S3 is brought to OUT, runs/NAME by default; one in a folder only where OUT is another. Raises UserError.
-    """
-    if "://" in address:
-        folder = out or Path("runs") / address.rstrip("/").rpartition("/")[2]
-    else:
-        folder = out or Path(address)
-        if not (Path(address) / RECORD).exists():
-            raise UserError(
-                f"There is no search in {address}: it has no {RECORD}. Give the --out of a search, or s3://..."
-            )
-        refuse_driven(Path(address))
-    refuse_driven(folder)
-    if "://" in address or not is_same(Path(address), folder):
-        fetch(address, endpoint, folder)
-    return folder
-
-
-def _storage_at(address: str, folder: Path, config: Config) -> str | None:
-    """STORAGE/NAME where `address` is that of a search, which may have been moved since; None where it is its OUT."""
-    if "://" in address:
-        return address.rstrip("/")
-    # With storage elsewhere the checkpoints are there; without, OUT has them and another folder shall go on with them.
-    elsewhere, own = config.train.storage is not None, (Path(address) / TRIALS).is_dir()
-    return str(Path(address).absolute()) if (own if elsewhere else not is_same(Path(address), folder)) else None
 
 
 class _Search:
@@ -229,6 +190,8 @@ class _Search:
     @contextlib.contextmanager
     def _hosts(self, *, driving: bool = False) -> Iterator[tuple[Home, Plan, HostPool]]:
         """Ray, and the hosts on their way; with `driving` only where no other process drives the search."""
+        from ray.exceptions import RayError
+
         _quiet()
         with ray_cluster.connected(self.name), _terminated_as_interrupted(), contextlib.ExitStack() as stack:
             plan = Plan.of(self.config)
@@ -236,7 +199,7 @@ class _Search:
             shared = ray_cluster.shared_storage(self.config.train.storage, self.out)
             endpoint = self.config.export.endpoint
             remote = Folder(shared, endpoint, knob="--storage").below(self.name) if shared else None
-            home = Home(self.out, remote, self._say, self.config.export)
+            home = Home(self.out, remote, self._say, self.config.export, own=own_inputs(self.config))
             if driving:
                 stack.enter_context(home.driving())
                 home.catch_up()
@@ -252,6 +215,12 @@ class _Search:
                     raise
                 why = str(error).rstrip(".")
                 raise UserError(f"The search stopped: {why}. Make room or mend the store. {home.go_on}") from error
+            except RayError as error:
+                from singer_ray.search.faults import in_words
+
+                raise UserError(
+                    f"The search stopped: {in_words(error)}. {home.go_on if self.record else ''}"
+                ) from error
             finally:
                 pool.stop()
 
@@ -279,10 +248,8 @@ class _Search:
         return storage_of(self.config.search.study, self.out)
 
     def _check_corners(self, pool: HostPool) -> None:
-        import ray
-
         corners = [corner.model_dump() for corner in self.space.corners(self.config)]
-        fault = ray.get(pool.any().check.remote(corners))
+        fault = pool.ask("check", corners)
         if fault:
             raise UserError(f"The search space reaches what cannot be built: {fault}")
 

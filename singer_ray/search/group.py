@@ -17,6 +17,7 @@ import ray
 from singer_ray.config import Config
 from singer_ray.errors import UserError
 from singer_ray.ray_cluster import NAMESPACE, user_error_in
+from singer_ray.search.faults import fault_of, in_words
 from singer_ray.search.ledger import UNSAVED
 from singer_ray.search.record import TrialRecord, read_saved
 from singer_ray.search.study import FAULT
@@ -129,6 +130,17 @@ class GroupHost:
             if self.run is not None and self.run.key == key:
                 await self._end()
 
+    async def ping(self) -> None:
+        """Answers."""
+
+    async def interrupt(self) -> None:
+        """The trial that is here ends: nobody waits for its epoch."""
+        run = self.run
+        if run is not None:
+            run.say({"done": True})
+            run.busy = True  # its workers are
+        await self.close()
+
     async def close(self) -> None:
         """Ends the workers of whatever trial is here."""
         async with self.changing:
@@ -213,7 +225,8 @@ class _Run:
         error = self._ended.result()
         if isinstance(error, UserError):
             return {FAULT: str(error)}
-        raise RuntimeError(f"the workers of trial {self.key[0]} have ended: {error or 'the trial has left'}")
+        why = "the trial has left" if error is None else in_words(error)
+        raise RuntimeError(f"the workers of trial {self.key[0]} have ended: {why}") from error
 
     def place(self, group: Any) -> None:
         """The workers run, in the placement group `group`."""
@@ -307,8 +320,11 @@ def _worker(settings: dict[str, Any]) -> None:
     try:
         bench = inputs.workbench(Config.model_validate(settings["config"]))
         settings["task"](settings, host, bench, context.get_world_rank(), context.get_world_size())
-    except UserError as error:
-        ray.get(host.done.remote(settings["key"], {FAULT: str(error)}))
+    except Exception as error:
+        fault = fault_of(error)
+        if fault is None:
+            raise
+        ray.get(host.done.remote(settings["key"], {FAULT: fault}))
 
 
 def _train(settings: dict[str, Any], host: Any, bench: Workbench, rank: int, world: int) -> None:

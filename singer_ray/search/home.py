@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 
 from singer_ray.config import ExportConfig
 from singer_ray.errors import UserError
+from singer_ray.search.going_on import going_on
 from singer_ray.search.lock import LOCK, FolderLock
 from singer_ray.search.record import patiently
 from singer_ray.search.study import JOURNAL
@@ -40,12 +41,21 @@ class Home:
 
     OUT holds `STATE`, and so does `remote`, the copy in the shared folder: None without one, or where it is OUT itself.
     Checkpoints are in `trials` (of the shared folder when there is one). One driver at a time: see `driving`.
+
+    Args:
+        own: what a resume must be given again (see `own_inputs`).
     """
 
     def __init__(
-        self, out: Path, shared: Folder | None, say: Callable[[str], None], settings: S3Settings | None = None
+        self,
+        out: Path,
+        shared: Folder | None,
+        say: Callable[[str], None],
+        settings: S3Settings | None = None,
+        *,
+        own: Sequence[str] = (),
     ) -> None:
-        self.out, self.shared, self.say = out, shared, say
+        self.out, self.shared, self.say, self.own = out, shared, say, own
         # A file that is its own copy must not be written a second time: that would undo what is being appended to it.
         self.remote = None if shared is None or (shared.is_local and is_same(Path(shared.root), out)) else shared
         self.settings = settings or ExportConfig()
@@ -66,7 +76,7 @@ class Home:
     @property
     def go_on(self) -> str:
         """How to go on with the search, in a sentence."""
-        return f"Go on with: python -m singer_ray.tune --resume {self.address}"
+        return f"Go on with: {going_on(self.address, self.own)}"
 
     def refuse_taken(self) -> None:
         """Raises UserError when the copy's place holds a search."""

@@ -9,8 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
+
 from singer_ray.config import Config
 from singer_ray.errors import UserError
+from singer_ray.search.faults import fault_of
 from singer_ray.search.group import Key
 from singer_ray.search.ledger import UNSAVED
 from singer_ray.search.record import TrialRecord
@@ -23,11 +26,15 @@ if TYPE_CHECKING:
     from singer_ray.training.workbench import Workbench
 
 
+CONTROL = "control"
+"""A HostedTrainer's second thread: what must not wait for an epoch."""
+
+
 class HostedTrainer:
     """One member at a time on a workbench that stays. Runs as a Ray actor, one per concurrent trial.
 
-    A fault of the member's own (a bad value, a loss that diverged) comes back in words; anything else is raised, and
-    Tune starts the trial again, which goes on from its checkpoint in `trials`/LABEL.
+    A fault of the member's own (a bad value, a loss that diverged, too little memory) comes back in words; anything
+    else is raised, and Tune starts the trial again, which goes on from its checkpoint in `trials`/LABEL.
     """
 
     def __init__(self, config: Mapping[str, Any], inputs: Any, trials: Folder) -> None:
@@ -38,6 +45,7 @@ class HostedTrainer:
         self.inputs: Inputs = inputs or Inputs()
         self.trials = trials
         self.key: Key | None = None
+        self.interrupted: Key | None = None
         self.member: Any = None
         self.epochs: Iterator[dict[str, float]] = iter(())
 
@@ -51,6 +59,9 @@ class HostedTrainer:
         from singer_ray.training.loop import EPOCH_METRICS
 
         return [*self.bench.suite.metric_names(), *EPOCH_METRICS]
+
+    def ping(self) -> None:
+        """Answers as soon as nothing else is asked of this actor."""
 
     def check(self, corners: list[dict[str, Any]]) -> str | None:
         """The first fault of building a member at each of these settings, in words; None when all can be built."""
@@ -86,21 +97,32 @@ class HostedTrainer:
         try:
             config = self.config.override(overrides)
             self.member = Member.begin(self.bench, config, self.record.state)
-        except UserError as error:
-            return {FAULT: str(error)}
-        self.key, self.epochs = key, epochs(self.member)
+        except Exception as error:
+            return self._fault(error)
+        self.key, self.epochs = key, epochs(self.member, self._heartbeat)
         return self.record.result()
 
     def epoch(self, key: Key) -> dict[str, Any]:
-        """Trains and saves one epoch of the trial: its metrics, or in words its `fault` or why it is `unsaved`."""
+        """Trains and saves one epoch of the trial: its metrics, or in words its `fault` or why it is `unsaved`.
+
+        The epoch of a trial that is interrupted counts for nothing.
+        """
         if key != self.key:
             raise RuntimeError(f"trial {key[0]} is not on this host any more")
         begin = time.perf_counter()
         try:
             metrics = next(self.epochs)
-        except UserError as error:
-            return {FAULT: str(error)}
+        except _InterruptedError:
+            self._release()
+            return {"done": True}
+        except Exception as error:
+            return self._fault(error)
         return self.record.save(self.member, metrics, time.perf_counter() - begin)
+
+    @ray.method(concurrency_group=CONTROL)
+    def interrupt(self) -> None:
+        """The trial that is here ends with its next step: nobody waits for its epoch."""
+        self.interrupted = self.key
 
     def leave(self, key: Key) -> None:
         """Drops the member of a trial, unless another has taken its place."""
@@ -127,5 +149,23 @@ class HostedTrainer:
             pictures = {path.name: path.read_bytes() for path in draw_student_pictures(member, Path(place))}
         return pictures, linear_head(member)
 
+    def _heartbeat(self, *of_the_step: object) -> None:
+        if self.interrupted == self.key:
+            raise _InterruptedError
+
+    def _fault(self, error: Exception) -> dict[str, Any]:
+        fault = fault_of(error)
+        if fault is None:
+            raise error
+        self._release()
+        return {FAULT: fault}
+
     def _release(self) -> None:
+        import torch
+
         self.key, self.member, self.epochs = None, None, iter(())
+        torch.cuda.empty_cache()  # what a trial could not use the next one may, or the neighbour on this GPU
+
+
+class _InterruptedError(Exception):
+    """The search has ended the trial."""

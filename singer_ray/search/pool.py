@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 from singer_ray.config import Config
-from singer_ray.ray_cluster import NAMESPACE, ON_HEAD, is_alive, user_error_in
+from singer_ray.errors import UserError
+from singer_ray.ray_cluster import NAMESPACE, ON_HEAD, Note, is_alive, user_error_in
 from singer_ray.search.group import CLOSING_SECONDS, GroupHost, Share, train_environment
-from singer_ray.search.host import HostedTrainer
+from singer_ray.search.host import CONTROL, HostedTrainer
+from singer_ray.search.registry import HostRegistry, Places
 from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
@@ -23,61 +25,8 @@ PATIENCE = 60.0
 """Seconds that a search waits for further hosts once it has one. Later ones join when they come."""
 LOOK = 2.0
 """Seconds between two looks at which hosts are there."""
-
-
-class HostRegistry:
-    """Which trial is on which host. Runs as a Ray actor.
-
-    There may be more trials than hosts: those that were announced first come first. Hosts come and go: a spot machine
-    may be taken away, and the autoscaler may never get all that it was asked for.
-    """
-
-    def __init__(self) -> None:
-        self.hosts: list[str] = []
-        self.places: dict[str, str] = {}
-        self.queue: list[str] = []
-        self.retired: set[str] = set()
-
-    def attend(self, hosts: Sequence[str]) -> None:
-        """These hosts are there now, and no others. Trials of the others come first when they ask again."""
-        self.hosts = list(hosts)
-        for trial in [trial for trial, name in self.places.items() if name not in hosts]:
-            del self.places[trial]
-            self.queue.insert(0, trial)
-
-    def announce(self, trial: str) -> None:
-        """The trial will ask for a place."""
-        if trial not in self.queue and trial not in self.places:
-            self.queue.append(trial)
-
-    def place(self, trial: str) -> str | None:
-        """The name of the trial's host; None while others are before it, "" when the search has ended the trial.
-
-        Asked again it stays the same: the host of a trial whose actor died may still train its epoch, and two hosts
-        must not write one checkpoint.
-        """
-        if trial in self.retired:
-            return ""
-        if trial not in self.places:
-            self.announce(trial)
-            taken = set(self.places.values())
-            free = [name for name in self.hosts if name not in taken]
-            if self.queue.index(trial) >= len(free):
-                return None
-            self.queue.remove(trial)
-            self.places[trial] = free[0]
-        return self.places[trial]
-
-    def retire(self, trial: str) -> None:
-        """The search has ended the trial: it shall get no place any more."""
-        self.retired.add(trial)
-        self.release(trial)
-
-    def release(self, trial: str) -> None:
-        """The trial's actor has ended, or the trial itself."""
-        self.places.pop(trial, None)
-        if trial in self.queue:
-            self.queue.remove(trial)
+BUSY, AWAY = 20.0, 600.0
+"""Seconds that work which is no trial's waits: for a host that trains, after which it is killed; and for any host."""
 
 
 class HostPool:
@@ -98,31 +47,32 @@ class HostPool:
         # The reference is kept: a host that is restarted reads it again.
         self._inputs = None if inputs is None else ray.put(inputs)
         names = [f"{prefix}-host-{n}" for n in range(count)]
-        # Any: Ray's types do not know the methods of actors that are made with options.
         self.hosts: dict[str, Any] = {}
         self._benches: list[Any] = []
         share = Share(config.train.workers, cpus, gpus)
         if share.workers == 1:
-            own = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=-1, scheduling_strategy="SPREAD")(HostedTrainer)
+            own = _actor(HostedTrainer, num_cpus=cpus, num_gpus=gpus, **_HOST)
             self.hosts = {
                 name: own.options(name=name, namespace=NAMESPACE).remote(config.model_dump(), self._inputs, trials)
                 for name in names
             }
             self._benches = list(self.hosts.values())
         else:
-            group = ray.remote(num_cpus=0, max_restarts=-1, resources=ON_HEAD)(GroupHost)
+            group = _actor(GroupHost, num_cpus=0, resources=ON_HEAD)
             self.hosts = {
                 name: group.options(name=name, namespace=NAMESPACE).remote(
                     name, config.model_dump(), (self._inputs,), trials, share, train_environment()
                 )
                 for name in names
             }
-            bench = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy="SPREAD")(HostedTrainer)
             on_cpu = config.override({"train.device": "cpu"})
-            self._benches = [bench.remote(on_cpu.model_dump(), self._inputs, trials)]
+            self._benches = [
+                _actor(HostedTrainer, num_cpus=0, **_HOST).remote(on_cpu.model_dump(), self._inputs, trials)
+            ]
         self.registry_name = f"{prefix}-registry"
-        registry = ray.remote(num_cpus=0, max_restarts=-1, resources=ON_HEAD)(HostRegistry)
-        self.registry: Any = registry.options(name=self.registry_name, namespace=NAMESPACE).remote()
+        self._note = Note(self.registry_name)
+        registry = _actor(HostRegistry, num_cpus=0, max_task_retries=-1, resources=ON_HEAD)
+        self.registry = registry.options(name=self.registry_name, namespace=NAMESPACE).remote(self._note)
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._attend, daemon=True)
 
@@ -164,9 +114,22 @@ class HostPool:
         except ray.exceptions.RayError as error:
             raise user_error_in(error) from error
 
-    def any(self) -> Any:
-        """A HostedTrainer for work that is not a trial's."""
-        return next((bench for bench in self._benches if is_alive(bench)), self._benches[0])
+    def ask(self, method: str, *given: Any) -> Any:
+        """What a HostedTrainer that trains no trial answers. Raises UserError, or a RayError when hosts keep dying."""
+        for last in (False, False, True):
+            try:
+                return ray.get(getattr(self._idle(), method).remote(*given))
+            except ray.exceptions.RayActorError:
+                if last:
+                    raise
+            except ray.exceptions.RayError as error:
+                raise user_error_in(error) from error
+        raise AssertionError("the last attempt returns or raises")
+
+    def interrupt(self) -> None:
+        """Ends the epochs that are being trained: the search has ended their trials."""
+        for host in self.hosts.values():
+            host.interrupt.remote()
 
     def places(self) -> Places:
         """A watcher that keeps the registry up to date."""
@@ -180,30 +143,37 @@ class HostPool:
             ray.get([group.close.remote() for group in groups], timeout=CLOSING_SECONDS)
         for actor in (*groups, *self._benches, self.registry):
             ray.kill(actor)
+        with contextlib.suppress(Exception):
+            self._note.delete()
 
     def _attend(self) -> None:
         """Keeps the registry told of which hosts are there, until the pool ends."""
-        before: list[str] = []
         while not self._over.wait(LOOK):
             with contextlib.suppress(Exception):  # Ray itself may be going away: then so is the search
-                now = self.present()
-                if now != before:
-                    self.registry.attend.remote(now)
-                before = now
+                self.registry.attend.remote(self.present())
+
+    def _idle(self) -> Any:
+        """A HostedTrainer that answers at once. Where all are busy for long they are killed, and come back."""
+        begin, killed = time.monotonic(), False
+        while time.monotonic() - begin < AWAY:
+            asked = {bench.ping.remote(): bench for bench in self._benches if is_alive(bench)}
+            waiting, deadline = list(asked), time.monotonic() + BUSY
+            while waiting and (left := deadline - time.monotonic()) > 0:
+                done, waiting = ray.wait(waiting, timeout=left)
+                for reference in done:
+                    with contextlib.suppress(ray.exceptions.RayActorError):  # it has just died
+                        ray.get(reference)
+                        return asked[reference]
+            for reference in () if killed else waiting:
+                ray.kill(asked[reference], no_restart=False)
+            killed = killed or bool(waiting)
+            time.sleep(0.5)
+        raise UserError(f"No host of the search has answered for {AWAY:.0f} s: the cluster may have lost its machines.")
 
 
-class Places:
-    """Tells the registry which trials come and go, also where a trial's actor could not."""
+_HOST: dict[str, Any] = {"scheduling_strategy": "SPREAD", "concurrency_groups": {CONTROL: 1}}
 
-    def __init__(self, registry: Any) -> None:
-        self.registry = registry
 
-    def start(self, trial: str, parameters: Mapping[str, Any]) -> None:
-        self.registry.announce.remote(trial)
-
-    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None: ...
-
-    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
-        self.registry.retire.remote(trial)
-
-    def close(self) -> None: ...
+def _actor(kind: type, **options: Any) -> Any:
+    """Ray's types know neither all options nor the methods of actors that are made with some."""
+    return ray.remote(max_restarts=-1, **options)(kind)

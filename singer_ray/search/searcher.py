@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ray import cloudpickle
 from ray.tune import Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from singer_ray.search.faults import DIED, in_words
 from singer_ray.search.ledger import UNSAVED
+from singer_ray.search.study import FAULT
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -31,6 +34,8 @@ class Failure:
 
     def __init__(self) -> None:
         self.error: Exception | None = None
+        self.of_trials: dict[str, str] = {}
+        """Tune's trial id -> why its last incarnation died, in words."""
 
     def guard(self, call: Callable[[], Returned], otherwise: Returned) -> Returned:
         """What `call` returns; `otherwise` when it fails, or something has failed before."""
@@ -65,6 +70,8 @@ class StudySearcher(Searcher):
         """Nothing: the scheduler, which Tune asks first, has reported it."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if error:
+            result = {FAULT: self.failure.of_trials.get(trial_id, DIED)}
         self.failure.guard(lambda: self.ledger.end(self.numbers[trial_id], result, error=error), "")
 
     def save(self, checkpoint_path: str) -> None:
@@ -88,6 +95,13 @@ class StudyScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         stop = self.failure.guard(lambda: self._stops(trial.config["number"], result), True)
         return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
+
+    def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
+        """Tune asks the searcher next, and tells it nothing of the error."""
+        path = trial.pickled_error_file  # here; what Tune's own getter reads is brought to its place later
+        if path is not None and Path(path).exists():
+            error = cloudpickle.loads(Path(path).read_bytes())
+            self.failure.of_trials[trial.trial_id] = in_words(error)
 
     def _stops(self, number: int, result: dict[str, Any]) -> bool:
         if UNSAVED in result:

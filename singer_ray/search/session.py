@@ -19,6 +19,7 @@ from singer_ray.prices import Price
 from singer_ray.search.accounts import Accounts
 from singer_ray.search.budget import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
 from singer_ray.search.estimate import Estimate
+from singer_ray.search.going_on import going_on
 from singer_ray.search.home import END, FINISHED
 from singer_ray.search.leaderboard import leaderboard, write_leaderboard
 from singer_ray.search.ledger import Ledger, Watcher
@@ -94,7 +95,7 @@ class Session:
         return found
 
     def _run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
-        self._say(f"if anything ends this search: python -m singer_ray.tune --resume {self.home.address}")
+        self._say(f"if anything ends this search: {going_on(self.home.address, self.home.own)}")
         for line in remarks(self.config, self.setting.space, self.study):
             self._say(line)
         for point in self.setting.space.first_points():
@@ -173,7 +174,10 @@ class Session:
         failure = Failure()
 
         def ended() -> bool:
-            return failure.error is not None or limits.check().action == STOP
+            over = failure.error is not None or limits.check().action == STOP
+            if over:
+                self.setting.pool.interrupt()
+            return over
 
         tuner = tune.Tuner(
             DistillationTrial,

@@ -15,6 +15,7 @@ from rich.console import Console
 from singer_ray.config import load_preset
 from singer_ray.search.budget import Budget, Spending, duration
 from singer_ray.search.estimate import Estimate
+from singer_ray.search.going_on import going_on, own_inputs
 from singer_ray.search.home import CONFIG, END, FINISHED, bring_study
 from singer_ray.search.progress import SearchProgress
 from singer_ray.search.study import REPEATS, load_study, objectives_of, storage_of
@@ -52,7 +53,7 @@ def show_status(address: str, endpoint: str | None, console: Console) -> None:
             show(again, len(again.trials))
         console.print(f"used: {spent}" + (f"; {record[END]}" if record.get(END) else ""), highlight=False)
         if not record.get(FINISHED):
-            _doubt(address, record, console)
+            _doubt(record, going_on(address, own_inputs(config)), console)
 
 
 def _repeats(storage: BaseStorage, record: Mapping[str, Any]) -> optuna.Study | None:
@@ -74,10 +75,10 @@ def _left(config: Config, record: Mapping[str, Any], study: optuna.Study, again:
     return estimate.update(study, again, no_more_trials=END in record, most=most)
 
 
-def _doubt(address: str, record: Mapping[str, Any], console: Console) -> None:
+def _doubt(record: Mapping[str, Any], command: str, console: Console) -> None:
     """Says so when the driver of a search that has not ended may be dead."""
     silent = time.time() - record["sessions"][-1]["end"] if record["sessions"] else None
     if silent is not None and silent <= SILENT:
         return
     what = "has not begun" if silent is None else f"has said nothing for {duration(silent)}"
-    console.print(f"Its driver {what}. If it is dead: python -m singer_ray.tune --resume {address}", highlight=False)
+    console.print(f"Its driver {what}. If it is dead: {command}", highlight=False)

@@ -38,8 +38,8 @@ def submit(
     Args:
         address: http://HEAD:8265. Its token is taken as Ray does it: RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or
             ~/.ray/auth_token.
-        argv: arguments of singer_ray.tune. A relative --out is meant from the home folder there; without one it is
-            ~/runs/NAME, because the job's own working folder goes with the job.
+        argv: arguments of singer_ray.tune. A relative --out, or folder to --resume, is meant from the home folder
+            there; without one it is ~/runs/NAME, because the job's own working folder goes with the job.
         name: of the search; the Jobs page shows it.
         metadata: further texts that the job carries.
         files: local files by the values in `argv` that name them (see `local_files`): they travel with the job.
@@ -109,17 +109,21 @@ def local_files(argv: Sequence[str]) -> dict[str, Path]:
 def entrypoint(argv: Sequence[str], name: str, shipped: Mapping[str, str]) -> str:
     """The shell command of the job. `shipped` maps values in `argv` to file names in the job's working folder."""
     words = ["python", "-m", "singer_ray.tune"]
-    out = None
+    out, has_folder = None, False
     for option, value in _options(argv):
         if option == "--out":
             out = value
-            continue
-        if value is None:
+        elif option == "--resume" and value is not None:
+            words += [option, _folder(value)]
+            has_folder = "://" not in value
+        elif value is None:
             words.append(shlex.quote(option))
         else:
             own = shipped.get(value, value) if option in FILE_OPTIONS else value
             words += [option, shlex.quote(own)] if option else [shlex.quote(own)]
-    return " ".join([*words, "--out", _folder(out or f"runs/{_plain(name)}")])
+    if out is None and not has_folder:
+        out = f"runs/{_plain(name)}"
+    return " ".join(words if out is None else [*words, "--out", _folder(out)])
 
 
 def _options(argv: Sequence[str]) -> Iterator[tuple[str, str | None]]:

@@ -62,7 +62,7 @@ class DistillationTrial(Trainable):
         registry = ray.get_actor(self.registry_name, NAMESPACE)
         place: Any = None
         begin = time.monotonic()
-        while (place := ray.get(registry.place.remote(self.label))) is None:
+        while (place := ray.get(registry.place.remote(self.label))) is None or (place and not _answers(place)):
             time.sleep(POLL)
         self.waited = time.monotonic() - begin
         if not place:
@@ -72,3 +72,12 @@ class DistillationTrial(Trainable):
         if result is not None:
             self.resumed_from = result.get("epoch")
         return result
+
+
+def _answers(host: str) -> bool:
+    """Whether a host is there. One that has died still has its trials until the search looks again."""
+    try:
+        ray.get(ray.get_actor(host, NAMESPACE).ping.remote())
+    except (ray.exceptions.RayActorError, ValueError):
+        return False
+    return True

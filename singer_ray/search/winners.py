@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import pandas as pd
-import ray
 
 from singer_ray.search.leaderboard import FRONT
 from singer_ray.search.study import COMPLETE, FAIL, SECONDS, last_result, own_rows
@@ -51,11 +50,11 @@ def package_best(
         metrics: dict[str, Any] = dict(last_result(row))
         state = checkpoint.from_bytes(content)
         if place["state"] != COMPLETE:  # its checkpoint may be an epoch ahead of what was reported when it was stopped
-            metrics |= state["metrics"] | ray.get(pool.any().final_metrics.remote(label, row.params))
+            metrics |= state["metrics"] | pool.ask("final_metrics", label, row.params)
         own = config.override(row.params)
         model, scaling = student_of(own, state)
         target = home.out / BEST / f"{place['rank']}-{label}"
-        pictures, head = ray.get(pool.any().accessories.remote(label, row.params))
+        pictures, head = pool.ask("accessories", label, row.params)
         (target / PICTURES).mkdir(parents=True)
         for name, picture in pictures.items():
             (target / PICTURES / name).write_bytes(picture)

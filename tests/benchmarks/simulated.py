@@ -35,12 +35,12 @@ from ray.tune import PlacementGroupFactory
 from rich.console import Console
 
 from singer_ray.config import Config
-from singer_ray.ray_cluster import ON_HEAD
+from singer_ray.ray_cluster import ON_HEAD, Note
 from singer_ray.search.experiment import run_search
 from singer_ray.search.ledger import Ledger
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.plan import Plan
-from singer_ray.search.pool import HostRegistry, Places
+from singer_ray.search.registry import HostRegistry, Places
 from singer_ray.search.samplers import make_sampler
 from singer_ray.search.scheduler import make_pruner
 from singer_ray.search.searcher import Failure, StudyScheduler, StudySearcher
@@ -85,9 +85,9 @@ class CurvePool:
     def __init__(self, metric: str, prefix: str = "simulated") -> None:
         self.metric, self.registry_name = metric, f"{prefix}-registry"
         names = [f"{prefix}-host-{n}" for n in range(CONCURRENT)]
-        self.registry: Any = ray.remote(num_cpus=0)(HostRegistry).options(name=self.registry_name).remote()
-        self.registry.attend.remote(names)  # type: ignore[attr-defined]
-        self.check = mock.Mock(remote=lambda corners: ray.put(None))
+        registry: Any = ray.remote(num_cpus=0)(HostRegistry)
+        self.registry = registry.options(name=self.registry_name).remote(Note(self.registry_name))
+        self.registry.attend.remote(names)
 
     def wait(self, say: Callable[[str], None]) -> list[str]:
         return [self.metric]
@@ -95,8 +95,10 @@ class CurvePool:
     def timing(self) -> StepTimes:
         return StepTimes(0, 0, 0, 0, 0, steps_per_epoch=1, evaluate_every=1)
 
-    def any(self) -> CurvePool:
-        return self
+    def ask(self, method: str, *given: Any) -> None:
+        """Whether the corners of the space can be built: yes."""
+
+    def interrupt(self) -> None: ...
 
     def places(self) -> Places:
         return Places(self.registry)

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from singer_ray.search.pool import HostRegistry
+from singer_ray.ray_cluster import Note
+from singer_ray.search.registry import HostRegistry
 
 
-def registry_of(*hosts: str) -> HostRegistry:
-    registry = HostRegistry()
+class Paper(Note):
+    """A note without a cluster."""
+
+    def __init__(self) -> None:
+        self.text: str | None = None
+
+    def read(self) -> str | None:
+        return self.text
+
+    def write(self, text: str) -> None:
+        self.text = text
+
+
+def registry_of(*hosts: str, note: Note | None = None) -> HostRegistry:
+    registry = HostRegistry(note or Paper())
     registry.attend(hosts)
     return registry
 
@@ -46,7 +60,7 @@ def test_one_that_lost_its_actor_comes_back() -> None:
 
 
 def test_nobody_is_sent_to_a_host_that_is_not_there_yet() -> None:
-    registry = HostRegistry()
+    registry = HostRegistry(Paper())
     assert registry.place("000") is None
     registry.attend(["b"])
     assert registry.place("000") == "b"
@@ -62,3 +76,18 @@ def test_a_trial_whose_host_has_gone_comes_first() -> None:
     assert registry.place("000") == "b"
     registry.attend(["a", "b"])
     assert registry.place("002") == "a"
+
+
+def test_a_registry_that_was_started_again_knows_what_the_one_before_knew() -> None:
+    note = Paper()
+    registry = registry_of("a", "b", note=note)
+    for trial in ("000", "001", "002", "003", "004"):
+        registry.announce(trial)
+    assert (registry.place("000"), registry.place("001"), registry.place("002")) == ("a", "b", None)
+    registry.retire("003")
+    again = HostRegistry(note)
+    assert again.hosts == ["a", "b"]
+    assert (again.place("000"), again.place("001"), again.place("002"), again.place("003")) == ("a", "b", None, "")
+    again.release("000")
+    assert again.place("004") is None
+    assert again.place("002") == "a"

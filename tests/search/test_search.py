@@ -267,7 +267,7 @@ def test_a_trial_whose_host_died_goes_on_from_its_checkpoint_to_the_same_end(tmp
             if "-host-" in actor["name"]:
                 ray.kill(ray.get_actor(actor["name"], actor["namespace"]), no_restart=False)
 
-    config = settings(**{"search.trials": 1, "search.concurrent": 1})
+    config = settings(**{"search.trials": 1, "search.concurrent": 1, "search.max_failures": 1})  # a death counts once
     space = {"train.lr": {"type": "loguniform", "low": 1e-3, "high": 4e-3}}
     whole = run_search(config, tmp_path / "whole", space=space, console=Console(file=io.StringIO()))
     screen = Listener("epoch 2/3", kill_hosts)

@@ -43,6 +43,19 @@ def test_out_is_a_folder_that_outlives_the_job(given: str, there: str) -> None:
         assert words(entrypoint(argv, "x", {}))[2:] == ["--overwrite", "--out", there]
 
 
+@pytest.mark.parametrize(
+    ("argv", "there"),
+    [
+        (["--resume", "s3://bucket/x"], ["--resume", "s3://bucket/x", "--out", "/home/me/runs/x"]),
+        (["--resume=s3://bucket/x", "--out=y"], ["--resume", "s3://bucket/x", "--out", "/home/me/y"]),
+        (["--resume", "runs/x", "--trials", "9"], ["--resume", "/home/me/runs/x", "--trials", "9"]),
+        (["--trials=9", "--resume", "/data/x"], ["--trials", "9", "--resume", "/data/x"]),
+    ],
+)
+def test_a_search_goes_on_there_where_it_is(argv: list[str], there: list[str]) -> None:
+    assert words(entrypoint(argv, "x", {}))[2:] == there
+
+
 def test_files_of_this_machine_travel_with_the_job(tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"
     space.write_text("method.rank: {type: int, low: 4, high: 8}")

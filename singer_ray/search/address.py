@@ -1,0 +1,42 @@
+"""From the address of a search to its folder on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from singer_ray.errors import UserError
+from singer_ray.search.home import RECORD, TRIALS, fetch, is_same
+from singer_ray.search.lock import refuse_driven
+
+if TYPE_CHECKING:
+    from singer_ray.config import Config
+
+
+def bring(address: str, endpoint: str | None = None, out: Path | None = None) -> Path:
+    """The folder of the search at `address` on this machine, which nobody else on it drives.
+
+    A search in S3 is brought to OUT, runs/NAME by default; one in a folder only where OUT is another. Raises UserError.
+    """
+    if "://" in address:
+        folder = out or Path("runs") / address.rstrip("/").rpartition("/")[2]
+    else:
+        folder = out or Path(address)
+        if not (Path(address) / RECORD).exists():
+            raise UserError(
+                f"There is no search in {address}: it has no {RECORD}. Give the --out of a search, or s3://..."
+            )
+        refuse_driven(Path(address))
+    refuse_driven(folder)
+    if "://" in address or not is_same(Path(address), folder):
+        fetch(address, endpoint, folder)
+    return folder
+
+
+def storage_at(address: str, folder: Path, config: Config) -> str | None:
+    """STORAGE/NAME where `address` is that of a search, which may have been moved since; None where it is its OUT."""
+    if "://" in address:
+        return address.rstrip("/")
+    # With storage elsewhere the checkpoints are there; without, OUT has them and another folder shall go on with them.
+    elsewhere, own = config.train.storage is not None, (Path(address) / TRIALS).is_dir()
+    return str(Path(address).absolute()) if (own if elsewhere else not is_same(Path(address), folder)) else None

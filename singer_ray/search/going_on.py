@@ -1,0 +1,56 @@
+"""How a search that was cut off goes on: by which command, with what given again, and what may be changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from singer_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from singer_ray.config import Config
+    from singer_ray.training.launch import Inputs
+
+CHANGEABLE = (
+    "search.trials", "search.concurrent", "search.time_budget", "search.gpu_hours", "search.money", "search.target",
+    "search.price_per_node_hour", "search.plateau_trials", "search.plateau_gain", "search.repeats", "search.repeat_top",
+    "search.cpus_per_trial", "search.gpus_per_trial", "search.max_failures", "search.trackers", "export.",
+)  # fmt: skip
+"""Knobs that a resume may change; the others decide what the trials so far were."""
+
+
+def check_changes(changes: Mapping[str, Any]) -> None:
+    """Raises UserError for a knob that is not CHANGEABLE."""
+    refused = [name for name in changes if not name.startswith(CHANGEABLE)]
+    if refused:
+        raise UserError(
+            f"--resume goes on with the search as it was; {refused[0]} cannot change. Allowed: "
+            f"{', '.join('--' + name.removesuffix('.') for name in CHANGEABLE)}. Start a new search for the rest."
+        )
+
+
+def own_inputs(config: Config) -> list[str]:
+    """What a search reads that no configuration can name: arguments of `sweep`."""
+    found = {
+        "teacher": config.teacher.name.startswith("own:"), "data": config.data.source == "own",
+        "probe_data": config.evaluation.data.source == "own",
+    }  # fmt: skip
+    return [name for name, own in found.items() if own]
+
+
+def going_on(address: str, own: Sequence[str]) -> str:
+    """What goes on with the search at `address`; `own` is what `own_inputs` finds."""
+    if not own:
+        return f"python -m singer_ray.tune --resume {address}"
+    return f"singer_ray.sweep(resume={address!r}, {', '.join(f'{name}=...' for name in own)}) in Python"
+
+
+def require_inputs(address: str, config: Config, inputs: Inputs | None) -> None:
+    """Raises UserError where the search at `address` had something of one's own that is not given again."""
+    own = own_inputs(config)
+    missing = [name for name in own if getattr(inputs, name, None) is None]
+    if missing:
+        raise UserError(
+            f"The search at {address} was given its {' and '.join(missing)} in Python, which it needs again: "
+            f"{going_on(address, own)}."
+        )
