@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from singer_ray.errors import UserError
 from singer_ray.search.home import RECORD, TRIALS, fetch, is_same
 from singer_ray.search.lock import refuse_driven
+from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -29,7 +30,7 @@ def bring(address: str, endpoint: str | None = None, out: Path | None = None) ->
         refuse_driven(Path(address))
     refuse_driven(folder)
     if "://" in address or not is_same(Path(address), folder):
-        fetch(address, endpoint, folder)
+        fetch(Folder(address, endpoint, knob="--resume"), folder)
     return folder
 
 

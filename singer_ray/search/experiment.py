@@ -197,9 +197,8 @@ class _Search:
             plan = Plan.of(self.config)
             self._say(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}")
             shared = ray_cluster.shared_storage(self.config.train.storage, self.out)
-            endpoint = self.config.export.endpoint
-            remote = Folder(shared, endpoint, knob="--storage").below(self.name) if shared else None
-            home = Home(self.out, remote, self._say, self.config.export, own=own_inputs(self.config))
+            remote = Folder(shared, settings=self.config.export, knob="--storage").below(self.name) if shared else None
+            home = Home(self.out, remote, self._say, own=own_inputs(self.config))
             if driving:
                 stack.enter_context(home.driving())
                 home.catch_up()

@@ -10,11 +10,10 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 
-from singer_ray.config import ExportConfig
 from singer_ray.errors import UserError
 from singer_ray.search.going_on import going_on
 from singer_ray.search.lock import LOCK, FolderLock
@@ -22,9 +21,6 @@ from singer_ray.search.record import patiently
 from singer_ray.search.study import JOURNAL
 from singer_ray.storage import Folder
 from singer_ray.storage.lease import HeldError, Lease, LostError, lease_files
-
-if TYPE_CHECKING:
-    from singer_ray.storage.s3_settings import S3Settings
 
 CONFIG, SPACE, RECORD, LEASE, TRIALS = "config.yaml", "space.yaml", "search.json", "driver.json", "trials"
 STATE = (CONFIG, SPACE, JOURNAL, RECORD)
@@ -51,14 +47,12 @@ class Home:
         out: Path,
         shared: Folder | None,
         say: Callable[[str], None],
-        settings: S3Settings | None = None,
         *,
         own: Sequence[str] = (),
     ) -> None:
         self.out, self.shared, self.say, self.own = out, shared, say, own
         # A file that is its own copy must not be written a second time: that would undo what is being appended to it.
         self.remote = None if shared is None or (shared.is_local and is_same(Path(shared.root), out)) else shared
-        self.settings = settings or ExportConfig()
         self.trials = shared.below(TRIALS) if shared else Folder(str(out / TRIALS), knob="--out")
         self._dirty, self._over = threading.Event(), threading.Event()
         self._sending = threading.Lock()
@@ -135,7 +129,7 @@ class Home:
     def catch_up(self) -> None:
         """Brings what an earlier driver wrote to the copy before this one held the search. Raises UserError."""
         if self.remote is not None and self.remote.read(RECORD) is not None:
-            fetch(self.remote.address, self.settings.endpoint, self.out)
+            fetch(self.remote, self.out)
 
     @contextlib.contextmanager
     def driving(self) -> Iterator[None]:
@@ -145,6 +139,8 @@ class Home:
             if self.shared is None:
                 yield
                 return
+            if self.shared.bucket is not None:  # checkpoints whose hosts died while they wrote
+                self.shared.bucket.abort_uploads()
             sender = threading.Thread(target=self._send_often, daemon=True)
             sender.start()
             try:
@@ -166,7 +162,7 @@ class Home:
         def waiting(seconds: float) -> None:
             self.say(f"waiting up to {seconds:.0f} s to see whether the driver of {address} is dead")
 
-        lease = Lease(lease_files(self.shared, self.settings), LEASE, seconds=LEASE_SECONDS, say=waiting)
+        lease = Lease(lease_files(self.shared), LEASE, seconds=LEASE_SECONDS, say=waiting)
         with contextlib.ExitStack() as stack:
             try:
                 self._lease = stack.enter_context(lease)
@@ -256,13 +252,12 @@ def _mend(journal: Path) -> None:
         os.truncate(journal, len(kept))
 
 
-def fetch(address: str, endpoint: str | None, out: Path) -> None:
-    """Brings the state of a search at `address` to OUT, unless OUT has it already and is further.
+def fetch(remote: Folder, out: Path) -> None:
+    """Brings the state of the search in `remote` to OUT, unless OUT has it already and is further.
 
     Raises UserError when there is no search, or OUT holds another one.
     """
-    remote = Folder(address, endpoint, knob="--resume")
-    record = remote.read(RECORD)
+    record, address = remote.read(RECORD), remote.address
     if record is None:
         raise UserError(f"There is no search at {address}: it has no {RECORD}. Give the folder NAME below --storage.")
     if (out / RECORD).exists():

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from singer_ray.errors import UserError
 from singer_ray.storage.explain import reason
@@ -247,7 +247,7 @@ class LocalLeaseFiles:
             os.close(folder)
 
 
-def lease_files(folder: Folder, settings: Any = None) -> LeaseFiles:
+def lease_files(folder: Folder) -> LeaseFiles:
     """What keeps the leases of a folder, local or in S3."""
     return folder.bucket or LocalLeaseFiles(folder.root)
 

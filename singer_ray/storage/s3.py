@@ -231,7 +231,7 @@ class Bucket:
                     Bucket=self.name, Prefix=prefix
                 ))  # fmt: skip
             except ClientError as error:
-                if _code(error) in _UNKNOWN:
+                if _code(error) in (*_UNKNOWN, "AccessDenied"):  # who may not look has to leave them
                     return 0
                 raise
             for upload in (upload for page in pages for upload in page.get("Uploads", [])):
