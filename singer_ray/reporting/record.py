@@ -23,6 +23,7 @@ from singer_ray.reporting.text import short_names
 from singer_ray.search import study as studies
 from singer_ray.search.objectives import Objectives, front
 from singer_ray.search.study import COMPLETE, FAIL, PRUNED, REPEATS, RUNNING
+from singer_ray.storage import without_credentials
 
 LEADERBOARD, SEARCH, CONFIG, SPACE, BEST = "leaderboard.parquet", "search.json", "config.yaml", "space.yaml", "best"
 STATES = (COMPLETE, PRUNED, RUNNING, FAIL)
@@ -227,7 +228,7 @@ def _study(folder: Path, description: Mapping[str, Any]) -> optuna.Study:
             return studies.load_study(storage, name)
         except UserError as error:
             if address is not None:
-                raise UserError(studies.masked(str(error))) from error
+                raise UserError(without_credentials(str(error))) from error
             why = (
                 _line(error.__cause__) if error.__cause__ and not isinstance(error.__cause__, KeyError) else str(error)
             )
@@ -257,7 +258,7 @@ def _trial(row: FrozenTrial, objectives: Objectives) -> TrialRecord:
     return TrialRecord(
         row.number, row.state.name, dict(row.params), tuple(values) if known and values else None, metrics,
         {n: v for n, v in sorted(row.intermediate_values.items()) if math.isfinite(v)}, studies.epochs_of(row), seconds,
-        row.datetime_start, end, int(resumed) if resumed else None, studies.masked(str(fault)) if fault else None,
+        row.datetime_start, end, int(resumed) if resumed else None, without_credentials(str(fault)) if fault else None,
     )  # fmt: skip
 
 
@@ -296,7 +297,7 @@ def _with_leaderboard(trials: Sequence[TrialRecord], table: pd.DataFrame | None)
                 trial,
                 metrics={**trial.metrics, **scores},
                 rank=int(row["rank"]) if current else trial.rank,
-                fault=trial.fault or (studies.masked(str(row["fault"])) if _given(row.get("fault")) else None),
+                fault=trial.fault or (without_credentials(str(row["fault"])) if _given(row.get("fault")) else None),
                 seeds=int(seeds) if seeds and seeds > 1 else None,
                 mean=_number(row.get("mean")) if seeds and seeds > 1 else None,
                 spread=_number(row.get("spread")) if seeds and seeds > 1 else None,
@@ -337,7 +338,7 @@ def _imported(study: optuna.Study) -> dict[str, int]:
     for row in study.get_trials(deepcopy=False):
         address = row.user_attrs.get(studies.IMPORTED)
         if address is not None:
-            found[studies.masked(str(address))] = found.get(studies.masked(str(address)), 0) + 1
+            found[without_credentials(str(address))] = found.get(without_credentials(str(address)), 0) + 1
     return found
 
 
@@ -369,7 +370,7 @@ def _span(trials: Sequence[TrialRecord]) -> float | None:
 
 def _text(path: Path) -> str | None:
     try:
-        return studies.masked(path.read_text(encoding="utf-8"))
+        return without_credentials(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         return None
 
@@ -386,4 +387,4 @@ def _number(value: Any) -> float | None:
 
 
 def _line(error: BaseException | None) -> str:
-    return studies.masked(" ".join(str(error).split())[:200].rstrip("."))
+    return without_credentials(" ".join(str(error).split())[:200].rstrip("."))

@@ -36,6 +36,7 @@ from singer_ray.search.study import (
     own_rows,
     values_by_epoch,
 )
+from singer_ray.storage import without_credentials
 
 HISTORY = "history"
 """Result key: [epoch, {metric: value}] of earlier epochs, which the study may have missed when its driver died."""
@@ -281,7 +282,7 @@ class Ledger:
     def _outcome(self, row: _Open, result: Mapping[str, Any], *, error: bool) -> tuple[str, str | None]:
         """State (WAITING: it has shown nothing yet), and what went wrong in words."""
         if result.get(FAULT):
-            return FAIL, str(result[FAULT])
+            return FAIL, without_credentials(str(result[FAULT]))  # it is shown, kept and published
         if error:
             return FAIL, "the process or machine died"
         if row.epoch >= self.epochs:

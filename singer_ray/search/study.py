@@ -6,7 +6,6 @@ COMPLETE trial, and by epoch the metric by which trials are stopped; its user at
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -19,12 +18,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from singer_ray.errors import UserError
 from singer_ray.search.objectives import Objectives
+from singer_ray.storage import without_credentials
 
 JOURNAL = "study.journal"
 REPEATS = "-repeats"
 """Added to a study's name: the study of the leading trials' further seeds, in the same storage."""
 
-_SECRET = re.compile(r"(://[^:/@\s]*):[^@/\s]+@")
 COMPLETE, PRUNED, FAIL, RUNNING, WAITING = "COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"
 ENDED = (COMPLETE, PRUNED, FAIL)
 
@@ -69,15 +68,10 @@ def storage_of(address: str | None, folder: Path) -> BaseStorage:
         return RDBStorage(address, skip_compatibility_check=False)
     except Exception as error:
         raise UserError(
-            f"The study at {masked(address or str(folder / JOURNAL))} cannot be opened: "
-            f"{masked(' '.join(str(error).split()))[:300]}. "
+            f"The study at {without_credentials(address or str(folder / JOURNAL))} cannot be opened: "
+            f"{without_credentials(' '.join(str(error).split()))[:300]}. "
             "Correct search.study (for example sqlite:////absolute/path.db), start the database, or leave it out."
         ) from error
-
-
-def masked(address: str) -> str:
-    """An address, or a text that holds one, without its password."""
-    return _SECRET.sub(r"\1:***@", address)
 
 
 def create_study(storage: BaseStorage, name: str, objectives: Objectives, **attributes: Any) -> optuna.Study:

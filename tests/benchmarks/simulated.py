@@ -140,7 +140,7 @@ def searched(config: Config, out: Path, *, fresh: bool) -> dict[str, Any]:
     with ExitStack() as stack, open(os.devnull, "w", encoding="utf-8") as nowhere:
         stack.enter_context(mock.patch("singer_ray.search.trial.DistillationTrial", CurveTrial))
         stack.enter_context(mock.patch.object(Plan, "hosts", side_effect=lambda *_: CurvePool(metric)))
-        stack.enter_context(mock.patch("singer_ray.search.experiment.package_best", return_value=()))
+        stack.enter_context(mock.patch("singer_ray.search.session.package_best", return_value=()))
         stack.enter_context(mock.patch.object(tune, "TuneConfig", settings))
         memory = stack.enter_context(watched_memory())
         cpu = time.process_time()

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from singer_ray.reporting.record import read_search
-from singer_ray.search.study import masked
 from tests.reporting.searches import SINGER, fake_search, journal_of
 
 
@@ -87,7 +86,3 @@ def test_the_test_value_comes_from_the_exported_student_when_nothing_else_has_it
     assert best is not None
     assert best.values is not None
     assert search.test_of(best, "val/miou") == pytest.approx(best.values[0] - 0.008)
-
-
-def test_passwords_are_masked() -> None:
-    assert masked("mysql://a:b@h/x and s3://bucket/key") == "mysql://a:***@h/x and s3://bucket/key"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -11,7 +12,7 @@ import pytest
 from singer_ray.config import load_preset
 from singer_ray.search.ledger import HISTORY, Ledger
 from singer_ray.search.scheduler import make_pruner
-from singer_ray.search.study import IMPORTED, REPEAT_OF, SEED, own_rows, values_by_epoch
+from singer_ray.search.study import FAULT, IMPORTED, REPEAT_OF, SEED, own_rows, values_by_epoch
 from tests.search.studies import APART, MIOU, TWO, new_ledger, play
 
 NAN = math.nan
@@ -63,6 +64,16 @@ def test_a_row_says_where_its_trial_is_and_what_it_reached() -> None:
     assert attributes["checkpoint"] == "/runs/x/trials/000/checkpoint.pt"
     assert attributes["metrics"] == {"epoch": 1, "val/miou": 0.5, "test/miou": 0.4}
     assert attributes["seconds"] == 3.5
+
+
+def test_a_fault_is_kept_without_the_passwords_in_it() -> None:
+    heard: list[Any] = []
+    ledger = new_ledger(epochs=1)
+    ledger.watchers = [SimpleNamespace(start=lambda *a: None, end=lambda *a: heard.append(a))]  # type: ignore[list-item]
+    ledger.ask("t0")
+    assert ledger.end(0, {FAULT: "no answer from postgresql://me:secret@host/db"}) == "FAIL"
+    assert ledger.study.trials[0].user_attrs[FAULT] == "no answer from postgresql://***@host/db"
+    assert "secret" not in str(heard)
 
 
 def test_telling_an_end_twice_changes_nothing() -> None:

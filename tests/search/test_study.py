@@ -15,7 +15,8 @@ import pytest
 
 from singer_ray.errors import UserError
 from singer_ray.search.objectives import Objectives
-from singer_ray.search.study import create_study, load_study, masked, objectives_of, own_rows, storage_of
+from singer_ray.search.study import create_study, load_study, objectives_of, own_rows, storage_of
+from singer_ray.storage import without_credentials
 from tests.search.studies import MIOU, TWO, new_ledger, play
 
 
@@ -49,7 +50,7 @@ def test_a_name_that_is_taken_and_one_that_is_not_there(tmp_path: Path) -> None:
 def test_a_database_that_cannot_be_reached_is_named_without_its_password(address: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         storage_of(address, tmp_path)
-    assert str(caught.value).startswith(f"The study at {masked(address)} cannot be opened: ")
+    assert str(caught.value).startswith(f"The study at {without_credentials(address)} cannot be opened: ")
     assert "Correct search.study" in str(caught.value)
     assert "secret" not in str(caught.value)
 
