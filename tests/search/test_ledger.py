@@ -69,7 +69,7 @@ def test_a_row_says_where_its_trial_is_and_what_it_reached() -> None:
 def test_a_fault_is_kept_without_the_passwords_in_it() -> None:
     heard: list[Any] = []
     ledger = new_ledger(epochs=1)
-    ledger.watchers = [SimpleNamespace(start=lambda *a: None, end=lambda *a: heard.append(a))]  # type: ignore[list-item]
+    ledger.watchers = [SimpleNamespace(start=lambda *a: None, end=lambda *a: heard.append(a))]
     ledger.ask("t0")
     assert ledger.end(0, {FAULT: "no answer from postgresql://me:secret@host/db"}) == "FAIL"
     assert ledger.study.trials[0].user_attrs[FAULT] == "no answer from postgresql://***@host/db"
