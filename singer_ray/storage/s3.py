@@ -44,7 +44,7 @@ _ABSENT = ("NoSuchKey", "404", "NotFound")
 _REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 """What S3 answers when a condition does not hold."""
 _FAILED = (ClientError, BotoCoreError, Boto3Error, OSError)
-_FEW = 2
+_FEW = 3
 """Tries of the first request to an address: a wrong one is to be told soon."""
 _MAKING = threading.Lock()
 """boto3 makes one client at a time."""
@@ -114,7 +114,7 @@ class Bucket:
         """Raises UserError when it cannot be listed: no such bucket, no permission, wrong region, expired token."""
         with self._explained(" cannot be reached"):
             try:
-                self._client(_FEW).list_objects_v2(Bucket=self.name, Prefix=self._under(""), MaxKeys=1)
+                self._client(_FEW).list_objects_v2(Bucket=self.name, Prefix=self._under(""), Delimiter="/")
             except ClientError as error:
                 if _code(error) == "NoSuchBucket":
                     raise UserError(
