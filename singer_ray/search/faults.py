@@ -27,6 +27,11 @@ def fault_of(error: Exception) -> str | None:
     return None
 
 
+def breaks_process(error: Exception) -> bool:
+    """Whether nothing can be trained in this process any more: a fault of CUDA leaves its context unusable."""
+    return "CUDA error" in str(error)
+
+
 def in_words(error: BaseException) -> str:
     """An error that Ray carried here, as a line: by what raised it first."""
     first = _first(error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +15,7 @@ import ray
 
 from singer_ray.config import Config
 from singer_ray.errors import UserError
-from singer_ray.search.faults import fault_of
+from singer_ray.search.faults import breaks_process, fault_of
 from singer_ray.search.group import Key
 from singer_ray.search.ledger import UNSAVED
 from singer_ray.search.record import TrialRecord
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 
 CONTROL = "control"
 """A HostedTrainer's second thread: what must not wait for an epoch."""
+
+
+LAST_WORDS = 1.0
+"""Seconds that a host lives on whose GPU cannot be used any more, so that its trial hears why."""
 
 
 class HostedTrainer:
@@ -156,6 +162,8 @@ class HostedTrainer:
     def _fault(self, error: Exception) -> dict[str, Any]:
         fault = fault_of(error)
         if fault is None:
+            if breaks_process(error):  # Ray starts a new one; this one's answer has left by then
+                threading.Timer(LAST_WORDS, os._exit, (1,)).start()
             raise error
         self._release()
         return {FAULT: fault}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -156,6 +158,30 @@ def test_a_trial_that_does_not_fit_into_memory_is_not_tried_again(error: Excepti
     host.key, host.epochs = ("000", "a"), iter([])  # a fault of the program is for Tune to try again
     with pytest.raises(StopIteration):
         host.epoch(("000", "a"))
+
+
+def test_a_host_whose_gpu_broke_down_says_so_and_ends_that_ray_may_start_another(tmp_path: Path) -> None:
+    program = f"""
+from singer_ray.config import load_preset
+from singer_ray.search.host import HostedTrainer
+from singer_ray.storage import Folder
+def train(text):
+    raise RuntimeError(text)
+    yield
+host = HostedTrainer(load_preset("demo").model_dump(), None, Folder({str(tmp_path)!r}))
+for text in ("another fault", "CUDA error: an illegal memory access was encountered"):
+    host.key, host.epochs = ("000", "a"), train(text)
+    try:
+        host.epoch(("000", "a"))
+    except RuntimeError as error:
+        print(error, flush=True)
+import time; time.sleep(30)
+"""
+    begin = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == ["another fault", "CUDA error: an illegal memory access was encountered"]
+    assert time.monotonic() - begin < 25
 
 
 class Moody(Stripes):
