@@ -15,8 +15,8 @@ install: $(READY)  ## set up .venv: uv, the locked packages with compiled byteco
 tune: $(READY)  ## the main job: search, train and export a student on the built-in scenes
 	$(PYTHON) -m singer_ray.tune $(ARGS)
 
-test: $(READY)  ## run the tests
-	$(PYTHON) -m pytest -q $(ARGS)
+test: $(READY)  ## run the tests, in two processes: what starts Ray, and the rest
+	$(PYTHON) -m pytest -q -n 2 --dist loadgroup $(ARGS)
 
 test-faults-long: $(READY)  ## kill searches at 20 random moments and resume them (about 40 minutes)
 	$(PYTHON) -m tests.faults.long $(ARGS)

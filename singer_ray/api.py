@@ -79,7 +79,7 @@ def sweep(
 
     count = {} if trials is None else {"search.trials": trials}
     if resume is not None:
-        kept = {"space": space == "singer", "preset": preset == "demo", "teacher": not isinstance(teacher, str)}
+        kept = {"space": space is None, "preset": preset == "demo", "teacher": not isinstance(teacher, str)}
         done = _resumed(
             resume, out, {**(settings or {}), **count}, _resolve(teacher, data, probe_data, preset, None)[1],
             refused=[name for name, same in kept.items() if not same] + ["overwrite"] * overwrite,

@@ -38,6 +38,21 @@ SMALL: dict[str, Any] = {
 """The demo preset, cut down to seconds."""
 
 
+WITH_RAY = (
+    "test_api.py", "test_cli.py", "faults", "search/test_dashboard.py", "search/test_gauges.py", "search/test_hosts.py",
+    "search/test_plan.py", "search/test_resume.py", "search/test_search.py", "search/test_submit.py",
+    "search/test_workers.py", "training/test_launch.py",
+)  # fmt: skip
+"""Tests that start Ray. The commands use a Ray cluster of this machine when they find one: one process runs them all."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes run tests: which of them must be in one."""
+    for item in items:
+        if any(part in item.path.as_posix() for part in WITH_RAY):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)

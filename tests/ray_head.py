@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
 import requests
 
 ROOT = Path(__file__).parent.parent
@@ -36,7 +38,7 @@ def ray_head(cpus: int = 2) -> Iterator[Head]:
     gcs, dashboard, agent, client = _free_ports(4)
     token = os.urandom(16).hex()
     # Sockets live in the folder, and their paths may have no more than 107 characters: no tmp_path.
-    with TemporaryDirectory(prefix="ray-") as folder:
+    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
             "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token,
             # Jobs find `python` and the package where these tests do.
@@ -55,8 +57,11 @@ def ray_head(cpus: int = 2) -> Iterator[Head]:
             _wait(head, process)
             yield head
         finally:
-            process.terminate()  # with --block it takes all its processes along
-            process.wait(120)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        each.kill()  # asked politely they take half a minute
+            process.wait()
 
 
 def _wait(head: Head, process: subprocess.Popen[bytes]) -> None:
