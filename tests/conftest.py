@@ -43,7 +43,7 @@ WITH_RAY = (
     "search/test_plan.py", "search/test_resume.py", "search/test_search.py", "search/test_submit.py",
     "search/test_workers.py", "training/test_launch.py",
 )  # fmt: skip
-"""Tests that start Ray. The commands use a Ray cluster of this machine when they find one: one process runs them all."""
+"""Tests that start Ray. The commands use whatever Ray cluster they find on this machine: one process runs them all."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

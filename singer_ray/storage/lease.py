@@ -218,7 +218,7 @@ class LocalLeaseFiles:
         return True
 
     def delete(self, names: Sequence[str], tag: str | None = None) -> None:
-        with self._locked():
+        with self._explained(names[0]), contextlib.suppress(FileNotFoundError), self._locked():
             for name in names:
                 with contextlib.suppress(FileNotFoundError):
                     if tag is None or _tag((self.root / name).read_bytes()) == tag:
@@ -227,14 +227,20 @@ class LocalLeaseFiles:
     @contextlib.contextmanager
     def _draft(self, name: str, content: bytes) -> Iterator[Path]:
         path = self.root / f".{name}.{uuid.uuid4().hex}{DRAFT}"
+        with self._explained(name):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+                yield path
+            finally:
+                path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-            yield path
+            yield
         except OSError as error:
             raise UserError(f"{self.root / name} could not be written: {reason(error)}") from error
-        finally:
-            path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
