@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
 import uuid
 from typing import Any
@@ -16,6 +18,9 @@ from singer_ray.search.study import FAULT, RESUMED, WAITED
 
 POLL = 0.1
 """Seconds between two looks for a free host."""
+
+CLEANUP = 5.0
+"""Seconds that a trial which ends waits at most until its place is free for another."""
 
 
 class DistillationTrial(Trainable):
@@ -52,7 +57,12 @@ class DistillationTrial(Trainable):
         if self.host is not None:
             self.host.leave.remote(self.key)
             self.host = None  # a handle that is still held when Ray ends this process leaves a traceback
-        ray.get_actor(self.registry_name, NAMESPACE).release.remote(self.label)
+        released = ray.get_actor(self.registry_name, NAMESPACE).release.remote(self.label)
+        ray.wait([released], timeout=CLEANUP)
+        # Ray ends this process next, by SIGTERM. Its own handler raises wherever Python happens to be, which at an
+        # interpreter's end prints a traceback; nothing is left that would have to be put in order.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def __repr__(self) -> str:
         return f"trial {self.label} {describe(self.parameters)}"
