@@ -57,7 +57,7 @@ class DistillationTrial(Trainable):
         if self.host is not None:
             self.host.leave.remote(self.key)
             self.host = None  # a handle that is still held when Ray ends this process leaves a traceback
-        released = ray.get_actor(self.registry_name, NAMESPACE).release.remote(self.label)
+        released: Any = ray.get_actor(self.registry_name, NAMESPACE).release.remote(self.label)
         ray.wait([released], timeout=CLEANUP)
         # Ray ends this process next, by SIGTERM. Its own handler raises wherever Python happens to be, which at an
         # interpreter's end prints a traceback; nothing is left that would have to be put in order.

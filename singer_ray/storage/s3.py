@@ -6,8 +6,6 @@ other was seen), it asks by HEAD, to which S3 answers without a reason, and it k
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import datetime
 import email.utils
 import functools
@@ -17,7 +15,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,25 +22,17 @@ from typing import IO, Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import boto3
-from boto3.exceptions import Boto3Error
 from botocore.config import Config as ClientConfig
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from singer_ray.errors import UserError
 from singer_ray.storage.explain import reason
 from singer_ray.storage.lease import Seen
+from singer_ray.storage.s3_send import ABSENT, FAILED, REFUSED, UNKNOWN, Sent, code_of, send, send_parts
 from singer_ray.storage.s3_settings import S3Settings, endpoint_of
-from singer_ray.storage.tags import MULTIPART, md5_of, part_size, tag_of_parts
+from singer_ray.storage.tags import MULTIPART, md5_of
 
-AT_A_TIME = 8
-"""Parts that are sent at a time."""
 CHUNK = 1 << 22
-_UNKNOWN = ("NotImplemented", "MethodNotAllowed", "501", "405")
-"""What smaller servers answer to a request that they do not know."""
-_ABSENT = ("NoSuchKey", "404", "NotFound")
-_REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
-"""What S3 answers when a condition does not hold."""
-_FAILED = (ClientError, BotoCoreError, Boto3Error, OSError)
 _FEW = 3
 """Tries of the first request to an address: a wrong one is to be told soon."""
 _MAKING = threading.Lock()
@@ -59,23 +48,6 @@ class Object:
     """Bytes."""
     tag: str
     """Its ETag: a hash of the content on most servers, see `tag_of`."""
-
-
-@dataclass(frozen=True)
-class Sent:
-    """A file that a server has taken."""
-
-    tag: str
-    """The ETag that it was given."""
-    own: str
-    """The one that its content should have, where tags are hashes."""
-    sha256: str
-    """Of what was sent."""
-
-    @property
-    def confirmed(self) -> bool:
-        """Whether the tag proves that the content has come as it was sent."""
-        return self.tag == self.own
 
 
 class Bucket:
@@ -116,7 +88,7 @@ class Bucket:
             try:
                 self._client(_FEW).list_objects_v2(Bucket=self.name, Prefix=self._under(""), Delimiter="/")
             except ClientError as error:
-                if _code(error) == "NoSuchBucket":
+                if code_of(error) == "NoSuchBucket":
                     raise UserError(
                         f"{self.address}: there is no bucket {self.name!r}. Make it first: aws s3 mb s3://{self.name}"
                     ) from error
@@ -143,7 +115,7 @@ class Bucket:
             try:
                 body = self.client.get_object(Bucket=self.name, Key=self._key(name))["Body"]
             except ClientError as error:
-                if _code(error) in _ABSENT:
+                if code_of(error) in ABSENT:
                     return None
                 raise
             size, digest = 0, hashlib.sha256()
@@ -205,21 +177,20 @@ class Bucket:
         with self._explained(f"/{target} could not be written"):
             extra = self._extra(tagged=True, stored=True)
             extra |= {"TaggingDirective": "REPLACE"} if "Tagging" in extra else {}
-            source = {"Bucket": self.name, "Key": self._key(name)}
-            self.client.copy(source, self.name, self._key(target), ExtraArgs=extra)
+            self.client.copy(self._address(name), self.name, self._key(target), ExtraArgs=extra)
 
     def delete(self, names: Sequence[str], tag: str | None = None) -> None:
         """Removes objects, as far as they are there; with `tag` unless they have changed."""
         condition = {} if tag is None else {"IfMatch": tag}
         with self._explained(" could not be cleared"):
             for name in names:
-                key = {"Bucket": self.name, "Key": self._key(name)}
+                key = self._address(name)
                 try:
                     self.client.delete_object(**key, **condition)
                 except ClientError as error:
-                    if condition and _code(error) in _UNKNOWN:
+                    if condition and code_of(error) in UNKNOWN:
                         self.client.delete_object(**key)
-                    elif _code(error) not in (*_REFUSED, *_ABSENT):
+                    elif code_of(error) not in (*REFUSED, *ABSENT):
                         raise
 
     def abort_uploads(self, below: str = "") -> int:
@@ -231,7 +202,7 @@ class Bucket:
                     Bucket=self.name, Prefix=prefix
                 ))  # fmt: skip
             except ClientError as error:
-                if _code(error) in (*_UNKNOWN, "AccessDenied"):  # who may not look has to leave them
+                if code_of(error) in (*UNKNOWN, "AccessDenied"):  # who may not look has to leave them
                     return 0
                 raise
             for upload in (upload for page in pages for upload in page.get("Uploads", [])):
@@ -264,12 +235,12 @@ class Bucket:
                 try:
                     answer = self.client.get_object(Bucket=self.name, Key=self._key(name))
                 except ClientError as error:
-                    if _code(error) in _ABSENT:
+                    if code_of(error) in ABSENT:
                         return None
                     raise
             try:
                 content = answer["Body"].read()
-            except _FAILED as error:
+            except FAILED as error:
                 fault = error
                 continue
             tag = answer["ETag"].strip('"')
@@ -281,53 +252,17 @@ class Bucket:
         raise UserError(f"{self.address}/{name} cannot be read: {why} Check the connection.")
 
     def _put(self, name: str, content: bytes, extra: Mapping[str, Any], condition: Mapping[str, str]) -> Sent | None:
-        digest = hashlib.sha256(content)
-        request = {
-            "Bucket": self.name, "Key": self._key(name), "Body": content, **extra,
-            "ChecksumSHA256": base64.b64encode(digest.digest()).decode(), "Metadata": {"sha256": digest.hexdigest()},
-        }  # fmt: skip
+        request = {**self._address(name), **extra}
         with self._explained(f"/{name} could not be written"):
-            answer = _under_condition(self.client.put_object, request, condition)
-        return None if answer is None else Sent(answer["ETag"].strip('"'), md5_of(content), digest.hexdigest())
+            return send(self.client, request, content, condition, self.settings.attempts)
 
     def _put_parts(
         self, name: str, file: IO[bytes], size: int, extra: Mapping[str, Any], condition: Mapping[str, str]
     ) -> Sent | None:
-        """In parts, of which each is read, hashed and sent once. boto3's own transfer manager knows no conditions."""
-        key = {"Bucket": self.name, "Key": self._key(name)}
-        digest, step, room = hashlib.sha256(), part_size(size), threading.Semaphore(2 * AT_A_TIME)
+        return send_parts(self.client, self._address(name), file, size, extra, condition, self.settings.attempts)
 
-        def send(number: int, content: bytes) -> tuple[dict[str, Any], str]:
-            try:
-                own = md5_of(content)
-                for _ in range(self.settings.attempts):
-                    answer = self.client.upload_part(**key, UploadId=upload, PartNumber=number, Body=content)
-                    if answer["ETag"].strip('"') == own:
-                        break  # else it was spoilt on its way, or the tag is no MD5: the whole tells
-                return {"PartNumber": number, "ETag": answer["ETag"]}, own
-            finally:
-                room.release()
-
-        upload = self.client.create_multipart_upload(**key, **extra)["UploadId"]
-        try:
-            with ThreadPoolExecutor(AT_A_TIME) as pool:
-                sending: list[Future[tuple[dict[str, Any], str]]] = []
-                while content := file.read(step):
-                    room.acquire()  # so many parts in memory, and no more
-                    sending.append(pool.submit(send, len(sending) + 1, content))
-                    digest.update(content)
-                sent = [part.result() for part in sending]
-            request = {**key, "UploadId": upload, "MultipartUpload": {"Parts": [part for part, _ in sent]}}
-            answer = _under_condition(self.client.complete_multipart_upload, request, condition)
-        except BaseException:
-            with contextlib.suppress(*_FAILED):
-                self.client.abort_multipart_upload(**key, UploadId=upload)
-            raise
-        if answer is None:
-            with contextlib.suppress(*_FAILED):  # gone already, where the answer to its completion was lost
-                self.client.abort_multipart_upload(**key, UploadId=upload)
-            return None
-        return Sent(answer["ETag"].strip('"'), tag_of_parts([own for _, own in sent]), digest.hexdigest())
+    def _address(self, name: str) -> dict[str, str]:
+        return {"Bucket": self.name, "Key": self._key(name)}
 
     def _key(self, name: str) -> str:
         return "/".join(part for part in (self.prefix, name) if part)
@@ -349,7 +284,7 @@ class Bucket:
     def _explained(self, what: str) -> Iterator[None]:
         try:
             yield
-        except _FAILED as error:
+        except FAILED as error:
             raise UserError(f"{self.address}{what}: {reason(error)}") from error
 
 
@@ -365,22 +300,5 @@ def with_retries(attempts: int, act: Callable[[], Result], *, pause: float = 0.5
     raise AssertionError("attempts is at least 1")
 
 
-def _under_condition(call: Callable[..., Any], request: Mapping[str, Any], condition: Mapping[str, str]) -> Any:
-    """The server's answer; None when the condition does not hold."""
-    try:
-        return call(**request, **condition)
-    except ClientError as error:
-        code = _code(error)
-        if condition and (code in _REFUSED or code in _ABSENT):  # absent: IfMatch of what is gone
-            return None
-        if condition and code in _UNKNOWN:  # an older server: the caller reads back
-            return call(**request)
-        raise
-
-
 def _is_keyed(answer: Mapping[str, Any]) -> bool:
     return str(answer.get("ServerSideEncryption", "")).startswith("aws:kms") or "SSECustomerAlgorithm" in answer
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))

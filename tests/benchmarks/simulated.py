@@ -86,7 +86,7 @@ class CurveTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         while not self.gathered:
-            self.gathered = ray.get(self.gathering.complete.remote())
+            self.gathered = bool(ray.get(self.gathering.complete.remote()))
             time.sleep(EPOCH_SECONDS)
         time.sleep(EPOCH_SECONDS)
         self.epoch += 1
