@@ -24,7 +24,7 @@ KEY = {"Bucket": "bucket", "Key": "file"}
 
 
 class Client:
-    """boto3's, on a line that spoils the first try of each content; the server refuses what does not fit its checksum."""
+    """boto3's, on a line that spoils the first try of each content; the server may refuse what has been spoilt."""
 
     def __init__(self, inner: Any, *, checks: bool) -> None:
         self.inner, self.checks, self.seen = inner, checks, set[object]()
