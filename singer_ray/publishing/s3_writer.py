@@ -20,8 +20,9 @@ from singer_ray.publishing.manifest import (
     Manifest,
     entry_of,
 )
+from singer_ray.storage.found import Object
 from singer_ray.storage.lease import HeldError, Lease, LostError
-from singer_ray.storage.s3 import Bucket, Object, with_retries
+from singer_ray.storage.s3 import Bucket, with_retries
 from singer_ray.storage.tags import tag_of
 
 LEASE = 120.0

@@ -12,27 +12,16 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from singer_ray.errors import UserError
 from singer_ray.storage.explain import reason
 from singer_ray.storage.folder import DRAFT, Folder
+from singer_ray.storage.found import Seen
 
 _HELD: set[str] = set()
 """The leases that this process holds."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A file of a lease, as one look found it."""
-
-    content: bytes
-    tag: str
-    """Changes with the content."""
-    age: float
-    """Seconds since it was written, by the clock of the store itself."""
 
 
 class LeaseFiles(Protocol):

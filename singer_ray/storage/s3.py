@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -27,7 +26,7 @@ from botocore.exceptions import ClientError
 
 from singer_ray.errors import UserError
 from singer_ray.storage.explain import reason
-from singer_ray.storage.lease import Seen
+from singer_ray.storage.found import Object, Seen
 from singer_ray.storage.s3_send import ABSENT, FAILED, REFUSED, UNKNOWN, Sent, code_of, send, send_parts
 from singer_ray.storage.s3_settings import S3Settings, endpoint_of
 from singer_ray.storage.tags import MULTIPART, md5_of
@@ -38,16 +37,6 @@ _FEW = 3
 _MAKING = threading.Lock()
 """boto3 makes one client at a time."""
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Object:
-    """What a listing says of an object."""
-
-    size: int
-    """Bytes."""
-    tag: str
-    """Its ETag: a hash of the content on most servers, see `tag_of`."""
 
 
 class Bucket:
