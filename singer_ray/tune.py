@@ -77,12 +77,14 @@ def main(config: Config, flags: TuneFlags) -> None:
             flags.resume, out=flags.out, endpoint=config.export.endpoint, changes=changes, console=console
         ))  # fmt: skip
         return
+    from singer_ray.search.samplers import check_sampler
     from singer_ray.search.space import load_space
 
     out = flags.out or default_out("tune")
     if flags.dry_run:
         space = load_space(config.search.space, config, flags.given)
         config = space.apply(config, flags.given)
+        check_sampler(config, space, config.search.objectives)
         limit = f" or {config.search.time_budget:g} s" if config.search.time_budget else ""
         print_plan(config, [
             f"would search {', '.join(space.parameters)}",

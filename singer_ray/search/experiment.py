@@ -92,6 +92,7 @@ def run_search(
     """
     searched = load_space(space if space is not None else config.search.space, config, given)
     config = searched.apply(config, given)
+    check_sampler(config, searched, config.search.objectives)
     if config.search.study is not None:
         storage_of(config.search.study, out)  # whether it can be reached
     storage = config.train.storage
@@ -155,7 +156,6 @@ class _Search:
         with self._hosts() as (home, plan, pool):
             search = self.config.search
             objectives = Objectives.of(search.objectives, search.stop_metric, pool.wait(self._say))
-            check_sampler(self.config, self.space, objectives)
             earlier = earlier_study(self.config, self.space, objectives, self._say)
             self._check_corners(pool)
             self._forecast(plan, pool)

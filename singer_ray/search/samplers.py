@@ -53,7 +53,7 @@ def make_sampler(
     Raises UserError when it cannot take the space or the objectives.
     """
     search, seed = config.search, int(np.random.SeedSequence([config.seed % 2**32, number]).generate_state(1)[0])
-    check_sampler(config, space, objectives)
+    check_sampler(config, space, objectives.names)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match search.sampler:
@@ -79,8 +79,11 @@ def make_sampler(
                 )
 
 
-def check_sampler(config: Config, space: SearchSpace, objectives: Objectives) -> None:
-    """Raises UserError when `search.sampler` cannot take the space or the objectives, naming those that can."""
+def check_sampler(config: Config, space: SearchSpace, objectives: Sequence[str]) -> None:
+    """Raises UserError when `search.sampler` cannot take the space or the objectives, naming those that can.
+
+    Asked before anything starts, of `search.objectives`: empty where the data will tell.
+    """
     fault = _fault(config.search.sampler, space, objectives)
     if fault:
         able = [name for name in SAMPLERS if not _fault(name, space, objectives)]
@@ -107,7 +110,7 @@ def remarks(config: Config, space: SearchSpace, study: optuna.Study) -> list[str
     return found
 
 
-def _fault(sampler: str, space: SearchSpace, objectives: Objectives) -> str | None:
+def _fault(sampler: str, space: SearchSpace, objectives: Sequence[str]) -> str | None:
     """Why a sampler cannot take this search."""
     varying = [name for name, distribution in space.distributions.items() if not distribution.single()]
     # Optuna does not refuse conditions here: it draws what depends on them at random, for the whole search.
@@ -118,8 +121,8 @@ def _fault(sampler: str, space: SearchSpace, objectives: Objectives) -> str | No
         choices = [name for name in varying if isinstance(space.parameters[name], Choice)]
         if choices:
             return f"does not learn choices, such as {choices[0]}"
-        if objectives.several:
-            return f"takes one objective, not {len(objectives.names)} ({', '.join(objectives.names)})"
+        if len(objectives) > 1:
+            return f"takes one objective, not {len(objectives)} ({', '.join(objectives)})"
     if sampler == "nsga2" and len(varying) < 2:
         return "needs two parameters or more to cross"
     if sampler == "grid":

@@ -102,7 +102,7 @@ def test_a_sampler_that_would_not_learn_the_space_is_refused(
     sampler: str, space: dict[str, Any], objectives: Objectives, said: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        check_sampler(setting(sampler), spaced(space), objectives)
+        check_sampler(setting(sampler), spaced(space), objectives.names)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
