@@ -50,10 +50,9 @@ def make_sampler(
     Its random numbers follow from `config.seed` and the trial's `number`, all else from the study: a search that was
     cut off goes on as it would have, with no state to restore.
     `imported` are the rows that a warm start brought: cmaes starts from ten or more; the others read the study.
-    Raises UserError when it cannot take the space or the objectives.
+    Whether it can take the space and the objectives is `check_sampler`'s question.
     """
     search, seed = config.search, int(np.random.SeedSequence([config.seed % 2**32, number]).generate_state(1)[0])
-    check_sampler(config, space, objectives.names)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match search.sampler:

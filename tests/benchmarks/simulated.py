@@ -4,9 +4,10 @@
 
 The search is `run_search`: journal, sampler, pruner, searcher, scheduler, registry, limits, progress, leaderboard. Only
 two things are replaced: trials read the curve of the nearest setting of curves.json, without torch and without hosts,
-and their actors are reused, since what starting one costs is another benchmark's question (`overhead`; `--fresh` starts
-one for each). Apart from that: seconds a suggestion by number of rows, and what our searcher adds to Optuna's own time
-for a trial, told in turns on two journals. Raw figures: simulated.json. Bounds: `check` below.
+at EPOCH_SECONDS an epoch; and CONCURRENT actors serve all trials, since what starting one costs is another benchmark's
+question (`overhead`; `--fresh` starts one for each). Apart from that: seconds a suggestion by number of rows, and what
+our searcher adds to Optuna's own time for a trial, told in turns on two journals. Raw figures: simulated.json. Bounds:
+`check` below.
 """
 
 from __future__ import annotations

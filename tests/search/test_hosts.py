@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 import time
@@ -78,6 +79,19 @@ def test_a_registry_that_died_knows_who_is_where(pool: HostPool) -> None:
     ray.get(registry.retire.remote("000"))
     assert ray.get(registry.place.remote("001")) == "hosts-host-0"
     ray.get(registry.release.remote("001"))
+
+
+def test_the_process_of_a_trial_that_ended_dies_without_a_word(pool: HostPool) -> None:
+    registry: Any = ray.get_actor(pool.registry_name, ray_cluster.NAMESPACE)
+    assert ray.get(registry.place.remote("002")) == "hosts-host-0"
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        trial(pool, "002").cleanup()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # Ray's own raises wherever Python happens to be
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ray.get(registry.place.remote("003")) == "hosts-host-0"
+    ray.get(registry.release.remote("003"))
 
 
 def test_an_epoch_is_cut_short_when_the_search_is_over(pool: HostPool) -> None:

@@ -110,39 +110,50 @@ def test_a_fault_ends_the_upload_and_leaves_no_parts(inner: Any) -> None:
     assert not inner.list_multipart_uploads(Bucket="bucket").get("Uploads")
 
 
-def test_a_file_of_many_parts_is_never_in_memory_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+class Slow:
+    """A server that takes its time for a part; notes how many were read and neither taken nor hashed, at most."""
+
+    def __init__(self, content: bytes, seconds: float) -> None:
+        self.file, self.seconds = io.BytesIO(content), seconds
+        self.read_parts, self.done, self.most, self.lock = 0, 0, 0, threading.Lock()
+
+    def read(self, size: int) -> bytes:
+        self.read_parts += 1
+        return self.file.read(size)
+
+    def finished(self, seconds: float) -> None:
+        time.sleep(seconds)
+        with self.lock:
+            self.most = max(self.most, self.read_parts - self.done)
+            self.done += 1
+
+    def create_multipart_upload(self, **request: Any) -> Any:
+        return {"UploadId": "1"}
+
+    def upload_part(self, **request: Any) -> Any:
+        if self.seconds:
+            self.finished(self.seconds)
+        return {"ETag": '"part"'}
+
+    def complete_multipart_upload(self, **request: Any) -> Any:
+        assert [part["PartNumber"] for part in request["MultipartUpload"]["Parts"]] == list(range(1, 201))
+        return {"ETag": '"tag"'}
+
+
+@pytest.mark.parametrize("slow", ["line", "processor"])
+def test_a_file_of_many_parts_is_never_in_memory_as_a_whole(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tags, "PART", 1 << 10)
-
-    class Counted(io.BytesIO):
-        reads = 0
-
-        def read(self, size: int | None = -1) -> bytes:
-            self.reads += 1
-            return super().read(size)
-
-    class Slow:
-        """Takes parts more slowly than they are read and hashed; notes how many were read and not taken."""
-
-        def __init__(self) -> None:
-            self.taken, self.most, self.lock = 0, 0, threading.Lock()
-
-        def create_multipart_upload(self, **request: Any) -> Any:
-            return {"UploadId": "1"}
-
-        def upload_part(self, **request: Any) -> Any:
-            time.sleep(0.005)
-            with self.lock:
-                self.most = max(self.most, file.reads - self.taken)
-                self.taken += 1
-            return {"ETag": f'"{tags.md5_of(request["Body"])}"'}
-
-        def complete_multipart_upload(self, **request: Any) -> Any:
-            assert [part["PartNumber"] for part in request["MultipartUpload"]["Parts"]] == list(range(1, 201))
-            return {"ETag": '"tag"'}
-
     content = random.Random(0).randbytes(200 << 10)
-    file, slow = Counted(content), Slow()
-    sent = send_parts(slow, KEY, file, len(content), {}, {}, 2)
+    server = Slow(content, 0.005 if slow == "line" else 0.0)
+    if slow == "processor":
+
+        def hashed(content: bytes) -> str:
+            server.finished(0.002)
+            return tags.md5_of(content)
+
+        monkeypatch.setattr("singer_ray.storage.s3_send.md5_of", hashed)
+    sent = send_parts(server, KEY, server, len(content), {}, {}, 2)  # type: ignore[arg-type]
     assert sent is not None
     assert sent.sha256 == hashlib.sha256(content).hexdigest()
-    assert slow.most <= 2 * AT_A_TIME + AT_A_TIME + 1  # those that wait or are sent, and what is counted late
+    assert server.done == 200
+    assert server.most <= 2 * AT_A_TIME + 1  # and the one that was read and waits for room
