@@ -106,6 +106,7 @@ def test_a_search_whose_driver_was_killed_and_then_terminated_ends_as_if_left_al
     out = tmp_path / "search"
     with started(command(out), tmp_path / "1.log") as session:
         assert session.wait_for("trial 000 epoch 1/2")
+        session.driver.send_signal(signal.SIGSTOP)  # so small a search would end before it is killed
         with Session(["--resume", str(out)], tmp_path / "second.log") as second:
             assert second.wait(120) == 2
             (line,) = second.text.splitlines()
