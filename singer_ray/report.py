@@ -12,9 +12,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from singer_ray.cli import Command, console, run_command
 from singer_ray.config import Config
@@ -25,7 +22,7 @@ from singer_ray.errors import UserError
 class ReportFlags:
     """Flags of this command."""
 
-    folder: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = ()
+    folder: tuple[Path, ...] = ()
     """Folder of the search."""
     out: Path | None = None
     """File for the report; by default FOLDER/report.html."""
@@ -51,7 +48,7 @@ def main(config: Config, flags: ReportFlags) -> None:
     console.print(f"Wrote {written} ({size:.1f} MiB)", highlight=False, markup=False, soft_wrap=True)
 
 
-COMMAND = Command("report", __doc__, ReportFlags, positional="folder")
+COMMAND = Command("report", __doc__, ReportFlags, positional="folder", metavar="FOLDER")
 
 if __name__ == "__main__":
     sys.exit(run_command(COMMAND, main))
