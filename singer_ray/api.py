@@ -116,8 +116,7 @@ def _resolve(
     preset: str,
     settings: Mapping[str, Any] | None,
 ) -> tuple[Config, Inputs]:
-    from singer_ray.data.wrapped import as_source
-    from singer_ray.errors import UserError
+    from singer_ray.data.wrapped import as_sources
 
     own: dict[str, Any] = {}
     if isinstance(teacher, str):
@@ -126,12 +125,11 @@ def _resolve(
         own["teacher.name"] = f"own:{type(teacher).__name__}"
     if data is not None:
         own["data.source"] = "own"
-        if "train" not in data:
-            raise UserError(f"data has {', '.join(data) or 'no sets'}. It needs a data set under 'train'.")
     if probe_data is not None:
         own["evaluation.data.source"] = "own"
-    sources = [
-        None if sets is None else {name: as_source(s) for name, s in sets.items()} for sets in (data, probe_data)
-    ]
+    sources, probes = (
+        None if sets is None else as_sources(sets, argument)
+        for sets, argument in ((data, "data"), (probe_data, "probe_data"))
+    )
     module = None if isinstance(teacher, str) else teacher
-    return load_preset(preset).override({**own, **(settings or {})}), Inputs(module, sources[0], sources[1])
+    return load_preset(preset).override({**own, **(settings or {})}), Inputs(module, sources, probes)
