@@ -7,34 +7,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from singer_ray.cli import check_out, prepare_out
-from singer_ray.config import Config, load_preset
-from singer_ray.distillation import Distilled, run_distillation
-from singer_ray.training.launch import Inputs
+from singer_ray.arguments import resolve
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from singer_ray.distillation import Distilled
     from singer_ray.search.experiment import Searched
+    from singer_ray.training.launch import Inputs
 
 
 def distill(
     teacher: nn.Module | str | None = None,
-    data: Mapping[str, Any] | None = None,
+    data: Any = None,
     *,
     out: str | Path,
     preset: str = "demo",
     settings: Mapping[str, Any] | None = None,
-    probe_data: Mapping[str, Any] | None = None,
+    probe_data: Any = None,
     overwrite: bool = False,
 ) -> Distilled:
     """Distils one student: `python -m singer_ray.train` from Python.
 
     Args:
         teacher: a timm-like Vision Transformer (a module with `.blocks`), or a name as for `teacher.name`.
-        data: data sets under "train", "val" and "test" (the first is needed): anything with `len` and `[i]` that yields
-            an image, (image, label), or a mapping with `image` and any of `label`, `mask`, `depth`. Instead of
-            `data.source`.
+        data: data sets under "train", "val" and "test" (the first is needed; one data set alone is "train"), instead
+            of `data.source`: anything with `len` and `[i]`, such as those of torch, torchvision and Hugging Face. An
+            item is an image, (image, label), (image, mask), or a mapping with `image` and any of `label`, `mask`,
+            `depth`. Images are PIL images, or uint8 or floating-point values from 0 to 1, [3, height, width] or
+            [height, width, 3], not normalised. Classes are named by the data set's `classes` (`mask_classes`), or by
+            number.
         out: folder for the result.
         preset: what the configuration starts from: a shipped name or a YAML file.
         settings: dotted names and values on top of it, `{"method.rank": 8, "train.epochs": 20}`.
@@ -43,7 +45,10 @@ def distill(
 
     Raises UserError for whatever can be mended, with a message that says how.
     """
-    config, inputs = _resolve(teacher, data, probe_data, preset, settings)
+    from singer_ray.cli import check_out, prepare_out
+    from singer_ray.distillation import run_distillation
+
+    config, inputs = resolve(teacher, data, probe_data, preset, settings)
     folder = Path(out)
     check_out(folder, overwrite=overwrite)
     return run_distillation(config, folder, inputs=inputs, prepare=lambda: prepare_out(folder, overwrite=overwrite))
@@ -52,12 +57,12 @@ def distill(
 def sweep(
     space: str | Mapping[str, Any] | None = None,
     teacher: nn.Module | str | None = None,
-    data: Mapping[str, Any] | None = None,
+    data: Any = None,
     *,
     out: str | Path | None = None,
     preset: str = "demo",
     settings: Mapping[str, Any] | None = None,
-    probe_data: Mapping[str, Any] | None = None,
+    probe_data: Any = None,
     trials: int | None = None,
     resume: str | Path | None = None,
     overwrite: bool = False,
@@ -74,6 +79,7 @@ def sweep(
 
     The other arguments are those of `distill`. Raises UserError.
     """
+    from singer_ray.cli import check_out
     from singer_ray.conclusion import conclude
     from singer_ray.search.experiment import run_search
 
@@ -81,12 +87,12 @@ def sweep(
     if resume is not None:
         kept = {"space": space is None, "preset": preset == "demo", "teacher": not isinstance(teacher, str)}
         done = _resumed(
-            resume, out, {**(settings or {}), **count}, _resolve(teacher, data, probe_data, preset, None)[1],
+            resume, out, {**(settings or {}), **count}, resolve(teacher, data, probe_data, preset, None)[1],
             refused=[name for name, same in kept.items() if not same] + ["overwrite"] * overwrite,
         )  # fmt: skip
         conclude(done, print)
         return done
-    config, inputs = _resolve(teacher, data, probe_data, preset, {**(settings or {}), **count})
+    config, inputs = resolve(teacher, data, probe_data, preset, {**(settings or {}), **count})
     folder = Path(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
     check_out(folder, overwrite=overwrite)
     done = run_search(
@@ -107,29 +113,3 @@ def _resumed(
     folder = None if out is None else Path(out)
     endpoint = changes.get("export.endpoint")
     return resume_search(str(address), out=folder, endpoint=endpoint, changes=changes, inputs=inputs)
-
-
-def _resolve(
-    teacher: nn.Module | str | None,
-    data: Mapping[str, Any] | None,
-    probe_data: Mapping[str, Any] | None,
-    preset: str,
-    settings: Mapping[str, Any] | None,
-) -> tuple[Config, Inputs]:
-    from singer_ray.data.wrapped import as_sources
-
-    own: dict[str, Any] = {}
-    if isinstance(teacher, str):
-        own["teacher.name"] = teacher
-    elif teacher is not None:
-        own["teacher.name"] = f"own:{type(teacher).__name__}"
-    if data is not None:
-        own["data.source"] = "own"
-    if probe_data is not None:
-        own["evaluation.data.source"] = "own"
-    sources, probes = (
-        None if sets is None else as_sources(sets, argument)
-        for sets, argument in ((data, "data"), (probe_data, "probe_data"))
-    )
-    module = None if isinstance(teacher, str) else teacher
-    return load_preset(preset).override({**own, **(settings or {})}), Inputs(module, sources, probes)
