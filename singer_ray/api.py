@@ -87,12 +87,12 @@ def sweep(
     if resume is not None:
         kept = {"space": space is None, "preset": preset == "demo", "teacher": not isinstance(teacher, str)}
         done = _resumed(
-            resume, out, {**(settings or {}), **count}, resolve(teacher, data, probe_data, preset, None)[1],
+            resume, out, {**(settings or {}), **count}, resolve(teacher, data, probe_data, preset, None, sent=True)[1],
             refused=[name for name, same in kept.items() if not same] + ["overwrite"] * overwrite,
         )  # fmt: skip
         conclude(done, print)
         return done
-    config, inputs = resolve(teacher, data, probe_data, preset, {**(settings or {}), **count})
+    config, inputs = resolve(teacher, data, probe_data, preset, {**(settings or {}), **count}, sent=True)
     folder = Path(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
     check_out(folder, overwrite=overwrite)
     done = run_search(

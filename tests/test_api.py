@@ -6,6 +6,7 @@ import copy
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -170,4 +171,12 @@ def test_faults_are_user_errors_that_say_what_to_do(teacher: Any, tmp_path: Path
         distill(teacher, {"train": Stripes(4, 0)}, out=tmp_path / "run", settings={"method.rnk": 4})
     with pytest.raises(UserError, match="no transformer blocks"):
         distill(torch.nn.Linear(2, 2), {"train": Stripes(4, 0)}, out=tmp_path / "run")
+    locked = Stripes(4, 0)
+    locked.lock = threading.Lock()  # type: ignore[attr-defined]
+    said = r"data\['val'\] \(Stripes\) cannot be sent to other processes: cannot pickle .* Open files .*in __getitem__"
+    data = {"train": Stripes(4, 0), "val": locked}
+    with pytest.raises(UserError, match=said):
+        sweep("singer", teacher, data, out=tmp_path / "run")
+    with pytest.raises(UserError, match=said):
+        distill(teacher, data, out=tmp_path / "run", settings={"train.workers": 2})
     assert not (tmp_path / "run").exists()

@@ -71,6 +71,22 @@ class Sent(Dataset[Any]):
         return pickle.loads, (buffer.getvalue(),)
 
 
+def why_not_sendable(content: Any) -> str | None:
+    """Why no other process can be given an object; None for one that can be sent. Keeps no copy of it."""
+    import cloudpickle
+
+    try:
+        cloudpickle.Pickler(_Nowhere(), protocol=5, buffer_callback=lambda buffer: None).dump(content)
+    except Exception as error:  # whatever it holds raises what it likes
+        return str(error) or type(error).__name__
+    return None
+
+
+class _Nowhere:
+    def write(self, data: bytes) -> int:
+        return len(data)
+
+
 @contextlib.contextmanager
 def _script_hidden() -> Iterator[None]:
     """Within, the main module has neither file nor name, as in an interactive session."""
