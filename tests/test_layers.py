@@ -14,7 +14,7 @@ import singer_ray
 ROOT = Path(singer_ray.__file__).parent
 FLOORS = [
     {"errors", "prices", "resources", "storage"},
-    {"config"},
+    {"config", "tracking"},
     {"data", "vision"},
     {"method", "evaluation"},
     {"publishing", "training", "ray_cluster"},
@@ -25,7 +25,7 @@ FLOORS = [
     {"api"},
 ]
 """From the ground up; the commands stand above all."""
-CORE = ("data", "vision", "method", "evaluation", "analysis")
+CORE = ("data", "vision", "method", "evaluation", "analysis", "tracking")
 RAY_FREE = [
     *(p for folder in CORE for p in sorted((ROOT / folder).rglob("*.py"))),
     *(p for p in sorted((ROOT / "training").glob("*.py")) if p.name != "launch.py"),

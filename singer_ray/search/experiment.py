@@ -41,9 +41,9 @@ from singer_ray.search.study import (
     remove_study,
     storage_of,
 )
-from singer_ray.search.trackers import check_trackers
 from singer_ray.search.warm_start import earlier_study, import_trials
 from singer_ray.storage import Folder
+from singer_ray.tracking.trackers import check_trackers
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
