@@ -9,7 +9,8 @@ from typing import Any
 
 from ray.util.metrics import Gauge
 
-from singer_ray.tracking.figures import describe, figures
+from singer_ray.tracking.figures import describe as describe
+from singer_ray.tracking.figures import figures
 
 PREFIX = "singer_ray_"
 """Of our names; Ray puts its own `ray_` before that: val/miou is `ray_singer_ray_val_miou` to Prometheus."""
