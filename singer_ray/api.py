@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singer_ray.arguments import resolve
+from singer_ray.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from singer_ray.config import Config
     from singer_ray.distillation import Distilled
     from singer_ray.search.experiment import Searched
     from singer_ray.training.launch import Inputs
@@ -21,10 +23,11 @@ def distill(
     teacher: nn.Module | str | None = None,
     data: Any = None,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     preset: str = "demo",
     settings: Mapping[str, Any] | None = None,
     probe_data: Any = None,
+    resume: str | Path | None = None,
     overwrite: bool = False,
 ) -> Distilled:
     """Distils one student: `python -m singer_ray.train` from Python.
@@ -37,21 +40,50 @@ def distill(
             `depth`. Images are PIL images, or uint8 or floating-point values from 0 to 1, [3, height, width] or
             [height, width, 3], not normalised. Classes are named by the data set's `classes` (`mask_classes`), or by
             number.
-        out: folder for the result.
+        out: folder for the result; runs/train-DATE-TIME when None.
         preset: what the configuration starts from: a shipped name or a YAML file.
         settings: dotted names and values on top of it, `{"method.rank": 8, "train.epochs": 20}`.
         probe_data: annotated data sets for the probes, when `data` is not annotated.
+        resume: goes on with the run in this folder after its last finished epoch. Teacher and data are given again
+            where they were given at first; the folder knows the rest.
         overwrite: replace an earlier result in `out`.
 
     Raises UserError for whatever can be mended, with a message that says how.
     """
-    from singer_ray.cli import check_out, prepare_out
+    from singer_ray.cli import check_out, default_out, prepare_out
+    from singer_ray.conclusion import conclude_run
     from singer_ray.distillation import run_distillation
 
-    config, inputs = resolve(teacher, data, probe_data, preset, settings)
-    folder = Path(out)
-    check_out(folder, overwrite=overwrite)
-    return run_distillation(config, folder, inputs=inputs, prepare=lambda: prepare_out(folder, overwrite=overwrite))
+    if resume is not None:
+        kept = {"out": out is None, "preset": preset == "demo", "overwrite": not overwrite}
+        done = _resumed_run(
+            Path(resume), settings or {}, resolve(teacher, data, probe_data, preset, None),
+            teacher=teacher if isinstance(teacher, str) else None, refused=[n for n, same in kept.items() if not same],
+        )  # fmt: skip
+    else:
+        config, inputs = resolve(teacher, data, probe_data, preset, settings)
+        folder = Path(out) if out is not None else default_out("train")
+        check_out(folder, overwrite=overwrite)
+        done = run_distillation(config, folder, inputs=inputs, prepare=lambda: prepare_out(folder, overwrite=overwrite))
+    conclude_run(done, print)
+    return done
+
+
+def _resumed_run(
+    folder: Path, settings: Mapping[str, Any], resolved: tuple[Config, Inputs], *, teacher: str | None,
+    refused: Sequence[str],
+) -> Distilled:  # fmt: skip
+    from singer_ray.distillation import run_distillation
+    from singer_ray.training.resuming import resumed_config
+
+    if refused:
+        raise UserError(f"distill(resume=...) goes on with the run as it was: leave out {', '.join(refused)}.")
+    given, inputs = resolved
+    own = {name: given.value(name) for name in ("data.source", "evaluation.data.source") if given.value(name) == "own"}
+    if inputs.teacher is not None or teacher is not None:
+        own["teacher.name"] = given.teacher.name
+    config = resumed_config(folder, {**own, **settings})
+    return run_distillation(config, folder, inputs=inputs, resume=True)
 
 
 def sweep(
@@ -105,7 +137,6 @@ def sweep(
 def _resumed(
     address: str | Path, out: str | Path | None, changes: Mapping[str, Any], inputs: Inputs, *, refused: Sequence[str]
 ) -> Searched:
-    from singer_ray.errors import UserError
     from singer_ray.search.experiment import resume_search
 
     if refused:

@@ -2,42 +2,88 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-
+from singer_ray import __version__
 from singer_ray.config import Config
 from singer_ray.errors import UserError
+from singer_ray.options.command import QUIET, VERBOSE, Flags
 from singer_ray.options.command import Command as Command
-from singer_ray.options.command import Flags
 from singer_ray.options.parsing import parse
+from singer_ray.outputs import LOG, Interrupted, claim, guarded
+from singer_ray.printing import RunLog, is_log, log_into, logged, note, screen
+from singer_ray.storage import without_credentials
 
-console = Console(width=None if sys.stdout.isatty() else 180)
+console = screen()
+"""For how a command gets on; --quiet silences it."""
+results = screen()
+"""For what comes of a command."""
 
 
 def run_command(
     command: Command[Flags], main: Callable[[Config, Flags], None], argv: Sequence[str] | None = None
 ) -> int:
     """Parses, runs `main` and returns the exit status; a UserError becomes one line on stderr and status 2."""
-    try:
-        config, flags = parse(command, sys.argv[1:] if argv is None else argv)
-        main(config, flags)
-    except UserError as error:
-        print(f"{command.prog}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{command.prog}: interrupted.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader (head, less) has left: there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    typed = list(sys.argv[1:] if argv is None else argv)
+    words = [word for word in typed if word not in (QUIET, VERBOSE)]
+    verbose = VERBOSE in typed
+    with logged(lambda: _head(command, typed), verbose=verbose) as log, _silenced(QUIET in typed):
+        try:
+            if verbose:
+                if QUIET in typed:
+                    raise UserError(f"{QUIET} and {VERBOSE} contradict each other. Give one.")
+                print("\n".join(_head(command, typed)), file=sys.stderr)
+            config, flags = parse(command, words)
+            with guarded():
+                main(config, flags)
+        except UserError as error:
+            _complain(command, log, " ".join(str(error).split()), error)
+            return 2
+        except KeyboardInterrupt as error:
+            how = f" {error}" if isinstance(error, Interrupted) else ""
+            _complain(command, log, f"interrupted.{how}")
+            return 130
+        except BrokenPipeError:
+            # The reader (head, less) has left: there is nobody to tell.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except Exception:
+            log.write(traceback.format_exc())
+            raise
     return 0
+
+
+def _complain(command: Command[Any], log: RunLog, line: str, error: UserError | None = None) -> None:
+    if error is not None and error.__cause__ is not None:
+        note("".join(traceback.format_exception(error)))
+    log.write(line)
+    print(f"{command.prog}: {line}", file=sys.stderr)
+
+
+def _head(command: Command[Any], words: Sequence[str]) -> list[str]:
+    from singer_ray.publishing.result import versions
+
+    found = ", ".join(f"{name} {version}" for name, version in versions().items() if name != "singer-ray")
+    return [f"singer_ray {__version__}, {found}", without_credentials(shlex.join([*command.prog.split(), *words]))]
+
+
+@contextlib.contextmanager
+def _silenced(quiet: bool) -> Iterator[None]:
+    """Within, `console` prints nothing when `quiet`."""
+    before, console.quiet = console.quiet, quiet
+    try:
+        yield
+    finally:
+        console.quiet = before
 
 
 def print_plan(config: Config, plan: Sequence[str]) -> None:
@@ -55,9 +101,11 @@ def default_out(command: str) -> Path:
 def prepare_out(folder: Path, *, overwrite: bool, resume: bool = False) -> Path:
     """The folder of a run, made or emptied. Raises UserError for one that holds something and may not be replaced."""
     check_out(folder, overwrite=overwrite, resume=resume)
+    claim(folder, existed=folder.exists() and not overwrite, resumed=resume)
     if overwrite and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    log_into(folder)
     return folder
 
 
@@ -71,6 +119,7 @@ def check_out(folder: Path, *, overwrite: bool, resume: bool = False) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         return
     ours = any((folder / mark).exists() for mark in ("config.yaml", "result.json", "study.journal"))
+    ours = ours or is_log(folder / LOG)
     if overwrite and not ours:
         raise UserError(
             f"--out {folder} holds files that are not a result of singer_ray: --overwrite will not delete them. "

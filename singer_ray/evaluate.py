@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
-from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
+from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.errors import UserError
 
@@ -61,7 +61,7 @@ def main(config: Config, flags: EvaluateFlags) -> None:
     check_out(out, overwrite=flags.overwrite)
     begin = time.perf_counter()
     found = _evaluate(config, flags)
-    console.print(table({name: entry["metrics"] for name, entry in found["networks"].items()}))
+    results.print(table({name: entry["metrics"] for name, entry in found["networks"].items()}))
     if config.evaluation.protocol == "official":
         _say("The paper's code reports `best`, which it chooses on the test split; here it is chosen on validation.")
     prepare_out(out, overwrite=flags.overwrite)
@@ -70,7 +70,7 @@ def main(config: Config, flags: EvaluateFlags) -> None:
     provenance = {"config": config.model_dump(mode="json"), "versions": versions(), "git_commit": git_commit()}
     seconds = round(time.perf_counter() - begin, 3)
     write_json(out / "result.json", {**found, **provenance, "seconds": seconds})
-    _say(f"Wrote {out}/result.json")
+    results.print(f"Wrote {out}/result.json", highlight=False, markup=False, soft_wrap=True)
 
 
 def _evaluate(config: Config, flags: EvaluateFlags) -> dict[str, Any]:

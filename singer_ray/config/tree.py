@@ -81,6 +81,12 @@ class Config(Block):
             found = getattr(found, part)
         return found
 
+    def differences(self, other: Config) -> Iterator[tuple[str, Any]]:
+        """The dotted names of the knobs that differ from `other`, each with its value here."""
+        for name in field_names():
+            if self.value(name) != other.value(name):
+                yield name, self.value(name)
+
     def to_yaml(self) -> str:
         """The whole tree as YAML that `--preset` reads back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -26,9 +26,16 @@ SHORTCUTS = {
     "concurrent": "search.concurrent",
     "space": "search.space",
     "storage": "train.storage",
+    "trackers": "train.trackers",
     "export": "export.to",
 }
 """Undotted names of much used settings; a command lists those that it takes."""
+QUIET, VERBOSE = "--quiet", "--verbose"
+LOUDNESS = {
+    "quiet": "Print only the results, and what goes wrong; log.txt in --out has the rest.",
+    "verbose": "Print more details, and where an error came from.",
+}
+"""Flags of every command, which `run_command` reads before anything else."""
 PRESET = "Where settings start from: a shipped preset, or a YAML file of your own."
 
 
@@ -51,6 +58,8 @@ class Command(Generic[Flags]):
     metavar: str = "NAME"
     required: Sequence[str] = ()
     """Own flags that the command cannot do without, as --help says."""
+    optional: Sequence[str] = ()
+    """Own flags whose value may be left out; then it is the empty text."""
 
     @property
     def prog(self) -> str:

@@ -16,18 +16,18 @@ from singer_ray.config import Config, field_names
 from singer_ray.config.names import candidates, did_you_mean, plain
 from singer_ray.config.tree import allowed_by
 from singer_ray.errors import UserError, printable
-from singer_ray.options.command import SHORTCUTS, Command, Option, own_options, setting_options
+from singer_ray.options.command import LOUDNESS, SHORTCUTS, Command, Option, own_options, setting_options
 
 _IMAGES = ("data.train", "data.val", "data.test", "data.image_size")
 COMMON: dict[str, tuple[str, ...]] = {
     "train": (
-        "data.train", "data.val", "data.image_size", "data.augment", "data.loader_workers", "teacher.name",
-        "student.name", "method.refiner", "method.rank", "train.epochs", "train.batch_size", "train.lr", "train.device",
+        "data.train", "data.val", "data.image_size", "data.augment", "teacher.name", "student.name",
+        "method.refiner", "method.rank", "train.epochs", "train.batch_size", "train.lr", "train.device",
         "seed",
     ),
     "tune": (
         "data.train", "data.val", "teacher.name", "student.name", "train.epochs", "search.objectives", "search.sampler",
-        "search.scheduler", "seed",
+        "search.scheduler",
     ),
     "evaluate": (*_IMAGES, "teacher.name", "evaluation.protocol", "train.device"),
     "analyze": (
@@ -55,7 +55,8 @@ def show_help(command: Command[Any], config: Config, preset: str, topic: Topic) 
     """Prints it. Raises UserError for a topic that is neither a block nor an option."""
     width = max(60, min(120, shutil.get_terminal_size((100, 40)).columns))
     console = Console(width=width, highlight=False, soft_wrap=False)
-    own, settings = own_options(command), setting_options(config)
+    loudness = {name: Option(name, bool, doc, default=False) for name, doc in LOUDNESS.items()}
+    own, settings = own_options(command) | loudness, setting_options(config)
     if not topic.name:
         _screen(console, command, own, settings)
     elif topic.name == "all":

@@ -15,7 +15,7 @@ from singer_ray.config import Config, load_preset
 from singer_ray.config.names import did_you_mean, plain
 from singer_ray.config.tree import allowed
 from singer_ray.errors import UserError, printable
-from singer_ray.options.command import Command, Flags, Option, options_of, own_options
+from singer_ray.options.command import LOUDNESS, Command, Flags, Option, options_of, own_options
 from singer_ray.options.help import Topic, show_help
 
 _BOOLEAN = re.compile(r"true|false|yes|no|on|off|1|0", re.IGNORECASE)
@@ -50,7 +50,7 @@ def parse(command: Command[Flags], argv: Sequence[str]) -> tuple[Config, Flags]:
         if option.setting:
             settings[option.setting] = _raw(option, words)
         elif name != "preset":
-            flags[name] = _checked(option, words)
+            flags[name] = "" if not words and name in command.optional else _checked(option, words)
     try:
         config = config.override(settings)
     except UserError as error:
@@ -127,7 +127,7 @@ def _fits(option: Option, word: str) -> bool:
 
 def _unknown(command: Command[Any], options: dict[str, Option], name: str) -> UserError:
     shown = [*own_options(command).values(), *options.values()]
-    known = [*dict.fromkeys(option.name for option in shown), *command.shortcuts]
+    known = [*dict.fromkeys(option.name for option in shown), *command.shortcuts, *LOUDNESS]
     hint = did_you_mean(name, known, "--")
     blocks = {option.name.rpartition(".")[0] for option in shown}
     if not hint and plain(name) in blocks:

@@ -40,7 +40,8 @@ from singer_ray.search.parameters import (
 )
 
 UNSEARCHABLE = ("seed", "search.", "export.", "data.", "evaluation.", "train.workers", "train.launcher", "train.epochs",
-                "train.steps_per_epoch", "train.device", "train.threads", "train.storage", "teacher.")  # fmt: skip
+                "train.steps_per_epoch", "train.device", "train.threads", "train.storage",
+                "train.trackers", "teacher.")  # fmt: skip
 """Knobs that all trials of a search must share: they decide what is compared, or where it runs."""
 UNFIXABLE = ("search.space",)
 """Knobs that a space cannot set: it is found through them."""
