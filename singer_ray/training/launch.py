@@ -77,17 +77,19 @@ def launch_in_ray(config: Config, inputs: Inputs, out: Path, *, say: Callable[[s
     import ray.train
 
     from singer_ray import ray_cluster
+    from singer_ray.ray_start import telling_train_which_cluster
 
-    with ray_cluster.connected():
-        use_gpu = config.train.device != "cpu" and ray_cluster.has_gpus()
-        ray_cluster.require(
-            {"GPU" if use_gpu else "CPU": float(config.train.workers)}, f"--workers {config.train.workers}"
-        )
+    with ray_cluster.connected(), telling_train_which_cluster():
         path, name = ray_cluster.storage(config.train.storage, out, "ray_train")
-        say(f"{config.train.workers} workers on {ray_cluster.describe()}")
-        trainer = worker_group(
-            _worker, {"config": config.model_dump(), "inputs": inputs}, config.train.workers, path, name, gpu=use_gpu
-        )
+        workers = config.train.workers
+        use_gpu = config.train.device != "cpu" and ray_cluster.has_gpus(say)
+        each = {"GPU" if use_gpu else "CPU": 1.0}
+        if config.train.storage is None:  # a machine that joins yet could not save where this one does
+            each |= ray_cluster.ON_HEAD
+        ray_cluster.wait_for_room(each, workers, f"the {workers} workers of --workers {workers}", say)
+        say(f"{workers} workers on {ray_cluster.describe()}")
+        settings = {"config": config.model_dump(), "inputs": inputs}
+        trainer = worker_group(_worker, settings, workers, path, name, gpu=use_gpu, each=each)
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
