@@ -80,8 +80,9 @@ def wait_for_room(each: Mapping[str, float], count: int, what: str, say: Callabl
             return
         if found.most is not None:
             raise UserError(
-                f"{what} need {words(each)} each, all of it on one node; this Ray cluster ({describe()}) can never "
-                f"offer more than room for {found.most}. Ask for less, or connect to a larger cluster (RAY_ADDRESS)."
+                f"No room for {what} ({words(each)} each, on one node): {describe()} can never offer room for more "
+                f"than {found.most}. Lower --workers, search.cpus_per_trial or search.gpus_per_trial, or connect to a "
+                "larger cluster (RAY_ADDRESS)."
             )
         if time.monotonic() - said >= SAY:
             said = time.monotonic()

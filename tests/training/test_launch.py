@@ -33,7 +33,7 @@ def test_one_worker_gives_the_same_bits_by_either_launcher_and_two_the_same_loss
 
 def test_more_workers_than_the_cluster_has_are_refused_and_leave_nothing(small: Config, tmp_path: Path) -> None:
     config = small.override({"train.workers": 64, "train.batch_size": 64})
-    with pytest.raises(UserError, match=r"--workers 64 needs 64 CPU; this Ray cluster can never offer more than"):
+    with pytest.raises(UserError, match=r"No room for the 64 workers of --workers 64 \(1 CPU each, on one node\)"):
         run_distillation(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
