@@ -71,7 +71,7 @@ def run_distillation(
     begin = time.perf_counter()
     try:
         if by_ray:
-            trained = launch_in_ray(config, inputs, out, say=say)
+            trained = launch_in_ray(config, inputs, out, resume=resume, say=say)
         else:
             trained = launch_here(config, bench, out, resume=resume, say=say)
     except UserError:
@@ -97,13 +97,18 @@ def _config_to_resume(config: Config, out: Path) -> Config:
     if not path.is_file():
         raise UserError(f"--out {out} has no {CONFIG}: there is no run to resume. Start one without --resume.")
     before = load_preset(str(path))
-    changed = _first_difference(before.model_dump(), config.model_dump())
+    if runs_in_ray(before) and config.train.launcher == "auto":  # its checkpoints are where Ray Train keeps them
+        config = config.override({"train.launcher": "ray"})
+    workers = {"train.workers": config.train.workers, "train.launcher": config.train.launcher}
+    if runs_in_ray(before) and config.train.launcher == "local":
+        workers.pop("train.launcher")
+    changed = _first_difference(before.override(workers).model_dump(), config.model_dump())
     if changed:
         raise UserError(
             f"--resume continues the run in {out} as it was, but {changed} differs from its {CONFIG}. "
-            f"Use --preset {path} and no other setting."
+            f"Use --preset {path}; only --workers may differ."
         )
-    return before
+    return config
 
 
 def _first_difference(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> str | None:

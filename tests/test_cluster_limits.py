@@ -66,9 +66,7 @@ def test_machines_of_ones_own_are_unknown_until_they_have_joined() -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "provider: aws", "a: {b", "provider: {type: local}\nmax_workers: many"])
-def test_a_file_that_is_none_is_said_in_one_line(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_none_is_said_in_one_line(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert read_limits() is None
     (tmp_path / "ray_bootstrap_config.yaml").write_text(text)

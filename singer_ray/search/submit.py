@@ -182,7 +182,13 @@ def _client(address: str, patience: float = 0.0) -> Iterator[JobSubmissionClient
 def _connect(address: str, patience: float) -> JobSubmissionClient:
     from ray.job_submission import JobSubmissionClient
 
-    host = urlsplit(address).hostname
+    parts = urlsplit(address)
+    host = parts.hostname
+    if parts.scheme not in ("http", "https") or host is None:
+        raise UserError(
+            f"--submit {printable(address)} is not the address of a dashboard. Give http://HEAD:8265; `ray dashboard "
+            "CLUSTER.yaml` brings it to http://localhost:8265."
+        )
     try:
         socket.getaddrinfo(host, None)
     except OSError as error:  # no head that is still starting

@@ -72,8 +72,13 @@ def launch_here(config: Config, bench: Workbench, out: Path, *, resume: bool, sa
     return Trained(metrics or (state or {}).get("metrics", {}), member.state())
 
 
-def launch_in_ray(config: Config, inputs: Inputs, out: Path, *, say: Callable[[str], None]) -> Trained:
-    """Trains in the workers of a TorchTrainer, which continues by itself where OUT/ray_train holds a checkpoint."""
+def launch_in_ray(
+    config: Config, inputs: Inputs, out: Path, *, resume: bool = False, say: Callable[[str], None]
+) -> Trained:
+    """Trains in the workers of a TorchTrainer, which continues by itself where OUT/ray_train holds a checkpoint.
+
+    With `resume`, where there is none, it goes on from OUT's own: from one worker to several.
+    """
     import ray.train
 
     from singer_ray import ray_cluster
@@ -88,7 +93,10 @@ def launch_in_ray(config: Config, inputs: Inputs, out: Path, *, say: Callable[[s
             each |= ray_cluster.ON_HEAD
         ray_cluster.wait_for_room(each, workers, f"the {workers} workers of --workers {workers}", say)
         say(f"{workers} workers on {ray_cluster.describe()}")
-        settings = {"config": config.model_dump(), "inputs": inputs}
+        begun = resume and (out / checkpoint.FILE).exists()
+        # As a reference: settings travel within messages, which have a limit.
+        saved = ray.put(checkpoint.load(out)) if begun else None
+        settings = {"config": config.model_dump(), "inputs": inputs, "saved": (saved,)}
         trainer = worker_group(_worker, settings, workers, path, name, gpu=use_gpu, each=each)
         try:
             result = trainer.fit()
@@ -142,6 +150,7 @@ def worker_group(
 
 def _worker(settings: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
+    import ray
     import ray.train
 
     from singer_ray.config import Config
@@ -155,6 +164,8 @@ def _worker(settings: dict[str, Any]) -> None:
     if before is not None:
         with before.as_directory() as folder:
             state = checkpoint.load(Path(folder))
+    elif settings["saved"][0] is not None:
+        state = ray.get(settings["saved"][0])
     bench = settings["inputs"].workbench(config)
     say = print if rank == 0 else lambda line: None
     member = Member.begin(bench, config, state, rank=rank, world=world, say=say)
