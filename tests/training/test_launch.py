@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from singer_ray.config import Config
-from singer_ray.distillation import Distilled, run_distillation
+from singer_ray.distillation import Distilled, _config_to_resume, run_distillation
 from singer_ray.errors import UserError
 
 
@@ -78,3 +78,24 @@ def test_the_result_says_how_it_came_about(small: Config, tmp_path: Path) -> Non
     assert {f"{split}/{n}" for split in ("val", "test") for n in names} <= set(result["metrics"])
     for network, layers in (("teacher", (3, 5)), ("refined", (3, 5)), ("student", (1, 2))):
         assert {f"{network}/max_median_norm/{n}" for n in layers} <= set(result["metrics"])
+
+
+def test_a_run_goes_on_with_other_workers_since_its_batches_are_of_all_of_them(small: Config, tmp_path: Path) -> None:
+    config = small.override({"train.steps_per_epoch": 5})
+    whole = run_distillation(config, tmp_path / "whole")
+
+    class CutOffError(Exception):
+        pass
+
+    def cut(line: str) -> None:
+        if line.startswith("epoch 1/2"):
+            raise CutOffError
+
+    with pytest.raises(CutOffError):
+        run_distillation(config, tmp_path / "cut", say=cut)
+    two = config.override({"train.workers": 2})
+    resumed = run_distillation(two, tmp_path / "cut", resume=True)
+    assert resumed.metrics["train/loss"] == pytest.approx(whole.metrics["train/loss"], rel=1e-4)
+    assert _config_to_resume(config, tmp_path / "cut") == config.override({"train.launcher": "ray"})
+    with pytest.raises(UserError, match=r"train\.launcher differs .* only --workers may differ"):
+        _config_to_resume(config.override({"train.launcher": "local"}), tmp_path / "cut")
