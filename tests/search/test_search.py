@@ -265,9 +265,10 @@ def test_a_trial_needs_no_torch() -> None:
 
 
 def test_no_log_of_ray_holds_a_key(searched: tuple[Searched, str]) -> None:
-    from ray._private.worker import _global_node
+    from ray._private import worker
 
-    files = [path for path in Path(_global_node.get_session_dir_path()).rglob("*") if path.is_file()]  # type: ignore[union-attr]
+    node: Any = worker._global_node
+    files = [path for path in Path(node.get_session_dir_path()).rglob("*") if path.is_file()]
     assert any(path.name == "runtime_env_agent.log" for path in files)
     assert [path.name for path in files if b"planted-" in path.read_bytes()] == []
 

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from singer_ray.config import Config
-from singer_ray.distillation import Distilled, _config_to_resume, run_distillation
+from singer_ray.distillation import Distilled, run_distillation
 from singer_ray.errors import UserError
+from singer_ray.training.resuming import check_same, resumed_config
 
 
 def same_weights(first: Distilled, second: Distilled) -> bool:
@@ -96,6 +97,9 @@ def test_a_run_goes_on_with_other_workers_since_its_batches_are_of_all_of_them(s
     two = config.override({"train.workers": 2})
     resumed = run_distillation(two, tmp_path / "cut", resume=True)
     assert resumed.metrics["train/loss"] == pytest.approx(whole.metrics["train/loss"], rel=1e-4)
-    assert _config_to_resume(config, tmp_path / "cut") == config.override({"train.launcher": "ray"})
-    with pytest.raises(UserError, match=r"train\.launcher differs .* only --workers may differ"):
-        _config_to_resume(config.override({"train.launcher": "local"}), tmp_path / "cut")
+    # Back to one, it stays where its checkpoints are.
+    alone = resumed_config(tmp_path / "cut", {"train.workers": 1})
+    assert alone == config.override({"train.launcher": "ray"})
+    check_same(tmp_path / "cut", config)
+    with pytest.raises(UserError, match=r"train\.launcher differs"):
+        check_same(tmp_path / "cut", config.override({"train.launcher": "local"}))
