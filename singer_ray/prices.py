@@ -133,7 +133,7 @@ def _stated(metadata: Any, known: Sequence[str]) -> dict[str, float]:
             )
         if name != "*" and str(name) not in known:
             raise UserError(
-                f"metadata.{METADATA} of the cluster file names {name!r}, which is no node there."
+                f"metadata.{METADATA} of the cluster file names {name!r}, which is not a node there."
                 f"{nearest(str(name), known)} Allowed: {', '.join(known)}. Correct it and run `ray up` again."
             )
     return {str(name): float(price) for name, price in prices.items()}

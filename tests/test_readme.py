@@ -96,7 +96,7 @@ def test_the_python_example_runs_as_a_script(tmp_path: Path) -> None:
     """As it stands, on small things of one's own: floating-point images, labels without names, a local class."""
     yours, done_with_it = python_blocks()
     settings = {name: value for name, value in SMALL.items() if "scenes" not in name} | {
-        "train.epochs": 1, "data.loader_workers": 1, "teacher.layers": [2, 3], "evaluation.fit_images": 32,
+        "train.epochs": 1, "data.loader_workers": 0, "teacher.layers": [2, 3], "evaluation.fit_images": 32,
     }  # fmt: skip
     small = SMALL_THINGS.replace("SETTINGS", repr(settings))
     assert assigned(yours) == assigned(small)

@@ -67,7 +67,7 @@ def is_run(folder: Path) -> bool:
 def read_run(folder: Path) -> RunResult:
     """The run in FOLDER. Raises UserError when there is none."""
     if not is_run(folder):
-        raise UserError(f"{printable(folder)} is no training run. Give the --out of singer_ray.train.")
+        raise UserError(f"{printable(folder)} is not a training run. Give the --out of singer_ray.train.")
     rows, result = read_history(folder), _result(folder / RESULT)
     last: Row = rows[max(rows)] if rows else {}
     metrics = _numbers(result.get("metrics")) or {name: value for name, value in last.items() if "/" in name}

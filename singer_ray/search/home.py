@@ -194,7 +194,7 @@ class Home:
         try:
             patiently(self._bring)
         except UserError as error:
-            self.say(f"the copy of the search lacks its end: {error} {self.go_on}")
+            self.say(f"the copy of the search is incomplete: {error} {self.go_on}")
             self._dirty.clear()
 
     def _bring(self) -> None:
@@ -271,7 +271,7 @@ def fetch(remote: Folder, out: Path) -> None:
         if own.startswith(journal):
             return  # this machine has seen at least as much
         if not journal.startswith(own):
-            raise UserError(f"{out} and {address} have gone different ways. Use --out with another folder.")
+            raise UserError(f"{out} and {address} have diverged. Use --out with another folder.")
     for name in STATE:
         content = remote.read(name)
         if content is not None:

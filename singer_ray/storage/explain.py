@@ -21,7 +21,7 @@ _ADVICE = [(re.compile(pattern), advice) for pattern, advice in (
     ("InvalidAccessKeyId|INVALID_ACCESS_KEY_ID|SignatureDoesNotMatch|INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH",
      "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."),
     (r"AccessDenied|ACCESS_DENIED|Forbidden|\(403\)",
-     "These credentials may not: allow s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject, "
+     "These credentials lack a permission: allow s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject, "
      "s3:AbortMultipartUpload and s3:ListBucketMultipartUploads there (with export.tags s3:PutObjectTagging too)."),
     ("RequestTimeTooSkewed|REQUEST_TIME_TOO_SKEWED", "Set the clock of this machine."),
     ("NoSuchBucket|NO_SUCH_BUCKET", "Make the bucket first: aws s3 mb s3://BUCKET."),
@@ -30,7 +30,8 @@ _ADVICE = [(re.compile(pattern), advice) for pattern, advice in (
     ("KMS|InvalidEncryptionAlgorithm", "Check export.encryption and export.kms_key."),
     ("EndpointConnectionError|Could not connect|ConnectTimeout|Connection refused|NewConnectionError",
      "Check the endpoint and the network."),
-    (r"No space left|Disk quota|File too large|[Ee]rrno (28|122|27)\b", "Make room there, or give another address."),
+    (r"No space left|Disk quota|File too large|[Ee]rrno (28|122|27)\b",
+     "Free some space there, or give another address."),
     (r"Read-only file system|Permission denied|[Ee]rrno (30|13)\b", "Give a folder that may be written to."),
 )]  # fmt: skip
 
