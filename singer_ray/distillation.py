@@ -13,6 +13,7 @@ from singer_ray.errors import UserError
 from singer_ray.publishing.head import linear_head
 from singer_ray.publishing.package import InputSpec, write_student
 from singer_ray.publishing.result import build_result, write_json
+from singer_ray.storage import write_whole
 from singer_ray.training.launch import Inputs, launch_here, launch_in_ray, runs_in_ray
 from singer_ray.training.member import Member, student_of
 from singer_ray.training.pictures import draw_student_pictures
@@ -67,7 +68,7 @@ def run_distillation(
     began_empty = not out.exists() or resume
     prepare()
     out.mkdir(parents=True, exist_ok=True)
-    (out / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+    write_whole(out / CONFIG, config.to_yaml())
     begin = time.perf_counter()
     try:
         if by_ray:
@@ -92,18 +93,20 @@ def run_distillation(
 
 def _config_to_resume(config: Config, out: Path) -> Config:
     from singer_ray.config import load_preset
+    from singer_ray.config.tree import ADDRESSES
 
     path = out / CONFIG
     if not path.is_file():
         raise UserError(f"--out {out} has no {CONFIG}: there is no run to resume. Start one without --resume.")
     before = load_preset(str(path))
-    changed = _first_difference(before.model_dump(), config.model_dump())
+    changed = _first_difference(before.without_passwords().model_dump(), config.without_passwords().model_dump())
     if changed:
         raise UserError(
             f"--resume continues the run in {out} as it was, but {changed} differs from its {CONFIG}. "
             f"Use --preset {path} and no other setting."
         )
-    return before
+    # Passwords are not kept: those given now are the ones that count.
+    return before.override({name: config.value(name) for name in ADDRESSES if config.value(name) is not None})
 
 
 def _first_difference(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> str | None:

@@ -49,12 +49,12 @@ def shown(value: Any, limit: int = 300) -> str:
         return f"a {type(value).__name__}"
 
 
-_MARKS = re.compile(r"([\\`*_{}\[\]<>()#+!|~&:@$^=-])")
+_MARKS = re.compile(r"[\\`*\[\]<>|~&$]|(?<!\w)_|_(?!\w)|^[#+=-]")
 
 
 def markdown(text: object, limit: int = 300) -> str:
     """What comes from outside, as text of a Markdown page that is shown as it is: no links, HTML, tables or headings."""
-    return _MARKS.sub(r"\\\1", printable(text, limit))
+    return _MARKS.sub(r"\\\g<0>", printable(text, limit))
 
 
 def code(text: object, limit: int = 300) -> str:

@@ -18,6 +18,7 @@ from singer_ray.reporting.markup import card, empty
 from singer_ray.reporting.record import CONFIG, SearchRecord, read_search
 from singer_ray.reporting.style import Figure
 from singer_ray.reporting.text import escape, moment
+from singer_ray.storage import write_whole
 
 REPORT = "report.html"
 _LESS = "\\u003c"
@@ -34,14 +35,10 @@ def build_report(folder: Path, out: Path | None = None) -> Path:
     target = out if out is not None else folder / REPORT
     search = read_search(folder)
     content = render(search, _config(folder))
-    draft = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(content, encoding="utf-8")
-        draft.replace(target)
+        write_whole(target, content)
     except OSError as error:
-        if draft.is_file():
-            draft.unlink()
         raise UserError(
             f"The report cannot be written to {target}: {error.strerror or error}. Give another file with --out."
         ) from error

@@ -153,6 +153,18 @@ def objectives_of(study: optuna.Study) -> Objectives:
     return Objectives(tuple(names), modes, attributes[STOP_METRIC], attributes[STOP_MODE])
 
 
+def require_own(study: optuna.Study, where: object) -> None:
+    """Raises UserError for a study that no search wrote."""
+    if not study.metric_names or {STOP_METRIC, STOP_MODE} - study.user_attrs.keys():
+        raise UserError(
+            f"The study {printable(repr(study.study_name))} of {printable(where)} was not written by singer_ray.tune. "
+            "Give its --out."
+        )
+    if len(study.metric_names) != len(study.directions):
+        raise UserError(f"The study of {printable(where)} names {len(study.metric_names)} objectives, and has "
+                        f"{len(study.directions)}. Restore it from a copy.")  # fmt: skip
+
+
 def own_rows(study: optuna.Study, states: Sequence[str] = ()) -> list[FrozenTrial]:
     """The rows of trials that this search started (imported and waiting ones apart), by number."""
     wanted = [TrialState[state] for state in states] or [s for s in TrialState if s is not TrialState.WAITING]

@@ -15,9 +15,10 @@ from typing import Any
 
 from rich.console import Console
 
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
 from singer_ray.search.gauges import describe, figures
 from singer_ray.search.ledger import Watcher
+from singer_ray.storage import without_credentials
 
 TENSORBOARD, MLFLOW_DATABASE = "tensorboard", "mlflow.db"
 PATIENCE = 60.0
@@ -118,7 +119,7 @@ class MLflow:
             self.experiment = found.experiment_id if found else self.client.create_experiment(experiment)
         except Exception as error:
             raise UserError(
-                f"search.trackers names 'mlflow', and {address} cannot be used: {_line(error)}. Start the server, "
+                f"search.trackers names 'mlflow', and {without_credentials(address)} cannot be used: {_line(error)}. Start the server, "
                 "correct MLFLOW_TRACKING_URI, or leave mlflow out."
             ) from error
 
@@ -178,7 +179,8 @@ class WandB:
             id=re.sub(r"[^\w-]", "-", f"{self.experiment}-{name}", flags=re.ASCII), resume="allow",
             config=dict(parameters), dir=self.folder, reinit="create_new",
             settings=self.wandb.Settings(
-                silent=True, console="off", disable_git=True, disable_code=True, x_disable_stats=True, init_timeout=30
+                silent=True, console="off", disable_git=True, disable_code=True, x_disable_stats=True, init_timeout=30,
+                x_disable_meta=True,  # the command line, with the passwords in it
             ),
         )  # fmt: skip
 
@@ -246,4 +248,4 @@ def _scores(values: Mapping[str, float]) -> list[str]:
 
 def _line(error: Exception) -> str:
     """An error in one short line."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]
+    return printable(without_credentials(str(error))) or type(error).__name__

@@ -63,7 +63,10 @@ def runs_in_ray(config: Config) -> bool:
 def launch_here(config: Config, bench: Workbench, out: Path, *, resume: bool, say: Callable[[str], None]) -> Trained:
     """Trains in this process; OUT receives a checkpoint after each epoch."""
     state = checkpoint.load(out) if resume else None
-    member = Member.begin(bench, config, state, say=say)
+    try:
+        member = Member.begin(bench, config, state, say=say)
+    except checkpoint.MisfitError as error:
+        raise UserError(f"{out / checkpoint.FILE} {error}. {checkpoint.RESTART}") from error
     lines = EpochLines(config, say)
     metrics: Metrics = {}
     for metrics in epochs(member, heartbeat=lines.heartbeat):
@@ -155,7 +158,10 @@ def _worker(settings: dict[str, Any]) -> None:
             state = checkpoint.load(Path(folder))
     bench = settings["inputs"].workbench(config)
     say = print if rank == 0 else lambda line: None
-    member = Member.begin(bench, config, state, rank=rank, world=world, say=say)
+    try:
+        member = Member.begin(bench, config, state, rank=rank, world=world, say=say)
+    except checkpoint.MisfitError as error:
+        raise UserError(f"The checkpoint of Ray Train {error}. {checkpoint.RESTART}") from error
     lines = EpochLines(config, say)
     for metrics in epochs(member, heartbeat=lines.heartbeat):
         if rank:
