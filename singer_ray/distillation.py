@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singer_ray.config import field_names
-from singer_ray.outputs import claim, drafted, guarded
+from singer_ray.outputs import claim, guarded
 from singer_ray.printing import note
 from singer_ray.publishing.head import linear_head
 from singer_ray.publishing.package import InputSpec, write_student
 from singer_ray.publishing.result import build_result, scrubbed, write_json
+from singer_ray.storage import write_whole
 from singer_ray.tracking.run_record import COMPLETE, FAIL, STOPPED, RunRecord
 from singer_ray.tracking.trackers import TRAIN, check_trackers
 from singer_ray.training.launch import Inputs, Trained, launch_here, launch_in_ray, runs_in_ray
@@ -99,8 +100,7 @@ class _Run:
             claim(out, existed=False, resumed=False)
         prepare()
         out.mkdir(parents=True, exist_ok=True)
-        with drafted(out / CONFIG) as draft:
-            draft.write_text(config.to_yaml(), encoding="utf-8")
+        write_whole(out / CONFIG, config.to_yaml())
         begin = time.perf_counter()
         trained = self._trained(bench, by_ray=by_ray)
         self._note("trained", begin)

@@ -20,6 +20,7 @@ from singer_ray.data.loader import evaluation_batches
 from singer_ray.data.source import Source, shuffled_subset
 from singer_ray.evaluation.norms import norm_metrics
 from singer_ray.publishing.result import build_result, write_json
+from singer_ray.storage import write_whole
 from singer_ray.training.member import Member
 from singer_ray.training.workbench import Workbench
 
@@ -60,7 +61,7 @@ def run_analysis(
     say("drawing pictures")
     prepare()
     out.mkdir(parents=True, exist_ok=True)
-    (out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    write_whole(out / "config.yaml", config.to_yaml())
     _draw(found, out)
     result = build_result(config.model_dump(mode="json"), metrics, time.perf_counter() - begin)
     result |= {

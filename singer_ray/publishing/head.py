@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save_file
 
+from singer_ray.errors import UserError
 from singer_ray.evaluation.probes import fit_classifier
 from singer_ray.evaluation.suite import FIT
+from singer_ray.storage import read_json, write_whole
 
 if TYPE_CHECKING:
     from singer_ray.training.member import Member
@@ -53,10 +55,15 @@ def write_head(folder: Path, head: LinearHead) -> None:
     """head.safetensors (weight, bias) and classes.json (their names, in order)."""
     save_file({"weight": head.weight, "bias": head.bias}, folder / HEAD)
     (folder / HEAD).chmod(0o644)
-    (folder / CLASSES).write_text(json.dumps(head.classes, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(folder / CLASSES, json.dumps(head.classes, indent=1, ensure_ascii=False) + "\n")
 
 
 def classes_of(folder: Path) -> list[str]:
     """The class names of a package's head; empty where it has none."""
     path = folder / CLASSES
-    return [str(name) for name in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
+    if not path.is_file():
+        return []
+    found = read_json(path.read_bytes(), str(path))
+    if not isinstance(found, list):
+        raise UserError(f"{path} holds no list of class names. Restore it.")
+    return [str(name) for name in found]

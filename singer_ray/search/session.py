@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -179,6 +180,9 @@ class Session:
                 self.setting.pool.interrupt()
             return over
 
+        name = f"{kind}-{len(self.record['sessions'])}"
+        if (self.home.out / "tune" / name).exists():  # Tune's records hold pickles: none but its own are read
+            name = f"{name}-{uuid.uuid4().hex[:8]}"
         tuner = tune.Tuner(
             DistillationTrial,
             param_space={
@@ -194,7 +198,7 @@ class Session:
             ),
             run_config=tune.RunConfig(
                 # Ray's own record, a folder for each session; what a resume reads is the study and the checkpoints.
-                name=f"{kind}-{len(self.record['sessions'])}",
+                name=name,
                 storage_path=str((self.home.out / "tune").absolute()), verbose=0, callbacks=[JsonLoggerCallback()],
                 stop=LimitStopper(ended),
                 failure_config=tune.FailureConfig(max_failures=self.config.search.max_failures),

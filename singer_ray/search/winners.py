@@ -40,6 +40,8 @@ def package_best(
     front = int(ranked[FRONT].sum()) if FRONT in ranked.columns else 0
     rows = {row.number: row for row in own_rows(study)}
     folders: list[Path] = []
+    if (home.out / BEST).is_symlink():  # students would be written through it
+        (home.out / BEST).unlink()
     shutil.rmtree(home.out / BEST, ignore_errors=True)
     for place in ranked.head(max(config.export.top, front)).to_dict("records"):
         label = str(place["id"])
@@ -48,7 +50,7 @@ def package_best(
         if content is None:
             continue
         metrics: dict[str, Any] = dict(last_result(row))
-        state = checkpoint.from_bytes(content)
+        state = checkpoint.from_bytes(content, f"{home.trials.address}/{label}/{checkpoint.FILE}")
         if place["state"] != COMPLETE:  # its checkpoint may be an epoch ahead of what was reported when it was stopped
             metrics |= state["metrics"] | pool.ask("final_metrics", label, row.params)
         own = config.override(row.params)

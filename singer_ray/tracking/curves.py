@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from singer_ray.outputs import drafted
+from singer_ray.storage import write_whole
 from singer_ray.tracking.history import RATE, Row
 
 if TYPE_CHECKING:
@@ -72,8 +73,9 @@ def draw_curves(rows: Mapping[int, Row], path: Path) -> None:
         _draw(panel, axis)
     for axis in axes[len(drawn) :]:
         axis.set_axis_off()
-    with drafted(path) as draft:
-        figure.savefig(draft, dpi=_DPI, format="png")
+    content = io.BytesIO()
+    figure.savefig(content, dpi=_DPI, format="png")
+    write_whole(path, content.getvalue())
 
 
 def _draw(panel: Panel, axis: Axes) -> None:

@@ -15,6 +15,7 @@ from singer_ray.evaluation.suite import Reader
 from singer_ray.method.artifacts import max_median_ratio, median_norm, patch_norms
 from singer_ray.method.distiller import Distiller
 from singer_ray.method.refiners import refiner_class
+from singer_ray.training.checkpoint import misfit
 from singer_ray.training.schedule import warmup_cosine
 from singer_ray.vision.models import Normalization, create_student
 from singer_ray.vision.tapped import TappedViT, Taps
@@ -195,12 +196,24 @@ class Member:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up where `state` was taken; calls `calibrate` and `start` itself."""
+        """Takes up where `state` was taken; calls `calibrate` and `start` itself.
+
+        Raises MisfitError for the state of another member.
+        """
+        layers = set(self.distiller.layers)
+        if set(state["median_norms"]) != layers:
+            raise misfit(KeyError(f"its teacher's layers are {sorted(state['median_norms'], key=str)}"))
         self.calibrate(state["median_norms"])
-        self.distiller.load_state_dict(state["distiller"])
+        try:
+            self.distiller.load_state_dict(state["distiller"])
+        except (RuntimeError, KeyError) as error:
+            raise misfit(error) from error
         self.start()
         assert self.optimizer is not None
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise misfit(error) from error
         self.step_count = state["step"]
 
     def _build(self, layers: tuple[int, ...]) -> Distiller:
@@ -257,10 +270,13 @@ def build_student(config: Config) -> nn.Module:
 
 
 def student_of(config: Config, state: dict[str, Any]) -> tuple[nn.Module, Normalization]:
-    """The trained student in a member's `state`, and the input scaling it was trained with."""
+    """The trained student in a member's `state`, and the input scaling it was trained with. Raises MisfitError."""
     model = build_student(config)
     start = "student.model."
     weights = {name.removeprefix(start): w for name, w in state["distiller"].items() if name.startswith(start)}
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise misfit(error) from error
     scaling = state["normalization"]
     return model.eval(), Normalization(tuple(scaling["mean"]), tuple(scaling["std"]))
