@@ -21,9 +21,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
 from rich import box
 from rich.table import Table
 
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 class EvaluateFlags:
     """Flags of this command."""
 
-    networks: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK ...")] = ()
+    networks: tuple[str, ...] = ()
     """What to evaluate: a run or exported folder, demo, demo-clean, a timm name, hf-hub:OWNER/MODEL."""
     out: Path | None = None
     """Folder for the result; by default runs/evaluate-DATE-TIME."""
@@ -48,7 +47,7 @@ class EvaluateFlags:
     """Replace an earlier result in --out."""
     dry_run: bool = False
     """Print the resolved configuration and what would run, and stop."""
-    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    given: frozenset[str] = frozenset()
     """Knobs set on the command line rather than by a preset."""
 
 
@@ -147,7 +146,7 @@ def _entry(network: Network, found: Evaluated) -> dict[str, Any]:
     }
 
 
-COMMAND = Command("evaluate", __doc__, EvaluateFlags, positional="networks", given="given")
+COMMAND = Command("evaluate", __doc__, EvaluateFlags, positional="networks", metavar="NETWORK ...", given="given")
 
 if __name__ == "__main__":
     sys.exit(run_command(COMMAND, main))

@@ -14,9 +14,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from singer_ray.cli import Command, results, run_command
 from singer_ray.config import Config
@@ -27,7 +24,7 @@ from singer_ray.errors import UserError
 class ReportFlags:
     """Flags of this command."""
 
-    folder: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = ()
+    folder: tuple[Path, ...] = ()
     """Folder of the search or run."""
     out: Path | None = None
     """File for the report; by default FOLDER/report.html."""
@@ -56,7 +53,7 @@ def main(config: Config, flags: ReportFlags) -> None:
     results.print(f"Wrote {written} ({size:.1f} MiB)", highlight=False, markup=False, soft_wrap=True)
 
 
-COMMAND = Command("report", __doc__, ReportFlags, positional="folder")
+COMMAND = Command("report", __doc__, ReportFlags, positional="folder", metavar="FOLDER")
 
 if __name__ == "__main__":
     sys.exit(run_command(COMMAND, main))

@@ -2,7 +2,6 @@
 
     python -m singer_ray.train --out runs/demo
     python -m singer_ray.train --preset imagenet-vitl-vitt --data.train IMAGES/train --data.val IMAGES/val --workers 8
-
     python -m singer_ray.train --resume runs/demo
 
 OUT gets result.json (metrics, configuration, versions), config.yaml, history.csv (a row an epoch), curves.png,
@@ -15,9 +14,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
@@ -36,9 +32,9 @@ class TrainFlags:
     """Go on with the run in this folder (without a value: in --out) after its last finished epoch."""
     dry_run: bool = False
     """Print the resolved configuration and what would run, and stop."""
-    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
-    """Knobs set on the command line."""
-    words: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
+    given: frozenset[str] = frozenset()
+    """Settings set on the command line."""
+    words: tuple[str, ...] = ()
     """The command line."""
 
 

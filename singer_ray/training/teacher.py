@@ -45,8 +45,8 @@ def make_teacher(
 ) -> Path:
     """Trains on `config.data` by `recipe` and writes clean/, planted/ and result.json into the folder of `make_out`.
 
-    `console` shows how far it is. Raises UserError when the source has no labels, has no masks to plant by, or the
-    sizes do not fit.
+    `console` shows how far it is. Raises UserError when the source has no labels, has no masks to plant
+    by, or the sizes do not fit.
     """
     device = pick_device(config.train.device)
     torch.set_num_threads(config.train.threads)
