@@ -18,6 +18,7 @@ from singer_ray.publishing.result import build_result, scrubbed, write_json
 from singer_ray.storage import write_whole
 from singer_ray.tracking.run_record import COMPLETE, FAIL, STOPPED, RunRecord
 from singer_ray.tracking.trackers import TRAIN, check_trackers
+from singer_ray.training import checkpoint
 from singer_ray.training.launch import Inputs, Trained, launch_here, launch_in_ray, runs_in_ray
 from singer_ray.training.member import Member, student_of
 from singer_ray.training.pictures import draw_student_pictures
@@ -89,6 +90,8 @@ class _Run:
         if self.resume:
             check_same(out, config)
             require_own(out, config, self.inputs)
+            if not by_ray and not (out / checkpoint.FILE).is_file():
+                checkpoint.load(out)  # says what is missing, before anything is written
             claim(out, existed=True, resumed=True)
         check_trackers(config.train.trackers, TRAIN)
         begin = time.perf_counter()
