@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from singer_ray.training.workbench import Workbench
 
 STUDENT, CONFIG, RESULT, PICTURES = "student", "config.yaml", "result.json", "pictures"
+_SHOWN = ("val/miou", "val/linear_top1", "test/miou", "test/linear_top1")
+"""Metrics that a run is shown with."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class Distilled:
     def student(self) -> Path:
         """The folder that `timm.create_model("local-dir:...", pretrained=True)` loads."""
         return self.out / STUDENT
+
+    def __repr__(self) -> str:
+        shown = [f"{name}={value:.4g}" for name, value in self.metrics.items() if name in _SHOWN]
+        return f"Distilled({', '.join([repr(str(self.out)), *shown])})"
 
 
 def run_distillation(

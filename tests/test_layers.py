@@ -23,7 +23,7 @@ FLOORS = [
     {"conclusion"},
     {"options"},
     {"cli"},
-    {"api"},
+    {"api", "arguments", "measuring"},
 ]
 """From the ground up; the commands stand above all."""
 CORE = ("data", "vision", "method", "evaluation", "analysis", "tracking")

@@ -74,6 +74,10 @@ class Searched:
         """The first objective."""
         return self.objectives.first
 
+    def __repr__(self) -> str:
+        best = f", the best {self.best[0].name}" if self.best else ""
+        return f"Searched({str(self.out)!r}: {len(self.leaderboard)} trials by {self.objectives}{best})"
+
 
 def run_search(
     config: Config,
