@@ -36,9 +36,7 @@ class ImageFolder:
 
     mask_classes: Sequence[str] = ()
 
-    def __init__(
-        self, folder: str, knob: str, classes: Sequence[str] | None = None, *, upright: bool = False
-    ) -> None:
+    def __init__(self, folder: str, knob: str, classes: Sequence[str] | None = None, *, upright: bool = False) -> None:
         self.root = root = checked_folder(folder, knob, "Give a folder of images, or of one folder a class.")
         self.knob, self.upright = knob, upright
         walked = walk(root, knob)

@@ -64,8 +64,8 @@ def _below(root: Path, folder: Path, knob: str, *around: tuple[int, int]) -> Ite
             listed = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(
-            f"{knob}: the folder {str(folder)!r} cannot be read ({error.strerror or error}). Change its permissions, or "
-            "remove it."
+            f"{knob}: the folder {str(folder)!r} cannot be read ({error.strerror or error}). Change its permissions, "
+            "or remove it."
         ) from error
     for entry in listed:
         path = folder / entry.name
