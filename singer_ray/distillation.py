@@ -63,7 +63,9 @@ def run_distillation(
     by_ray = runs_in_ray(config)
     # Built here, before anything is written: whatever is wrong shows now. The driver of a Ray run leaves GPUs alone.
     bench = inputs.workbench(config.override({"train.device": "cpu"}) if by_ray else config)
-    Member(bench, config)
+    remarks = Member(bench, config).remarks
+    for line in remarks:
+        say(f"note: {line}")
     began_empty = not out.exists() or resume
     prepare()
     out.mkdir(parents=True, exist_ok=True)
@@ -78,7 +80,9 @@ def run_distillation(
         if not resume and not (out / "checkpoint.pt").exists():
             shutil.rmtree(out, ignore_errors=began_empty)
         raise
-    result = build_result(config.model_dump(mode="json"), trained.metrics, time.perf_counter() - begin)
+    remarks += [note for note in bench.suite.notes if note not in remarks]
+    seconds = time.perf_counter() - begin
+    result = build_result(config.model_dump(mode="json"), trained.metrics, seconds, remarks)
     model, scaling = student_of(config, trained.state)
     member = Member.begin(bench, config, trained.state)
     (out / STUDENT / PICTURES).mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,9 @@ def run_analysis(
     bench = Workbench(config)
     refiners = dict.fromkeys(("none", config.method.refiner))
     arms: dict[str, Member] = {name: Member(bench, config.override({"method.refiner": name})) for name in refiners}
+    remarks = bench.remarks
+    for line in remarks:
+        say(f"note: {line}")
     source = shuffled_subset(bench.suite.sources.get("val", bench.train), settings.images)
     reports = _survey(bench, source, settings, say)
     found = Findings(bench, source, reports, arms, _track(bench, arms, source, reports, settings, say), settings)
@@ -62,7 +65,7 @@ def run_analysis(
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     _draw(found, out)
-    result = build_result(config.model_dump(mode="json"), metrics, time.perf_counter() - begin)
+    result = build_result(config.model_dump(mode="json"), metrics, time.perf_counter() - begin, remarks)
     result |= {
         "verdict": vars(verdict),
         "analysis": vars(settings),

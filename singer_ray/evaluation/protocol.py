@@ -31,6 +31,8 @@ class Probed:
     """Split -> name -> score."""
     l2: dict[str, float] = field(default_factory=dict)
     """Name of the score -> regulariser that its probe was fitted with."""
+    notes: list[str] = field(default_factory=list)
+    """What could not be measured, and why."""
 
     def add(self, split: str, name: str, score: float) -> None:
         self.scores.setdefault(split, {})[name] = score
@@ -63,6 +65,9 @@ class Protocol:
         memory, labels = features[FIT].pooled, known[FIT].labels
         if labels is None:
             return
+        if labels.unique().numel() < 2:
+            found.notes.append("linear_top1 and knn_top1 are not measured: all fit images are of one class")
+            return
         truth = {split: known[split].labels for split in splits}
 
         def score(probe: LinearProbe, split: str) -> float:
@@ -85,9 +90,12 @@ class Protocol:
         self, features: Mapping[str, Features], known: Mapping[str, Annotations], splits: Sequence[str], found: Probed
     ) -> None:
         target = known[FIT].patch_classes
-        if target is None or not (target != IGNORE).any():
+        if target is None:
             return
         labelled = target != IGNORE
+        if target[labelled].unique().numel() < 2:
+            found.notes.append("miou is not measured: the patches of the fit images are of one class, or of none")
+            return
         patches = features[FIT].patches
         x, y = (patches.flatten(0, 1), target.flatten()) if labelled.all() else (patches[labelled], target[labelled])
         masks = {split: known[split].patch_classes for split in splits}
@@ -103,6 +111,8 @@ class Protocol:
         for split, mask in truth.items():
             if mask is not None:
                 found.add(split, "miou", score(probe, split))
+            elif masks[split] is not None:
+                found.notes.append(f"{split}/miou is not measured: no patch of the {split} images is of a known class")
 
     def _estimate_depth(
         self, features: Mapping[str, Features], known: Mapping[str, Annotations], splits: Sequence[str], found: Probed

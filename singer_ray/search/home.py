@@ -23,6 +23,8 @@ from singer_ray.storage import Folder
 from singer_ray.storage.lease import HeldError, Lease, LostError, lease_files
 
 CONFIG, SPACE, RECORD, LEASE, TRIALS = "config.yaml", "space.yaml", "search.json", "driver.json", "trials"
+REMARKS = "remarks"
+"""What search.json calls the lines on the data that were said at the start."""
 STATE = (CONFIG, SPACE, JOURNAL, RECORD)
 """What a resume reads; the record comes last, so that a folder with a record has the rest."""
 END, FINISHED = "end", "finished"
