@@ -79,6 +79,8 @@ def _evaluate(config: Config, flags: EvaluateFlags) -> dict[str, Any]:
     """`networks` (name -> entry) and the `teacher` they were compared with. All are opened before any is evaluated."""
     import torch
 
+    from singer_ray.data.remarks import data_remarks
+    from singer_ray.data.targets import check_targets
     from singer_ray.evaluation.frozen import FrozenEvaluation, check_sources
     from singer_ray.evaluation.inputs import open_candidate, open_reference, open_sources
     from singer_ray.training.workbench import pick_device
@@ -88,6 +90,9 @@ def _evaluate(config: Config, flags: EvaluateFlags) -> dict[str, Any]:
     networks = [open_candidate(config, name, flags.given) for name in flags.networks]
     sources, block = open_sources(config)
     splits = check_sources(sources, block)
+    remarks = data_remarks(sources, check_targets(sources))
+    for line in remarks:
+        _say(f"note: {line}")
     teacher = open_reference(config, flags.given, _say)
     evaluation = FrozenEvaluation(
         sources, splits, config.evaluation, device, teacher=teacher, workers=config.data.loader_workers,
@@ -103,7 +108,7 @@ def _evaluate(config: Config, flags: EvaluateFlags) -> dict[str, Any]:
         _say(f"{network.name}: {network.image_size} px, {time.perf_counter() - started:.1f} s")
         for note in done.notes:
             _say(f"{network.name}: {note}")
-    return {"networks": entries, "teacher": config.teacher.name if teacher else None}
+    return {"networks": entries, "remarks": remarks, "teacher": config.teacher.name if teacher else None}
 
 
 def _say(line: str) -> None:

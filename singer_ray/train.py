@@ -51,7 +51,7 @@ def main(config: Config, flags: TrainFlags) -> None:
     done = run_distillation(
         config, out, resume=flags.resume,
         prepare=lambda: prepare_out(out, overwrite=flags.overwrite, resume=flags.resume),
-        say=lambda line: console.print(line, highlight=False),
+        say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
     )  # fmt: skip
     console.print(f"Wrote {out}/result.json and {done.student}")
 

@@ -73,7 +73,7 @@ def overlap_remark(name: str, other: Source, train: Source, train_name: str = "t
     found, gone = _Shared(), set[int]()
     paths, train_paths = _paths(other), _paths(train)
     if paths is not None and train_paths is not None:
-        gone = _compare_files(paths, train_paths, found)
+        gone = _compare_files(paths, train_paths, found, _root(other), _root(train))
     _compare_looks(_Looks(other, LOOKED_AT, PATIENCE / 2), _Looks(train, AMONG_LOOKED_AT, PATIENCE), gone, found)
     return _in_words(name, train_name, found)
 
@@ -134,12 +134,21 @@ def _paths(source: Source) -> list[Path] | None:
     return source.paths if isinstance(source, ImageFolder) else None
 
 
+def _root(source: Source) -> Path:
+    """The folder of a source that has `_paths`."""
+    base: Any = _base(source)
+    root: Path = base.images.root if isinstance(base, MaskedFolder) else base.root
+    return root
+
+
 def _some(count: int, most: int) -> list[int]:
     """At most `most` of `count` places, in a fixed random order."""
     return [int(i) for i in np.random.default_rng(0).permutation(count)[:most]]
 
 
-def _compare_files(paths: Sequence[Path], train: Sequence[Path], found: _Shared) -> set[int]:
+def _compare_files(
+    paths: Sequence[Path], train: Sequence[Path], found: _Shared, root: Path, train_root: Path
+) -> set[int]:
     """Same and equal files; returns the places in `paths` of those."""
     looked, among = _some(len(paths), FILES), _some(len(train), AMONG)
     found.compared = (len(looked), len(among))
@@ -159,7 +168,7 @@ def _compare_files(paths: Sequence[Path], train: Sequence[Path], found: _Shared)
             continue
         twin = inodes.get((status.st_dev, status.st_ino))
         if twin is not None:
-            found.same.add(path, twin)
+            found.same.add(path.relative_to(root), twin.relative_to(train_root))
             gone.add(index)
             continue
         own = None
@@ -171,7 +180,7 @@ def _compare_files(paths: Sequence[Path], train: Sequence[Path], found: _Shared)
                 digests[twin] = _digest(twin)
             own = own or _digest(path)
             if own is not None and digests[twin] == own:
-                found.equal.add(path, twin)
+                found.equal.add(path.relative_to(root), twin.relative_to(train_root))
                 gone.add(index)
                 break
     return gone
@@ -213,7 +222,7 @@ class _Looks:
 
     def name(self, index: int) -> str:
         """What a person calls an image."""
-        return str(self.paths[index]) if self.paths is not None else f"image {index}"
+        return str(self.paths[index].relative_to(_root(self.source))) if self.paths is not None else f"image {index}"
 
     def _look(self, index: int) -> tuple[bytes | None, np.ndarray] | None:
         digest = None

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 from singer_ray.data.overlap import overlap_remark
 from singer_ray.data.source import Source, Subset, remarks_of
-from singer_ray.data.targets import FIT, Targets
-
-_NAMES = {"val": "validation images", "test": "test images"}
+from singer_ray.data.targets import FIT, NAMES, Targets
 
 
 def data_remarks(probes: Mapping[str, Source], targets: Targets, train: Source | None = None) -> list[str]:
@@ -24,8 +22,8 @@ def data_remarks(probes: Mapping[str, Source], targets: Targets, train: Source |
     fit = whole.get(FIT)
     if fit is not None and fit is not train:
         trained_on.append((fit, "training images of the probes" if trained_on else "training images"))
-    for split, name in _NAMES.items():
+    for split in [name for name in ("val", "test") if name in whole]:
         for source, what in trained_on:
-            line = overlap_remark(name, whole[split], source, what) if split in whole else None
+            line = overlap_remark(NAMES[split], whole[split], source, what)
             lines += [line] if line else []
     return list(dict.fromkeys(lines))

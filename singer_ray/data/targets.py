@@ -16,6 +16,7 @@ from singer_ray.errors import UserError, printable
 UNKNOWN = (255, -1)
 """Mask values of pixels of no class."""
 FIT = "train"
+NAMES = {FIT: "training images", "val": "validation images", "test": "test images"}
 METRICS = {"label": ("linear_top1", "knn_top1"), "mask": ("miou",), "depth": ("depth_rmse",)}
 _LOOKED_AT, _AT_MOST = 64, 1024
 """Samples read of each set; and as long as they hold one class only."""
@@ -41,7 +42,7 @@ def check_targets(sources: Mapping[str, Source], names: Mapping[str, str] | None
     """
     names = names or {}
     found = Targets()
-    seen = {split: _Seen.of(source, names.get(split, f"{split} images")) for split, source in sources.items()}
+    seen = {split: _Seen.of(source, names.get(split, NAMES.get(split, split))) for split, source in sources.items()}
     fit = seen.pop(FIT, None)
     if fit is None:
         return found
@@ -78,7 +79,7 @@ def _too_few(what: str, classes: Sequence[str], fit: _Seen) -> str:
     present = fit.classes[what]
     if what == "label":
         only = printable(classes[next(iter(present))], 60) if present else "none"
-        advice = f"; if that folder is no class, name it as the folder of images: --data.train .../{only}"
+        advice = f"; if that is no class, give the folder itself as the folder of images, FOLDER/{only}"
         folder = fit.from_folders and len(classes) == 1
         return f"all {fit.name} are of one class, {only!r}{advice if folder else ''}"
     if not present:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from singer_ray.data.pixels import UnsupportedPixels, rgb
 from singer_ray.data.source import Sample, Source
 from singer_ray.errors import UserError
 
@@ -41,7 +42,14 @@ class WrappedDataset:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Sample:
-        return _sample(self.dataset[index])
+        sample = _sample(self.dataset[index])
+        missing = sorted(field for field in self.fields if field not in sample)
+        if missing:
+            raise UserError(
+                f"Image {index} of {type(self.dataset).__name__} has no {missing[0]}, though the first one has. Give "
+                "every image one, or none."
+            )
+        return sample
 
 
 def as_source(dataset: Any) -> Source:
@@ -68,7 +76,11 @@ def _sample(item: Any) -> Sample:
 
 def _image(image: Any) -> torch.Tensor:
     if isinstance(image, Image.Image):
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+        try:
+            pixels = rgb(image)
+        except UnsupportedPixels as error:
+            raise UserError(f"An image of the data set has {error}. Give it as eight-bit RGB.") from error
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
         return torch.from_numpy(image).permute(2, 0, 1).contiguous()
     if isinstance(image, torch.Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3:

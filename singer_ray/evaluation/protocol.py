@@ -31,8 +31,13 @@ class Probed:
     """Split -> name -> score."""
     l2: dict[str, float] = field(default_factory=dict)
     """Name of the score -> regulariser that its probe was fitted with."""
-    notes: list[str] = field(default_factory=list)
-    """What could not be measured, and why."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Score, or SPLIT/score, that could not be measured -> why."""
+
+    @property
+    def notes(self) -> list[str]:
+        """The same as lines."""
+        return [f"not measured: {name}, because {why}" for name, why in self.missing.items()]
 
     def add(self, split: str, name: str, score: float) -> None:
         self.scores.setdefault(split, {})[name] = score
@@ -66,7 +71,8 @@ class Protocol:
         if labels is None:
             return
         if labels.unique().numel() < 2:
-            found.notes.append("linear_top1 and knn_top1 are not measured: all fit images are of one class")
+            why = "all training images that the probes are fitted on are of one class"
+            found.missing |= {"linear_top1": why, "knn_top1": why}
             return
         truth = {split: known[split].labels for split in splits}
 
@@ -94,7 +100,9 @@ class Protocol:
             return
         labelled = target != IGNORE
         if target[labelled].unique().numel() < 2:
-            found.notes.append("miou is not measured: the patches of the fit images are of one class, or of none")
+            found.missing["miou"] = (
+                "the patches of the training images that the probes are fitted on are of one class, or of none"
+            )
             return
         patches = features[FIT].patches
         x, y = (patches.flatten(0, 1), target.flatten()) if labelled.all() else (patches[labelled], target[labelled])
@@ -112,7 +120,7 @@ class Protocol:
             if mask is not None:
                 found.add(split, "miou", score(probe, split))
             elif masks[split] is not None:
-                found.notes.append(f"{split}/miou is not measured: no patch of the {split} images is of a known class")
+                found.missing[f"{split}/miou"] = f"no patch of the {split} images is of a known class"
 
     def _estimate_depth(
         self, features: Mapping[str, Features], known: Mapping[str, Annotations], splits: Sequence[str], found: Probed

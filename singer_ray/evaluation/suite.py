@@ -138,5 +138,7 @@ class ProbeSuite:
         known = {split: self.annotations(split, grid, covered) for split in (FIT, *splits)}
         protocol = Protocol(len(fit.classes), len(fit.mask_classes), self.settings, l2_grid)
         probed = protocol.run(features, known, splits)
+        said = {metric for name in self.targets.unmeasured for metric in (name, name.rpartition("/")[2])}
+        probed.missing = {name: why for name, why in probed.missing.items() if name not in said}
         self.notes += [note for note in probed.notes if note not in self.notes]
         return probed
