@@ -47,6 +47,9 @@ def check_targets(sources: Mapping[str, Source], names: Mapping[str, str] | None
     if fit is None:
         return found
     source = sources[FIT]
+    for split, other in seen.items():
+        if not fit.fields and not other.fields:
+            found.remarks.append(f"not measured: any {split}/ score, because the {other.name} have no labels or masks")
     for what, classes in (("label", source.classes), ("mask", source.mask_classes)):
         _compare(what, classes, fit, seen, found)
     for split, other in seen.items():

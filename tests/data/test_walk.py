@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from singer_ray.config import Config
-from singer_ray.data import walk as walking
 from singer_ray.data.imagefolder import ImageFolder
 from singer_ray.data.splits import open_splits
 from singer_ray.errors import UserError
@@ -72,7 +71,7 @@ def test_a_folder_that_cannot_be_read_is_named(image_tree: Tree, monkeypatch: py
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr(walking.os, "scandir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UserError, match=r"b' cannot be read \(Permission denied\)"):
         opened(root)
 
