@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -46,7 +48,7 @@ class Tiles:
         }  # fmt: skip
 
 
-def vit(size: int = SIZE, **options: object) -> TappedViT:
+def vit(size: int = SIZE, **options: Any) -> TappedViT:
     model = timm.create_model(
         "vit_tiny_patch16_224", img_size=size, patch_size=PATCH, embed_dim=12, depth=1, num_heads=3, **options
     )
