@@ -10,7 +10,7 @@ import torch
 
 from singer_ray.data.scenes import Scenes
 from singer_ray.data.source import Source, Subset, evenly_placed
-from singer_ray.data.wrapped import WrappedDataset
+from singer_ray.data.wrapped import WrappedDataset, labels_of
 from singer_ray.errors import UserError, printable
 
 UNKNOWN = (255, -1)
@@ -197,6 +197,8 @@ def wrong_in_mask(values: Iterable[Any], count: int) -> Any | None:
 
 def label_fault(where: str, index: int, label: int, count: int) -> str:
     """The line for a label that is no class."""
+    if not count:
+        return f"{where}: the label of image {index} is {label}, and no class is named. Give labels from 0 on, or none."
     return (
         f"{where}: the label of image {index} is {label}. Allowed: 0 to {count - 1} ({count} classes are named). Mend "
         "it, or leave labels out of a set that has none."
@@ -221,24 +223,11 @@ def known_labels(source: Source) -> list[int] | None:
         if found is None:
             found = getattr(getattr(source, "images", None), "labels", None)
         return list(found) if isinstance(found, Sequence) and len(found) == len(source) else None
-    listed = _listed(source.dataset)
-    # An attribute may mean something else, or what a transform makes other labels of.
-    if listed is None or len(listed) != len(source):
+    found = labels_of(source.dataset)
+    # An attribute may mean something else than what the items hold.
+    if found is None or any(found[i] != source[i]["label"] for i in evenly_placed(len(source), 3)):
         return None
-    return listed if all(listed[i] == source[i]["label"] for i in evenly_placed(len(listed), 3)) else None
-
-
-def _listed(dataset: Any) -> list[int] | None:
-    try:
-        if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):  # torch.utils.data.Subset
-            inner = _listed(dataset.dataset)
-            return None if inner is None else [inner[i] for i in dataset.indices]
-        found = dataset["label"] if hasattr(dataset, "column_names") else None
-        for name in ("targets", "labels"):
-            found = getattr(dataset, name, None) if found is None else found
-        return None if found is None else [int(label) for label in found]
-    except Exception:  # a stranger's attribute: whatever it is, it is no list of labels
-        return None
+    return [int(label) for label in found]
 
 
 def _mask_alone(source: Source, index: int) -> torch.Tensor | None:

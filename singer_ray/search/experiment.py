@@ -23,6 +23,7 @@ from singer_ray import ray_cluster
 from singer_ray.config import field_names, load_preset
 from singer_ray.errors import UserError
 from singer_ray.prices import NodePrices, Price, require_price
+from singer_ray.printing import log_into
 from singer_ray.search.address import bring, storage_at
 from singer_ray.search.budget import Budget
 from singer_ray.search.estimate import Estimate
@@ -41,9 +42,9 @@ from singer_ray.search.study import (
     remove_study,
     storage_of,
 )
-from singer_ray.search.trackers import check_trackers
 from singer_ray.search.warm_start import earlier_study, import_trials
 from singer_ray.storage import Folder
+from singer_ray.tracking.trackers import check_trackers
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -72,6 +73,10 @@ class Searched:
     def metric(self) -> str:
         """The first objective."""
         return self.objectives.first
+
+    def __repr__(self) -> str:
+        best = f", the best {self.best[0].name}" if self.best else ""
+        return f"Searched({str(self.out)!r}: {len(self.leaderboard)} trials by {self.objectives}{best})"
 
 
 def run_search(
@@ -178,12 +183,14 @@ class _Search:
                 if earlier is not None:
                     import_trials(study, earlier, self.space, str(search.warm_start))
                 home.write_record(self.record)  # from here on a resume finds a search
+                log_into(self.out)
                 return self._drive(home, plan, pool, study, storage)
 
     def resume(self) -> Searched:
         """From what OUT holds."""
         with self._hosts(driving=True) as (home, plan, pool):
             self.record = home.read_record()
+            log_into(self.out)
             storage = storage_of(self.config.search.study, self.out)
             study = load_study(storage, self.record["name"])
             pool.wait(self._say)
@@ -198,9 +205,9 @@ class _Search:
 
         _quiet()
         with ray_cluster.connected(self.name), _terminated_as_interrupted(), contextlib.ExitStack() as stack:
-            plan = Plan.of(self.config)
-            self._say(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}")
             shared = ray_cluster.shared_storage(self.config.train.storage, self.out)
+            plan = Plan.of(self.config, self._say, here=shared is None)
+            self._say(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}")
             remote = Folder(shared, settings=self.config.export, knob="--storage").below(self.name) if shared else None
             home = Home(self.out, remote, self._say, own=own_inputs(self.config))
             if driving:
@@ -282,6 +289,7 @@ def _quiet() -> None:
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C leaves the study as it is, for --resume
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # a traceback for every trial of a machine that was lost
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its own tables; ours is SearchProgress
     optuna.logging.set_verbosity(optuna.logging.WARNING)
