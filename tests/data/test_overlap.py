@@ -91,7 +91,7 @@ def test_different_digits_of_8_pixels_are_told_apart(tmp_path: Path, monkeypatch
 
 
 def test_images_in_memory_are_compared_by_their_pixels() -> None:
-    images = [np.asarray(photograph(n)) for n in range(8)]
+    images = [np.array(photograph(n)) for n in range(8)]
     train, val, other = (WrappedDataset(images[part]) for part in (slice(0, 4), slice(3, 6), slice(6, 8)))
     assert "1 of 3 compared (with 4 training images) are equal copies, for one 'image 0' and 'image 3'" in str(
         overlap_remark("validation images", val, train)
@@ -100,7 +100,7 @@ def test_images_in_memory_are_compared_by_their_pixels() -> None:
 
 
 def test_parts_of_one_data_set_are_compared_by_their_places() -> None:
-    images: Any = [np.asarray(photograph(n)) for n in range(6)]
+    images: Any = [np.array(photograph(n)) for n in range(6)]
 
     def part(*places: int) -> WrappedDataset:
         return WrappedDataset(torch.utils.data.Subset(images, places))

@@ -150,7 +150,7 @@ def test_masks_and_depth_of_the_wrong_kind_are_refused() -> None:
     with pytest.raises(UserError, match="the depth of image 0 is not finite"):
         look(source)
     source = WrappedDataset(Counted([(IMAGE, 0), IMAGE]))
-    with pytest.raises(UserError, match="Image 1 of Counted has no label, though the first one has"):
+    with pytest.raises(UserError, match=r"Counted\[1\] has no label, though the first item has"):
         look(source)
 
 
