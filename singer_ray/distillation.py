@@ -106,7 +106,9 @@ class _Run:
         begin = time.perf_counter()
         # Built before anything is written: whatever is wrong shows now. The driver of a Ray run leaves GPUs alone.
         bench = self.inputs.workbench(config.override({"train.device": "cpu"}) if by_ray else config)
-        Member(bench, config)
+        remarks = Member(bench, config).remarks
+        for line in remarks:
+            self.say(f"note: {line}")
         self._note("built teacher, data and student", begin)
         if not self.resume and not out.exists():
             claim(out, existed=False, resumed=False)
@@ -116,7 +118,9 @@ class _Run:
         begin = time.perf_counter()
         trained = self._trained(bench, by_ray=by_ray)
         self._note("trained", begin)
-        result = build_result(config.model_dump(mode="json"), trained.metrics, time.perf_counter() - begin)
+        remarks += [line for line in bench.suite.notes if line not in remarks]
+        seconds = time.perf_counter() - begin
+        result = build_result(config.model_dump(mode="json"), trained.metrics, seconds, remarks)
         begin = time.perf_counter()
         self._write_student(bench, trained, result)
         write_json(out / RESULT, result)

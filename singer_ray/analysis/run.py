@@ -55,6 +55,9 @@ def run_analysis(
     bench = (inputs or Inputs()).workbench(config)
     refiners = dict.fromkeys(("none", config.method.refiner))
     arms: dict[str, Member] = {name: Member(bench, config.override({"method.refiner": name})) for name in refiners}
+    remarks = bench.remarks
+    for line in remarks:
+        say(f"note: {line}")
     source = shuffled_subset(bench.suite.sources.get("val", bench.train), settings.images)
     reports = _survey(bench, source, settings, say)
     found = Findings(bench, source, reports, arms, _track(bench, arms, source, reports, settings, say), settings)
@@ -68,7 +71,7 @@ def run_analysis(
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "config.yaml", config.to_yaml())
         _draw(found, out)
-    result = build_result(config.model_dump(mode="json"), metrics, time.perf_counter() - begin)
+    result = build_result(config.model_dump(mode="json"), metrics, time.perf_counter() - begin, remarks)
     result |= {
         "verdict": vars(verdict),
         "analysis": vars(settings),

@@ -285,7 +285,8 @@ class Experiment:
         except checkpoint.MisfitError as error:
             raise UserError(f"{where} {error}. {_ANOTHER}") from error
         counts = {"epoch": float(choice.row.get("epochs") or 0), "images_per_second": 0.0}
-        result = build_result(own.model_dump(mode="json"), known | counts, float(choice.row.get("seconds") or 0.0))
+        seconds, remarks = float(choice.row.get("seconds") or 0.0), self.search.get("remarks") or ()
+        result = build_result(own.model_dump(mode="json"), known | counts, seconds, remarks)
         del result["images_per_second"]
         write_student(target, model, InputSpec(own.data.image_size, own.data.crop_pct, scaling), result)
 

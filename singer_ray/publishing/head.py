@@ -35,15 +35,17 @@ class LinearHead:
 def linear_head(member: Member) -> LinearHead | None:
     """The linear probe of a trained student (pooled features after the final norm, fitted on the probes' fit images).
 
-    None where these have no labels. It classifies exactly as the metrics `after_norm/linear_top1` do.
+    None where these have no labels, or all the same. It classifies exactly as the metrics `after_norm/linear_top1` do.
     """
     suite = member.bench.suite
     source = suite.sources.get(FIT)
     if source is None or "label" not in source.fields:
         return None
     reader = member.reader()
-    labels = suite.annotations(FIT, reader.grid).labels
+    labels = suite.annotations(FIT, reader.grid, reader.covered).labels
     assert labels is not None, "the source says that it has labels"
+    if labels.unique().numel() < 2:
+        return None
     pooled = suite.features(reader, FIT)["after_norm"].pooled
     probe = fit_classifier(pooled, labels, len(source.classes), suite.settings.l2)
     weight = probe.weight / probe.std[:, None]  # the standardisation goes into weights and bias

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,12 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def build_result(config: Mapping[str, Any], metrics: Mapping[str, float], seconds: float) -> dict[str, Any]:
-    """The content of result.json: metrics, config, versions, git_commit, seconds, images_per_second.
+def build_result(
+    config: Mapping[str, Any], metrics: Mapping[str, float], seconds: float, remarks: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The content of result.json: metrics, remarks, config, versions, git_commit, seconds, images_per_second.
+
+    `remarks` are lines that whoever reads the metrics should know.
 
     `metrics` are the loop's last ones; its bookkeeping leaves the flat block for places of its own. Where there was no
     loop there is none, and so no epochs or images_per_second.
@@ -28,6 +32,7 @@ def build_result(config: Mapping[str, Any], metrics: Mapping[str, float], second
     scores = {name: value for name, value in sorted(metrics.items()) if "/" in name}
     result: dict[str, Any] = {
         "metrics": scores,
+        "remarks": list(remarks),
         "config": config,
         "versions": versions(),
         "git_commit": git_commit(),

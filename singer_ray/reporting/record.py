@@ -17,7 +17,7 @@ import pandas as pd
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
 from singer_ray.reporting.text import short_names
 from singer_ray.search import study as studies
 from singer_ray.search.objectives import Objectives, front
@@ -111,6 +111,8 @@ class SearchRecord:
     space: str | None
     notes: Sequence[str] = field(default=())
     """What could not be read."""
+    remarks: Sequence[str] = field(default=())
+    """What the search said of its data at the start."""
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -184,6 +186,7 @@ def read_search(folder: Path) -> SearchRecord:
         seconds=_number(description.get("seconds")) or _span(trials), gpu_hours=_number(description.get("gpu_hours")),
         money=_number(description.get("money")), price=_number(description.get("price_per_node_hour")),
         students=students, config=_text(folder / CONFIG), space=_text(folder / SPACE), notes=notes,
+        remarks=_remarks(description.get("remarks")),
     )  # fmt: skip
 
 
@@ -352,6 +355,11 @@ def _distributions(rows: Iterable[FrozenTrial], space: Any) -> dict[str, BaseDis
     known = list(space) if isinstance(space, Mapping) else []
     ordered = [name for name in known if name in found]
     return {name: found[name] for name in [*ordered, *(name for name in found if name not in ordered)]}
+
+
+def _remarks(found: Any) -> list[str]:
+    """Of search.json; nothing where an older one has none."""
+    return [printable(line, 1000) for line in found] if isinstance(found, list) else []
 
 
 def _session(found: Any) -> Session:

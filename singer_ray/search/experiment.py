@@ -28,7 +28,7 @@ from singer_ray.search.budget import Budget
 from singer_ray.search.description import RECORD, description
 from singer_ray.search.estimate import Estimate
 from singer_ray.search.going_on import check_changes, own_inputs, require_inputs
-from singer_ray.search.home import CONFIG, SPACE, Home
+from singer_ray.search.home import CONFIG, REMARKS, SPACE, Home
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.plan import Plan
 from singer_ray.search.samplers import check_sampler
@@ -163,6 +163,9 @@ class _Search:
             objectives = Objectives.of(search.objectives, search.stop_metric, pool.wait(self._say))
             earlier = earlier_study(self.config, self.space, objectives, self._say)
             self._check_corners(pool)
+            remarks = pool.ask("remarks")
+            for line in remarks:
+                self.console.print(f"note: {line}", highlight=False, markup=False)
             self._forecast(plan, pool)
             with home.driving():
                 storage = self._emptied(home) if overwrite else self._empty(home)
@@ -173,6 +176,7 @@ class _Search:
                 self.record = {
                     "id": found, "name": self.out.name, "study": self.config.without_passwords().search.study,
                     "objectives": objectives.as_flags(), "stop_metric": objectives.stop_metric, "sessions": [],
+                    REMARKS: remarks,
                 }  # fmt: skip
                 home.write(CONFIG, self.config.to_yaml().encode())
                 home.write(SPACE, yaml.safe_dump(self.space.to_dict(), sort_keys=False).encode())

@@ -24,6 +24,8 @@ from singer_ray.storage import Folder, read_json_mapping, write_whole
 from singer_ray.storage.lease import HeldError, Lease, LostError, lease_files
 
 CONFIG, SPACE, LEASE, TRIALS = "config.yaml", "space.yaml", "driver.json", "trials"
+REMARKS = "remarks"
+"""What search.json calls the lines on the data that were said at the start."""
 STATE = (CONFIG, SPACE, JOURNAL, RECORD)
 """What a resume reads; the record comes last, so that a folder with a record has the rest."""
 END, FINISHED = "end", "finished"

@@ -66,6 +66,10 @@ class HostedTrainer:
 
         return [*self.bench.suite.metric_names(), *EPOCH_METRICS]
 
+    def remarks(self) -> list[str]:
+        """What a person should know of the images before the search; see `Workbench.remarks`."""
+        return self.bench.remarks
+
     def ping(self) -> None:
         """Answers as soon as nothing else is asked of this actor."""
 

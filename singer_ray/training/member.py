@@ -98,7 +98,14 @@ class Member:
         """The student as the probes see it."""
         student = self.distiller.student
         last = TappedViT(student.model, [student.depth - 1])
-        return Reader(last, self.bench.normalize, self.distiller.student_grid)
+        covered = last.covered(self.config.data.image_size)
+        return Reader(last, self.bench.normalize, self.distiller.student_grid, covered)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should know before training: the workbench's remarks, and what the student does not see."""
+        unseen = self.distiller.student.unseen(self.config.data.image_size)
+        return [*self.bench.remarks, *([unseen] if unseen else [])]
 
     def autocast(self) -> torch.autocast:
         """The precision of its forward passes."""
@@ -235,11 +242,14 @@ class Member:
                 f"{name} has patches of {model.patch_embed.patch_size[0]} pixels, more than data.image_size {size}. "
                 "Lower student.patch_size."
             )
+        for network in (self.teacher, student):
+            network.check_size(size)
         with torch.random.fork_rng(devices=[]):  # student and projections start alike whatever the refiner draws
             torch.manual_seed(derive(config.seed, 3))
             refiner = kind(self.teacher, layers, config.method)
         return Distiller(
             student, student_layers, self.teacher, layers, refiner, (self.teacher.grid(size), student.grid(size)),
+            (self.teacher.covered(size), student.covered(size)),
             kd_weight=config.method.loss.kd, detach=config.method.detach_target and not kind.joint,
         )  # fmt: skip
 
