@@ -36,6 +36,7 @@ def connected(name: str | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    protect_token()
     address = os.environ.get("RAY_ADDRESS")
     # Ray Train's clean-up thread asks "which cluster?" and dies where it sees two, unless it is told.
     env = {"RAY_ADDRESS": address} if address else {}
