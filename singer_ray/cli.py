@@ -15,14 +15,16 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
 
 from singer_ray.config import Config, field_names, load_preset
-from singer_ray.errors import UserError, nearest
+from singer_ray.errors import UserError, nearest, printable
+from singer_ray.terminal import Terminal
 
 Flags = TypeVar("Flags")
 
-console = Console(width=None if sys.stdout.isatty() else 180)
+console = Terminal(width=None if sys.stdout.isatty() else 180)
+LONGEST_MESSAGE = 2000
+"""Characters."""
 SHORTCUTS = {
     "workers": "train.workers",
     "trials": "search.trials",
@@ -65,7 +67,7 @@ def run_command(
         config, flags = parse(command, sys.argv[1:] if argv is None else argv)
         main(config, flags)
     except UserError as error:
-        print(f"{command.prog}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{command.prog}: {printable(error, LONGEST_MESSAGE)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{command.prog}: interrupted.", file=sys.stderr)
@@ -111,7 +113,7 @@ def print_plan(config: Config, plan: Sequence[str]) -> None:
     """What --dry-run prints: the resolved tree as YAML, then the plan as comments, so that the output is a preset."""
     print(config.to_yaml(), end="")
     for line in plan:
-        print(f"# {line}")
+        print(f"# {printable(line, LONGEST_MESSAGE)}")
 
 
 def default_out(command: str) -> Path:

@@ -14,6 +14,7 @@ from singer_ray.publishing.head import linear_head
 from singer_ray.publishing.package import InputSpec, write_student
 from singer_ray.publishing.result import build_result, write_json
 from singer_ray.storage import write_whole
+from singer_ray.training import checkpoint
 from singer_ray.training.launch import Inputs, launch_here, launch_in_ray, runs_in_ray
 from singer_ray.training.member import Member, student_of
 from singer_ray.training.pictures import draw_student_pictures
@@ -65,6 +66,8 @@ def run_distillation(
     # Built here, before anything is written: whatever is wrong shows now. The driver of a Ray run leaves GPUs alone.
     bench = inputs.workbench(config.override({"train.device": "cpu"}) if by_ray else config)
     Member(bench, config)
+    if resume and not by_ray:
+        checkpoint.load(out)  # refused before anything is written
     began_empty = not out.exists() or resume
     prepare()
     out.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,6 @@ from singer_ray.errors import UserError, nearest, shown
 from singer_ray.resources import find_shipped, shipped_names
 from singer_ray.storage import read_yaml, without_credentials, without_password
 
-
 ADDRESSES = ("search.study", "search.warm_start", "train.storage", "export.to", "export.endpoint")
 """Knobs whose values may hold a password."""
 

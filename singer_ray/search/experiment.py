@@ -24,9 +24,9 @@ from singer_ray.errors import UserError
 from singer_ray.prices import NodePrices, Price, require_price
 from singer_ray.search.address import bring, storage_at
 from singer_ray.search.budget import Budget
+from singer_ray.search.description import RECORD, description
 from singer_ray.search.estimate import Estimate
 from singer_ray.search.going_on import check_changes, own_inputs, require_inputs
-from singer_ray.search.description import RECORD, description
 from singer_ray.search.home import CONFIG, SPACE, Home
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.plan import Plan
@@ -39,11 +39,13 @@ from singer_ray.search.study import (
     create_study,
     load_study,
     remove_study,
+    require_own,
     storage_of,
 )
 from singer_ray.search.trackers import check_trackers
 from singer_ray.search.warm_start import earlier_study, import_trials
 from singer_ray.storage import STUDY_URL, Folder, without_password
+from singer_ray.terminal import Terminal
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -98,7 +100,7 @@ def run_search(
     storage = config.train.storage
     if storage is not None and "://" not in storage:  # a resume may be typed in another folder
         config = config.override({"train.storage": str(Path(storage).absolute())})
-    return _Search(config, searched, out, inputs, console or Console()).begin(overwrite=overwrite)
+    return _Search(config, searched, out, inputs, console or Terminal()).begin(overwrite=overwrite)
 
 
 def resume_search(
@@ -123,11 +125,12 @@ def resume_search(
     config = config.override(changes or {})
     space = load_space(str(folder / SPACE), config, field_names())  # what it fixes is in the configuration by now
     name = description((folder / RECORD).read_bytes(), str(folder / RECORD))["name"]
+    require_own(load_study(storage_of(config.search.study, folder, "read"), name), folder)
     storage = storage_at(address, folder, config)
     if storage is not None:
         storage, _, name = storage.rpartition("/")
         config = config.override({"train.storage": storage})
-    return _Search(config, space, folder, inputs, console or Console(), name=name).resume()
+    return _Search(config, space, folder, inputs, console or Terminal(), name=name).resume()
 
 
 class _Search:

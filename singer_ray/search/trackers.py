@@ -19,6 +19,7 @@ from singer_ray.errors import UserError, printable
 from singer_ray.search.gauges import describe, figures
 from singer_ray.search.ledger import Watcher
 from singer_ray.storage import without_credentials
+from singer_ray.terminal import Terminal
 
 TENSORBOARD, MLFLOW_DATABASE = "tensorboard", "mlflow.db"
 PATIENCE = 60.0
@@ -40,7 +41,7 @@ def make_trackers(names: Sequence[str], experiment: str, folder: Path, console: 
     out from then on. Raises UserError for one that is not installed, or cannot be reached at all.
     """
     check_trackers(names)
-    say = (console or Console(stderr=True)).print
+    say = (console or Terminal(stderr=True)).print
     return [Background(name, KINDS[name](experiment, folder), say) for name in dict.fromkeys(names)]
 
 
@@ -119,8 +120,8 @@ class MLflow:
             self.experiment = found.experiment_id if found else self.client.create_experiment(experiment)
         except Exception as error:
             raise UserError(
-                f"search.trackers names 'mlflow', and {without_credentials(address)} cannot be used: {_line(error)}. Start the server, "
-                "correct MLFLOW_TRACKING_URI, or leave mlflow out."
+                f"search.trackers names 'mlflow', and {without_credentials(address)} cannot be used: {_line(error)}. "
+                "Start the server, correct MLFLOW_TRACKING_URI, or leave mlflow out."
             ) from error
 
     def start(self, trial: str, parameters: Parameters) -> None:

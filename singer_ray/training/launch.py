@@ -89,7 +89,12 @@ def launch_in_ray(config: Config, inputs: Inputs, out: Path, *, say: Callable[[s
         path, name = ray_cluster.storage(config.train.storage, out, "ray_train")
         say(f"{config.train.workers} workers on {ray_cluster.describe()}")
         trainer = worker_group(
-            _worker, {"config": config.model_dump(), "inputs": inputs}, config.train.workers, path, name, gpu=use_gpu
+            _worker,
+            {"config": config.without_passwords().model_dump(), "inputs": inputs},
+            config.train.workers,
+            path,
+            name,
+            gpu=use_gpu,
         )
         try:
             result = trainer.fit()
