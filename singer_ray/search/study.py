@@ -143,8 +143,8 @@ def load_study(storage: BaseStorage, name: str) -> optuna.Study:
     except KeyError as error:
         names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
         raise UserError(
-            f"There is no study {shown(name)} there. Found: {printable(', '.join(names) or 'none')}. Correct search.study, "
-            "or restore the study."
+            f"There is no study {shown(name)} there. Found: {printable(', '.join(names) or 'none')}. Correct "
+            "search.study, or restore the study."
         ) from error
 
 

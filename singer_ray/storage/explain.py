@@ -10,7 +10,7 @@ _PASSWORD = re.compile(r"""(://)[^\s/:@"<>]*:[^\s"<>]*@""")
 _USER = re.compile(r"""(://)[^\s/@"'<>]+@""")
 _SIGNED = re.compile(rf"""([?&](?:{SECRETS})=)[^&\s"'<>]+""", re.IGNORECASE)
 _PAIR = re.compile(
-    rf"""(?<![\w.-])((?:{PASSWORDS})\s*=\s*)(?:'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[^\s&;,"'<>]+)""", re.IGNORECASE
+    rf"""(?<![\w.-])((?:{PASSWORDS})\s*=\s*)(?:'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[^\s&;"<>]+)""", re.IGNORECASE
 )
 """Of key=value addresses (`host=db password=x`) and of messages that repeat one; short names would be words there."""
 _ADVICE = [(re.compile(pattern), advice) for pattern, advice in (
