@@ -22,6 +22,7 @@ from singer_ray import ray_cluster
 from singer_ray.config import field_names, load_preset
 from singer_ray.errors import UserError
 from singer_ray.prices import NodePrices, Price, require_price
+from singer_ray.printing import log_into
 from singer_ray.search.address import bring, storage_at
 from singer_ray.search.budget import Budget
 from singer_ray.search.description import RECORD, description
@@ -42,10 +43,10 @@ from singer_ray.search.study import (
     require_own,
     storage_of,
 )
-from singer_ray.search.trackers import check_trackers
 from singer_ray.search.warm_start import earlier_study, import_trials
 from singer_ray.storage import STUDY_URL, Folder, without_password
 from singer_ray.terminal import Terminal
+from singer_ray.tracking.trackers import check_trackers
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -74,6 +75,10 @@ class Searched:
     def metric(self) -> str:
         """The first objective."""
         return self.objectives.first
+
+    def __repr__(self) -> str:
+        best = f", the best {self.best[0].name}" if self.best else ""
+        return f"Searched({str(self.out)!r}: {len(self.leaderboard)} trials by {self.objectives}{best})"
 
 
 def run_search(
@@ -177,12 +182,14 @@ class _Search:
                 if earlier is not None:
                     import_trials(study, earlier, self.space, str(search.warm_start))
                 home.write_record(self.record)  # from here on a resume finds a search
+                log_into(self.out)
                 return self._drive(home, plan, pool, study, storage)
 
     def resume(self) -> Searched:
         """From what OUT holds."""
         with self._hosts(driving=True) as (home, plan, pool):
             self.record = home.read_record()
+            log_into(self.out)
             storage = storage_of(self.config.search.study, self.out, "write")
             study = load_study(storage, self.record["name"])
             self._forget_passwords()
@@ -198,9 +205,9 @@ class _Search:
 
         _quiet()
         with ray_cluster.connected(self.name), _terminated_as_interrupted(), contextlib.ExitStack() as stack:
-            plan = Plan.of(self.config)
-            self._say(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}")
             shared = ray_cluster.shared_storage(self.config.train.storage, self.out)
+            plan = Plan.of(self.config, self._say, here=shared is None)
+            self._say(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}")
             remote = Folder(shared, settings=self.config.export, knob="--storage").below(self.name) if shared else None
             home = Home(self.out, remote, self._say, own=own_inputs(self.config))
             if driving:
@@ -289,6 +296,7 @@ def _quiet() -> None:
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C leaves the study as it is, for --resume
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # a traceback for every trial of a machine that was lost
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its own tables; ours is SearchProgress
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -87,7 +87,7 @@ def test_attributes_that_no_search_writes_are_not_seen(tmp_path: Path) -> None:
     study = create_study(storage_of(None, tmp_path), "s", MIOU)
     kept = {"trial_id": "t", "metrics": {"val/miou": 0.5}, "seconds": 2.0}
     false = {"metrics": "gone", "fault": ["x"], "resumed_from_epoch": "2", "stopped": {"epoch": 1}, "own": 1}
-    noted = {
+    noted: dict[str, Any] = {
         "fixed_params": [1],
         "epoch:x": {},
         "epoch:2": {"a": "b"},
