@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from singer_ray.errors import UserError, printable
+from singer_ray.storage.drafts import drafted as drafted
 
 LOG = "log.txt"
 NOTES = {LOG, "config.yaml", "run.json"}

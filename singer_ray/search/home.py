@@ -15,7 +15,8 @@ from typing import Any
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 
 from singer_ray.errors import UserError
-from singer_ray.search.description import RECORD, description
+from singer_ray.search.description import RECORD as RECORD
+from singer_ray.search.description import description
 from singer_ray.search.going_on import going_on
 from singer_ray.search.lock import LOCK, FolderLock
 from singer_ray.search.record import patiently
@@ -264,8 +265,8 @@ def fetch(remote: Folder, out: Path) -> None:
     if record is None:
         raise UserError(f"There is no search at {address}: it has no {RECORD}. Give the folder NAME below --storage.")
     if (out / RECORD).exists():
-        here, there = description((out / RECORD).read_bytes(), str(out / RECORD)), description(record, f"{address}/{RECORD}")
-        if here.get("id") != there.get("id"):
+        here = read_json_mapping((out / RECORD).read_bytes(), str(out / RECORD))
+        if here.get("id") != read_json_mapping(record, f"{address}/{RECORD}").get("id"):
             raise UserError(f"{out} holds another search than {address}. Use --out with another folder.")
     out.mkdir(parents=True, exist_ok=True)
     journal = remote.read(JOURNAL)

@@ -9,7 +9,9 @@ from singer_ray.storage.secrets import PASSWORDS, SECRETS
 _PASSWORD = re.compile(r"""(://)[^\s/:@"<>]*:[^\s"<>]*@""")
 _USER = re.compile(r"""(://)[^\s/@"'<>]+@""")
 _SIGNED = re.compile(rf"""([?&](?:{SECRETS})=)[^&\s"'<>]+""", re.IGNORECASE)
-_PAIR = re.compile(rf"""(?<![\w.-])((?:{PASSWORDS})\s*=\s*)(?:'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[^\s&;,"'<>]+)""", re.IGNORECASE)
+_PAIR = re.compile(
+    rf"""(?<![\w.-])((?:{PASSWORDS})\s*=\s*)(?:'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[^\s&;"<>]+)""", re.IGNORECASE
+)
 """Of key=value addresses (`host=db password=x`) and of messages that repeat one; short names would be words there."""
 _ADVICE = [(re.compile(pattern), advice) for pattern, advice in (
     ("ExpiredToken|EXPIRED_TOKEN|[Tt]oken.{0,20}expired|RequestExpired",
@@ -46,6 +48,7 @@ def reason(error: Exception) -> str:
 def without_credentials(text: str) -> str:
     """A text whose addresses have lost their users, passwords and signatures: `db://me:secret@host` -> `db://***@host`.
 
-    In addresses written as `host=db password=secret`, and as parameters (`?sslpassword=secret`), too. Rather too much than too little: a password may hold any character but white space, quotes and angle brackets.
+    Those of addresses written as `host=db password=secret`, and of parameters (`?sslpassword=secret`), too. Rather too
+    much than too little: a password may hold any character but white space, quotes and angle brackets.
     """
     return _PAIR.sub(r"\1***", _SIGNED.sub(r"\1***", _USER.sub(r"\1***@", _PASSWORD.sub(r"\1***@", text))))
