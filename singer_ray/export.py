@@ -175,7 +175,7 @@ def _metrics_of(experiment: Experiment, trial: str) -> Mapping[str, Any]:
     try:
         if address is None and not experiment.folder.is_local:
             return {}
-        study = load_study(storage_of(address, Path(experiment.folder.root)), experiment.name)
+        study = load_study(storage_of(address, Path(experiment.folder.root), "read"), experiment.name)
         return next((last_result(row) for row in own_rows(study) if f"{row.number:03d}" == trial), {})
     except UserError:
         return {}

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -152,16 +151,3 @@ def _discard(guard: _Guard, going_on: Callable[[Path], str | None], *, only_idle
         if not each.existed:
             with contextlib.suppress(OSError):
                 each.folder.rmdir()
-
-
-@contextlib.contextmanager
-def drafted(path: Path) -> Iterator[Path]:
-    """A new, empty file beside `path` that takes its place at the end: `path` is written whole or not at all."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
-    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-    try:
-        yield draft
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise

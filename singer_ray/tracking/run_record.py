@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from singer_ray.outputs import drafted
+from singer_ray.storage import write_whole
 from singer_ray.tracking.curves import CURVES, draw_curves
 from singer_ray.tracking.history import EPOCH, HISTORY, SECONDS, History
 from singer_ray.tracking.tracker import Parameters, Tracker, one_line
@@ -94,8 +94,7 @@ class RunRecord:
             known = None
         if not (isinstance(known, str) and known.isalnum() and len(known) <= 32):
             known = secrets.token_hex(3)
-            with drafted(path) as draft:
-                draft.write_text(json.dumps({"id": known}) + "\n", encoding="utf-8")
+            write_whole(path, json.dumps({"id": known}) + "\n")
         self.label = f"{self.out.absolute().name}-{known}"
 
     def _safely(self, name: str, act: Callable[[], object]) -> None:

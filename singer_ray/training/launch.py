@@ -72,7 +72,10 @@ def launch_here(
 ) -> Trained:  # fmt: skip
     """Trains in this process; OUT receives a checkpoint after each epoch, and `record` hears of it."""
     state = checkpoint.load(out) if resume else None
-    member = Member.begin(bench, config, state, say=say)
+    try:
+        member = Member.begin(bench, config, state, say=say)
+    except checkpoint.MisfitError as error:
+        raise UserError(f"{out / checkpoint.FILE} {error}. {checkpoint.RESTART}") from error
     record.begin(*_so_far(member, state))
     metrics: Metrics = {}
     with EpochLines(config, say, console) as lines:
@@ -197,7 +200,10 @@ def _worker(settings: dict[str, Any]) -> None:
     bench = settings["inputs"].workbench(config)
     tell: Tell = settings["tell"] if rank == 0 else lambda kind, content: None
     say = functools.partial(tell, "line")
-    member = Member.begin(bench, config, state, rank=rank, world=world, say=say)
+    try:
+        member = Member.begin(bench, config, state, rank=rank, world=world, say=say)
+    except checkpoint.MisfitError as error:
+        raise UserError(f"The checkpoint of Ray Train {error}. {checkpoint.RESTART}") from error
     tell("begin", _so_far(member, state))
     lines = EpochLines(config, say)
     for metrics in epochs(member, heartbeat=lines.heartbeat):

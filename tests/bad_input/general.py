@@ -62,7 +62,7 @@ CASES: list[Case] = [
     ("train", ["--out", "{full}", "--overwrite"], "not a result of singer_ray"),
     ("train", ["--out", "{full}"], "is not empty"),
     ("train", ["--out", "{full}/thesis.tex"], "is a file"),
-    ("train", ["--resume"], "--resume needs --out"),
+    ("train", ["--resume"], "--resume needs a folder: that of the run to continue, --resume DIR"),
     ("train", ["--seed", "-1"], "seed is '-1'"),
     ("train", ["--train.device", "cuda"], "torch sees no GPU"),
     ("train", ["--method.variant", "official", "--method.strength", "0.5"], "method.strength is 0.5, but the variant"),
