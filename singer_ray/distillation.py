@@ -107,6 +107,8 @@ class _Run:
         # Built before anything is written: whatever is wrong shows now. The driver of a Ray run leaves GPUs alone.
         bench = self.inputs.workbench(config.override({"train.device": "cpu"}) if by_ray else config)
         remarks = Member(bench, config).remarks
+        if self.resume and not by_ray:
+            checkpoint.load(out)  # refused before anything is written
         for line in remarks:
             self.say(f"note: {line}")
         self._note("built teacher, data and student", begin)

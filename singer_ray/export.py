@@ -36,7 +36,7 @@ class ExportFlags:
     places: tuple[str, ...] = ()
     """Folder or s3:// address of a search or a run; with --pull the new folder."""
     to: str | None = None
-    """Folder or s3://bucket/prefix that receives the students; by default the experiment's own export.to."""
+    """Required unless the experiment has export.to: folder or s3://bucket/prefix that receives the students."""
     top: int = 0
     """How many students, the best first; 0 is export.top."""
     metric: str | None = None

@@ -47,7 +47,7 @@ class OfficialConfig(Block):
     epochs: int = Field(150, ge=1)
     """Passes over the fit images; the paper's code is run with 150 for classification and 200 for the dense heads."""
     batch_size: int = Field(64, ge=1)
-    """Images a step."""
+    """Images per step."""
     lr: float = Field(0.5, gt=0)
     """Peak learning rate of SGD without momentum; it falls as a half cosine."""
     weight_decay: float = Field(1e-6, ge=0)
@@ -76,7 +76,7 @@ class EvaluationConfig(Block):
     """Regularisers that the evaluate command chooses from, on validation; empty: l2. Training always uses l2."""
     knn: KnnConfig = KnnConfig()
     batch_size: int = Field(128, ge=1)
-    """Images a forward pass."""
+    """Images per forward pass."""
     artifact_ratio: float = Field(4.0, gt=1)
     """A patch is an artifact when its norm is above this many times the median norm of its image."""
     official: OfficialConfig = OfficialConfig()

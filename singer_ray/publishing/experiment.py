@@ -82,7 +82,9 @@ class Experiment:
         self.address, self.metrics_of = self.folder.address, metrics_of
         content = self.folder.read(LEADERBOARD)
         self.is_search = content is not None
-        self.table = _table(content, f"{self.address}/{LEADERBOARD}", COLUMNS) if content is not None else pd.DataFrame()
+        self.table = (
+            _table(content, f"{self.address}/{LEADERBOARD}", COLUMNS) if content is not None else pd.DataFrame()
+        )
         if not self.is_search:
             self._check_run()
 

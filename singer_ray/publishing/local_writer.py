@@ -59,7 +59,7 @@ class LocalWriter:
             )
         if target.is_dir() and any(target.iterdir()) and not replace:
             raise UserError(
-                f"{target} holds files, but no package. Give another address, or use --replace to remove them."
+                f"{target} contains files but no package. Give another address, or use --replace to remove them."
             )
         return False
 

@@ -134,7 +134,7 @@ def _edges(search: SearchRecord, config: Config | None) -> Iterator[Finding]:
             f"The best trial has {number(value)}; the range goes {'up' if upper else 'down'} to {number(end)}, and "
             f"{near} of the {len(leaders)} leading trials are near that end. "
             + (f"Widen it, for example to {number(proposal)}, and search again." if allowed else
-               f"The knob cannot go to {number(proposal)}; an end a little further out may still be worth a try."),
+               f"The setting cannot go to {number(proposal)}; an end a little further out may still be worth a try."),
         )  # fmt: skip
 
 

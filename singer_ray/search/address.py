@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from singer_ray.errors import UserError
-from singer_ray.search.home import RECORD, STATE, TRIALS, fetch, is_same
+from singer_ray.search.description import RECORD
+from singer_ray.search.home import STATE, TRIALS, fetch, is_same
 from singer_ray.search.lock import refuse_driven
 from singer_ray.storage import Folder
 

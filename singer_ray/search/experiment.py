@@ -40,10 +40,12 @@ from singer_ray.search.study import (
     create_study,
     load_study,
     remove_study,
+    require_own,
     storage_of,
 )
 from singer_ray.search.warm_start import earlier_study, import_trials
 from singer_ray.storage import STUDY_URL, Folder, without_password
+from singer_ray.terminal import Terminal
 from singer_ray.tracking.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -103,7 +105,7 @@ def run_search(
     storage = config.train.storage
     if storage is not None and "://" not in storage:  # a resume may be typed in another folder
         config = config.override({"train.storage": str(Path(storage).absolute())})
-    return _Search(config, searched, out, inputs, console or Console()).begin(overwrite=overwrite)
+    return _Search(config, searched, out, inputs, console or Terminal()).begin(overwrite=overwrite)
 
 
 def resume_search(
@@ -128,11 +130,12 @@ def resume_search(
     config = config.override(changes or {})
     space = load_space(str(folder / SPACE), config, field_names())  # what it fixes is in the configuration by now
     name = description((folder / RECORD).read_bytes(), str(folder / RECORD))["name"]
+    require_own(load_study(storage_of(config.search.study, folder, "read"), name), folder)
     storage = storage_at(address, folder, config)
     if storage is not None:
         storage, _, name = storage.rpartition("/")
         config = config.override({"train.storage": storage})
-    return _Search(config, space, folder, inputs, console or Console(), name=name).resume()
+    return _Search(config, space, folder, inputs, console or Terminal(), name=name).resume()
 
 
 class _Search:

@@ -15,7 +15,8 @@ from typing import Any
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 
 from singer_ray.errors import UserError
-from singer_ray.search.description import RECORD, description
+from singer_ray.search.description import RECORD as RECORD
+from singer_ray.search.description import description
 from singer_ray.search.going_on import going_on
 from singer_ray.search.lock import LOCK, FolderLock
 from singer_ray.search.record import patiently
@@ -197,7 +198,7 @@ class Home:
         try:
             patiently(self._bring)
         except UserError as error:
-            self.say(f"the copy of the search lacks its end: {error} {self.go_on}")
+            self.say(f"the copy of the search is incomplete: {error} {self.go_on}")
             self._dirty.clear()
 
     def _bring(self) -> None:
@@ -264,8 +265,8 @@ def fetch(remote: Folder, out: Path) -> None:
     if record is None:
         raise UserError(f"There is no search at {address}: it has no {RECORD}. Give the folder NAME below --storage.")
     if (out / RECORD).exists():
-        here, there = description((out / RECORD).read_bytes(), str(out / RECORD)), description(record, f"{address}/{RECORD}")
-        if here.get("id") != there.get("id"):
+        here = read_json_mapping((out / RECORD).read_bytes(), str(out / RECORD))
+        if here.get("id") != read_json_mapping(record, f"{address}/{RECORD}").get("id"):
             raise UserError(f"{out} holds another search than {address}. Use --out with another folder.")
     out.mkdir(parents=True, exist_ok=True)
     journal = remote.read(JOURNAL)
@@ -274,7 +275,7 @@ def fetch(remote: Folder, out: Path) -> None:
         if own.startswith(journal):
             return  # this machine has seen at least as much
         if not journal.startswith(own):
-            raise UserError(f"{out} and {address} have gone different ways. Use --out with another folder.")
+            raise UserError(f"{out} and {address} have diverged. Use --out with another folder.")
     for name in STATE:
         content = remote.read(name)
         if content is not None:

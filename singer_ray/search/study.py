@@ -16,7 +16,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from singer_ray.errors import UserError, printable
+from singer_ray.errors import UserError, printable, shown
 from singer_ray.search.database import Access, database
 from singer_ray.search.objectives import Objectives
 from singer_ray.storage import lacks_password, with_password, without_credentials
@@ -142,7 +142,10 @@ def load_study(storage: BaseStorage, name: str) -> optuna.Study:
         return study
     except KeyError as error:
         names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
-        raise UserError(f"There is no study {name!r} there. Found: {printable(', '.join(names) or 'none')}.") from error
+        raise UserError(
+            f"There is no study {shown(name)} there. Found: {printable(', '.join(names) or 'none')}. Correct "
+            "search.study, or restore the study."
+        ) from error
 
 
 def objectives_of(study: optuna.Study) -> Objectives:

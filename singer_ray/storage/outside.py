@@ -152,5 +152,12 @@ def _why(error: Exception) -> str:
 
 
 def _kind(tree: Any) -> str:
-    kinds = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
+    kinds = {
+        list: "a list",
+        str: "a text",
+        int: "a number",
+        float: "a number",
+        bool: "true or false",
+        type(None): "null",
+    }
     return kinds.get(type(tree), f"a {type(tree).__name__}")

@@ -111,11 +111,12 @@ def launch_in_ray(
         what = f"the {workers} workers of --workers {workers}" if workers > 1 else "a worker"
         ray_cluster.wait_for_room(each, workers, what, say)
         say(f"{workers} worker{'s' * (workers > 1)} on {ray_cluster.describe()}")
+        written = config.without_passwords()  # Ray shows and logs what its workers are given
         begun = resume and (out / checkpoint.FILE).exists()
         # As a reference: settings travel within messages, which have a limit.
         saved = ray.put(checkpoint.load(out)) if begun else None
         with heard({"line": say, "begin": lambda told: record.begin(*told), "epoch": record.epoch}) as tell:
-            settings = {"config": config.model_dump(), "inputs": inputs, "tell": tell, "saved": (saved,)}
+            settings = {"config": written.model_dump(), "inputs": inputs, "tell": tell, "saved": (saved,)}
             trainer = worker_group(_worker, settings, workers, path, name, gpu=use_gpu, each=each)
             try:
                 result = trainer.fit()
