@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from singer_ray.cli import check_out, prepare_out
 from singer_ray.config import Config, load_preset
+from singer_ray.config.given import settle
 from singer_ray.distillation import Distilled, run_distillation
 from singer_ray.training.launch import Inputs
 
@@ -46,7 +47,10 @@ def distill(
     config, inputs = _resolve(teacher, data, probe_data, preset, settings)
     folder = Path(out)
     check_out(folder, overwrite=overwrite)
-    return run_distillation(config, folder, inputs=inputs, prepare=lambda: prepare_out(folder, overwrite=overwrite))
+    return run_distillation(
+        config, folder, inputs=inputs, given=tuple(settings or ()),
+        prepare=lambda: prepare_out(folder, overwrite=overwrite),
+    )  # fmt: skip
 
 
 def sweep(
@@ -134,4 +138,6 @@ def _resolve(
         None if sets is None else {name: as_source(s) for name, s in sets.items()} for sets in (data, probe_data)
     ]
     module = None if isinstance(teacher, str) else teacher
-    return load_preset(preset).override({**own, **(settings or {})}), Inputs(module, sources[0], sources[1])
+    config = load_preset(preset).override({**own, **(settings or {})})
+    config = settle(config, {*own, *(settings or {})}, distils=module is None)
+    return config, Inputs(module, sources[0], sources[1])

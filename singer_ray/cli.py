@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from singer_ray.config import Config, field_names, load_preset
+from singer_ray.config.given import Given, differences, settle
 from singer_ray.errors import UserError, nearest
 
 Flags = TypeVar("Flags")
@@ -41,7 +42,8 @@ class Command(Generic[Flags]):
 
     `positional` names the field of the flags (a tyro `Positional`) that takes arguments without a name, and `given`
     the one that receives the dotted names of the knobs set on the command line, `words` the one that receives the
-    command line itself; without them there is neither.
+    command line itself; without them there is neither. `distils`: whether it reads the configured teacher on the
+    configured images.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Command(Generic[Flags]):
     flags: type[Flags]
     shortcuts: Sequence[str] = ()
     positional: str | None = None
+    distils: bool = False
     given: str | None = None
     words: str | None = None
 
@@ -100,15 +103,28 @@ def parse(command: Command[Flags], argv: Sequence[str]) -> tuple[Config, Flags]:
     except (SystemExit, ValidationError) as exit_:
         raise UserError(_explain_tokens(command, config, tokens, captured.getvalue())) from exit_
     flags = parsed.flags
+    given = Given(_knobs_in(tokens))
+    given.start = config
     if command.given:
-        flags = dataclasses.replace(flags, **{command.given: _knobs_in(tokens)})
+        flags = dataclasses.replace(flags, **{command.given: given})
     if command.words:
         flags = dataclasses.replace(flags, **{command.words: tuple(argv)})
-    return parsed.config, flags
+    return settle(parsed.config, given, distils=command.distils), flags
 
 
-def print_plan(config: Config, plan: Sequence[str]) -> None:
-    """What --dry-run prints: the resolved tree as YAML, then the plan as comments, so that the output is a preset."""
+def print_plan(
+    config: Config, plan: Sequence[str], *, given: Collection[str] = (), remarks: Sequence[str] = ()
+) -> None:
+    """What --dry-run prints: what differs from the preset and remarks as comments, the resolved tree as YAML, then the
+    plan as comments, so that the output is a preset."""
+    start = getattr(given, "start", None)
+    if start is not None:
+        changed = differences(config, start)
+        print("# differs from the preset:" if changed else "# all as in the preset")
+        for line in changed:
+            print(f"#   {line}")
+    for line in remarks:
+        print(f"# remark: {line}")
     print(config.to_yaml(), end="")
     for line in plan:
         print(f"# {line}")

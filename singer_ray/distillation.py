@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from singer_ray.config.effect import remarks
 from singer_ray.errors import UserError
 from singer_ray.publishing.head import linear_head
 from singer_ray.publishing.package import InputSpec, write_student
@@ -50,10 +51,12 @@ def run_distillation(
     *,
     inputs: Inputs | None = None,
     resume: bool = False,
+    given: Collection[str] = (),
     prepare: Callable[[], object] = lambda: None,
     say: Callable[[str], None] = print,
 ) -> Distilled:
     """Trains by `config` and fills OUT. `prepare` readies the folder, once the configuration has proved buildable.
+    `given` names the settings set by hand: of those that have no effect it says so.
 
     Raises UserError for what the user can mend; a run that fails before its first epoch leaves no folder behind.
     """
@@ -64,6 +67,8 @@ def run_distillation(
     # Built here, before anything is written: whatever is wrong shows now. The driver of a Ray run leaves GPUs alone.
     bench = inputs.workbench(config.override({"train.device": "cpu"}) if by_ray else config)
     Member(bench, config)
+    for line in remarks(given, [config], "train", bench.suite.annotations_shared()):
+        say(line)
     began_empty = not out.exists() or resume
     prepare()
     out.mkdir(parents=True, exist_ok=True)

@@ -44,6 +44,9 @@ def main(config: Config, flags: ReportFlags) -> None:
     from singer_ray.reporting.page import REPORT, build_report
 
     if flags.dry_run:
+        from singer_ray.reporting.record import read_search
+
+        read_search(folder)
         console.print(f"would read {folder} and write {flags.out or folder / REPORT}", highlight=False, markup=False)
         return
     written = build_report(folder, flags.out)

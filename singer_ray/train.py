@@ -12,9 +12,13 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
 from singer_ray.config import Config
+from singer_ray.config.effect import remarks
 from singer_ray.errors import UserError
 
 
@@ -29,19 +33,25 @@ class TrainFlags:
     resume: bool = False
     """Continue the run in --out after its last finished epoch."""
     dry_run: bool = False
-    """Print the resolved configuration and what would run, and stop."""
+    """Check what can be checked without reading data, print configuration and plan, and stop."""
+    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    """Knobs set on the command line."""
 
 
 def main(config: Config, flags: TrainFlags) -> None:
     """Trains, evaluates and writes OUT."""
     out = flags.out or default_out("train")
     if flags.dry_run:
+        check_out(out, overwrite=flags.overwrite, resume=flags.resume)
+        from singer_ray.training.blueprint import check_run
+
+        found = check_run(config)
         train = config.train
         length = f"{train.steps_per_epoch} steps" if train.steps_per_epoch else "one pass over the images"
         print_plan(config, [
             f"would distil {config.teacher.name} into {config.student.name}, refiner {config.method.refiner}",
             f"for {train.epochs} epochs of {length}, batch {train.batch_size}, {train.workers} worker(s), into {out}",
-        ])  # fmt: skip
+        ], given=flags.given, remarks=remarks(flags.given, [config], "train", found.annotations))  # fmt: skip
         return
     if flags.resume and flags.out is None:
         raise UserError("--resume needs --out: the folder of the run to continue.")
@@ -51,12 +61,12 @@ def main(config: Config, flags: TrainFlags) -> None:
     done = run_distillation(
         config, out, resume=flags.resume,
         prepare=lambda: prepare_out(out, overwrite=flags.overwrite, resume=flags.resume),
-        say=lambda line: console.print(line, highlight=False),
+        given=flags.given, say=lambda line: console.print(line, highlight=False),
     )  # fmt: skip
     console.print(f"Wrote {out}/result.json and {done.student}")
 
 
-COMMAND = Command("train", __doc__, TrainFlags, ("workers", "storage"))
+COMMAND = Command("train", __doc__, TrainFlags, ("workers", "storage"), distils=True, given="given")
 
 if __name__ == "__main__":
     sys.exit(run_command(COMMAND, main))
