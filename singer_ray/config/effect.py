@@ -198,7 +198,7 @@ def explain_dead(name: str, config: Config) -> str:
     """Why a setting has no effect, and what to do. It must have none."""
     missing = next(condition for condition in EFFECTS[name] if not condition.holds(config))
     found = ", ".join(f"{knob} is {_shown(config.value(knob))}" for knob in dict.fromkeys(missing.knobs))
-    return f"{name} has no effect: {found}. Leave it out, or use it with {missing.wanted}"
+    return f"{name} has no effect: {found}. Use it with {missing.wanted}, or leave it out"
 
 
 def remarks(

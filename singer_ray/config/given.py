@@ -39,17 +39,17 @@ def settle(config: Config, given: Collection[str], *, distils: bool = True) -> C
             if config.value(source) != "imagefolder":
                 raise UserError(
                     f"--{source} {config.value(source)} and {shown} contradict each other: one reads no folder, the "
-                    f"other is one. Leave one of them out, or use --{source} imagefolder."
+                    f"other is one. Use --{source} imagefolder, or leave one of them out."
                 )
             continue
         if config.value(source) not in (default, "imagefolder"):
             raise UserError(
                 f"{shown} is given, but the preset reads {source} {config.value(source)}. "
-                f"Leave it out, or use --{source} imagefolder."
+                f"Use --{source} imagefolder, or leave it out."
             )
         if scenes:
             raise UserError(
-                f"{shown} is a folder of images, and --{scenes[0]} is of the built-in scenes. Leave one of them out."
+                f"{shown} is a folder of images, and --{scenes[0]} is of the built-in scenes. Give only one of them."
             )
         if config.value(source) == "imagefolder":
             continue

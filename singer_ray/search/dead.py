@@ -31,5 +31,7 @@ def space_remarks(space: SearchSpace, config: Config, given: Collection[str]) ->
         if places and len(without) == len(places):
             raise UserError(f"{name} is searched, but {explain_dead(name, without[0])}.")
         if without:
-            lines.append(f"at some points of the space {explain_dead(name, without[0])}, as its `when` in the space.")
+            lines.append(
+                f"at some points of the space {explain_dead(name, without[0])}: a `when` says where it counts."
+            )
     return lines

@@ -131,7 +131,7 @@ def _check(source: Source, recipe: TeacherRecipe, config: Config) -> None:
     if recipe.width % recipe.heads or config.data.image_size % recipe.patch_size:
         raise UserError(
             f"--width {recipe.width} must be a multiple of --heads {recipe.heads}, and data.image_size "
-            f"{config.data.image_size} one of --patch-size {recipe.patch_size}."
+            f"{config.data.image_size} one of --patch-size {recipe.patch_size}. Choose other sizes."
         )
 
 
