@@ -14,11 +14,8 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
+from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.errors import UserError
@@ -34,7 +31,7 @@ class AnalyzeFlags:
     """Replace an earlier result in --out."""
     dry_run: bool = False
     """Check what can be checked without reading data, print configuration and plan, and stop."""
-    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    given: frozenset[str] = frozenset()
     """Knobs set on the command line."""
     k: float = 4.0
     """A token counts as an outlier when its norm is above k x the median norm of its image."""
@@ -66,12 +63,14 @@ def main(config: Config, flags: AnalyzeFlags) -> None:
 
     for line in lines:
         console.print(line, highlight=False, markup=False)
-    run_analysis(
+    result = run_analysis(
         config, out, AnalysisSettings(flags.k, flags.steps, flags.images),
         prepare=lambda: prepare_out(out, overwrite=flags.overwrite),
         say=lambda line: console.print(line, highlight=False, markup=False),
     )  # fmt: skip
-    console.print(f"Wrote {out}/result.json and pictures")
+    if console.quiet:
+        results.print(result["verdict"]["text"], highlight=False, markup=False)
+    results.print(f"Wrote {out}/result.json and pictures", highlight=False, markup=False, soft_wrap=True)
 
 
 def _check(flags: AnalyzeFlags) -> None:

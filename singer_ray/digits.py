@@ -10,11 +10,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from singer_ray.cli import Command, check_out, console, prepare_out, print_plan, run_command
+from singer_ray.cli import Command, check_out, console, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 
@@ -29,7 +26,7 @@ class DigitsFlags:
     """Replace an earlier result in --out."""
     dry_run: bool = False
     """Check the folder, print the resolved configuration and what would be written, and stop."""
-    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    given: frozenset[str] = frozenset()
     """Knobs set on the command line."""
 
 
@@ -46,9 +43,8 @@ def main(config: Config, flags: DigitsFlags) -> None:
     from singer_ray.data.digits import write_digits
 
     counts = write_digits(prepare_out(flags.out, overwrite=flags.overwrite))
-    console.print(
-        f"Wrote {', '.join(f'{n} {split}' for split, n in counts.items())} images into {flags.out}", highlight=False
-    )
+    told = ", ".join(f"{n} {split}" for split, n in counts.items())
+    results.print(f"Wrote {told} images into {flags.out}", highlight=False, markup=False, soft_wrap=True)
 
 
 COMMAND = Command("digits", __doc__, DigitsFlags, given="given")

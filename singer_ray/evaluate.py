@@ -21,27 +21,25 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
 from rich import box
 from rich.table import Table
 
-from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
+from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.errors import UserError
 
 if TYPE_CHECKING:
-    from singer_ray.evaluation.frozen import Evaluated
-    from singer_ray.vision.networks import Network
+    pass
 
 
 @dataclass(frozen=True)
 class EvaluateFlags:
     """Flags of this command."""
 
-    networks: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK ...")] = ()
+    networks: tuple[str, ...] = ()
     """What to evaluate: a run or exported folder, demo, demo-clean, a timm name, hf-hub:OWNER/MODEL."""
     out: Path | None = None
     """Folder for the result; by default runs/evaluate-DATE-TIME."""
@@ -49,7 +47,7 @@ class EvaluateFlags:
     """Replace an earlier result in --out."""
     dry_run: bool = False
     """Check what can be checked without reading data, print configuration and plan, and stop."""
-    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    given: frozenset[str] = frozenset()
     """Knobs set on the command line rather than by a preset."""
 
 
@@ -71,7 +69,7 @@ def main(config: Config, flags: EvaluateFlags) -> None:
         _say(line)
     begin = time.perf_counter()
     found = _evaluate(config, flags)
-    console.print(table({name: entry["metrics"] for name, entry in found["networks"].items()}))
+    results.print(table({name: entry["metrics"] for name, entry in found["networks"].items()}))
     if config.evaluation.protocol == "official":
         _say("The paper's code reports `best`, which it chooses on the test split; here it is chosen on validation.")
     prepare_out(out, overwrite=flags.overwrite)
@@ -80,38 +78,15 @@ def main(config: Config, flags: EvaluateFlags) -> None:
     provenance = {"config": config.model_dump(mode="json"), "versions": versions(), "git_commit": git_commit()}
     seconds = round(time.perf_counter() - begin, 3)
     write_json(out / "result.json", {**found, **provenance, "seconds": seconds})
-    _say(f"Wrote {out}/result.json")
+    results.print(f"Wrote {out}/result.json", highlight=False, markup=False, soft_wrap=True)
 
 
 def _evaluate(config: Config, flags: EvaluateFlags) -> dict[str, Any]:
-    """`networks` (name -> entry) and the `teacher` they were compared with. All are opened before any is evaluated."""
-    import torch
-
-    from singer_ray.evaluation.frozen import FrozenEvaluation, check_sources
-    from singer_ray.evaluation.inputs import open_candidate, open_reference, open_sources
+    from singer_ray.evaluation.comparison import Candidates, compare
     from singer_ray.training.workbench import pick_device
 
-    device = pick_device(config.train.device)
-    torch.set_num_threads(config.train.threads)
-    networks = [open_candidate(config, name, flags.given) for name in flags.networks]
-    sources, block = open_sources(config)
-    splits = check_sources(sources, block)
-    teacher = open_reference(config, flags.given, _say)
-    evaluation = FrozenEvaluation(
-        sources, splits, config.evaluation, device, teacher=teacher, workers=config.data.loader_workers,
-        seed=config.seed,
-    )  # fmt: skip
-    for network in networks:
-        evaluation.check(network)
-    entries = {}
-    for network in networks:
-        started = time.perf_counter()
-        done = evaluation.run(network, _say)
-        entries[network.name] = _entry(network, done)
-        _say(f"{network.name}: {network.image_size} px, {time.perf_counter() - started:.1f} s")
-        for note in done.notes:
-            _say(f"{network.name}: {note}")
-    return {"networks": entries, "teacher": config.teacher.name if teacher else None}
+    candidates = Candidates({name: name for name in flags.networks}, tuple(flags.given))
+    return compare(config, candidates, pick_device(config.train.device), _say)
 
 
 def _say(line: str) -> None:
@@ -141,21 +116,7 @@ def _check_networks(names: tuple[str, ...]) -> None:
         raise UserError(f"network {twice[0]!r} is given {names.count(twice[0])} times. Name each once.")
 
 
-def _entry(network: Network, found: Evaluated) -> dict[str, Any]:
-    return {
-        "metrics": found.metrics,
-        "l2": found.l2,
-        "image_size": network.image_size,
-        "crop_pct": network.crop_pct,
-        "mean": network.normalize.mean,
-        "std": network.normalize.std,
-        "grid": network.grid,
-        "parameters": network.parameters,
-        "notes": found.notes,
-    }
-
-
-COMMAND = Command("evaluate", __doc__, EvaluateFlags, positional="networks", given="given")
+COMMAND = Command("evaluate", __doc__, EvaluateFlags, positional="networks", metavar="NETWORK ...", given="given")
 
 if __name__ == "__main__":
     sys.exit(run_command(COMMAND, main))

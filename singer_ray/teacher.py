@@ -13,11 +13,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
+from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config, TeacherRecipe
 from singer_ray.config.effect import remarks
 
@@ -32,7 +29,7 @@ class TeacherFlags(TeacherRecipe):
     """Replace an earlier result in --out."""
     dry_run: bool = False
     """Check what can be checked without reading data, print configuration and plan, and stop."""
-    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    given: frozenset[str] = frozenset()
     """Knobs set on the command line."""
 
 
@@ -53,8 +50,12 @@ def main(config: Config, flags: TeacherFlags) -> None:
         console.print(line, highlight=False, markup=False)
     from singer_ray.training.teacher import make_teacher
 
-    make_teacher(config, flags, lambda: prepare_out(out, overwrite=flags.overwrite))
-    console.print(f"Wrote {out}. Distil from it with --teacher.name local-dir:{out / 'clean'}")
+    make_teacher(config, flags, lambda: prepare_out(out, overwrite=flags.overwrite), console)
+    _result(f"Wrote {out}. Distil from it with --teacher.name local-dir:{out / 'clean'}")
+
+
+def _result(line: str) -> None:
+    results.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 COMMAND = Command("teacher", __doc__, TeacherFlags, given="given")

@@ -86,6 +86,7 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "data.scenes.val_images": (only("data.source", "scenes"), _OWN_PROBES),
     "data.scenes.test_images": (only("data.source", "scenes"), _OWN_PROBES),
     "data.scenes.seed": (only("data.source", "scenes"),),
+    "data.exif": _FOLDERS,
     "data.image_size": ALWAYS,
     "data.crop_pct": ALWAYS,
     "data.augment": ALWAYS,
@@ -120,10 +121,10 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "method.vitkd.mask_ratio": (only("method.refiner", "vitkd"),),
     **{f"train.{name}": ALWAYS for name in (
         "epochs", "steps_per_epoch", "batch_size", "lr", "weight_decay", "warmup", "clip_grad", "drop_path",
-        "precision", "workers", "launcher", "device", "threads", "storage",
+        "precision", "workers", "launcher", "device", "threads", "storage", "trackers",
     )},
     "evaluation.data.source": ALWAYS,
-    **{f"evaluation.data.{name}": _PROBE_FOLDERS for name in ("train", "val", "test")},
+    **{f"evaluation.data.{name}": _PROBE_FOLDERS for name in ("train", "val", "test", "exif")},
     **_masks("evaluation.data", _PROBE_FOLDERS),
     **{f"evaluation.data.scenes.{name}": (only("evaluation.data.source", "scenes"),) for name in (
         "train_images", "val_images", "test_images", "seed",
@@ -161,16 +162,16 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
 _DATA_ONLY = ("method.", "student.", "search.", "export.")
 _NOT_EVALUATED = ("data.augment", "data.crop_scale", *(f"train.{name}" for name in (
     "epochs", "steps_per_epoch", "batch_size", "lr", "weight_decay", "warmup", "clip_grad", "drop_path", "precision",
-    "workers", "launcher", "storage",
+    "workers", "launcher", "storage", "trackers",
 )))  # fmt: skip
 _ALONE = ("evaluation.protocol", "evaluation.official.", "evaluation.l2_grid")
 """Of the evaluate command: training always uses the probes, with one regulariser."""
 UNREAD: dict[str, tuple[str, ...]] = {
     "train": ("search.", "export.", *_ALONE),
-    "tune": _ALONE,
+    "tune": ("train.trackers", *_ALONE),
     "analyze": (
         "search.", "export.", "train.epochs", "train.steps_per_epoch", "train.workers", "train.launcher",
-        "train.storage", "evaluation.every", "evaluation.l2", "evaluation.knn.", *_ALONE,
+        "train.storage", "train.trackers", "evaluation.every", "evaluation.l2", "evaluation.knn.", *_ALONE,
     ),
     "evaluate": (*_DATA_ONLY, *_NOT_EVALUATED, "teacher.layers", "evaluation.every"),
     "teacher": (*_DATA_ONLY, *_NOT_EVALUATED, "teacher.", "evaluation.", "data.scenes.train_images"),

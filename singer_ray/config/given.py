@@ -8,7 +8,7 @@ from singer_ray.config.tree import FOLDERS, Config, field_names
 from singer_ray.errors import UserError, printable
 
 
-class Given(frozenset[str]):
+class GivenNames(frozenset[str]):
     """Dotted names of the settings that were set by hand."""
 
     start: Config | None = None

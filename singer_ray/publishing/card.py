@@ -13,6 +13,7 @@ import timm
 import yaml
 from safetensors import safe_open
 
+from singer_ray.errors import printable
 from singer_ray.publishing.head import HEAD, classes_of
 from singer_ray.publishing.manifest import ONNX, PROGRAM
 
@@ -167,6 +168,8 @@ norm; `after_norm/` is what `forward_features` gives. {_selection(search)} {spre
 | metric | validation | test |
 | --- | --- | --- |
 {chr(10).join(rows) or "| (the data has no annotations) | | |"}"""
+    if remarks := result.get("remarks"):
+        text += "\n\nWhat must be known of the data:\n\n" + "\n".join(f"- {_plain(line)}" for line in remarks)
     if norms:
         text += f"""
 
@@ -252,6 +255,11 @@ def _objective(search: Mapping[str, Any]) -> str:
 def _score_names(metrics: Mapping[str, float]) -> list[str]:
     names = [name.partition("/")[2] for name in metrics if name.startswith(("val/", "test/"))]
     return sorted(set(names), key=lambda name: ("after_norm" in name, name))
+
+
+def _plain(line: object) -> str:
+    """Text that Markdown shows as it is: it may hold names of files."""
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|#!&~" else c for c in printable(line, 1000))
 
 
 def _cell(value: float | None) -> str:

@@ -42,6 +42,7 @@ def findings(search: SearchRecord, config: Config | None) -> list[Finding]:
     found = [
         *_state_of_the_search(search), *_seeds(search), *_edges(search, config), *_selection(search), *_stopped(search),
         *_refiners(search), *_failures(search),
+        *(Finding(CAUTION, "What must be known of the data", remark) for remark in search.remarks),
         *(Finding(NOTE, "A file cannot be read", note) for note in search.notes),
     ]  # fmt: skip
     return sorted(found, key=lambda each: (CAUTION, GOOD, NOTE).index(each.kind))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import threading
@@ -24,12 +23,14 @@ from singer_ray.config import field_names, load_preset
 from singer_ray.config.given import settle
 from singer_ray.errors import UserError
 from singer_ray.prices import NodePrices, Price, require_price
+from singer_ray.printing import log_into
 from singer_ray.search.address import bring, storage_at
 from singer_ray.search.budget import Budget
 from singer_ray.search.dead import space_remarks
+from singer_ray.search.description import RECORD, description
 from singer_ray.search.estimate import Estimate
 from singer_ray.search.going_on import check_changes, own_inputs, require_inputs
-from singer_ray.search.home import CONFIG, RECORD, SPACE, Home
+from singer_ray.search.home import CONFIG, REMARKS, SPACE, Home
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.plan import Plan
 from singer_ray.search.samplers import check_sampler
@@ -43,9 +44,9 @@ from singer_ray.search.study import (
     remove_study,
     storage_of,
 )
-from singer_ray.search.trackers import check_trackers
 from singer_ray.search.warm_start import earlier_study, import_trials
-from singer_ray.storage import Folder
+from singer_ray.storage import STUDY_URL, Folder, without_password
+from singer_ray.tracking.trackers import check_trackers
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -74,6 +75,10 @@ class Searched:
     def metric(self) -> str:
         """The first objective."""
         return self.objectives.first
+
+    def __repr__(self) -> str:
+        best = f", the best {self.best[0].name}" if self.best else ""
+        return f"Searched({str(self.out)!r}: {len(self.leaderboard)} trials by {self.objectives}{best})"
 
 
 def run_search(
@@ -127,7 +132,7 @@ def resume_search(
     require_inputs(address, config, inputs)
     config = config.override(changes or {})
     space = load_space(str(folder / SPACE), config, field_names())  # what it fixes is in the configuration by now
-    name = json.loads((folder / RECORD).read_text(encoding="utf-8"))["name"]
+    name = description((folder / RECORD).read_bytes(), str(folder / RECORD))["name"]
     storage = storage_at(address, folder, config)
     if storage is not None:
         storage, _, name = storage.rpartition("/")
@@ -163,6 +168,9 @@ class _Search:
             objectives = Objectives.of(search.objectives, search.stop_metric, pool.wait(self._say))
             earlier = earlier_study(self.config, self.space, objectives, self._say)
             self._check_corners(pool)
+            remarks = pool.ask("remarks")
+            for line in remarks:
+                self.console.print(f"note: {line}", highlight=False, markup=False)
             self._forecast(plan, pool)
             with home.driving():
                 storage = self._emptied(home) if overwrite else self._empty(home)
@@ -171,22 +179,26 @@ class _Search:
                     storage, self.out.name, objectives, **{EPOCHS: self.config.train.epochs, SEARCH: found}
                 )
                 self.record = {
-                    "id": found, "name": self.out.name, "study": search.study,
+                    "id": found, "name": self.out.name, "study": self.config.without_passwords().search.study,
                     "objectives": objectives.as_flags(), "stop_metric": objectives.stop_metric, "sessions": [],
+                    REMARKS: remarks,
                 }  # fmt: skip
                 home.write(CONFIG, self.config.to_yaml().encode())
                 home.write(SPACE, yaml.safe_dump(self.space.to_dict(), sort_keys=False).encode())
                 if earlier is not None:
                     import_trials(study, earlier, self.space, str(search.warm_start))
                 home.write_record(self.record)  # from here on a resume finds a search
+                log_into(self.out)
                 return self._drive(home, plan, pool, study, storage)
 
     def resume(self) -> Searched:
         """From what OUT holds."""
         with self._hosts(driving=True) as (home, plan, pool):
             self.record = home.read_record()
-            storage = storage_of(self.config.search.study, self.out)
+            log_into(self.out)
+            storage = storage_of(self.config.search.study, self.out, "write")
             study = load_study(storage, self.record["name"])
+            self._forget_passwords()
             pool.wait(self._say)
             self._forecast(plan, pool)
             home.write(CONFIG, self.config.to_yaml().encode())
@@ -199,9 +211,9 @@ class _Search:
 
         _quiet()
         with ray_cluster.connected(self.name), _terminated_as_interrupted(), contextlib.ExitStack() as stack:
-            plan = Plan.of(self.config)
-            self._say(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}")
             shared = ray_cluster.shared_storage(self.config.train.storage, self.out)
+            plan = Plan.of(self.config, self._say, here=shared is None)
+            self._say(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}")
             remote = Folder(shared, settings=self.config.export, knob="--storage").below(self.name) if shared else None
             home = Home(self.out, remote, self._say, own=own_inputs(self.config))
             if driving:
@@ -238,6 +250,13 @@ class _Search:
         session = Session(setting)
         table, best = session.run()
         return Searched(self.out, table, session.objectives, best, self.config, home)
+
+    def _forget_passwords(self) -> None:
+        """An older search kept the password of its study's database in its files: from here on it is not written."""
+        study = self.record["study"]
+        if study is not None and without_password(study) != study:
+            self.record["study"] = without_password(study)
+            self._say(f"the password of the study is not kept any more: next time set PGPASSWORD or {STUDY_URL}")
 
     def _empty(self, home: Home) -> optuna.storages.BaseStorage:
         """Of a new study. Raises UserError when the copy's place is taken."""
@@ -283,6 +302,7 @@ def _quiet() -> None:
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C leaves the study as it is, for --resume
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # a traceback for every trial of a machine that was lost
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its own tables; ours is SearchProgress
     optuna.logging.set_verbosity(optuna.logging.WARNING)

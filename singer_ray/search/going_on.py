@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from singer_ray.errors import UserError
+from singer_ray.training.resuming import own_inputs as own_inputs
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 CHANGEABLE = (
     "search.trials", "search.concurrent", "search.time_budget", "search.gpu_hours", "search.money", "search.target",
     "search.price_per_node_hour", "search.plateau_trials", "search.plateau_gain", "search.repeats", "search.repeat_top",
-    "search.cpus_per_trial", "search.gpus_per_trial", "search.max_failures", "search.trackers", "export.",
+    "train.workers", "search.cpus_per_trial", "search.gpus_per_trial", "search.max_failures", "search.trackers",
+    "export.",
 )  # fmt: skip
 """Knobs that a resume may change; the others decide what the trials so far were."""
 
@@ -27,15 +29,6 @@ def check_changes(changes: Mapping[str, Any]) -> None:
             f"--resume goes on with the search as it was; {refused[0]} cannot change. Allowed: "
             f"{', '.join('--' + name.removesuffix('.') for name in CHANGEABLE)}. Start a new search for the rest."
         )
-
-
-def own_inputs(config: Config) -> list[str]:
-    """What a search reads that no configuration can name: arguments of `sweep`."""
-    found = {
-        "teacher": config.teacher.name.startswith("own:"), "data": config.data.source == "own",
-        "probe_data": config.evaluation.data.source == "own",
-    }  # fmt: skip
-    return [name for name, own in found.items() if own]
 
 
 def going_on(address: str, own: Sequence[str]) -> str:

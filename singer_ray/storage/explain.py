@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
+from singer_ray.storage.secrets import PASSWORDS, SECRETS
+
 _PASSWORD = re.compile(r"""(://)[^\s/:@"<>]*:[^\s"<>]*@""")
 _USER = re.compile(r"""(://)[^\s/@"'<>]+@""")
-_SIGNED = re.compile(
-    r"""([?&](?:pass|passwd|password|pwd|token|secret|api[-_]?key|key|sig|signature|credential|"""
-    r"""x-amz-(?:signature|credential|security-token)|awsaccesskeyid)=)[^&\s"'<>]+""",
-    re.IGNORECASE,
-)
+_SIGNED = re.compile(rf"""([?&](?:{SECRETS})=)[^&\s"'<>]+""", re.IGNORECASE)
+_PAIR = re.compile(rf"""(?<![\w.-])((?:{PASSWORDS})\s*=\s*)(?:'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[^\s&;,"'<>]+)""", re.IGNORECASE)
+"""Of key=value addresses (`host=db password=x`) and of messages that repeat one; short names would be words there."""
 _ADVICE = [(re.compile(pattern), advice) for pattern, advice in (
     ("ExpiredToken|EXPIRED_TOKEN|[Tt]oken.{0,20}expired|RequestExpired",
      "The session has expired: log in again (aws sso login), or renew AWS_SESSION_TOKEN."),
@@ -45,6 +45,6 @@ def reason(error: Exception) -> str:
 def without_credentials(text: str) -> str:
     """A text whose addresses have lost their users, passwords and signatures: `db://me:secret@host` -> `db://***@host`.
 
-    Rather too much than too little: a password may hold any character but white space, quotes and angle brackets.
+    In addresses written as `host=db password=secret`, and as parameters (`?sslpassword=secret`), too. Rather too much than too little: a password may hold any character but white space, quotes and angle brackets.
     """
-    return _SIGNED.sub(r"\1***", _USER.sub(r"\1***@", _PASSWORD.sub(r"\1***@", text)))
+    return _PAIR.sub(r"\1***", _SIGNED.sub(r"\1***", _USER.sub(r"\1***@", _PASSWORD.sub(r"\1***@", text))))

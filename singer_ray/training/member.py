@@ -15,6 +15,7 @@ from singer_ray.evaluation.suite import Reader
 from singer_ray.method.artifacts import max_median_ratio, median_norm, patch_norms
 from singer_ray.method.distiller import Distiller
 from singer_ray.method.refiners import refiner_class
+from singer_ray.training.checkpoint import misfit
 from singer_ray.training.schedule import warmup_cosine
 from singer_ray.vision.fitting import check_fit
 from singer_ray.vision.models import Normalization, create_student
@@ -98,7 +99,14 @@ class Member:
         """The student as the probes see it."""
         student = self.distiller.student
         last = TappedViT(student.model, [student.depth - 1])
-        return Reader(last, self.bench.normalize, self.distiller.student_grid)
+        covered = last.covered(self.config.data.image_size)
+        return Reader(last, self.bench.normalize, self.distiller.student_grid, covered)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should know before training: the workbench's remarks, and what the student does not see."""
+        unseen = self.distiller.student.unseen(self.config.data.image_size)
+        return [*self.bench.remarks, *([unseen] if unseen else [])]
 
     def autocast(self) -> torch.autocast:
         """The precision of its forward passes."""
@@ -196,12 +204,24 @@ class Member:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up where `state` was taken; calls `calibrate` and `start` itself."""
+        """Takes up where `state` was taken; calls `calibrate` and `start` itself.
+
+        Raises MisfitError for the state of another member.
+        """
+        layers = set(self.distiller.layers)
+        if set(state["median_norms"]) != layers:
+            raise misfit(KeyError(f"its teacher's layers are {sorted(state['median_norms'], key=str)}"))
         self.calibrate(state["median_norms"])
-        self.distiller.load_state_dict(state["distiller"])
+        try:
+            self.distiller.load_state_dict(state["distiller"])
+        except (RuntimeError, KeyError) as error:
+            raise misfit(error) from error
         self.start()
         assert self.optimizer is not None
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise misfit(error) from error
         self.step_count = state["step"]
 
     def _build(self, layers: tuple[int, ...]) -> Distiller:
@@ -214,11 +234,13 @@ class Member:
         student_layers = student_layers_of(config, layers, self.teacher.depth, depth)
         student = TappedViT(model, student_layers, name=name)
         check_student(model, name, size)
+        self.teacher.check_size(size)
         with torch.random.fork_rng(devices=[]):  # student and projections start alike whatever the refiner draws
             torch.manual_seed(derive(config.seed, 3))
             refiner = kind(self.teacher, layers, config.method)
         return Distiller(
             student, student_layers, self.teacher, layers, refiner, (self.teacher.grid(size), student.grid(size)),
+            (self.teacher.covered(size), student.covered(size)),
             kd_weight=config.method.loss.kd, detach=config.method.detach_target and not kind.joint,
         )  # fmt: skip
 
@@ -270,10 +292,13 @@ def check_student(model: Any, name: str, size: int) -> None:
 
 
 def student_of(config: Config, state: dict[str, Any]) -> tuple[nn.Module, Normalization]:
-    """The trained student in a member's `state`, and the input scaling it was trained with."""
+    """The trained student in a member's `state`, and the input scaling it was trained with. Raises MisfitError."""
     model = build_student(config)
     start = "student.model."
     weights = {name.removeprefix(start): w for name, w in state["distiller"].items() if name.startswith(start)}
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise misfit(error) from error
     scaling = state["normalization"]
     return model.eval(), Normalization(tuple(scaling["mean"]), tuple(scaling["std"]))

@@ -22,6 +22,10 @@ def check_fit(model: nn.Module, name: str, size: int) -> tuple[int, int]:
     """
     depth = TappedViT(model, [0], name=name).depth
     tapped = TappedViT(model, range(depth), name=name)
+    try:
+        tapped.check_size(size)
+    except (AttributeError, TypeError) as error:
+        raise _unfit(name, model, "it has no grid of patches that can be asked for") from error
     grid = _grid(tapped, name, size)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)

@@ -32,6 +32,11 @@ class Network:
     grid: tuple[int, int]
 
     @property
+    def covered(self) -> tuple[int, int]:
+        """Height and width of the image, in pixels, that the grid covers."""
+        return self.tapped.covered(self.image_size)
+
+    @property
     def parameters(self) -> int:
         """How many weights it has, without a classification head."""
         head = getattr(self.tapped.model, "head", None)

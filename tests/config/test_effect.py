@@ -6,9 +6,10 @@ from typing import Any, get_args
 
 import pytest
 
-from singer_ray.cli import SHORTCUTS
+from singer_ray import train, tune
 from singer_ray.config import Config, MethodConfig, field_names
 from singer_ray.config.effect import EFFECTS, UNREAD, deciding, has_effect, remarks
+from singer_ray.options.command import SHORTCUTS
 
 ELSEWHERE = {
     "data.source": "own", "evaluation.data.source": "scenes", "teacher.name": "own:Mine", "teacher.checkpoint": "x.pth",
@@ -89,8 +90,8 @@ def test_what_a_command_does_not_read_is_told() -> None:
     assert remarks(["export.onnx"], [], "export") == []
     for command in ("train", "tune", "analyze", "teacher"):
         assert remarks(["evaluation.protocol"], [Config()], command)
-    # the short names are for knobs that are read
-    assert not [knob for knob in SHORTCUTS.values() if knob.startswith(UNREAD["tune"])]
+    for door in (train, tune):  # the short names are for settings that are read
+        assert not [n for n in door.COMMAND.shortcuts if SHORTCUTS[n].startswith(UNREAD[door.COMMAND.name])]
 
 
 def test_neighbours_need_labels() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from singer_ray.api import _resolve
+from singer_ray.arguments import resolve
 from singer_ray.config import Config, load_preset
-from singer_ray.config.given import Given, differences, settle
+from singer_ray.config.given import differences, settle
 from singer_ray.errors import UserError
 
 TEACHER = {"teacher.name": "vit_small_patch16_224"}
@@ -74,17 +74,16 @@ def test_a_preset_that_names_folders_reads_them(tmp_path: Path) -> None:
 
 def test_python_infers_and_refuses_alike() -> None:
     teacher = "vit_small_patch16_224"
-    assert _resolve(teacher, None, None, "demo", {"data.train": "x"})[0].data.source == "imagefolder"
+    assert resolve(teacher, None, None, "demo", {"data.train": "x"})[0].data.source == "imagefolder"
     with pytest.raises(UserError, match="contradict"):
-        _resolve(teacher, None, None, "demo", {"data.train": "x", "data.source": "scenes"})
+        resolve(teacher, None, None, "demo", {"data.train": "x", "data.source": "scenes"})
     with pytest.raises(UserError, match="contradict"):
-        _resolve(teacher, {"train": [torch.zeros(3, 4, 4, dtype=torch.uint8)]}, None, "demo", {"data.train": "x"})
+        resolve(teacher, {"train": [torch.zeros(3, 4, 4, dtype=torch.uint8)]}, None, "demo", {"data.train": "x"})
     with pytest.raises(UserError, match="knows the built-in scenes only"):
-        _resolve(None, None, None, "demo", {"data.train": "x"})
+        resolve(None, None, None, "demo", {"data.train": "x"})
 
 
 def test_differences_are_told_with_what_the_preset_has() -> None:
     start = load_preset("demo")
     assert differences(start, start) == []
     assert differences(start.override({"method.rank": 4}), start) == ["method.rank: 4   (preset: 16)"]
-    assert Given({"method.rank"}) == {"method.rank"}

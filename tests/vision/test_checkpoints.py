@@ -76,7 +76,7 @@ def test_position_embeddings_are_resampled_to_the_size_in_use(tmp_path: Path) ->
         {n: v.contiguous().half() for n, v in trained(64).items()}, tmp_path / "larger.safetensors"
     )
     teacher = load_teacher(NAME, 32, checkpoint=str(tmp_path / "larger.safetensors"))
-    assert last_tokens(teacher).shape[1] == teacher.num_prefix_tokens + 4
+    assert last_tokens(teacher).shape[1] == TappedViT(teacher, [0]).prefix + 4
 
 
 def test_the_names_of_dinov2_are_translated(tmp_path: Path) -> None:
