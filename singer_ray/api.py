@@ -64,7 +64,10 @@ def distill(
         config, inputs = resolve(teacher, data, probe_data, preset, settings)
         folder = Path(out) if out is not None else default_out("train")
         check_out(folder, overwrite=overwrite)
-        done = run_distillation(config, folder, inputs=inputs, prepare=lambda: prepare_out(folder, overwrite=overwrite))
+        done = run_distillation(
+            config, folder, inputs=inputs, given=tuple(settings or ()),
+            prepare=lambda: prepare_out(folder, overwrite=overwrite),
+        )  # fmt: skip
     conclude_run(done, print)
     return done
 

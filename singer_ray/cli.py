@@ -9,12 +9,13 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from singer_ray import __version__
 from singer_ray.config import Config
+from singer_ray.config.given import differences
 from singer_ray.errors import UserError, printable
 from singer_ray.options.command import QUIET, VERBOSE, Flags
 from singer_ray.options.command import Command as Command
@@ -88,8 +89,19 @@ def _silenced(quiet: bool) -> Iterator[None]:
         console.quiet = before
 
 
-def print_plan(config: Config, plan: Sequence[str]) -> None:
-    """What --dry-run prints: the resolved tree as YAML, then the plan as comments, so that the output is a preset."""
+def print_plan(
+    config: Config, plan: Sequence[str], *, given: Collection[str] = (), remarks: Sequence[str] = ()
+) -> None:
+    """What --dry-run prints: what differs from the preset and remarks as comments, the resolved tree as YAML, then the
+    plan as comments, so that the output is a preset."""
+    start = getattr(given, "start", None)
+    if start is not None:
+        changed = differences(config, start)
+        print("# differs from the preset:" if changed else "# all as in the preset")
+        for line in changed:
+            print(f"#   {printable(line, LONGEST_MESSAGE)}")
+    for line in remarks:
+        print(f"# remark: {printable(line, LONGEST_MESSAGE)}")
     print(config.to_yaml(), end="")
     for line in plan:
         print(f"# {printable(line, LONGEST_MESSAGE)}")

@@ -28,6 +28,7 @@ from rich.table import Table
 
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
+from singer_ray.config.effect import remarks
 from singer_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class EvaluateFlags:
     overwrite: bool = False
     """Replace an earlier result in --out."""
     dry_run: bool = False
-    """Print the resolved configuration and what would run, and stop."""
+    """Check what can be checked without reading data, print configuration and plan, and stop."""
     given: frozenset[str] = frozenset()
     """Knobs set on the command line rather than by a preset."""
 
@@ -54,11 +55,18 @@ def main(config: Config, flags: EvaluateFlags) -> None:
     """Evaluates, prints the table and writes OUT/result.json."""
     _check_networks(flags.networks)
     out = flags.out or default_out("evaluate")
-    if flags.dry_run:
-        protocol = config.evaluation.protocol
-        print_plan(config, [f"would evaluate {', '.join(flags.networks)}, protocol {protocol}, into {out}"])
-        return
     check_out(out, overwrite=flags.overwrite)
+    lines = remarks(flags.given, [config], "evaluate")
+    if flags.dry_run:
+        from singer_ray.evaluation.inputs import check_inputs
+
+        check_inputs(config, flags.networks, flags.given)
+        protocol = config.evaluation.protocol
+        plan = [f"would evaluate {', '.join(flags.networks)}, protocol {protocol}, into {out}"]
+        print_plan(config, plan, given=flags.given, remarks=lines)
+        return
+    for line in lines:
+        _say(line)
     begin = time.perf_counter()
     found = _evaluate(config, flags)
     results.print(table({name: entry["metrics"] for name, entry in found["networks"].items()}))

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from singer_ray.cli import Command, console, print_plan, run_command
 from singer_ray.config import Config
+from singer_ray.config.effect import remarks
 from singer_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _export(config: Config, flags: ExportFlags) -> None:
             f"one EXPERIMENT_OR_RUN is needed, not {len(flags.places)}. Give the --out folder of singer_ray.tune or "
             "singer_ray.train."
         )
-    from singer_ray.publishing.delivery import deliver
+    from singer_ray.publishing.delivery import check_formats, deliver
     from singer_ray.publishing.experiment import Experiment
     from singer_ray.publishing.store import Store
 
@@ -87,10 +88,15 @@ def _export(config: Config, flags: ExportFlags) -> None:
     choices = experiment.choose(selection)
     if config.export.to is None:
         raise UserError("--to is missing. Give the folder or the s3://bucket/prefix that receives the students.")
-    if flags.dry_run:
-        print_plan(config, [f"would export {c.name} of {experiment.name} to {config.export.to}" for c in choices])
-        return
+    lines = remarks(flags.given, [], "export")
     store = Store(config.export.to, settings=config.export, knob="--to")
+    if flags.dry_run:
+        check_formats(config.export)
+        plan = [f"would export {c.name} of {experiment.name} to {store.address}" for c in choices]
+        print_plan(config, plan, given=flags.given, remarks=lines)
+        return
+    for line in lines:
+        _say(line)
     published = deliver(experiment, store, config.export, selection, replace=flags.replace, say=_say)
     _say(f"{len(published)} in {store.address}/{experiment.name}/students, listed in {store.address}/index.json")
     _say(f"Fetch one:  python -m singer_ray.export --pull {published[0]} DIR")

@@ -46,6 +46,10 @@ def main(config: Config, flags: ReportFlags) -> None:
     from singer_ray.reporting.sheet import REPORT
 
     if flags.dry_run:
+        if not is_run(folder):
+            from singer_ray.reporting.record import read_search
+
+            read_search(folder)
         results.print(f"would read {folder} and write {flags.out or folder / REPORT}", highlight=False, markup=False)
         return
     written = (build_run_report if is_run(folder) else build_report)(folder, flags.out)

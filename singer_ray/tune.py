@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING
 
 from singer_ray.cli import Command, check_out, console, default_out, print_plan, results, run_command
 from singer_ray.config import Config
+from singer_ray.config.given import settle
 from singer_ray.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from singer_ray.search.experiment import Searched
+    from singer_ray.search.space import SearchSpace
 
 REFINER = "method.refiner"
 
@@ -42,7 +44,7 @@ class TuneFlags:
     status: str | None = None
     """Show how far the search in this folder, or at STORAGE/NAME, has come, and stop."""
     dry_run: bool = False
-    """Print the resolved configuration and what would run, and stop."""
+    """Check what can be checked without reading data, print configuration and plan, and stop."""
     submit: str | None = None
     """Hand the search to the cluster whose dashboard is at this address (http://HEAD:8265), as a job, and follow it.
 
@@ -77,20 +79,24 @@ def main(config: Config, flags: TuneFlags) -> None:
             flags.resume, out=flags.out, endpoint=config.export.endpoint, changes=changes, console=console
         ))  # fmt: skip
         return
+    from singer_ray.search.dead import space_remarks
     from singer_ray.search.samplers import check_sampler
     from singer_ray.search.space import load_space
 
     out = flags.out or default_out("tune")
     if flags.dry_run:
+        check_out(out, overwrite=flags.overwrite)
         space = load_space(config.search.space, config, flags.given)
-        config = space.apply(config, flags.given)
+        config = settle(space.apply(config, flags.given), {*flags.given, *space.fixed})
         check_sampler(config, space, config.search.objectives)
+        lines = space_remarks(space, config, flags.given)
+        _check_plan(config, space)
         limit = f" or {config.search.time_budget:g} s" if config.search.time_budget else ""
         print_plan(config, [
             f"would search {', '.join(space.parameters)}",
             f"by {', '.join(config.search.objectives) or 'the best metric that the data can give'}",
             f"{config.search.trials} trials{limit}, into {out}",
-        ])  # fmt: skip
+        ], given=flags.given, remarks=lines)  # fmt: skip
         return
     space = load_space(config.search.space, config, flags.given)
     if flags.submit:
@@ -102,6 +108,25 @@ def main(config: Config, flags: TuneFlags) -> None:
     _finish(run_search(
         config, out, given=tuple(flags.given), overwrite=flags.overwrite, console=console
     ))  # fmt: skip
+
+
+def _check_plan(config: Config, space: SearchSpace) -> None:
+    """Raises UserError for what the search would refuse before its first trial, as far as that is known without Ray."""
+    from singer_ray.search.objectives import Objectives
+    from singer_ray.tracking.trackers import check_trackers
+    from singer_ray.training.blueprint import check_search
+    from singer_ray.training.loop import EPOCH_METRICS
+
+    check_trackers(config.search.trackers)
+    if config.export.to is not None:
+        from singer_ray.publishing.delivery import check_formats
+        from singer_ray.publishing.store import Store
+
+        check_formats(config.export)
+        Store(config.export.to, settings=config.export)
+    plan = check_search(config, space.corners(config))
+    reported = [*plan.suite.metric_names(), *EPOCH_METRICS]
+    Objectives.of(config.search.objectives, config.search.stop_metric, reported)
 
 
 def _finish(done: Searched, console: Console = results) -> None:
@@ -150,7 +175,7 @@ def _submit(
 
 COMMAND = Command(
     "tune", __doc__, TuneFlags, ("trials", "time-budget", "concurrent", "space", "storage", "export", "workers"),
-    given="given", words="words",
+    distils=True, given="given", words="words",
 )  # fmt: skip
 
 if __name__ == "__main__":

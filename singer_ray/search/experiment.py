@@ -20,11 +20,13 @@ from rich.console import Console
 
 from singer_ray import ray_cluster
 from singer_ray.config import field_names, load_preset
+from singer_ray.config.given import settle
 from singer_ray.errors import UserError
 from singer_ray.prices import NodePrices, Price, require_price
 from singer_ray.printing import log_into
 from singer_ray.search.address import bring, storage_at
 from singer_ray.search.budget import Budget
+from singer_ray.search.dead import space_remarks
 from singer_ray.search.description import RECORD, description
 from singer_ray.search.estimate import Estimate
 from singer_ray.search.going_on import check_changes, own_inputs, require_inputs
@@ -98,8 +100,11 @@ def run_search(
     UserError for what the user can mend, before the first trial wherever that is possible.
     """
     searched = load_space(space if space is not None else config.search.space, config, given)
-    config = searched.apply(config, given)
+    config = settle(searched.apply(config, given), {*given, *searched.fixed}, distils=inputs is None)
     check_sampler(config, searched, config.search.objectives)
+    said = console or Console()
+    for line in space_remarks(searched, config, given):
+        said.print(line, highlight=False, markup=False)
     if config.search.study is not None:
         storage_of(config.search.study, out)  # whether it can be reached
     storage = config.train.storage
