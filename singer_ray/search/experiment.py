@@ -21,7 +21,7 @@ from rich.console import Console
 
 from singer_ray import ray_cluster
 from singer_ray.config import field_names, load_preset
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
 from singer_ray.prices import NodePrices, Price, require_price
 from singer_ray.search.address import bring, storage_at
 from singer_ray.search.budget import Budget
@@ -44,6 +44,7 @@ from singer_ray.search.study import (
 from singer_ray.search.trackers import check_trackers
 from singer_ray.search.warm_start import earlier_study, import_trials
 from singer_ray.storage import Folder
+from singer_ray.terminal import lasting, say
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -136,7 +137,9 @@ class _Search:
     def __init__(
         self, config: Config, space: SearchSpace, out: Path, inputs: Any, console: Console, *, name: str | None = None
     ) -> None:
-        self.config, self.space, self.out, self.inputs, self.console = config, space, out, inputs, console
+        self.config, self.space, self.out, self.inputs = config, space, out, inputs
+        self.console = lasting(console)
+        """A search goes on when its terminal is closed."""
         self.name = name or out.name
         """Of its folder below --storage."""
         self.record: dict[str, Any] = {}
@@ -270,7 +273,7 @@ class _Search:
         self._say(estimate.before(self._price()).text)
 
     def _say(self, line: str) -> None:
-        self.console.print(line, highlight=False)
+        say(self.console, printable(line, 2000))
 
 
 def _quiet() -> None:
@@ -285,7 +288,7 @@ def _quiet() -> None:
 
 @contextlib.contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """A polite end (SIGTERM, of a scheduler or a closing shell) leaves as clean a search as Ctrl-C does."""
+    """A polite end (SIGTERM of a scheduler, SIGHUP of a closing terminal) leaves as clean a search as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -293,11 +296,14 @@ def _terminated_as_interrupted() -> Iterator[None]:
     def interrupt(signum: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    # nohup ignores SIGHUP, and so it stays.
+    polite = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in polite}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _dashboard() -> str:

@@ -73,6 +73,8 @@ class HostPool:
         self._note = Note(self.registry_name)
         registry = _actor(HostRegistry, num_cpus=0, max_task_retries=-1, resources=ON_HEAD)
         self.registry = registry.options(name=self.registry_name, namespace=NAMESPACE).remote(self._note)
+        self.placed: tuple[float, dict[str, float]] = (0.0, {})
+        """When it was last seen which trials have a host, and since when each has it (Unix seconds)."""
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._attend, daemon=True)
 
@@ -150,7 +152,7 @@ class HostPool:
         """Keeps the registry told of which hosts are there, until the pool ends."""
         while not self._over.wait(LOOK):
             with contextlib.suppress(Exception):  # Ray itself may be going away: then so is the search
-                self.registry.attend.remote(self.present())
+                self.placed = ray.get(self.registry.attend.remote(self.present()), timeout=AWAY)
 
     def _idle(self) -> Any:
         """A HostedTrainer that answers at once. Where all are busy for long they are killed, and come back."""

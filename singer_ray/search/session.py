@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from rich.console import Console
 
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
 from singer_ray.prices import Price
 from singer_ray.search.accounts import Accounts
 from singer_ray.search.budget import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
@@ -22,7 +22,8 @@ from singer_ray.search.estimate import Estimate
 from singer_ray.search.going_on import going_on
 from singer_ray.search.home import END, FINISHED
 from singer_ray.search.leaderboard import leaderboard, write_leaderboard
-from singer_ray.search.ledger import Ledger, Watcher
+from singer_ray.search.ledger import Ledger
+from singer_ray.search.observers import Background, Guard, close
 from singer_ray.search.progress import SearchProgress
 from singer_ray.search.record import TrialRecord
 from singer_ray.search.samplers import grid_exhausted, make_sampler, remarks
@@ -39,6 +40,7 @@ from singer_ray.search.study import (
 )
 from singer_ray.search.trackers import make_trackers
 from singer_ray.search.winners import chosen, package_best
+from singer_ray.terminal import say
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -83,6 +85,8 @@ class Session:
             self.record["sessions"], concurrent=self.plan.concurrent, gpus=self.plan.gpus_held, price=setting.price
         )
         self.accounts = Accounts(self.home, self.record, self.meter)
+        self.said: set[str] = set()
+        """What is not said again."""
 
     def run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
         """The leaderboard, and the folders of the best students. Raises UserError."""
@@ -128,30 +132,41 @@ class Session:
             left=left,
         )  # fmt: skip
         progress.read(study)
-        trackers = make_trackers(config.search.trackers, self.setting.name, self.home.out, self.setting.console)
-        watchers: list[Watcher] = [progress, self.setting.pool.places(), *trackers]
+        observers = [Background("the progress display", progress, self._say), *self._trackers(begun=repeats)]
         ledger = Ledger(
             study, self.setting.space, self.objectives, epochs=config.train.epochs, trials=wanted,
             folder=self.home.trials.address, pruner=NopPruner() if repeats else make_pruner(config),
-            sampler_of=None if repeats else self._sampler_of(study), watchers=watchers, saved=self.accounts.save,
+            sampler_of=None if repeats else self._sampler_of(study), saved=self.accounts.save,
+            watchers=[self.setting.pool.places(), *observers],
             exhausted=lambda: self._exhausted(study, limits),
             recall=lambda label, overrides: TrialRecord.read(self.home.trials, label, overrides).result(),
         )  # fmt: skip
         if not ledger.expected:
             if not repeats:
                 self._say(f"the search has its {wanted} trials already: nothing is left to train")
+            close(observers)
             return
-        progress.show()
+        Guard("the live table", self._say)(progress.show, None)
         try:
             if limits.check().action != STOP:
                 self._tune(ledger, limits, "repeats" if repeats else "session")
             ledger.close()
+            progress.last = False  # the leaderboard follows
         finally:
-            for watcher in watchers:
-                watcher.close()
+            close(observers)
         if limits.verdict.reason:
             self.accounts.note(**{END: limits.verdict.reason})
             self._say(limits.verdict.reason)
+
+    def _trackers(self, *, begun: bool) -> list[Background]:
+        """Raises UserError for one that cannot be used, unless trials of this session have ended already."""
+        try:
+            return make_trackers(self.config.search.trackers, self.setting.name, self.home.out, self._say)
+        except UserError as error:
+            if not begun:
+                raise
+            self._say_once(f"without trackers from here on; the search goes on: {error}")
+            return []
 
     def _sampler_of(self, study: optuna.Study) -> Callable[[int], BaseSampler]:
         """The sampler of each trial, by its number."""
@@ -174,6 +189,8 @@ class Session:
         failure = Failure()
 
         def ended() -> bool:
+            # Tune asks often, and in the thread of all that is told to the ledger.
+            failure.guard(lambda: ledger.placed(*self.setting.pool.placed), None)
             over = failure.error is not None or limits.check().action == STOP
             if over:
                 self.setting.pool.interrupt()
@@ -185,7 +202,7 @@ class Session:
                 "registry": self.setting.pool.registry_name, "epochs": ledger.epochs, "experiment": self.setting.name,
             },
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(ledger, failure), scheduler=StudyScheduler(ledger, failure),
+                search_alg=StudySearcher(ledger, failure), scheduler=StudyScheduler(ledger, failure, self._say_once),
                 num_samples=ledger.expected,
                 # One ahead: the next trial's actor starts, which takes a second, while its host still trains another.
                 max_concurrent_trials=self.plan.concurrent + 1,
@@ -242,5 +259,10 @@ class Session:
         spent = self.meter.tick()
         return Budget.of(self.config.search).seconds_left(spent, gpus=self.plan.gpus_held, dollars_per_hour=dollars)
 
+    def _say_once(self, line: str) -> None:
+        if line not in self.said:
+            self.said.add(line)
+            self._say(line)
+
     def _say(self, line: str) -> None:
-        self.setting.console.print(line, highlight=False)
+        say(self.setting.console, printable(line, 2000))

@@ -5,24 +5,17 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import queue
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from singer_ray.errors import UserError
-from singer_ray.search.gauges import describe, figures
-from singer_ray.search.ledger import Watcher
+from singer_ray.search.gauges import ascii_only, describe, figures
+from singer_ray.search.observers import Background, Parameters, Watcher, in_short
 
 TENSORBOARD, MLFLOW_DATABASE = "tensorboard", "mlflow.db"
-PATIENCE = 60.0
-"""Seconds that `close` waits for what is still on its way to a server."""
-Parameters = Mapping[str, Any]
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -32,14 +25,15 @@ def check_trackers(names: Sequence[str]) -> None:
             raise UserError(f"search.trackers names {name!r}, which is not installed: pip install 'singer-ray[{name}]'")
 
 
-def make_trackers(names: Sequence[str], experiment: str, folder: Path, console: Console | None = None) -> list[Watcher]:
+def make_trackers(
+    names: Sequence[str], experiment: str, folder: Path, say: Callable[[str], object]
+) -> list[Background]:
     """The trackers of `search.trackers` for a search called `experiment`, whose own files go into `folder`.
 
     Each works in a thread of its own, so that a slow server delays no trial; one that fails says so once and is left
     out from then on. Raises UserError for one that is not installed, or cannot be reached at all.
     """
     check_trackers(names)
-    say = (console or Console(stderr=True)).print
     return [Background(name, KINDS[name](experiment, folder), say) for name in dict.fromkeys(names)]
 
 
@@ -50,6 +44,9 @@ class TensorBoard:
         self.folder = folder / TENSORBOARD
         self.writers: dict[str, Any] = {}
         self.parameters: dict[str, Parameters] = {}
+
+    def queue(self, trial: str, parameters: Parameters) -> None:
+        """Has no curve yet."""
 
     def start(self, trial: str, parameters: Parameters) -> None:
         self._close(trial)
@@ -118,9 +115,12 @@ class MLflow:
             self.experiment = found.experiment_id if found else self.client.create_experiment(experiment)
         except Exception as error:
             raise UserError(
-                f"search.trackers names 'mlflow', and {address} cannot be used: {_line(error)}. Start the server, "
+                f"search.trackers names 'mlflow', and {address} cannot be used: {in_short(error)}. Start the server, "
                 "correct MLFLOW_TRACKING_URI, or leave mlflow out."
             ) from error
+
+    def queue(self, trial: str, parameters: Parameters) -> None:
+        """Gets its run when it starts."""
 
     def start(self, trial: str, parameters: Parameters) -> None:
         name = trial
@@ -146,6 +146,8 @@ class MLflow:
         self.known[trial] = epoch
 
     def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+        if trial not in self.runs:
+            return  # no host has had it in this session
         self.client.set_tag(self.runs[trial], "state", state)
         self.client.set_terminated(self.runs[trial], {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}.get(state, "FAILED"))
 
@@ -168,6 +170,9 @@ class WandB:
         self.wandb, self.experiment, self.folder = wandb, experiment, folder
         self.runs: dict[str, Any] = {}
 
+    def queue(self, trial: str, parameters: Parameters) -> None:
+        """Gets its run when it starts."""
+
     def start(self, trial: str, parameters: Parameters) -> None:
         if trial in self.runs:
             return  # its process was replaced; the run is still open
@@ -175,7 +180,7 @@ class WandB:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.runs[trial] = self.wandb.init(
             project=os.environ.get("WANDB_PROJECT", "singer_ray"), group=self.experiment, name=name,
-            id=re.sub(r"[^\w-]", "-", f"{self.experiment}-{name}", flags=re.ASCII), resume="allow",
+            id=re.sub(r"[^\w-]", "-", ascii_only(f"{self.experiment}-{name}"), flags=re.ASCII), resume="allow",
             config=dict(parameters), dir=self.folder, reinit="create_new",
             settings=self.wandb.Settings(
                 silent=True, console="off", disable_git=True, disable_code=True, x_disable_stats=True, init_timeout=30
@@ -187,7 +192,8 @@ class WandB:
             self.runs[trial].log(figures(metrics) | {"epoch": epoch}, step=epoch, commit=True)
 
     def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
-        self.runs[trial].summary["state"] = state
+        if trial in self.runs:  # else no host has had it in this session
+            self.runs[trial].summary["state"] = state
         self._finish(trial, int(state == "FAIL"))
 
     def close(self) -> None:
@@ -199,42 +205,6 @@ class WandB:
             self.runs.pop(trial).finish(exit_code=status)
 
 
-class Background:
-    """A tracker that works in a thread of its own. Its first failure is said in one line, and it hears no more."""
-
-    def __init__(self, name: str, tracker: Watcher, say: Callable[[str], object]) -> None:
-        self.name, self.tracker, self.say = name, tracker, say
-        self.failed = False
-        self.calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self.thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
-        self.thread.start()
-
-    def start(self, trial: str, parameters: Parameters) -> None:
-        self.calls.put(lambda: self.tracker.start(trial, parameters))
-
-    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
-        self.calls.put(lambda: self.tracker.log(trial, epoch, metrics))
-
-    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
-        self.calls.put(lambda: self.tracker.end(trial, state, metrics))
-
-    def close(self) -> None:
-        self.calls.put(lambda: self.tracker.close())
-        self.calls.put(None)
-        self.thread.join(PATIENCE)
-        if self.thread.is_alive() and not self.failed:
-            self.say(f"{self.name} did not take the last figures within {PATIENCE:g} s: they may be missing there.")
-
-    def _work(self) -> None:
-        while (call := self.calls.get()) is not None:
-            try:
-                if not self.failed:
-                    call()
-            except Exception as error:
-                self.failed = True
-                self.say(f"{self.name} failed and is left out from here on; the search goes on: {_line(error)}")
-
-
 PACKAGES = {"mlflow": "mlflow", "wandb": "wandb"}
 """What to import for a tracker that is an extra of the package; the extra has the tracker's name."""
 KINDS: dict[str, Callable[[str, Path], Watcher]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}
@@ -242,8 +212,3 @@ KINDS: dict[str, Callable[[str, Path], Watcher]] = {"tensorboard": TensorBoard, 
 
 def _scores(values: Mapping[str, float]) -> list[str]:
     return [name for name in values if name.startswith("val/")] or list(values)
-
-
-def _line(error: Exception) -> str:
-    """An error in one short line."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]
