@@ -39,7 +39,7 @@ class Lasting:
             try:
                 return self.file.write(text)
             except UnicodeEncodeError:
-                coding = self.file.encoding or "ascii"
+                coding = getattr(self.file, "encoding", None) or "ascii"
                 return self.write(text.encode(coding, "backslashreplace").decode(coding))
             except (OSError, ValueError) as error:  # ValueError: the file is closed
                 self._leave(error)

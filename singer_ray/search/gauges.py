@@ -44,7 +44,8 @@ class TrialGauges:
 
     def set(self, result: Mapping[str, Any]) -> None:
         """Shows every figure of a result; what is not a finite number is left out."""
-        self.shown = self.shown | self.guard(lambda: figures(result), {})
+        nothing: dict[str, float] = {}
+        self.shown = self.shown | self.guard(lambda: figures(result), nothing)
         self.changed.set()
         if self.setter is None:
             self.setter = threading.Thread(target=self._repeat, name="gauges", daemon=True)

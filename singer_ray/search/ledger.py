@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -162,9 +163,9 @@ class Ledger:
     def report(self, number: int, result: Mapping[str, Any]) -> None:
         """Records an epoch's values, and those of earlier epochs that the study has missed."""
         row = self.open[number]
-        if TAKEN in result:
-            self._take(row, float(result[TAKEN]))
-            result = {key: value for key, value in result.items() if key != TAKEN}
+        if TAKEN in result or result.get("epoch"):
+            self._take(row, float(result.get(TAKEN, time.time())))
+        result = {key: value for key, value in result.items() if key != TAKEN}
         for epoch, values in result.get(HISTORY, ()):
             if self._record(row, int(epoch), values) or int(epoch) == max(row.values, default=0):
                 # Others are measured by what the pruner notes of it.

@@ -174,7 +174,7 @@ class SearchProgress:
 
     def _drawn(self) -> RenderableType:
         """The table, called from a thread of Rich's, where an error would end the picture without a word."""
-        return self._drawing(self.table, Text(""))
+        return self._drawing(self.table, Group())
 
     def _watched(self) -> list[str]:
         return list(dict.fromkeys((*self.objectives.names, self.objectives.stop_metric)))

@@ -51,9 +51,10 @@ class DistillationTrial(Trainable):
         epoch = int(result.get("epoch", 0))
         self.gauges.set(result)
         done = FAULT in result or epoch >= self.epochs
-        known = {TAKEN: self.taken} if self.taken is not None else {}
+        known: dict[str, Any] = {"epoch": epoch, "done": done, RESUMED: self.resumed_from, WAITED: self.waited}
+        known |= {} if self.taken is None else {TAKEN: self.taken}
         known |= {REMARK: self.gauges.remark} if self.gauges.remark else {}
-        return {"epoch": epoch, "done": done, RESUMED: self.resumed_from, WAITED: self.waited, **known, **result}
+        return {**known, **result}
 
     def cleanup(self) -> None:
         self.gauges.close()

@@ -152,7 +152,7 @@ def test_the_live_table_follows_the_trials_and_its_clock_goes_on(shown: tuple[Se
     progress.start("000", {"train.lr": 0.004, "method.rank": 8})
     progress.log("000", 1, {"val/miou": 0.25, "images_per_second": 12.0})
     progress.start("001", {"train.lr": 0.001})
-    assert re.search(r"┃ trial ┃ state +┃ epoch ┃ val/miou ┃ +lr ┃ rank ┃", screen.getvalue())
+    assert re.search(r"┃ trial ┃ state +┃ epoch ┃ val/miou ┃ +lr ┃ method.rank ┃", screen.getvalue())
     assert re.search(r"│ 000 +│ RUNNING │ +1/3 │ +0\.25 │ 0\.004 │ +8 │", screen.getvalue())
     assert "2 of 2 trials: 2 running, best val/miou 0.25 (trial 000), 10 min, about 30 s left" in screen.getvalue()
     said = len(screen.getvalue())
