@@ -181,6 +181,7 @@ class _Search:
 
     def resume(self) -> Searched:
         """From what OUT holds."""
+        check_trackers(self.config.search.trackers)
         with self._hosts(driving=True) as (home, plan, pool):
             self.record = home.read_record()
             storage = storage_of(self.config.search.study, self.out)

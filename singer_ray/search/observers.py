@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from singer_ray.errors import printable
@@ -57,33 +58,33 @@ class Guard:
 
 
 class Background:
-    """A watcher that works in a thread of its own, under a guard: it delays no trial, be it ever so slow."""
+    """A watcher that is made and works in a thread of its own, under a guard: be it slow, it delays no trial."""
 
-    def __init__(self, name: str, watcher: Watcher, say: Callable[[str], object]) -> None:
-        self.name, self.watcher, self.say = name, watcher, say
+    def __init__(self, name: str, make: Callable[[], Watcher], say: Callable[[str], object]) -> None:
+        self.name, self.make, self.say = name, make, say
         self.guard = Guard(name, say)
-        self.calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self.calls: queue.SimpleQueue[Callable[[Watcher], None] | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._work, name=f"watcher-{name}", daemon=True)
         self.thread.start()
 
     def queue(self, trial: str, parameters: Parameters) -> None:
-        self.calls.put(lambda: self.watcher.queue(trial, parameters))
+        self.calls.put(lambda watcher: watcher.queue(trial, parameters))
 
     def start(self, trial: str, parameters: Parameters) -> None:
-        self.calls.put(lambda: self.watcher.start(trial, parameters))
+        self.calls.put(lambda watcher: watcher.start(trial, parameters))
 
     def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
-        self.calls.put(lambda: self.watcher.log(trial, epoch, metrics))
+        self.calls.put(lambda watcher: watcher.log(trial, epoch, metrics))
 
     def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
-        self.calls.put(lambda: self.watcher.end(trial, state, metrics))
+        self.calls.put(lambda watcher: watcher.end(trial, state, metrics))
 
     def close(self) -> None:
         close([self])
 
     def finish(self) -> None:
         """Asks for the end without waiting for it."""
-        self.calls.put(lambda: self.watcher.close())
+        self.calls.put(lambda watcher: watcher.close())
         self.calls.put(None)
 
     def wait(self, seconds: float) -> None:
@@ -94,12 +95,13 @@ class Background:
             self.say(f"{self.name} did not take the last figures within {PATIENCE:g} s: they may be missing there.")
 
     def _work(self) -> None:
-        while (call := self.calls.get()) is not None:
-            heard = self.guard.failed
-            self.guard(call, None)
-            if self.guard.failed and not heard:  # it may hold a terminal, or files
-                with contextlib.suppress(Exception):
-                    self.watcher.close()
+        watcher = self.guard(self.make, None)
+        while watcher is not None and (call := self.calls.get()) is not None:
+            self.guard(partial(call, watcher), None)
+            if self.guard.failed:
+                with contextlib.suppress(Exception):  # it may hold a terminal, or files
+                    watcher.close()
+                return
 
 
 def close(observers: Sequence[Background]) -> None:

@@ -132,7 +132,8 @@ class Session:
             left=left,
         )  # fmt: skip
         progress.read(study)
-        observers = [Background("the progress display", progress, self._say), *self._trackers(begun=repeats)]
+        trackers = make_trackers(config.search.trackers, self.setting.name, self.home.out, self._say)
+        observers = [Background("the progress display", lambda: progress, self._say), *trackers]
         ledger = Ledger(
             study, self.setting.space, self.objectives, epochs=config.train.epochs, trials=wanted,
             folder=self.home.trials.address, pruner=NopPruner() if repeats else make_pruner(config),
@@ -157,16 +158,6 @@ class Session:
         if limits.verdict.reason:
             self.accounts.note(**{END: limits.verdict.reason})
             self._say(limits.verdict.reason)
-
-    def _trackers(self, *, begun: bool) -> list[Background]:
-        """Raises UserError for one that cannot be used, unless trials of this session have ended already."""
-        try:
-            return make_trackers(self.config.search.trackers, self.setting.name, self.home.out, self._say)
-        except UserError as error:
-            if not begun:
-                raise
-            self._say_once(f"without trackers from here on; the search goes on: {error}")
-            return []
 
     def _sampler_of(self, study: optuna.Study) -> Callable[[int], BaseSampler]:
         """The sampler of each trial, by its number."""

@@ -8,21 +8,25 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from singer_ray.errors import UserError
 from singer_ray.search.gauges import ascii_only, describe, figures
 from singer_ray.search.observers import Background, Parameters, Watcher, in_short
+from singer_ray.storage import without_credentials
 
-TENSORBOARD, MLFLOW_DATABASE = "tensorboard", "mlflow.db"
+TENSORBOARD, MLFLOW_DATABASE, MLFLOW_SERVER = "tensorboard", "mlflow.db", "MLFLOW_TRACKING_URI"
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises UserError for one that is not installed."""
-    for name in names:
+    """Raises UserError for one that is not installed, or whose server cannot be reached or wants another key."""
+    for name in dict.fromkeys(names):
         if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
             raise UserError(f"search.trackers names {name!r}, which is not installed: pip install 'singer-ray[{name}]'")
+        if name in SERVERS:
+            SERVERS[name]()
 
 
 def make_trackers(
@@ -30,11 +34,10 @@ def make_trackers(
 ) -> list[Background]:
     """The trackers of `search.trackers` for a search called `experiment`, whose own files go into `folder`.
 
-    Each works in a thread of its own, so that a slow server delays no trial; one that fails says so once and is left
-    out from then on. Raises UserError for one that is not installed, or cannot be reached at all.
+    Each is made and works in a thread of its own, so that a slow server delays no trial; one that fails says so once
+    and is left out from then on.
     """
-    check_trackers(names)
-    return [Background(name, KINDS[name](experiment, folder), say) for name in dict.fromkeys(names)]
+    return [Background(name, partial(KINDS[name], experiment, folder), say) for name in dict.fromkeys(names)]
 
 
 class TensorBoard:
@@ -132,23 +135,24 @@ class MLflow:
     """One run a trial in the MLflow experiment of the search's name, at MLFLOW_TRACKING_URI or in FOLDER/mlflow.db."""
 
     def __init__(self, experiment: str, folder: Path) -> None:
-        # A server that is gone is noticed in seconds, not in MLflow's quarter of an hour.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-        import mlflow
-
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # lines about its tables
-        address = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute() / MLFLOW_DATABASE}"
+        self.client = _mlflow(os.environ.get(MLFLOW_SERVER) or f"sqlite:///{folder.absolute() / MLFLOW_DATABASE}")
         self.runs: dict[str, str] = {}
         self.known: dict[str, int] = {}
+        found = self.client.get_experiment_by_name(experiment)
+        self.experiment = found.experiment_id if found else self.client.create_experiment(experiment)
+
+    @staticmethod
+    def check() -> None:
+        """Raises UserError when the server does not answer."""
+        address = os.environ.get(MLFLOW_SERVER)
+        if not address:
+            return
         try:
-            self.client = mlflow.MlflowClient(address)
-            found = self.client.get_experiment_by_name(experiment)
-            self.experiment = found.experiment_id if found else self.client.create_experiment(experiment)
+            _mlflow(address).search_experiments(max_results=1)
         except Exception as error:
             raise UserError(
-                f"search.trackers names 'mlflow', and {address} cannot be used: {in_short(error)}. Start the server, "
-                "correct MLFLOW_TRACKING_URI, or leave mlflow out."
+                f"search.trackers names 'mlflow', and {without_credentials(address)} cannot be used: "
+                f"{in_short(error).rstrip('.')}. Start the server, correct MLFLOW_TRACKING_URI, or leave mlflow out."
             ) from error
 
     def queue(self, trial: str, parameters: Parameters) -> None:
@@ -193,14 +197,25 @@ class WandB:
     def __init__(self, experiment: str, folder: Path) -> None:
         import wandb
 
-        mode = os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
-        if mode == "online" and not wandb.login(prompt=False):
-            raise UserError(
-                "search.trackers names 'wandb', and there is no API key for it: run `wandb login`, set WANDB_API_KEY, "
-                "or set WANDB_MODE=offline and `wandb sync` later."
-            )
         self.wandb, self.experiment, self.folder = wandb, experiment, folder
         self.runs: dict[str, Any] = {}
+
+    @staticmethod
+    def check() -> None:
+        """Raises UserError without a key that the server takes."""
+        import wandb
+
+        why = "there is no API key for it"
+        try:
+            mode = os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
+            if mode != "online" or wandb.login(prompt=False):
+                return
+        except Exception as error:
+            why = f"it cannot be used: {in_short(error).rstrip('.')}"
+        raise UserError(
+            f"search.trackers names 'wandb', and {why}. Run `wandb login`, set WANDB_API_KEY, set WANDB_MODE=offline "
+            "and `wandb sync` later, or leave wandb out."
+        )
 
     def queue(self, trial: str, parameters: Parameters) -> None:
         """Gets its run when it starts."""
@@ -239,8 +254,21 @@ class WandB:
 
 PACKAGES = {"mlflow": "mlflow", "wandb": "wandb"}
 """What to import for a tracker that is an extra of the package; the extra has the tracker's name."""
+SERVERS: dict[str, Callable[[], None]] = {"mlflow": MLflow.check, "wandb": WandB.check}
+"""What is asked before a search begins."""
 KINDS: dict[str, Callable[[str, Path], Watcher]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}
 
 
 def _scores(values: Mapping[str, float]) -> list[str]:
     return [name for name in values if name.startswith("val/")] or list(values)
+
+
+def _mlflow(address: str) -> Any:
+    """A client of MLflow."""
+    # A server that is gone is noticed in seconds, not in MLflow's quarter of an hour.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # lines about its tables
+    return mlflow.MlflowClient(address)

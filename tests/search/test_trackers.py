@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from singer_ray.errors import UserError
 from singer_ray.search import observers, trackers
 from singer_ray.search.observers import Background
-from singer_ray.search.trackers import make_trackers
+from singer_ray.search.trackers import check_trackers, make_trackers
 
 PARAMETERS = {"method.rank": 16, "train.lr": 4e-3, "method.refiner": "singer"}
 EPOCHS = {1: 0.25, 2: 0.5, 3: 0.75, 4: 0.875}
@@ -128,11 +129,11 @@ def history(path: Path) -> dict[int, float]:
 
 @pytest.mark.parametrize(("name", "package"), [("mlflow", "mlflow"), ("wandb", "wandb")])
 def test_an_extra_that_is_missing_is_named_before_the_search(
-    name: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(trackers.PACKAGES, name, f"{package}_that_is_not_there")
     with pytest.raises(UserError, match=rf"{name!r}, which is not installed: pip install 'singer-ray\[{name}\]'"):
-        make_trackers(["tensorboard", name], "x", tmp_path, print)
+        check_trackers(["tensorboard", name])
 
 
 def test_wandb_without_a_key_is_refused_before_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,17 +141,15 @@ def test_wandb_without_a_key_is_refused_before_the_search(tmp_path: Path, monkey
     monkeypatch.setenv("WANDB_MODE", "online")
     for variable in ("WANDB_API_KEY", "NETRC"):
         monkeypatch.delenv(variable, raising=False)
-    with pytest.raises(UserError, match="no API key for it: run `wandb login`"):
-        make_trackers(["wandb"], "x", tmp_path, print)
+    with pytest.raises(UserError, match=r"no API key for it\. Run `wandb login`"):
+        check_trackers(["wandb"])
 
 
-def test_an_mlflow_server_that_does_not_answer_is_named_before_the_search(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_mlflow_server_that_does_not_answer_is_named_before_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9 cannot be used") as caught:
-        make_trackers(["mlflow"], "x", tmp_path, print)
+        check_trackers(["mlflow"])
     assert "\n" not in str(caught.value)
 
 
@@ -180,7 +179,7 @@ class Gone:
 def test_a_tracker_that_fails_says_so_once_and_the_search_goes_on() -> None:
     gone = Gone()
     said: list[str] = []
-    tracker = Background("gone", gone, said.append)
+    tracker = Background("gone", lambda: gone, said.append)
     tracker.start("000", {})
     for epoch in (1, 2, 3):
         tracker.log("000", epoch, {})
@@ -200,7 +199,7 @@ def test_a_tracker_that_hangs_delays_neither_the_trials_nor_the_end(monkeypatch:
 
     slow = Slow()
     said: list[str] = []
-    tracker = Background("slow", slow, said.append)
+    tracker = Background("slow", lambda: slow, said.append)
     tracker.start("000", {})
     tracker.log("000", 1, {})
     tracker.close()
@@ -208,3 +207,65 @@ def test_a_tracker_that_hangs_delays_neither_the_trials_nor_the_end(monkeypatch:
     free.set()
     tracker.thread.join(10)
     assert slow.heard == ["log 1", "close"]
+
+
+def test_what_cannot_be_made_is_named_and_left_out() -> None:
+    def fail() -> Gone:
+        raise RuntimeError("no room\x1b[31m")
+
+    said: list[str] = []
+    tracker = Background("late", fail, said.append)
+    tracker.start("000", {})
+    tracker.close()
+    assert said == ["late failed and is left out from here on; the search goes on: no room\\x1b[31m"]
+
+
+def test_a_full_disk_ends_no_more_than_the_curves_of_tensorboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda path: open("/dev/full", "wb"))  # noqa: SIM115
+    said: list[str] = []
+    begin = time.monotonic()
+    driver("tensorboard", tmp_path, range(1, 5), ends=True, said=said)
+    (line,) = said
+    assert line.startswith("tensorboard failed and is left out from here on; the search goes on: ")
+    assert line.endswith("No space left on device")
+    assert time.monotonic() - begin < 30  # its own writer would never come back
+
+
+def test_an_mlflow_server_that_goes_away_in_the_middle_of_a_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tracker,) = make_trackers(["mlflow"], "x", tmp_path, said.append)
+    tracker.start("000", {})
+    tracker.log("000", 1, {"val/miou": 0.5})
+    monkeypatch.setattr("mlflow.MlflowClient.log_batch", _refused)
+    tracker.log("000", 2, {"val/miou": 0.5})
+    tracker.end("000", "COMPLETE", {})
+    tracker.close()
+    assert said == ["mlflow failed and is left out from here on; the search goes on: connection refused"]
+
+
+def _refused(*given: Any, **more: Any) -> None:
+    raise ConnectionError("connection refused")
+
+
+def test_a_key_that_wandb_refuses_is_named_before_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setattr("wandb.login", _refused)
+    with pytest.raises(UserError, match=r"'wandb', and it cannot be used: connection refused\. Run `wandb login`"):
+        check_trackers(["wandb"])
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
+def test_trials_that_no_host_took_are_no_trouble(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said: list[str] = []
+    (tracker,) = make_trackers([name], "x", tmp_path, said.append)
+    tracker.queue("000", PARAMETERS)
+    tracker.end("000", "WAITING", {})
+    tracker.close()
+    assert said == []
