@@ -53,7 +53,9 @@ class Guard:
             except (Exception, SystemExit) as error:  # some libraries leave where they should raise
                 self.failed = True
                 with contextlib.suppress(Exception):
-                    self.say(f"{self.name} failed and is left out from here on; the search goes on: {in_short(error)}")
+                    self.say(
+                        f"{self.name} failed and will be left out from here on; the search goes on: {in_short(error)}"
+                    )
         return otherwise
 
 

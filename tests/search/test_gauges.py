@@ -135,7 +135,7 @@ def test_a_gauge_that_fails_is_named_once_and_ends_no_trial(monkeypatch: pytest.
     found.close()
     assert tried == []  # what cannot be read at all is no reason to try further
     assert found.remark is not None
-    assert found.remark.startswith("the metrics for Prometheus failed and is left out from here on")
+    assert found.remark.startswith("the metrics for Prometheus failed and will be left out from here on")
     other = TrialGauges("008", PARAMETERS, "my search")
     for _ in range(3):
         other.set(RESULT)

@@ -186,7 +186,7 @@ def test_a_tracker_that_fails_says_so_once_and_the_search_goes_on() -> None:
     tracker.end("000", "COMPLETE", {})
     tracker.close()
     assert gone.heard == ["start", "log 1", "log 2", "close"]
-    assert said == ["gone failed and is left out from here on; the search goes on: server is gone"]
+    assert said == ["gone failed and will be left out from here on; the search goes on: server is gone"]
 
 
 def test_a_tracker_that_hangs_delays_neither_the_trials_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +217,7 @@ def test_what_cannot_be_made_is_named_and_left_out() -> None:
     tracker = Background("late", fail, said.append)
     tracker.start("000", {})
     tracker.close()
-    assert said == ["late failed and is left out from here on; the search goes on: no room\\x1b[31m"]
+    assert said == ["late failed and will be left out from here on; the search goes on: no room\\x1b[31m"]
 
 
 def test_a_full_disk_ends_no_more_than_the_curves_of_tensorboard(
@@ -228,7 +228,7 @@ def test_a_full_disk_ends_no_more_than_the_curves_of_tensorboard(
     begin = time.monotonic()
     driver("tensorboard", tmp_path, range(1, 5), ends=True, said=said)
     (line,) = said
-    assert line.startswith("tensorboard failed and is left out from here on; the search goes on: ")
+    assert line.startswith("tensorboard failed and will be left out from here on; the search goes on: ")
     assert line.endswith("No space left on device")
     assert time.monotonic() - begin < 30  # its own writer would never come back
 
@@ -245,7 +245,7 @@ def test_an_mlflow_server_that_goes_away_in_the_middle_of_a_search(
     tracker.log("000", 2, {"val/miou": 0.5})
     tracker.end("000", "COMPLETE", {})
     tracker.close()
-    assert said == ["mlflow failed and is left out from here on; the search goes on: connection refused"]
+    assert said == ["mlflow failed and will be left out from here on; the search goes on: connection refused"]
 
 
 def _refused(*given: Any, **more: Any) -> None:
