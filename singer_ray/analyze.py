@@ -18,6 +18,7 @@ from pathlib import Path
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
 from singer_ray.config import Config
 from singer_ray.errors import UserError
+from singer_ray.terminal import say
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ def main(config: Config, flags: AnalyzeFlags) -> None:
     run_analysis(
         config, out, AnalysisSettings(flags.k, flags.steps, flags.images),
         prepare=lambda: prepare_out(out, overwrite=flags.overwrite),
-        say=lambda line: console.print(line, highlight=False, markup=False),
+        say=lambda line: say(console, line),
     )  # fmt: skip
-    console.print(f"Wrote {out}/result.json and pictures")
+    say(console, f"Wrote {out}/result.json and pictures")
 
 
 def _check(flags: AnalyzeFlags) -> None:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singer_ray.cli import check_out, prepare_out
 from singer_ray.config import Config, load_preset
 from singer_ray.distillation import Distilled, run_distillation
+from singer_ray.terminal import PythonConsole, say
 from singer_ray.training.launch import Inputs
+from singer_ray.wording import speaks_python
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from torch import nn
 
     from singer_ray.search.experiment import Searched
 
 
+@speaks_python
 def distill(
     teacher: nn.Module | str | None = None,
     data: Mapping[str, Any] | None = None,
@@ -49,6 +54,7 @@ def distill(
     return run_distillation(config, folder, inputs=inputs, prepare=lambda: prepare_out(folder, overwrite=overwrite))
 
 
+@speaks_python
 def sweep(
     space: str | Mapping[str, Any] | None = None,
     teacher: nn.Module | str | None = None,
@@ -77,27 +83,35 @@ def sweep(
     from singer_ray.conclusion import conclude
     from singer_ray.search.experiment import run_search
 
+    console = PythonConsole()
     count = {} if trials is None else {"search.trials": trials}
     if resume is not None:
         kept = {"space": space is None, "preset": preset == "demo", "teacher": not isinstance(teacher, str)}
         done = _resumed(
             resume, out, {**(settings or {}), **count}, _resolve(teacher, data, probe_data, preset, None)[1],
-            refused=[name for name, same in kept.items() if not same] + ["overwrite"] * overwrite,
+            refused=[name for name, same in kept.items() if not same] + ["overwrite"] * overwrite, console=console,
         )  # fmt: skip
-        conclude(done, print)
+        conclude(done, partial(say, console))
         return done
     config, inputs = _resolve(teacher, data, probe_data, preset, {**(settings or {}), **count})
     folder = Path(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
     check_out(folder, overwrite=overwrite)
     done = run_search(
-        config, folder, space=space, given=[*(settings or {}), *count], inputs=inputs, overwrite=overwrite
+        config, folder, space=space, given=[*(settings or {}), *count], inputs=inputs, overwrite=overwrite,
+        console=console,
     )  # fmt: skip
-    conclude(done, print)
+    conclude(done, partial(say, console))
     return done
 
 
 def _resumed(
-    address: str | Path, out: str | Path | None, changes: Mapping[str, Any], inputs: Inputs, *, refused: Sequence[str]
+    address: str | Path,
+    out: str | Path | None,
+    changes: Mapping[str, Any],
+    inputs: Inputs,
+    *,
+    refused: Sequence[str],
+    console: Console,
 ) -> Searched:
     from singer_ray.errors import UserError
     from singer_ray.search.experiment import resume_search
@@ -106,7 +120,7 @@ def _resumed(
         raise UserError(f"sweep(resume=...) goes on with the search as it was: leave out {', '.join(refused)}.")
     folder = None if out is None else Path(out)
     endpoint = changes.get("export.endpoint")
-    return resume_search(str(address), out=folder, endpoint=endpoint, changes=changes, inputs=inputs)
+    return resume_search(str(address), out=folder, endpoint=endpoint, changes=changes, inputs=inputs, console=console)
 
 
 def _resolve(

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from singer_ray.config import Config, field_names, load_preset
 from singer_ray.errors import UserError, nearest
+from singer_ray.terminal import tolerate_encodings
 
 Flags = TypeVar("Flags")
 
@@ -61,6 +62,7 @@ def run_command(
     command: Command[Flags], main: Callable[[Config, Flags], None], argv: Sequence[str] | None = None
 ) -> int:
     """Parses, runs `main` and returns the exit status; a UserError becomes one line on stderr and status 2."""
+    tolerate_encodings()
     try:
         config, flags = parse(command, sys.argv[1:] if argv is None else argv)
         main(config, flags)

@@ -9,6 +9,7 @@ from singer_ray.errors import UserError
 from singer_ray.reporting.page import build_report
 from singer_ray.search.experiment import Searched
 from singer_ray.search.winners import BEST
+from singer_ray.wording import command
 
 RESULTS = ("report.html", "leaderboard.parquet", "leaderboard.csv")
 
@@ -22,7 +23,7 @@ def conclude(done: Searched, say: Callable[[str], None]) -> Path | None:
     try:
         report = build_report(done.out)
     except Exception as error:
-        say(f"no report: {type(error).__name__}: {error} (again: python -m singer_ray.report {done.out})")
+        say(f"no report: {type(error).__name__}: {error} (again: {command('report', done.out)})")
     if done.home.remote is not None:
         best = [path.relative_to(done.out).as_posix() for path in (done.out / BEST).rglob("*") if path.is_file()]
         for name in done.home.remote.names(BEST):  # of an earlier session, whose best were others
@@ -49,6 +50,4 @@ def _deliver(done: Searched, say: Callable[[str], None]) -> None:
         store = Store(export.to, settings=export)
         deliver(Experiment(str(done.out)), store, export, Selection(trials=trials), say=say)
     except UserError as error:
-        raise UserError(
-            f"{error} The search is safe; deliver it later: python -m singer_ray.export {done.out}"
-        ) from error
+        raise UserError(f"{error} The search is safe; deliver it later: {command('export', done.out)}") from error

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from singer_ray.cli import Command, check_out, console, prepare_out, print_plan, run_command
 from singer_ray.config import Config
+from singer_ray.terminal import say
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,7 @@ def main(config: Config, flags: DigitsFlags) -> None:
     from singer_ray.data.digits import write_digits
 
     counts = write_digits(prepare_out(flags.out, overwrite=flags.overwrite))
-    console.print(
-        f"Wrote {', '.join(f'{n} {split}' for split, n in counts.items())} images into {flags.out}", highlight=False
-    )
+    say(console, f"Wrote {', '.join(f'{n} {split}' for split, n in counts.items())} images into {flags.out}")
 
 
 COMMAND = Command("digits", __doc__, DigitsFlags)

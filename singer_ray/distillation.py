@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -101,7 +102,7 @@ def _config_to_resume(config: Config, out: Path) -> Config:
     if changed:
         raise UserError(
             f"--resume continues the run in {out} as it was, but {changed} differs from its {CONFIG}. "
-            f"Use --preset {path} and no other setting."
+            f"Use {shlex.join(['--preset', str(path)])} and no other setting."
         )
     return before
 

@@ -19,6 +19,7 @@ import tyro
 from singer_ray.cli import Command, console, run_command
 from singer_ray.config import Config
 from singer_ray.errors import UserError
+from singer_ray.terminal import say
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ def main(config: Config, flags: ReportFlags) -> None:
     from singer_ray.reporting.page import REPORT, build_report
 
     if flags.dry_run:
-        console.print(f"would read {folder} and write {flags.out or folder / REPORT}", highlight=False, markup=False)
+        say(console, f"would read {folder} and write {flags.out or folder / REPORT}")
         return
     written = build_report(folder, flags.out)
     size = written.stat().st_size / 2**20
-    console.print(f"Wrote {written} ({size:.1f} MiB)", highlight=False, markup=False, soft_wrap=True)
+    say(console, f"Wrote {written} ({size:.1f} MiB)")
 
 
 COMMAND = Command("report", __doc__, ReportFlags, positional="folder")

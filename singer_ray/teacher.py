@@ -10,12 +10,14 @@ teacher has none of its own: they emerge in large transformers only). Both are f
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
 from singer_ray.config import Config, TeacherRecipe
+from singer_ray.terminal import say
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ def main(config: Config, flags: TeacherFlags) -> None:
     from singer_ray.training.teacher import make_teacher
 
     make_teacher(config, flags, lambda: prepare_out(out, overwrite=flags.overwrite))
-    console.print(f"Wrote {out}. Distil from it with --teacher.name local-dir:{out / 'clean'}")
+    option = shlex.join(["--teacher.name", f"local-dir:{out / 'clean'}"])
+    say(console, f"Wrote {out}. Distil from it with {option}")
 
 
 COMMAND = Command("teacher", __doc__, TeacherFlags)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from singer_ray.errors import printable
+from singer_ray.wording import in_python
 
 
 class Lasting:
@@ -76,9 +78,28 @@ def lasting(console: Console) -> Console:
     return console
 
 
+class PythonConsole(Console):
+    """A console for who has called a function: what `say` prints on it names arguments instead of options."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(Text(in_python(o.plain)) if type(o) is Text else o for o in objects), **options)
+
+
 def say(console: Console, line: str) -> None:
     """Prints a line as it is: no markup, no colours, no line breaks that would spoil a command when it is copied."""
-    console.print(Text(line), highlight=False, soft_wrap=True)
+    console.print(Text(visible(line)), highlight=False, soft_wrap=True)
+
+
+def visible(line: str) -> str:
+    """A line whose control characters and undecodable bytes are shown as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
+
+
+def tolerate_encodings() -> None:
+    """Lets standard output and error show escapes for what their encoding lacks, where they would raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 @dataclass(frozen=True)

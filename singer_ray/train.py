@@ -16,6 +16,7 @@ from pathlib import Path
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
 from singer_ray.config import Config
 from singer_ray.errors import UserError
+from singer_ray.terminal import say
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ def main(config: Config, flags: TrainFlags) -> None:
     done = run_distillation(
         config, out, resume=flags.resume,
         prepare=lambda: prepare_out(out, overwrite=flags.overwrite, resume=flags.resume),
-        say=lambda line: console.print(line, highlight=False),
+        say=lambda line: say(console, line),
     )  # fmt: skip
-    console.print(f"Wrote {out}/result.json and {done.student}")
+    say(console, f"Wrote {out}/result.json and {done.student}")
 
 
 COMMAND = Command("train", __doc__, TrainFlags, ("workers", "storage"))

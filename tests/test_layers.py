@@ -13,7 +13,7 @@ import singer_ray
 
 ROOT = Path(singer_ray.__file__).parent
 FLOORS = [
-    {"errors", "prices", "resources", "storage", "terminal"},
+    {"errors", "prices", "resources", "storage", "terminal", "wording"},
     {"config"},
     {"data", "vision"},
     {"method", "evaluation"},

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from singer_ray import ray_cluster
 from singer_ray.config import field_names, load_preset
-from singer_ray.errors import UserError, printable
+from singer_ray.errors import UserError
 from singer_ray.prices import NodePrices, Price, require_price
 from singer_ray.search.address import bring, storage_at
 from singer_ray.search.budget import Budget
@@ -274,7 +274,7 @@ class _Search:
         self._say(estimate.before(self._price()).text)
 
     def _say(self, line: str) -> None:
-        say(self.console, printable(line, 2000))
+        say(self.console, line)
 
 
 def _quiet() -> None:

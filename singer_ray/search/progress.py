@@ -12,7 +12,6 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from singer_ray.errors import printable
 from singer_ray.search.budget import duration
 from singer_ray.search.leaderboard import cell, heads
 from singer_ray.search.objectives import Objectives
@@ -30,7 +29,7 @@ from singer_ray.search.study import (
     state_of,
     values_by_epoch,
 )
-from singer_ray.terminal import Column, FittedTable, say
+from singer_ray.terminal import Column, FittedTable, say, visible
 
 SHOWN = 20
 
@@ -170,7 +169,7 @@ class SearchProgress:
         best = self.best()
         dim = (PRUNED, FAIL, QUEUED)
         styles = ["bold green" if row is best else ("dim" if row.state in dim else "") for row in rows]
-        return Group(FittedTable(columns, styles=styles), Text(printable(self.summary(), 2000)))
+        return Group(FittedTable(columns, styles=styles), Text(visible(self.summary())))
 
     def _drawn(self) -> RenderableType:
         """The table, called from a thread of Rich's, where an error would end the picture without a word."""
@@ -192,6 +191,6 @@ class SearchProgress:
         if self.live is not None:
             self.live.refresh()
         else:
-            say(self.console, printable(line, 2000))
+            say(self.console, line)
         while self._unsaid:
             say(self.console, self._unsaid.pop(0))

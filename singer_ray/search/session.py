@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from rich.console import Console
 
-from singer_ray.errors import UserError, printable
+from singer_ray.errors import UserError
 from singer_ray.prices import Price
 from singer_ray.search.accounts import Accounts
 from singer_ray.search.budget import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
@@ -256,4 +256,4 @@ class Session:
             self._say(line)
 
     def _say(self, line: str) -> None:
-        say(self.setting.console, printable(line, 2000))
+        say(self.setting.console, line)

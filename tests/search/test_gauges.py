@@ -151,8 +151,9 @@ def test_what_a_trial_remarks_is_said_once_a_search() -> None:
     ledger = new_ledger(epochs=2)
     scheduler = StudyScheduler(ledger, Failure(), remarked.append)
     ledger.ask("t0")
+    tune: Any = None
     trial: Any = SimpleNamespace(config={"number": 0})
-    scheduler.on_trial_result(Any, trial, {"epoch": 1, "val/miou": 0.5, REMARK: "the metrics are left out"})
+    scheduler.on_trial_result(tune, trial, {"epoch": 1, "val/miou": 0.5, REMARK: "the metrics are left out"})
     assert remarked == ["the metrics are left out"]
 
 
