@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from singer_ray.cli import Command, check_out, console, prepare_out, print_plan, run_command
+from singer_ray.cli import Command, check_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.terminal import say
 
@@ -37,7 +37,7 @@ def main(config: Config, flags: DigitsFlags) -> None:
     from singer_ray.data.digits import write_digits
 
     counts = write_digits(prepare_out(flags.out, overwrite=flags.overwrite))
-    say(console, f"Wrote {', '.join(f'{n} {split}' for split, n in counts.items())} images into {flags.out}")
+    say(results, f"Wrote {', '.join(f'{n} {split}' for split, n in counts.items())} images into {flags.out}")
 
 
 COMMAND = Command("digits", __doc__, DigitsFlags)

@@ -21,14 +21,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
+from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.errors import UserError, printable
 from singer_ray.search.objectives import MAX, MIN, direction
@@ -46,7 +45,7 @@ _ARROWS = {MAX: "↑", MIN: "↓"}
 class EvaluateFlags:
     """Flags of this command."""
 
-    networks: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK ...")] = ()
+    networks: tuple[str, ...] = ()
     """What to evaluate: a run or exported folder, demo, demo-clean, a timm name, hf-hub:OWNER/MODEL."""
     out: Path | None = None
     """Folder for the result; by default runs/evaluate-DATE-TIME."""
@@ -54,7 +53,7 @@ class EvaluateFlags:
     """Replace an earlier result in --out."""
     dry_run: bool = False
     """Print the resolved configuration and what would run, and stop."""
-    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    given: frozenset[str] = frozenset()
     """Knobs set on the command line rather than by a preset."""
 
 
@@ -69,9 +68,9 @@ def main(config: Config, flags: EvaluateFlags) -> None:
     check_out(out, overwrite=flags.overwrite)
     begin = time.perf_counter()
     found = _evaluate(config, flags)
-    for table in tables(found["networks"], console.width, plain=not console.is_terminal):
-        console.print(table)
-    _say("↑ more is better, ↓ less is better" + ("; * the best" if len(flags.networks) > 1 else ""))
+    for table in tables(found["networks"], results.width, plain=not results.is_terminal):
+        results.print(table)
+    say(results, "↑ more is better, ↓ less is better" + ("; * the best" if len(flags.networks) > 1 else ""))
     if config.evaluation.protocol == "official":
         _say("The paper's code reports `best`, which it chooses on the test split; here it is chosen on validation.")
     prepare_out(out, overwrite=flags.overwrite)
@@ -80,7 +79,7 @@ def main(config: Config, flags: EvaluateFlags) -> None:
     provenance = {"config": config.model_dump(mode="json"), "versions": versions(), "git_commit": git_commit()}
     seconds = round(time.perf_counter() - begin, 3)
     write_json(out / "result.json", {**found, **provenance, "seconds": seconds})
-    _say(f"Wrote {out}/result.json")
+    say(results, f"Wrote {out}/result.json")
 
 
 def _evaluate(config: Config, flags: EvaluateFlags) -> dict[str, Any]:
@@ -187,7 +186,7 @@ def _entry(network: Network, found: Evaluated) -> dict[str, Any]:
     }
 
 
-COMMAND = Command("evaluate", __doc__, EvaluateFlags, positional="networks", given="given")
+COMMAND = Command("evaluate", __doc__, EvaluateFlags, positional="networks", metavar="NETWORK ...", given="given")
 
 if __name__ == "__main__":
     sys.exit(run_command(COMMAND, main))

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
+from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config, TeacherRecipe
 from singer_ray.terminal import say
 
@@ -42,9 +42,9 @@ def main(config: Config, flags: TeacherFlags) -> None:
     check_out(out, overwrite=flags.overwrite)
     from singer_ray.training.teacher import make_teacher
 
-    make_teacher(config, flags, lambda: prepare_out(out, overwrite=flags.overwrite))
+    make_teacher(config, flags, lambda: prepare_out(out, overwrite=flags.overwrite), console)
     option = shlex.join(["--teacher.name", f"local-dir:{out / 'clean'}"])
-    say(console, f"Wrote {out}. Distil from it with {option}")
+    say(results, f"Wrote {out}. Distil from it with {option}")
 
 
 COMMAND = Command("teacher", __doc__, TeacherFlags)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
 import threading
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 from ray.util.metrics import Gauge
 
-from singer_ray.search.observers import Guard
+from singer_ray.tracking.background import Guard
+from singer_ray.tracking.figures import ascii_only, figures
+from singer_ray.tracking.figures import describe as describe
 
 PREFIX = "singer_ray_"
 """Of our names; Ray puts its own `ray_` before that: val/miou is `ray_singer_ray_val_miou` to Prometheus."""
@@ -76,28 +76,8 @@ class TrialGauges:
             self.changed.wait(EVERY)
 
 
-def figures(result: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers in a result, by name."""
-    numbers = {k: v for k, v in result.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
-
-
 def series(name: str) -> tuple[str, dict[str, str]]:
     """A figure's name as a metric's, and its tags: teacher/max_median_norm/3 has its layer as one."""
     stem, _, last = name.rpartition("/")
     stem, tags = (stem, {LAYER: last}) if stem and last.isdigit() else (name, {})
     return PREFIX + re.sub(r"\W", "_", stem, flags=re.ASCII), tags
-
-
-def ascii_only(text: str) -> str:
-    """A text as a tag of Ray's, which takes nothing else: ö becomes %C3%B6, so that no two texts become one."""
-    return "".join(c if " " <= c <= "~" else quote(c, errors="surrogatepass") for c in text)
-
-
-def describe(parameters: Mapping[str, Any]) -> str:
-    """Parameters in a few words: rank=16 lr=0.004."""
-    return " ".join(f"{name.rpartition('.')[2]}={_short(value)}" for name, value in parameters.items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -15,7 +15,6 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from singer_ray.search.objectives import Objectives
-from singer_ray.search.observers import Watcher
 from singer_ray.search.scheduler import Judge
 from singer_ray.search.space import SearchSpace
 from singer_ray.search.study import (
@@ -43,6 +42,7 @@ from singer_ray.search.study import (
     values_by_epoch,
 )
 from singer_ray.storage import without_credentials
+from singer_ray.tracking.tracker import Tracker
 
 HISTORY = "history"
 """Result key: [epoch, {metric: value}] of earlier epochs, which the study may have missed when its driver died."""
@@ -98,7 +98,7 @@ class Ledger:
         folder: str,
         pruner: BasePruner,
         sampler_of: Callable[[int], BaseSampler] | None = None,
-        watchers: Sequence[Watcher] = (),
+        watchers: Sequence[Tracker] = (),
         saved: Callable[[bool], None] = lambda urgent: None,
         exhausted: Callable[[], bool] = lambda: False,
         recall: Callable[[str, Mapping[str, Any]], Mapping[str, Any] | None] = lambda label, overrides: None,

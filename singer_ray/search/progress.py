@@ -15,7 +15,6 @@ from rich.text import Text
 from singer_ray.search.budget import duration
 from singer_ray.search.leaderboard import cell, heads
 from singer_ray.search.objectives import Objectives
-from singer_ray.search.observers import Guard
 from singer_ray.search.study import (
     FAIL,
     FAULT,
@@ -30,6 +29,7 @@ from singer_ray.search.study import (
     values_by_epoch,
 )
 from singer_ray.terminal import Column, FittedTable, say, visible
+from singer_ray.tracking.background import Guard
 
 SHOWN = 20
 

@@ -23,7 +23,6 @@ from singer_ray.search.going_on import going_on
 from singer_ray.search.home import END, FINISHED
 from singer_ray.search.leaderboard import leaderboard, write_leaderboard
 from singer_ray.search.ledger import Ledger
-from singer_ray.search.observers import Background, Guard, close
 from singer_ray.search.progress import SearchProgress
 from singer_ray.search.record import TrialRecord
 from singer_ray.search.samplers import grid_exhausted, make_sampler, remarks
@@ -38,9 +37,10 @@ from singer_ray.search.study import (
     objectives_of,
     own_rows,
 )
-from singer_ray.search.trackers import make_trackers
 from singer_ray.search.winners import chosen, package_best
 from singer_ray.terminal import say
+from singer_ray.tracking.background import Background, Guard, close
+from singer_ray.tracking.trackers import make_trackers
 
 if TYPE_CHECKING:
     from singer_ray.config import Config

@@ -19,9 +19,10 @@ import requests
 from singer_ray import ray_cluster
 from singer_ray.config import Config
 from singer_ray.search import gauges
-from singer_ray.search.gauges import TrialGauges, ascii_only, series
+from singer_ray.search.gauges import TrialGauges, series
 from singer_ray.search.searcher import Failure, StudyScheduler
 from singer_ray.search.study import REMARK
+from singer_ray.tracking.figures import ascii_only
 from tests.search.studies import new_ledger
 
 DASHBOARD = Path(__file__).parents[2] / "clusters" / "grafana.json"

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from singer_ray.errors import UserError
-from singer_ray.search import observers, trackers
-from singer_ray.search.observers import Background
-from singer_ray.search.trackers import check_trackers, make_trackers
+from singer_ray.tracking import background, trackers
+from singer_ray.tracking.background import Background
+from singer_ray.tracking.trackers import check_trackers, make_trackers
 
 PARAMETERS = {"method.rank": 16, "train.lr": 4e-3, "method.refiner": "singer"}
 EPOCHS = {1: 0.25, 2: 0.5, 3: 0.75, 4: 0.875}
@@ -190,7 +190,7 @@ def test_a_tracker_that_fails_says_so_once_and_the_search_goes_on() -> None:
 
 
 def test_a_tracker_that_hangs_delays_neither_the_trials_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observers, "PATIENCE", 0.1)
+    monkeypatch.setattr(background, "PATIENCE", 0.1)
     free = threading.Event()
 
     class Slow(Gone):
