@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from singer_ray.reporting.figures import timeline
@@ -102,7 +102,7 @@ def test_a_trial_begins_when_a_host_takes_it_and_a_queued_one_has_not(tmp_path: 
     folder = tmp_path / "search"
     folder.mkdir()
     study = create_study(storage_of(None, folder), "search", MIOU, epochs=1)
-    distributions = {"train.lr": FloatDistribution(1e-3, 1e-2)}
+    distributions: dict[str, BaseDistribution] = {"train.lr": FloatDistribution(1e-3, 1e-2)}
 
     def add(state: str, taken: float | None, seconds: float | None = None) -> None:
         more: dict[str, Any] = {IN_QUEUE: taken is None}
