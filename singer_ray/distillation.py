@@ -20,7 +20,7 @@ from singer_ray.tracking.trackers import TRAIN, check_trackers
 from singer_ray.training.launch import Inputs, Trained, launch_here, launch_in_ray, runs_in_ray
 from singer_ray.training.member import Member, student_of
 from singer_ray.training.pictures import draw_student_pictures
-from singer_ray.training.resuming import check_same, going_on, require_own
+from singer_ray.training.resuming import by_the_same_launcher, check_same, going_on, require_own
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from singer_ray.training.workbench import Workbench
 
 STUDENT, CONFIG, RESULT, PICTURES = "student", "config.yaml", "result.json", "pictures"
+_SHOWN = ("val/miou", "val/linear_top1", "test/miou", "test/linear_top1")
+"""Metrics that a run is shown with."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class Distilled:
     def student(self) -> Path:
         """The folder that `timm.create_model("local-dir:...", pretrained=True)` loads."""
         return self.out / STUDENT
+
+    def __repr__(self) -> str:
+        shown = [f"{name}={value:.4g}" for name, value in self.metrics.items() if name in _SHOWN]
+        return f"Distilled({', '.join([repr(str(self.out)), *shown])})"
 
 
 def run_distillation(
@@ -84,9 +90,12 @@ class _Run:
 
     def run(self, prepare: Callable[[], object]) -> Distilled:
         """From start to finish."""
-        config, out, by_ray = self.config, self.out, runs_in_ray(self.config)
+        out = self.out
         if self.resume:
-            check_same(out, config)
+            check_same(out, self.config)
+            self.config = by_the_same_launcher(out, self.config)
+        config, by_ray = self.config, runs_in_ray(self.config)
+        if self.resume:
             require_own(out, config, self.inputs)
             claim(out, existed=True, resumed=True)
         check_trackers(config.train.trackers, TRAIN)
@@ -117,7 +126,7 @@ class _Run:
         record = RunRecord(out, told_parameters(config), config.train.trackers, say=self.say)
         try:
             if by_ray:
-                trained = launch_in_ray(config, self.inputs, out, say=self.say, record=record)
+                trained = launch_in_ray(config, self.inputs, out, resume=self.resume, say=self.say, record=record)
             else:
                 trained = launch_here(
                     config, bench, out, resume=self.resume, say=self.say, record=record, console=self.console

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from singer_ray.data.processes import LoaderContext, NotSendable, Sent
 from singer_ray.data.source import Sample, Source, image_of
 from singer_ray.data.views import EvaluationView, TrainingView
+from singer_ray.errors import printable
 
 Batch = dict[str, torch.Tensor]
 
@@ -44,12 +47,37 @@ def evaluation_batches(source: Source, view: EvaluationView, *, batch_size: int,
 
 def _loader(samples: Dataset[Any], workers: int, **batching: Any) -> DataLoader[Any]:
     # Workers are spawned: a fork of a process that holds Ray's or CUDA's threads can hang.
-    context = "spawn" if workers else None
-    return DataLoader(
-        samples, num_workers=workers, collate_fn=default_collate, multiprocessing_context=context,
+    context = LoaderContext() if workers else None
+    sent = Sent(samples) if workers else samples
+    return _Loader(
+        sent, num_workers=workers, collate_fn=default_collate, multiprocessing_context=context,
         generator=torch.Generator(),  # its own: it would otherwise draw from the global one
         pin_memory=torch.cuda.is_available(), **batching,
     )  # fmt: skip
+
+
+class _Loader(DataLoader[Any]):
+    """A DataLoader that reads by itself what its processes cannot be given, and says so once."""
+
+    def __iter__(self) -> Any:
+        try:
+            return super().__iter__()
+        except NotSendable as error:
+            source = self.dataset.content.source  # type: ignore[attr-defined]
+            kind = type(getattr(source, "dataset", source)).__name__
+            if kind not in _SAID:
+                _SAID.add(kind)
+                print(
+                    f"data.loader_workers: {kind} cannot be sent to loader processes ({printable(error)}), so images "
+                    "are read without them. Open files and connections in __getitem__, not in __init__.",
+                    file=sys.stderr, flush=True,
+                )  # fmt: skip
+            batching = {"batch_size": self.batch_size} if self.batch_size else {"batch_sampler": self.batch_sampler}
+            return iter(_loader(self.dataset.content, 0, **batching))  # type: ignore[attr-defined]
+
+
+_SAID: set[str] = set()
+"""Data sets that are known not to be sendable."""
 
 
 class _Order(Sampler[list[tuple[int, int]]]):

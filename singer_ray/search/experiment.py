@@ -75,6 +75,10 @@ class Searched:
         """The first objective."""
         return self.objectives.first
 
+    def __repr__(self) -> str:
+        best = f", the best {self.best[0].name}" if self.best else ""
+        return f"Searched({str(self.out)!r}: {len(self.leaderboard)} trials by {self.objectives}{best})"
+
 
 def run_search(
     config: Config,
@@ -201,9 +205,9 @@ class _Search:
 
         _quiet()
         with ray_cluster.connected(self.name), _terminated_as_interrupted(), contextlib.ExitStack() as stack:
-            plan = Plan.of(self.config)
-            self._say(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}")
             shared = ray_cluster.shared_storage(self.config.train.storage, self.out)
+            plan = Plan.of(self.config, self._say, here=shared is None)
+            self._say(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}")
             remote = Folder(shared, settings=self.config.export, knob="--storage").below(self.name) if shared else None
             home = Home(self.out, remote, self._say, own=own_inputs(self.config))
             if driving:
@@ -285,6 +289,7 @@ def _quiet() -> None:
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C leaves the study as it is, for --resume
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # a traceback for every trial of a machine that was lost
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its own tables; ours is SearchProgress
     optuna.logging.set_verbosity(optuna.logging.WARNING)

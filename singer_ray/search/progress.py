@@ -99,15 +99,15 @@ class SearchProgress:
         again = f" again after epoch {known.epoch}" if known.epoch else ""
         known.state = QUEUED
         self._look_ahead()
-        values = ", ".join(f"{name} {cell(value)}" for name, value in parameters.items())
-        self._say(f"trial {trial} queued{again}: {values}")
+        self._say(f"trial {trial} queued{again}")
 
     def start(self, trial: str, parameters: Mapping[str, Any]) -> None:
         known = self.rows.setdefault(trial, _Row(trial, dict(parameters)))
         again = f" again after epoch {known.epoch}" if known.epoch else ""
         known.state = RUNNING
         self._look_ahead()
-        self._say(f"trial {trial} started{again}")
+        values = "  ".join(f"{name} {cell(value)}" for name, value in parameters.items())
+        self._say(f"trial {trial} started{again}: {values}")
 
     def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         row = self.rows[trial]

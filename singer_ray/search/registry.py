@@ -26,18 +26,20 @@ class HostRegistry:
         self._written = note.read() or "{}"
         known = json.loads(self._written)
         self.hosts: list[str] = known.get("hosts", [])
+        self.most: int | None = known.get("most")
         self.places: dict[str, str] = known.get("places", {})
         self.since: dict[str, float] = dict.fromkeys(self.places, time.time()) | known.get("since", {})
         """Trial -> Unix seconds at which it got its place."""
         self.queue: list[str] = known.get("queue", [])
         self.retired: set[str] = set(known.get("retired", []))
 
-    def attend(self, hosts: Sequence[str]) -> tuple[float, dict[str, float]]:
+    def attend(self, hosts: Sequence[str], most: int | None = None) -> tuple[float, dict[str, float]]:
         """These hosts are there now, and no others. Trials of the others come first when they ask again.
 
-        Returns the time (Unix seconds), and since when each trial that has a place has it.
+        No trial gets a place while `most` have one; those that have keep theirs. Returns the time (Unix seconds), and
+        since when each trial that has a place has it.
         """
-        self.hosts = list(hosts)
+        self.hosts, self.most = list(hosts), most
         for trial in [trial for trial, name in self.places.items() if name not in hosts]:
             del self.places[trial]
             self.queue.insert(0, trial)
@@ -62,7 +64,8 @@ class HostRegistry:
             self.announce(trial)
             taken = set(self.places.values())
             free = [name for name in self.hosts if name not in taken]
-            if self.queue.index(trial) >= len(free):
+            room = len(free) if self.most is None else min(len(free), self.most - len(taken))
+            if self.queue.index(trial) >= room:
                 return None
             self.queue.remove(trial)
             self.places[trial] = free[0]
@@ -84,8 +87,8 @@ class HostRegistry:
         self._write()
 
     def _write(self) -> None:
-        known = {"hosts": self.hosts, "places": self.places, "since": self.since, "queue": self.queue}
-        text = json.dumps(known | {"retired": sorted(self.retired)})
+        known = {"hosts": self.hosts, "most": self.most, "places": self.places, "since": self.since}
+        text = json.dumps(known | {"queue": self.queue, "retired": sorted(self.retired)})
         if text != self._written:
             self.note.write(text)
             self._written = text

@@ -72,7 +72,7 @@ def _left(config: Config, record: Mapping[str, Any], study: optuna.Study, again:
         Spending.of(record["sessions"]), gpus=session["gpus"],
         dollars_per_hour=price * session["nodes"] if price and session["nodes"] else None,
     )  # fmt: skip
-    estimate = Estimate.of(config, concurrent=session["concurrent"], gpus=session["gpus"])
+    estimate = Estimate.of(config, concurrent=max(1, session["concurrent"]), gpus=session["gpus"])
     return estimate.update(study, again, no_more_trials=END in record, most=most)
 
 

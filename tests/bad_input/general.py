@@ -78,7 +78,6 @@ CASES: list[Case] = [
     ("tune", ["--resume", "{nothing}", "--overwrite"], "--overwrite deletes it"),
     ("tune", ["--resume", "runs/none"], "There is no search in runs/none"),
     ("tune", ["--status", "runs/none"], "There is no search in runs/none"),
-    ("tune", ["--submit", "http://127.0.0.1:1"], "127.0.0.1:1"),
     ("tune", ["--search.sampler", "grid"], "search.sampler grid needs an end of values"),
     ("tune", ["--search.sampler", "gp", "--space", "refiners", "--dry-run"], "search.sampler gp does not learn"),
     ("tune", ["--out", "{full}"], "is not empty"),
