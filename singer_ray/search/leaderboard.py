@@ -120,9 +120,10 @@ def heads(parameters: Sequence[str]) -> dict[str, str]:
 
     `train.lr` is lr, but `method.rank` is no place in a table, and `ratio` alone says nothing.
     """
-    ends = [name.rpartition(".")[2] for name in parameters]
-    plain = {name: end for name, end in zip(parameters, ends) if ends.count(end) == 1 and end not in _VAGUE}
-    return {name: plain.get(name, name) for name in parameters}
+    short = {name: name.rpartition(".")[2] for name in parameters}
+    short |= {name: ".".join(name.split(".")[-2:]) for name, end in short.items() if end in _VAGUE}
+    known = list(short.values())
+    return {name: end if known.count(end) == 1 else name for name, end in short.items()}
 
 
 def _shown(name: str, row: Mapping[Any, Any]) -> str:
