@@ -41,9 +41,6 @@ def resolve(
         own["evaluation.data.source"] = "own"
     sources = None if data is None else as_sources(data, "data")
     probes = None if probe_data is None else as_sources(probe_data, "probe_data")
-    said = [line for found in (sources, probes) for s in (found or {}).values() for line in getattr(s, "remarks", ())]
-    for line in dict.fromkeys(said):
-        print(line)
     module = None if isinstance(teacher, str) else teacher
     config = load_preset(preset).override({**own, **(settings or {})})
     inputs = Inputs(module, sources, probes)

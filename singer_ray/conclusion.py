@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from singer_ray.distillation import Distilled
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
 from singer_ray.reporting.page import build_report
 from singer_ray.reporting.run_page import build_run_report
 from singer_ray.search.experiment import Searched
@@ -25,7 +25,7 @@ def conclude(done: Searched, say: Callable[[str], None]) -> Path | None:
     try:
         report = build_report(done.out)
     except Exception as error:
-        say(f"no report: {type(error).__name__}: {error} (again: {command('report', done.out)})")
+        say(f"no report: {type(error).__name__}: {printable(error)} (again: {command('report', done.out)})")
     if done.home.remote is not None:
         best = [path.relative_to(done.out).as_posix() for path in (done.out / BEST).rglob("*") if path.is_file()]
         for name in done.home.remote.names(BEST):  # of an earlier session, whose best were others
@@ -43,7 +43,7 @@ def conclude_run(done: Distilled, say: Callable[[str], None]) -> Path | None:
     try:
         return build_run_report(done.out)
     except Exception as error:
-        say(f"no report: {type(error).__name__}: {error} (again: {command('report', done.out)})")
+        say(f"no report: {type(error).__name__}: {printable(error)} (again: {command('report', done.out)})")
         return None
 
 

@@ -16,7 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from singer_ray.errors import printable
+from singer_ray.errors import printable, visible
 from singer_ray.wording import in_python
 
 
@@ -78,7 +78,19 @@ def lasting(console: Console) -> Console:
     return console
 
 
-class PythonConsole(Console):
+class Terminal(Console):
+    """A Rich console on which a text is a text.
+
+    Paths, class names and messages of servers may hold `[...]`, which Rich would take for its markup, and escapes that
+    the terminal would obey. Here neither means anything, in lines and in the cells of tables. `rich.text.Text` is
+    shown as it was made.
+    """
+
+    def render_str(self, text: str, **given: Any) -> Text:
+        return super().render_str(visible(text), **{**given, "markup": False, "emoji": False})
+
+
+class PythonConsole(Terminal):
     """A console for who has called a function: what `say` prints on it names arguments instead of options."""
 
     def print(self, *objects: Any, **options: Any) -> None:
@@ -88,11 +100,6 @@ class PythonConsole(Console):
 def say(console: Console, line: str) -> None:
     """Prints a line as it is: no markup, no colours, no line breaks that would spoil a command when it is copied."""
     console.print(Text(visible(line)), highlight=False, soft_wrap=True)
-
-
-def visible(line: str) -> str:
-    """A line whose control characters and undecodable bytes are shown as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
 
 
 def tolerate_encodings() -> None:

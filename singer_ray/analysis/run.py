@@ -20,6 +20,7 @@ from singer_ray.data.loader import evaluation_batches
 from singer_ray.data.source import Source, shuffled_subset
 from singer_ray.evaluation.norms import norm_metrics
 from singer_ray.publishing.result import build_result, write_json
+from singer_ray.storage import write_whole
 from singer_ray.training.launch import Inputs
 from singer_ray.training.member import Member
 from singer_ray.training.workbench import Workbench
@@ -54,6 +55,9 @@ def run_analysis(
     bench = (inputs or Inputs()).workbench(config)
     refiners = dict.fromkeys(("none", config.method.refiner))
     arms: dict[str, Member] = {name: Member(bench, config.override({"method.refiner": name})) for name in refiners}
+    remarks = bench.remarks
+    for line in remarks:
+        say(f"note: {line}")
     source = shuffled_subset(bench.suite.sources.get("val", bench.train), settings.images)
     reports = _survey(bench, source, settings, say)
     found = Findings(bench, source, reports, arms, _track(bench, arms, source, reports, settings, say), settings)
@@ -65,9 +69,9 @@ def run_analysis(
         say("drawing pictures")
         prepare()
         out.mkdir(parents=True, exist_ok=True)
-        (out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+        write_whole(out / "config.yaml", config.to_yaml())
         _draw(found, out)
-    result = build_result(config.model_dump(mode="json"), metrics, time.perf_counter() - begin)
+    result = build_result(config.model_dump(mode="json"), metrics, time.perf_counter() - begin, remarks)
     result |= {
         "verdict": vars(verdict),
         "analysis": vars(settings),

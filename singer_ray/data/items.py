@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from singer_ray.data.pixels import UnsupportedPixels, rgb
 from singer_ray.data.source import Sample
 from singer_ray.errors import UserError, printable
 
@@ -84,7 +85,11 @@ def read_image(image: Any) -> torch.Tensor:
     if isinstance(image, Mapping) and image.get("bytes"):  # of Hugging Face, where decoding is switched off
         image = Image.open(io.BytesIO(image["bytes"]))
     if isinstance(image, Image.Image):
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+        try:
+            eight = rgb(image)
+        except UnsupportedPixels as error:
+            raise UserError(f"An image of the data set has {error}. Give it as eight-bit RGB.") from error
+        return torch.from_numpy(eight).permute(2, 0, 1).contiguous()
     if not isinstance(image, (np.ndarray, torch.Tensor)):
         raise UserError(f"An image of the data set is {_kind(image)}. {_ALLOWED}")
     # Where both ends could be the channels, tensors are taken as torch has them, arrays as everybody else does.

@@ -31,6 +31,7 @@ class WrappedDataset:
     ) -> None:
         self.dataset = dataset
         _check(dataset)
+        self.fields: frozenset[str] = frozenset()
         first = self[0]
         self.fields = frozenset(name for name in ANNOTATIONS if name in first)
         self.scaled = is_scaled(dataset[0])
@@ -60,9 +61,16 @@ class WrappedDataset:
 
     def __getitem__(self, index: int) -> Sample:
         try:
-            return read_item(self.dataset[index])
+            sample = read_item(self.dataset[index])
         except UserError as error:
             raise UserError(f"{type(self.dataset).__name__}[{index}]: {error}") from error
+        missing = sorted(field for field in self.fields if field not in sample)
+        if missing:
+            raise UserError(
+                f"{type(self.dataset).__name__}[{index}] has no {missing[0]}, though the first item has. Give every "
+                "item one, or none."
+            )
+        return sample
 
     def _named(self, field: str, names: Iterable[Any] | None) -> tuple[str, ...]:
         if field not in self.fields:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from singer_ray.data.remarks import data_remarks
 from singer_ray.data.source import Source
+from singer_ray.data.targets import check_targets
 from singer_ray.errors import printable
 from singer_ray.evaluation.frozen import Evaluated, FrozenEvaluation, check_sources
 from singer_ray.evaluation.inputs import open_candidate, open_reference, open_sources
@@ -38,13 +40,19 @@ class Candidates:
 
 
 def compare(config: Config, candidates: Candidates, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
-    """Entry `networks` (name -> metrics, input, notes) and entry `teacher` of a result. Raises UserError."""
+    """`networks` (name -> metrics, input, notes), `remarks` on the images, and `teacher` of a result.
+
+    Raises UserError.
+    """
     torch.set_num_threads(config.train.threads)
     modules = [m for m in (*candidates.networks.values(), candidates.teacher) if isinstance(m, nn.Module)]
     with _as_they_were(modules):
         networks = [_open(config, name, network, candidates.given) for name, network in candidates.networks.items()]
         sources, block = open_sources(config, candidates.sources)
         splits = check_sources(sources, block)
+        remarks = data_remarks(sources, check_targets(sources))
+        for line in remarks:
+            say(f"note: {line}")
         teacher = _teacher(config, candidates, say)
         evaluation = FrozenEvaluation(
             sources, splits, config.evaluation, device, teacher=teacher, workers=config.data.loader_workers,
@@ -60,7 +68,7 @@ def compare(config: Config, candidates: Candidates, device: torch.device, say: C
             say(f"{printable(network.name)}: {network.image_size} px, {time.perf_counter() - started:.1f} s")
             for note in done.notes:
                 say(f"{printable(network.name)}: {note}")
-    return {"networks": entries, "teacher": config.teacher.name if teacher else None}
+    return {"networks": entries, "remarks": remarks, "teacher": config.teacher.name if teacher else None}
 
 
 def _open(config: Config, name: str, network: nn.Module | str, given: Sequence[str]) -> Network:

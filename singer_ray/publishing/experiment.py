@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,13 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import yaml
 
 from singer_ray.errors import UserError, nearest
 from singer_ray.publishing.manifest import CARD, CONFIG, MANIFEST, RESULT, Manifest, entry_of
 from singer_ray.publishing.package import InputSpec, seal, write_student
 from singer_ray.publishing.result import build_result, parsed, scrubbed, write_json
-from singer_ray.storage import TIMEOUT, Folder, without_credentials
+from singer_ray.storage import TIMEOUT, Folder, read_yaml, without_credentials
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -27,6 +27,9 @@ BEST, STUDENT, TRIALS = "best", "student", "trials"
 SPACE, SEARCH, JOURNAL = "space.yaml", "search.json", "study.journal"
 LEADERBOARD, LEADERBOARD_CSV, REPORT = "leaderboard.parquet", "leaderboard.csv", "report.html"
 COMPLETE, FAIL = "COMPLETE", "FAIL"
+COLUMNS = ("rank", "id", "state", "epochs", "seconds", "fault")
+"""What every leaderboard has."""
+_ANOTHER = "Restore it from a copy, or name another trial."
 RUN_ID = "000"
 """What stands for the trial where there was no search."""
 
@@ -79,7 +82,9 @@ class Experiment:
         self.address, self.metrics_of = self.folder.address, metrics_of
         content = self.folder.read(LEADERBOARD)
         self.is_search = content is not None
-        self.table = _table(content, f"{self.address}/{LEADERBOARD}") if content is not None else pd.DataFrame()
+        self.table = (
+            _table(content, f"{self.address}/{LEADERBOARD}", COLUMNS) if content is not None else pd.DataFrame()
+        )
         if not self.is_search:
             self._check_run()
 
@@ -91,7 +96,7 @@ class Experiment:
     @property
     def name(self) -> str:
         """The study's name, or that of the folder. Raises UserError for one that cannot be a folder's."""
-        found = str(self.search.get("name") or self.folder.name)
+        found = str(self.search.get("name") or self.folder.name)[:300]
         if found in ("", ".", "..") or "/" in found or "\\" in found:
             raise UserError(
                 f"{self.address}: the name {found!r} cannot be that of a folder. Correct it in {SEARCH}, or copy "
@@ -102,7 +107,10 @@ class Experiment:
     @property
     def objectives(self) -> list[str]:
         """NAME:max or NAME:min."""
-        return [str(name) for name in self.search.get("objectives", ())]
+        found = self.search.get("objectives", [])
+        if not isinstance(found, list):
+            raise UserError(f"{self.address}/{SEARCH} has no list of objectives. Restore it from a copy.")
+        return [str(name) for name in found]
 
     @cached_property
     def identity(self) -> str:
@@ -177,9 +185,9 @@ class Experiment:
     def export_settings(self) -> dict[str, Any]:
         """The knobs export.* of its own configuration, by dotted name; empty where it cannot be read."""
         try:
-            tree = yaml.safe_load(self.folder.read(CONFIG) or b"")
-        except yaml.YAMLError as error:
-            raise UserError(f"{self.address}/{CONFIG} is damaged ({type(error).__name__}). Restore it.") from error
+            tree = read_yaml(self.folder.read(CONFIG) or b"", f"{self.address}/{CONFIG}", "Restore it.")
+        except UserError as error:
+            raise UserError(f"{self.address}/{CONFIG} is damaged: {error}") from error
         own = (tree.get("export") if isinstance(tree, dict) else None) or {}
         known = type(self)._known_settings()
         return {f"export.{name}": value for name, value in own.items() if name in known and value is not None}
@@ -273,15 +281,14 @@ class Experiment:
         own = self._config().override(_parameters(choice.row))
         known = {n: float(v) for n, v in {**choice.row, **self.metrics_of(choice.trial)}.items()
                  if isinstance(v, (int, float)) and math.isfinite(v) and "/" in n}  # fmt: skip
+        where = f"{self.address}/{TRIALS}/{choice.trial}/{checkpoint.FILE}"
         try:
-            model, scaling = student_of(own, checkpoint.from_bytes(content))
-        except (RuntimeError, KeyError, EOFError, ValueError) as error:
-            raise UserError(
-                f"{self.address}/{TRIALS}/{choice.trial}/{checkpoint.FILE} holds no student of this configuration "
-                f"({type(error).__name__}). Name another trial."
-            ) from error
+            model, scaling = student_of(own, checkpoint.from_bytes(content, where, advice=_ANOTHER))
+        except checkpoint.MisfitError as error:
+            raise UserError(f"{where} {error}. {_ANOTHER}") from error
         counts = {"epoch": float(choice.row.get("epochs") or 0), "images_per_second": 0.0}
-        result = build_result(own.model_dump(mode="json"), known | counts, float(choice.row.get("seconds") or 0.0))
+        seconds, remarks = float(choice.row.get("seconds") or 0.0), self.search.get("remarks") or ()
+        result = build_result(own.model_dump(mode="json"), known | counts, seconds, remarks)
         del result["images_per_second"]
         write_student(target, model, InputSpec(own.data.image_size, own.data.crop_pct, scaling), result)
 
@@ -291,7 +298,8 @@ class Experiment:
         content = self.folder.read(CONFIG)
         if content is None:
             raise UserError(f"{self.address} has no {CONFIG}. Give the whole --out folder of singer_ray.tune.")
-        return validate(yaml.safe_load(content), f"{self.address}/{CONFIG}")
+        where = f"{self.address}/{CONFIG}"
+        return validate(read_yaml(content, where, "Restore it."), where)
 
     def _provenance(self, choice: Choice) -> dict[str, Any]:
         seeds, mean, spread = (_plain(choice.row.get(name)) for name in ("seeds", "mean", "spread"))
@@ -331,11 +339,20 @@ def _plain(value: Any) -> Any:
     return None if value is None or pd.isna(value) else value
 
 
-def _table(content: bytes, where: str) -> pd.DataFrame:
+def _table(content: bytes, where: str, columns: Sequence[str] = ()) -> pd.DataFrame:
     try:
-        return pd.read_parquet(io.BytesIO(content))
+        table = pd.read_parquet(io.BytesIO(content))
     except Exception as error:  # pyarrow has many
         raise UserError(f"{where} is damaged ({type(error).__name__}). Restore it; --resume writes it anew.") from error
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise UserError(
+            f"{where} has no column {missing[0]!r}: it is not of singer_ray.tune. Restore it; --resume writes it anew."
+        )
+    ranks = table["rank"] if "rank" in columns else pd.Series([0])
+    if not pd.api.types.is_numeric_dtype(ranks) or ranks.isna().any():
+        raise UserError(f"{where} has ranks that are no numbers. Restore it; --resume writes it anew.")
+    return table
 
 
 def _clean(name: str, content: bytes) -> bytes:
@@ -347,4 +364,10 @@ def _clean(name: str, content: bytes) -> bytes:
             table[column] = table[column].map(without_credentials, na_action="ignore").astype(table[column].dtype)
         table.to_parquet(cleaned, index=False)
         return cleaned.getvalue()
-    return without_credentials(content.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+    text = content.decode("utf-8", "surrogateescape")
+    if name.endswith(".html"):  # its own programs hold no secrets, and must stay as they are
+        parts = re.split(r"(<script>.*?</script>)", text, flags=re.DOTALL)
+        text = "".join(part if n % 2 else without_credentials(part) for n, part in enumerate(parts))
+    else:
+        text = without_credentials(text)
+    return text.encode("utf-8", "surrogateescape")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from singer_ray.errors import UserError
-from singer_ray.storage import DRAFT, hashed
+from singer_ray.storage import DRAFT, hashed, read_json, write_whole
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
@@ -53,7 +53,7 @@ class Manifest:
         """From the content of MANIFEST.json. Raises UserError for one that is broken or of another format."""
         tree: Any = None
         try:
-            tree = json.loads(content)
+            tree = read_json(content, where, "Publish the package again.")
             version = tree["format"]
             files = {str(n): Entry(int(e["bytes"]), str(e["sha256"])) for n, e in tree["files"].items()}
             stated = tree.get("package")
@@ -122,9 +122,7 @@ def entry_of(path: Path) -> Entry:
 def write_manifest(folder: Path) -> Manifest:
     """Writes MANIFEST.json of what is in `folder`, whole or not at all."""
     found = Manifest.of(folder)
-    draft = folder / f"{MANIFEST}{DRAFT}"
-    draft.write_bytes(found.to_bytes())
-    draft.replace(folder / MANIFEST)
+    write_whole(folder / MANIFEST, found.to_bytes())
     return found
 
 

@@ -29,6 +29,7 @@ from singer_ray.search.study import (
     state_of,
     values_by_epoch,
 )
+from singer_ray.storage import write_whole
 from singer_ray.terminal import Column, FittedTable
 
 FRONT, SEEDS, MEAN, SPREAD = "front", "seeds", "mean", "spread"
@@ -86,8 +87,8 @@ def winners(table: pd.DataFrame, by: str) -> pd.DataFrame:
 
 def write_leaderboard(table: pd.DataFrame, out: Path) -> None:
     """leaderboard.parquet and leaderboard.csv."""
-    table.to_parquet(out / "leaderboard.parquet", index=False)
-    table.to_csv(out / "leaderboard.csv", index=False)
+    write_whole(out / "leaderboard.parquet", table.to_parquet(index=False))
+    write_whole(out / "leaderboard.csv", table.to_csv(index=False))
 
 
 def parameters_in(table: pd.DataFrame, objectives: Objectives | None = None) -> list[str]:

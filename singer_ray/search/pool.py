@@ -125,11 +125,12 @@ class HostPool:
         return min(len(self._seen), self._target) if self.share.workers > 1 else len(self._seen)
 
     def timing(self) -> StepTimes:
-        """The mean over all hosts, timed at the same time. Raises UserError."""
+        """The mean over all hosts that have room, timed at the same time. Raises UserError."""
         from singer_ray.training.timing import StepTimes
 
+        there = self.present()[: max(1, self.size())]
         try:
-            return StepTimes.mean(ray.get([self.hosts[name].timing.remote() for name in self.present()]))
+            return StepTimes.mean(ray.get([self.hosts[name].timing.remote() for name in there]))
         except ray.exceptions.RayError as error:
             raise user_error_in(error) from error
 

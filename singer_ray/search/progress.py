@@ -12,6 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from singer_ray.errors import visible
 from singer_ray.search.budget import duration
 from singer_ray.search.leaderboard import cell, heads
 from singer_ray.search.objectives import Objectives
@@ -28,7 +29,7 @@ from singer_ray.search.study import (
     state_of,
     values_by_epoch,
 )
-from singer_ray.terminal import Column, FittedTable, say, visible
+from singer_ray.terminal import Column, FittedTable, say
 from singer_ray.tracking.background import Guard
 
 SHOWN = 20

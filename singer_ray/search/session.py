@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -196,6 +197,10 @@ class Session:
                 pool.interrupt()
             return over
 
+        name = f"{kind}-{len(self.record['sessions'])}"
+        if (self.home.out / "tune" / name).exists():  # Tune's records hold pickles: none but its own are read
+            name = f"{name}-{uuid.uuid4().hex[:8]}"
+
         def most() -> int:
             # One ahead: the next trial's actor starts, which takes a second, while its host still trains another.
             return max(1, pool.open()) + 1
@@ -215,7 +220,7 @@ class Session:
             ),
             run_config=tune.RunConfig(
                 # Ray's own record, a folder for each session; what a resume reads is the study and the checkpoints.
-                name=f"{kind}-{len(self.record['sessions'])}",
+                name=name,
                 storage_path=str((self.home.out / "tune").absolute()), verbose=0,
                 callbacks=[JsonLoggerCallback(), Recoveries(self._say)],
                 stop=LimitStopper(ended),

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from singer_ray.errors import UserError, printable
 from singer_ray.ray_start import use_token_if_there
+from singer_ray.storage import STUDY_URL, without_password
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -29,6 +30,9 @@ JOB_NAME = "job_name"
 """The key of a job's metadata that the dashboard's Jobs page shows as its name."""
 YOUNG = 60
 """Seconds in which a cluster that has just been started may not answer yet, or have no agent that takes jobs."""
+SECRET_OPTIONS = {"--search.study": STUDY_URL, "--export.endpoint": "AWS_ENDPOINT_URL"}
+"""Options whose value may hold a password, and the variable by which a job is given it."""
+HANDED_OVER = (STUDY_URL, "PGPASSWORD")
 FILE_OPTIONS = ("--space", "--search.space", "--preset")
 """Options whose value may be a file of this machine."""
 
@@ -49,6 +53,7 @@ def submit(
     Returns the job's submission id, NAME and the time. Raises UserError when the cluster cannot be reached or refuses.
     """
     submission_id = f"{_plain(name)}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
+    argv, secret = apart(argv)
     with _client(address, YOUNG) as client, tempfile.TemporaryDirectory() as folder:
         shipped: dict[str, str] = {}
         for number, (value, path) in enumerate(files.items()):
@@ -61,7 +66,8 @@ def submit(
                     return client.submit_job(
                         entrypoint=entrypoint(argv, name, shipped),
                         submission_id=submission_id,
-                        runtime_env={"working_dir": folder} if shipped else {},
+                        runtime_env=({"working_dir": folder} if shipped else {})
+                        | ({"env_vars": secret} if secret else {}),
                         metadata={JOB_NAME: name, **metadata},
                     )
                 except RuntimeError as error:
@@ -106,6 +112,29 @@ def local_files(argv: Sequence[str]) -> dict[str, Path]:
     """The files of this machine that arguments of singer_ray.tune name, by the values that name them."""
     named = [value for option, value in _options(argv) if value is not None and option in FILE_OPTIONS]
     return {value: Path(value) for value in named if Path(value).is_file()}
+
+
+def apart(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Arguments without passwords, which everybody on the cluster could read, and the variables that hold them instead.
+
+    The job gets the passwords that this process knows: those of the arguments, PGPASSWORD and SINGER_RAY_STUDY_URL.
+    """
+    secret = {name: os.environ[name] for name in HANDED_OVER if os.environ.get(name)}
+    words: list[str] = []
+    for word in argv:
+        name, equals, value = word.partition("=") if word.startswith("--") else (_last_option(words), "", word)
+        variable = SECRET_OPTIONS.get(name.replace("_", "-"))
+        clean = without_password(value)
+        if variable is None or clean == value:
+            words.append(word)
+            continue
+        secret[variable] = value
+        words.append(f"{name}={clean}" if equals else clean)
+    return words, secret
+
+
+def _last_option(words: Sequence[str]) -> str:
+    return words[-1] if words and words[-1].startswith("--") and "=" not in words[-1] else ""
 
 
 def entrypoint(argv: Sequence[str], name: str, shipped: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from singer_ray.errors import UserError
+from singer_ray.storage.secrets import ENDPOINTS, with_password
 
 
 class S3Settings(Protocol):
@@ -44,7 +45,11 @@ class Defaults:
 
 def endpoint_of(given: str | None) -> str | None:
     """The S3-compatible server to talk to: as given, else of the environment; None for AWS itself. Raises UserError."""
-    found = given or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    found = (
+        (given and with_password(given, ENDPOINTS))
+        or os.environ.get("AWS_ENDPOINT_URL_S3")
+        or os.environ.get("AWS_ENDPOINT_URL")
+    )
     if found and not found.startswith(("http://", "https://")):
         raise UserError(f"The endpoint {found!r} has no scheme. Give http://{found} or https://{found}.")
     return found or None

@@ -72,7 +72,10 @@ def launch_here(
 ) -> Trained:  # fmt: skip
     """Trains in this process; OUT receives a checkpoint after each epoch, and `record` hears of it."""
     state = checkpoint.load(out) if resume else None
-    member = Member.begin(bench, config, state, say=say)
+    try:
+        member = Member.begin(bench, config, state, say=say)
+    except checkpoint.MisfitError as error:
+        raise UserError(f"{out / checkpoint.FILE} {error}. {checkpoint.RESTART}") from error
     record.begin(*_so_far(member, state))
     metrics: Metrics = {}
     with EpochLines(config, say, console) as lines:
@@ -108,11 +111,12 @@ def launch_in_ray(
         what = f"the {workers} workers of --workers {workers}" if workers > 1 else "a worker"
         ray_cluster.wait_for_room(each, workers, what, say)
         say(f"{workers} worker{'s' * (workers > 1)} on {ray_cluster.describe()}")
+        written = config.without_passwords()  # Ray shows and logs what its workers are given
         begun = resume and (out / checkpoint.FILE).exists()
         # As a reference: settings travel within messages, which have a limit.
         saved = ray.put(checkpoint.load(out)) if begun else None
         with heard({"line": say, "begin": lambda told: record.begin(*told), "epoch": record.epoch}) as tell:
-            settings = {"config": config.model_dump(), "inputs": inputs, "tell": tell, "saved": (saved,)}
+            settings = {"config": written.model_dump(), "inputs": inputs, "tell": tell, "saved": (saved,)}
             trainer = worker_group(_worker, settings, workers, path, name, gpu=use_gpu, each=each)
             try:
                 result = trainer.fit()
@@ -197,7 +201,10 @@ def _worker(settings: dict[str, Any]) -> None:
     bench = settings["inputs"].workbench(config)
     tell: Tell = settings["tell"] if rank == 0 else lambda kind, content: None
     say = functools.partial(tell, "line")
-    member = Member.begin(bench, config, state, rank=rank, world=world, say=say)
+    try:
+        member = Member.begin(bench, config, state, rank=rank, world=world, say=say)
+    except checkpoint.MisfitError as error:
+        raise UserError(f"The checkpoint of Ray Train {error}. {checkpoint.RESTART}") from error
     tell("begin", _so_far(member, state))
     lines = EpochLines(config, say)
     for metrics in epochs(member, heartbeat=lines.heartbeat):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singer_ray.config import Config, load_preset, read_yaml_mapping
+from singer_ray.config.tree import ADDRESSES
 from singer_ray.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -42,16 +43,19 @@ def resumed_config(folder: Path, given: Mapping[str, Any], preset: str | None = 
     Raises UserError when there is no run, or what was asked for contradicts it.
     """
     before = config_of_run(folder)
-    changed = {name: value for name, value in given.items() if name.startswith(CHANGEABLE)}
-    for name, value in before.override(given).differences(before):
-        if name not in changed:
+    # Passwords are not kept in the folder: those given now are the ones that count.
+    allowed = (*CHANGEABLE, *ADDRESSES)
+    changed = {name: value for name, value in given.items() if name.startswith(allowed) and value is not None}
+    kept = before.without_passwords()
+    for name, value in before.override(given).without_passwords().differences(kept):
+        if not name.startswith(CHANGEABLE):
             raise UserError(
                 f"--resume continues the run in {printable(folder)} as it was, with {name} {_shown(before, name)}; "
                 f"{_shown_value(value)} is given. Leave --{name} out, or start another run."
             )
     if preset is not None:
         wanted = by_the_same_launcher(folder, load_preset(preset).override(given))
-        for name, value in wanted.differences(by_the_same_launcher(folder, before)):
+        for name, value in wanted.without_passwords().differences(by_the_same_launcher(folder, kept)):
             if not name.startswith(CHANGEABLE):
                 raise UserError(
                     f"--resume continues the run in {printable(folder)} as it was, with {name} {_shown(before, name)}; "
@@ -71,8 +75,8 @@ def by_the_same_launcher(folder: Path, config: Config) -> Config:
 
 def check_same(folder: Path, config: Config) -> None:
     """Raises UserError when the run in `folder` was not made by `config`, `CHANGEABLE` knobs apart."""
-    before = by_the_same_launcher(folder, config_of_run(folder))
-    for name, _ in by_the_same_launcher(folder, config).differences(before):
+    before = by_the_same_launcher(folder, config_of_run(folder)).without_passwords()
+    for name, _ in by_the_same_launcher(folder, config).without_passwords().differences(before):
         if not name.startswith(CHANGEABLE):
             raise UserError(
                 f"--resume continues the run in {printable(folder)} as it was, but {name} differs from its {CONFIG}. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import threading
 import time
@@ -30,7 +31,12 @@ SOON = 90.0
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A head that is kept out of training, as `ray up clusters/onprem.yaml` leaves it; two machines are to join."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    # As other clusters of this process have it; a home without a token needs one.
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", os.urandom(16).hex())
+    raylet: Any = ray._raylet
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
     shutil.copy(RECORDED / "onprem.json", tmp_path / "ray_bootstrap_config.yaml")
     with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # sockets want a short path
         monkeypatch.setenv("RAY_TMPDIR", folder)
@@ -41,6 +47,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         finally:
             ray.shutdown()
             found.shutdown()
+            monkeypatch.undo()
+            raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:
