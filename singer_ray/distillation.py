@@ -138,7 +138,7 @@ class _Run:
     def _trained(self, bench: Workbench, *, by_ray: bool) -> Trained:
         """Through the last epoch, with a record of each."""
         config, out, state = self.config, self.out, FAIL
-        record = RunRecord(out, told_parameters(config), config.train.trackers, console=self.console, say=self.say)
+        record = RunRecord(out, told_parameters(config), config.train.trackers, say=self.say)
         try:
             if by_ray:
                 trained = launch_in_ray(config, self.inputs, out, resume=self.resume, say=self.say, record=record)

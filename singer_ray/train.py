@@ -19,6 +19,7 @@ from singer_ray.cli import Command, check_out, console, default_out, prepare_out
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.errors import UserError
+from singer_ray.terminal import say
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,11 @@ def main(config: Config, flags: TrainFlags) -> None:
     )  # fmt: skip
     report = conclude_run(done, _say)
     beside = f", {report}" if report else ""
-    results.print(f"Wrote {out}/result.json{beside} and {done.student}", highlight=False, markup=False, soft_wrap=True)
+    say(results, f"Wrote {out}/result.json{beside} and {done.student}")
 
 
 def _say(line: str) -> None:
-    console.print(line, highlight=False, markup=False)
+    say(console, line)
 
 
 def _folder_to_resume(flags: TrainFlags) -> Path:

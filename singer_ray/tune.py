@@ -11,6 +11,7 @@ timm.create_model("local-dir:OUT/best/...", pretrained=True) loads.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from singer_ray.cli import Command, check_out, console, default_out, print_plan,
 from singer_ray.config import Config
 from singer_ray.config.given import settle
 from singer_ray.errors import UserError
+from singer_ray.terminal import lasting, say
+from singer_ray.wording import command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -133,21 +136,22 @@ def _finish(done: Searched, console: Console = results) -> None:
     from singer_ray.conclusion import conclude
     from singer_ray.search.leaderboard import as_rich_table, winners
 
+    lasting(console)  # students are delivered also when nobody watches any more
     out, table = done.out, done.leaderboard
     console.print(as_rich_table(table, done.objectives, title=f"{len(table)} trials by {done.objectives}"))
     if REFINER in table.columns:
         best_of_each = winners(table, REFINER)
         console.print(as_rich_table(best_of_each, done.objectives, title="The best trial of each refiner"))
-    report = conclude(done, lambda line: console.print(line, highlight=False))
+    report = conclude(done, lambda line: say(console, line))
     if not done.best:
-        console.print(f"No trial came far enough to export a student; {out}/leaderboard.csv says why.")
+        say(console, f"No trial came far enough to export a student; {out}/leaderboard.csv says why.")
         return
     best = done.best[0]
-    console.print(
-        f"Wrote {out}. Best student: {best} (timm.create_model('local-dir:{best}', pretrained=True))", highlight=False
-    )
-    console.print(f"Train it again:  python -m singer_ray.train --preset {best}/config.yaml", highlight=False)
-    console.print(f"Look further:    {report or out}   tensorboard --logdir {out}/tensorboard", highlight=False)
+    say(console, f"Wrote {out}. Best student: {best} (timm.create_model({f'local-dir:{best}'!r}, pretrained=True))")
+    say(console, f"Train it again:  {command('train', '--preset', best / 'config.yaml')}")
+    say(console, f"Its report:      {report or out}")
+    if (out / "tensorboard").is_dir():
+        say(console, f"Its curves:      {shlex.join(['tensorboard', '--logdir', str(out / 'tensorboard')])}")
 
 
 def _metadata(config: Config) -> dict[str, str]:
@@ -169,8 +173,8 @@ def _submit(
     argv = [word for n, word in enumerate(words) if n not in apart]
     metadata = {"experiment": name, **metadata}
     job = submit(address, argv, name=name, metadata=metadata, files=local_files(argv))
-    console.print(f"submitted {job}. {how_to(address, job)}", highlight=False)
-    console.print(f"job {job}: {follow(address, job)}", highlight=False)
+    say(console, f"submitted {job}. {how_to(address, job)}")
+    say(console, f"job {job}: {follow(address, job)}")
 
 
 COMMAND = Command(

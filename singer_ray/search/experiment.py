@@ -47,7 +47,7 @@ from singer_ray.search.study import (
 )
 from singer_ray.search.warm_start import earlier_study, import_trials
 from singer_ray.storage import STUDY_URL, Folder, without_password
-from singer_ray.terminal import Terminal
+from singer_ray.terminal import Terminal, lasting, say
 from singer_ray.tracking.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -149,7 +149,9 @@ class _Search:
     def __init__(
         self, config: Config, space: SearchSpace, out: Path, inputs: Any, console: Console, *, name: str | None = None
     ) -> None:
-        self.config, self.space, self.out, self.inputs, self.console = config, space, out, inputs, console
+        self.config, self.space, self.out, self.inputs = config, space, out, inputs
+        self.console = lasting(console)
+        """A search goes on when its terminal is closed."""
         self.name = name or out.name
         """Of its folder below --storage."""
         self.record: dict[str, Any] = {}
@@ -173,7 +175,7 @@ class _Search:
             self._check_corners(pool)
             remarks = pool.ask("remarks")
             for line in remarks:
-                self.console.print(f"note: {line}", highlight=False, markup=False)
+                self._say(f"note: {line}")
             self._forecast(plan, pool)
             with home.driving():
                 storage = self._emptied(home) if overwrite else self._empty(home)
@@ -196,6 +198,7 @@ class _Search:
 
     def resume(self) -> Searched:
         """From what OUT holds."""
+        check_trackers(self.config.search.trackers)
         with self._hosts(driving=True) as (home, plan, pool):
             self.record = home.read_record()
             log_into(self.out)
@@ -297,7 +300,7 @@ class _Search:
         self._say(estimate.before(self._price()).text)
 
     def _say(self, line: str) -> None:
-        self.console.print(line, highlight=False)
+        say(self.console, line)
 
 
 def _quiet() -> None:
@@ -313,7 +316,7 @@ def _quiet() -> None:
 
 @contextlib.contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """A polite end (SIGTERM, of a scheduler or a closing shell) leaves as clean a search as Ctrl-C does."""
+    """A polite end (SIGTERM of a scheduler, SIGHUP of a closing terminal) leaves as clean a search as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -321,11 +324,14 @@ def _terminated_as_interrupted() -> Iterator[None]:
     def interrupt(signum: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    # nohup ignores SIGHUP, and so it stays.
+    polite = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in polite}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _dashboard() -> str:
