@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
-from singer_ray.errors import UserError, nearest
+from singer_ray.errors import UserError, nearest, printable
+from singer_ray.publishing.local_writer import is_draft
 from singer_ray.publishing.manifest import CARD, CONFIG, MANIFEST, RESULT, Manifest, entry_of
 from singer_ray.publishing.package import InputSpec, seal, write_student
 from singer_ray.publishing.result import build_result, parsed, scrubbed, write_json
+from singer_ray.publishing.table import cleaned, plain, read_table, trial_in
 from singer_ray.storage import TIMEOUT, Folder, without_credentials
+from singer_ray.storage.address import is_plain
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -79,7 +81,7 @@ class Experiment:
         self.address, self.metrics_of = self.folder.address, metrics_of
         content = self.folder.read(LEADERBOARD)
         self.is_search = content is not None
-        self.table = _table(content, f"{self.address}/{LEADERBOARD}") if content is not None else pd.DataFrame()
+        self.table = read_table(content, f"{self.address}/{LEADERBOARD}") if content is not None else pd.DataFrame()
         if not self.is_search:
             self._check_run()
 
@@ -92,10 +94,10 @@ class Experiment:
     def name(self) -> str:
         """The study's name, or that of the folder. Raises UserError for one that cannot be a folder's."""
         found = str(self.search.get("name") or self.folder.name)
-        if found in ("", ".", "..") or "/" in found or "\\" in found:
+        if not is_plain(found) or "/" in found or is_draft(found):
             raise UserError(
-                f"{self.address}: the name {found!r} cannot be that of a folder. Correct it in {SEARCH}, or copy "
-                "the experiment to a folder with a name."
+                f"{self.address}: the name {printable(found)!r} cannot be that of a folder. Correct it in {SEARCH}, or "
+                "copy the experiment to a folder with a name."
             )
         return found
 
@@ -160,7 +162,7 @@ class Experiment:
             source: str | None = STUDENT
         else:
             folders = [name.rpartition("/")[2] for name in self.folder.folders(BEST)]
-            source = next((f"{BEST}/{name}" for name in folders if name.rpartition("-")[2] == choice.trial), None)
+            source = next((f"{BEST}/{name}" for name in folders if trial_in(name) == choice.trial), None)
         if source is not None:
             self._copy(source, target)
         else:
@@ -199,7 +201,7 @@ class Experiment:
         if not self.is_search:
             places = {f"study/{CONFIG}": CONFIG, f"study/{RESULT}": RESULT}
         found = {place: self.folder.read(name) for place, name in places.items()}
-        return {p: _clean(p, content) for p, content in found.items() if content is not None}
+        return {p: cleaned(p, content) for p, content in found.items() if content is not None}
 
     def _check_run(self) -> None:
         content = self.folder.read(f"{STUDENT}/config.json")
@@ -246,6 +248,11 @@ class Experiment:
         if missing:
             raise UserError(f"{inner.address} has no {missing[0]}: it is no whole student. Give another experiment.")
         for name in names:
+            if not is_plain(name):
+                raise UserError(
+                    f"{inner.address} holds the file {printable(name)!r}, under whose name nothing can be published. "
+                    "Rename or remove it."
+                )
             inner.fetch(name, target / name)
         path = target / MANIFEST
         if path.is_file():
@@ -294,7 +301,7 @@ class Experiment:
         return validate(yaml.safe_load(content), f"{self.address}/{CONFIG}")
 
     def _provenance(self, choice: Choice) -> dict[str, Any]:
-        seeds, mean, spread = (_plain(choice.row.get(name)) for name in ("seeds", "mean", "spread"))
+        seeds, mean, spread = (plain(choice.row.get(name)) for name in ("seeds", "mean", "spread"))
         return {
             "name": self.name,
             "trial": choice.trial,
@@ -318,33 +325,5 @@ def _parameters(row: Mapping[str, Any]) -> dict[str, Any]:
     from singer_ray.config import field_names
 
     knobs = field_names()
-    found = {name: _plain(value) for name, value in row.items() if name in knobs}
+    found = {name: plain(value) for name, value in row.items() if name in knobs}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _plain(value: Any) -> Any:
-    """A cell of a table as Python has it; None for a missing one."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list):
-        return value
-    return None if value is None or pd.isna(value) else value
-
-
-def _table(content: bytes, where: str) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(io.BytesIO(content))
-    except Exception as error:  # pyarrow has many
-        raise UserError(f"{where} is damaged ({type(error).__name__}). Restore it; --resume writes it anew.") from error
-
-
-def _clean(name: str, content: bytes) -> bytes:
-    """A file as it may be published: without credentials of any address."""
-    if name.endswith(".parquet"):
-        table, cleaned = _table(content, name), io.BytesIO()
-        texts = table.select_dtypes(include=["object", "string"])
-        for column in texts:
-            table[column] = table[column].map(without_credentials, na_action="ignore").astype(table[column].dtype)
-        table.to_parquet(cleaned, index=False)
-        return cleaned.getvalue()
-    return without_credentials(content.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")

@@ -16,7 +16,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
 from singer_ray.search.objectives import Objectives
 from singer_ray.storage import without_credentials
 
@@ -131,7 +131,12 @@ def own_rows(study: optuna.Study, states: Sequence[str] = ()) -> list[FrozenTria
 
 
 def label_of(number: int, seed: int | None = None) -> str:
-    """The name of a trial's folder, and of the trial on screen and in tables."""
+    """The name of a trial's folder, and of the trial on screen and in tables. Raises UserError for no whole numbers."""
+    if any(type(part) is not int or part < 0 for part in (number, seed) if part is not None):
+        raise UserError(
+            f"The study has a trial {printable(repr(number), 60)} with the seed {printable(repr(seed), 60)}, which no "
+            "search writes. Do not use this study."
+        )
     return f"{number:03d}" if seed is None else f"{number:03d}-seed{seed}"
 
 

@@ -40,6 +40,8 @@ def package_best(
     front = int(ranked[FRONT].sum()) if FRONT in ranked.columns else 0
     rows = {row.number: row for row in own_rows(study)}
     folders: list[Path] = []
+    if (home.out / BEST).is_symlink():  # what it leads to is not the search's
+        (home.out / BEST).unlink()
     shutil.rmtree(home.out / BEST, ignore_errors=True)
     for place in ranked.head(max(config.export.top, front)).to_dict("records"):
         label = str(place["id"])
