@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from singer_ray.cli import check_out, prepare_out
 from singer_ray.config import Config, load_preset
 from singer_ray.distillation import Distilled, run_distillation
+from singer_ray.storage.address import expanded_as
 from singer_ray.training.launch import Inputs
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def distill(
     Raises UserError for whatever can be mended, with a message that says how.
     """
     config, inputs = _resolve(teacher, data, probe_data, preset, settings)
-    folder = Path(out)
+    folder = _folder(out)
     check_out(folder, overwrite=overwrite)
     return run_distillation(config, folder, inputs=inputs, prepare=lambda: prepare_out(folder, overwrite=overwrite))
 
@@ -87,7 +88,7 @@ def sweep(
         conclude(done, print)
         return done
     config, inputs = _resolve(teacher, data, probe_data, preset, {**(settings or {}), **count})
-    folder = Path(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = _folder(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
     check_out(folder, overwrite=overwrite)
     done = run_search(
         config, folder, space=space, given=[*(settings or {}), *count], inputs=inputs, overwrite=overwrite
@@ -104,9 +105,14 @@ def _resumed(
 
     if refused:
         raise UserError(f"sweep(resume=...) goes on with the search as it was: leave out {', '.join(refused)}.")
-    folder = None if out is None else Path(out)
+    folder = None if out is None else _folder(out)
     endpoint = changes.get("export.endpoint")
-    return resume_search(str(address), out=folder, endpoint=endpoint, changes=changes, inputs=inputs)
+    place = expanded_as(str(address), "resume")
+    return resume_search(place, out=folder, endpoint=endpoint, changes=changes, inputs=inputs)
+
+
+def _folder(out: str | Path) -> Path:
+    return Path(expanded_as(str(out), "out"))
 
 
 def _resolve(

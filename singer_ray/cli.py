@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from singer_ray.config import Config, field_names, load_preset
+from singer_ray.config.places import with_places
 from singer_ray.errors import UserError, nearest
 
 Flags = TypeVar("Flags")
@@ -99,7 +100,7 @@ def parse(command: Command[Flags], argv: Sequence[str]) -> tuple[Config, Flags]:
             parsed: Any = tyro.cli(arguments, **options)
     except (SystemExit, ValidationError) as exit_:
         raise UserError(_explain_tokens(command, config, tokens, captured.getvalue())) from exit_
-    flags = parsed.flags
+    flags = with_places(parsed.flags)
     if command.given:
         flags = dataclasses.replace(flags, **{command.given: _knobs_in(tokens)})
     if command.words:

@@ -29,6 +29,7 @@ from rich.table import Table
 
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
 from singer_ray.config import Config
+from singer_ray.config.places import Place
 from singer_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 class EvaluateFlags:
     """Flags of this command."""
 
-    networks: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK ...")] = ()
+    networks: Annotated[tuple[Place, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK ...")] = ()
     """What to evaluate: a run or exported folder, demo, demo-clean, a timm name, hf-hub:OWNER/MODEL."""
     out: Path | None = None
     """Folder for the result; by default runs/evaluate-DATE-TIME."""

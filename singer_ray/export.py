@@ -25,6 +25,7 @@ import tyro
 
 from singer_ray.cli import Command, console, print_plan, run_command
 from singer_ray.config import Config
+from singer_ray.config.places import Place
 from singer_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
 class ExportFlags:
     """Flags of this command."""
 
-    places: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT_OR_RUN")] = ()
+    places: Annotated[tuple[Place, ...], tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT_OR_RUN")] = ()
     """Folder or s3:// address of a search or a run; with --pull the new folder."""
-    to: str | None = None
+    to: Place | None = None
     """Folder or s3://bucket/prefix that receives the students; by default the experiment's own export.to."""
     top: int = 0
     """How many students, the best first; 0 is export.top."""
@@ -49,9 +50,9 @@ class ExportFlags:
     """These trials, by their ids: 007 or 007,012."""
     replace: bool = False
     """Put the student in the place of another package that is there."""
-    verify: str | None = None
+    verify: Place | None = None
     """Compare every file of all packages below this address with its manifest."""
-    pull: str | None = None
+    pull: Place | None = None
     """Fetch the package at this address into a new folder, and verify it."""
     dry_run: bool = False
     """Print the resolved configuration and what would be exported, and stop."""

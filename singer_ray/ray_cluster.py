@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from singer_ray.errors import UserError
+from singer_ray.storage.address import absolute, own_name
 
 NAMESPACE = "singer_ray"
 ON_HEAD = {"node:__internal_head__": 0.001}
@@ -106,7 +107,7 @@ def shared_storage(given: str | None, out: Path) -> str | None:
     import ray
 
     if given is not None:
-        return given if "://" in given else str(Path(given).absolute())
+        return absolute(given)
     nodes = sum(node["Alive"] for node in ray.nodes())
     if nodes > 1:
         raise UserError(
@@ -122,7 +123,7 @@ def storage(given: str | None, out: Path, name: str) -> tuple[str, str]:
     Raises UserError as `shared_storage` does.
     """
     shared = shared_storage(given, out)
-    return (shared, out.name) if shared is not None else (str(out.absolute()), name)
+    return (shared, own_name(out)) if shared is not None else (str(out.absolute()), name)
 
 
 def is_alive(actor: Any) -> bool:

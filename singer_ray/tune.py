@@ -21,7 +21,9 @@ import tyro
 
 from singer_ray.cli import Command, check_out, console, default_out, print_plan, run_command
 from singer_ray.config import Config
+from singer_ray.config.places import Place
 from singer_ray.errors import UserError
+from singer_ray.storage.address import own_name
 
 if TYPE_CHECKING:
     from singer_ray.search.experiment import Searched
@@ -37,9 +39,9 @@ class TuneFlags:
     """Folder for the result; by default runs/tune-DATE-TIME."""
     overwrite: bool = False
     """Replace an earlier result in --out."""
-    resume: str | None = None
+    resume: Place | None = None
     """Go on with the search in this folder, or at STORAGE/NAME: finished trials are kept, others continue."""
-    status: str | None = None
+    status: Place | None = None
     """Show how far the search in this folder, or at STORAGE/NAME, has come, and stop."""
     dry_run: bool = False
     """Print the resolved configuration and what would run, and stop."""
@@ -94,7 +96,7 @@ def main(config: Config, flags: TuneFlags) -> None:
         return
     space = load_space(config.search.space, config, flags.given)
     if flags.submit:
-        _submit(flags.submit, out.name, _metadata(space.apply(config, flags.given)), flags.words)
+        _submit(flags.submit, own_name(out), _metadata(space.apply(config, flags.given)), flags.words)
         return
     check_out(out, overwrite=flags.overwrite)
     from singer_ray.search.experiment import run_search

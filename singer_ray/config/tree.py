@@ -16,6 +16,7 @@ from singer_ray.config.method import MethodConfig
 from singer_ray.config.running import ExportConfig, SearchConfig, TrainConfig
 from singer_ray.errors import UserError, nearest
 from singer_ray.resources import find_shipped, shipped_names
+from singer_ray.storage.address import expanded_as
 
 
 class Config(Block):
@@ -85,6 +86,7 @@ class Config(Block):
 
 def load_preset(name: str) -> Config:
     """The configuration of a shipped preset (`demo`) or of a YAML file. Raises UserError."""
+    name = expanded_as(name, "--preset")
     path = find_shipped("presets", name)
     if path is None:
         raise UserError(

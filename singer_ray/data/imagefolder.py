@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from singer_ray.data.source import Sample
 from singer_ray.errors import UserError
+from singer_ray.storage.address import is_folder, split
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif"})
 _CHECKED_AT_START = 10_000
@@ -30,8 +31,8 @@ class ImageFolder:
     mask_classes: Sequence[str] = ()
 
     def __init__(self, folder: str, knob: str, classes: Sequence[str] | None = None) -> None:
-        self.root = root = Path(folder)
-        if "://" in folder:
+        self.root = root = Path(split(folder)[1])
+        if not is_folder(folder):
             raise UserError(
                 f"{knob} {folder!r} is an address. Allowed: a local folder; copy or mount the images first."
             )
