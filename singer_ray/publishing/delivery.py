@@ -56,6 +56,9 @@ def deliver(
     """
     check_formats(settings)
     choices = experiment.choose(selection)
+    files = experiment.study_files()  # what cannot be published shows before anything is written
+    for choice in choices:
+        experiment.source_of(choice)
     _reserve(experiment, store, replace=replace)
     published = []
     with tempfile.TemporaryDirectory(prefix="singer-ray-export-") as drafts:
@@ -66,7 +69,7 @@ def deliver(
             published.append(done)
     if replace:  # only now, when the new ones have come
         _remove_strangers(experiment, store)
-    for name, content in experiment.study_files().items():
+    for name, content in files.items():
         store.write(f"{experiment.name}/{name}", content)
     store.write_listing(f"{experiment.name}/{EXPERIMENT}", lambda: _listed_experiment(experiment, store))
     store.write_listing(INDEX, lambda: _listed_all(store))

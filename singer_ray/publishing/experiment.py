@@ -149,6 +149,26 @@ class Experiment:
         found = list(self.table[self.table["id"] == trial]["rank"])
         return int(found[0]) if found else None
 
+    def source_of(self, choice: Choice) -> str | None:
+        """The folder in it that holds a student; None where there is only the trial's checkpoint.
+
+        Raises UserError for a student with files that cannot be published.
+        """
+        source: str | None = STUDENT
+        if self.is_search:
+            folders = [name.rpartition("/")[2] for name in self.folder.folders(BEST)]
+            source = next((f"{BEST}/{name}" for name in folders if trial_in(name) == choice.trial), None)
+        if source is not None:
+            inner = self.folder.below(source)
+            for name in inner.names():
+                if not is_plain(name):
+                    raise UserError(
+                        f"{inner.address} holds the file {printable(name)!r}, under whose name nothing can be "
+                        "published. Change its name, or remove it."
+                    )
+                inner.require(name)
+        return source
+
     def stage(
         self, choice: Choice, target: Path, *, license: str | None = None, selected_by: str | None = None
     ) -> None:
@@ -158,11 +178,7 @@ class Experiment:
 
         Raises UserError when its files were changed after their manifest, or there is no checkpoint.
         """
-        if not self.is_search:
-            source: str | None = STUDENT
-        else:
-            folders = [name.rpartition("/")[2] for name in self.folder.folders(BEST)]
-            source = next((f"{BEST}/{name}" for name in folders if trial_in(name) == choice.trial), None)
+        source = self.source_of(choice)
         if source is not None:
             self._copy(source, target)
         else:
@@ -248,11 +264,6 @@ class Experiment:
         if missing:
             raise UserError(f"{inner.address} has no {missing[0]}: it is no whole student. Give another experiment.")
         for name in names:
-            if not is_plain(name):
-                raise UserError(
-                    f"{inner.address} holds the file {printable(name)!r}, under whose name nothing can be published. "
-                    "Rename or remove it."
-                )
             inner.fetch(name, target / name)
         path = target / MANIFEST
         if path.is_file():

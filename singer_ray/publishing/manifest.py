@@ -182,7 +182,7 @@ def _check(name: str, where: str) -> None:
     """Raises UserError for a name under which no package holds a file."""
     shown = printable(name)
     if name == MANIFEST or not is_plain(name):
-        raise UserError(f"{where} names the file {shown!r}, outside the package. Do not use this package.")
+        raise UserError(f"{where} names the file {shown!r}, outside the package. Use another package.")
     if name.endswith(DRAFT):  # which no package is made with, and no reader would find
         raise UserError(
             f"{where} names the file {shown!r}: what ends in {DRAFT} is a draft, which no package holds. Publish the "

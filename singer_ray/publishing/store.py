@@ -141,6 +141,8 @@ class Store:
         manifest = self._required(name)
         if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
             raise UserError(f"{printable(target)} is there already. Give a new folder.")
+        for file in manifest.files:
+            self.folder.require(_inside(name, file))
 
         def fetch(file: str) -> None:
             for _ in range(self.settings.attempts):

@@ -17,7 +17,7 @@ from singer_ray.errors import UserError, printable
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _MISTYPED = re.compile(r"(s3|gs|file|https?|ftp):", re.IGNORECASE)
 """What begins so is no folder's name, but an address that lacks its slashes."""
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*|arn:[A-Za-z0-9:_-]+")
 _LONGEST = 255
 """Bytes of a file's name; file systems take no more."""

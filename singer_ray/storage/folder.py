@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import uuid
@@ -12,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 from singer_ray.errors import UserError, printable
 from singer_ray.storage.address import Address, leads_out
 from singer_ray.storage.explain import reason
-from singer_ray.storage.reading import opened, stays_inside
+from singer_ray.storage.reading import UnfitError, opened, stays_inside
 
 if TYPE_CHECKING:
     from singer_ray.storage.s3 import Bucket
@@ -100,6 +101,13 @@ class Folder:
         except OSError as error:
             raise self._unread(name, error) from error
 
+    def require(self, name: str) -> None:
+        """Raises UserError for a file that will not be read, whatever is in it."""
+        self._check(name)
+        if self.bucket is None:
+            with contextlib.suppress(OSError), opened(self._real(name)):
+                pass  # what else is wrong shows when it is read
+
     def digest(self, name: str) -> tuple[int, str] | None:
         """Size and SHA-256 of a file, read through to its end; None when there is none. Raises UserError."""
         return self._stream(name, lambda chunk: None)
@@ -112,6 +120,9 @@ class Folder:
                 found = self._stream(name, _checked(target.write))
             if found is None:
                 path.unlink()
+        except UnfitError:
+            path.unlink()
+            raise
         except (_TargetError, OSError) as error:
             raise UserError(f"{path} could not be written: {reason(error)}") from error
         return found
@@ -173,7 +184,7 @@ class Folder:
 
     def _check(self, name: str) -> None:
         if leads_out(name):
-            raise UserError(
+            raise UnfitError(
                 f"{printable(self.address)} is asked for {printable(name)!r}, which would lead out of it. Do not use "
                 "what names it so."
             )

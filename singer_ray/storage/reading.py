@@ -11,10 +11,14 @@ from typing import BinaryIO
 from singer_ray.errors import UserError, printable
 
 
+class UnfitError(UserError):
+    """A file that is refused for what it is: to ask again is of no use."""
+
+
 def opened(path: Path) -> BinaryIO:
     """A regular file, for reading. A pipe, which would wait for a writer, or a device is never waited for.
 
-    Raises OSError as `open` does, and UserError for anything else than a file.
+    Raises OSError as `open` does, and UnfitError for anything else than a file.
     """
     _require_regular(path, os.stat(path).st_mode)  # opening a device may do something
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
@@ -27,12 +31,12 @@ def opened(path: Path) -> BinaryIO:
 
 
 def stays_inside(path: Path, root: Path) -> Path:
-    """Where `path` really is. Raises UserError when links lead out of `root`, OSError when they lead in a circle."""
+    """Where `path` really is. Raises UnfitError when links lead out of `root`, OSError when they lead in a circle."""
     real = Path(os.path.realpath(path))
     if not real.is_relative_to(os.path.realpath(root)):
-        raise UserError(
-            f"{printable(path)} leads out of {printable(root)}, by a link to {printable(real)}. Put what is meant in "
-            "its place, or remove the link."
+        raise UnfitError(
+            f"{printable(path)} leads out of {printable(root)}, by a link to {printable(real)}. Replace the link by "
+            "what is meant, or remove it."
         )
     return real
 
@@ -41,7 +45,7 @@ def _require_regular(path: Path, mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
-        raise UserError(
-            f"{printable(path)} is no regular file (but a pipe, a device or the like). Remove it, or put the file in "
-            "its place."
+        raise UnfitError(
+            f"{printable(path)} is no regular file (but a pipe, a device or the like). Replace it by a "
+            "file, or remove it."
         )

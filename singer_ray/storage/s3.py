@@ -28,6 +28,7 @@ from singer_ray.errors import UserError
 from singer_ray.storage.address import Address
 from singer_ray.storage.explain import reason
 from singer_ray.storage.found import Object, Seen
+from singer_ray.storage.reading import UnfitError
 from singer_ray.storage.s3_send import ABSENT, FAILED, REFUSED, UNKNOWN, Sent, code_of, send, send_parts
 from singer_ray.storage.s3_settings import S3Settings, endpoint_of, habits_of
 from singer_ray.storage.tags import MULTIPART, md5_of
@@ -276,10 +277,15 @@ class Bucket:
 
 
 def with_retries(attempts: int, act: Callable[[], Result], *, pause: float = 0.5) -> Result:
-    """What `act` returns; a UserError makes it try again, up to `attempts` times with growing pauses."""
+    """What `act` returns; a UserError makes it try again, up to `attempts` times with growing pauses.
+
+    What is refused for good (UnfitError) is not asked for again.
+    """
     for attempt in range(attempts):
         try:
             return act()
+        except UnfitError:
+            raise
         except UserError:
             if attempt == attempts - 1:
                 raise
