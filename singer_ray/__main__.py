@@ -1,11 +1,15 @@
-"""Lists the commands: python -m singer_ray"""
+"""Lists the commands and runs them: python -m singer_ray [COMMAND ARGUMENTS], presets, spaces, --version."""
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from singer_ray import __version__
-from singer_ray.errors import nearest
+from singer_ray.errors import nearest, printable
+from singer_ray.resources import shipped_files
 
 COMMANDS = {
     "train": "distils one student",
@@ -17,22 +21,57 @@ COMMANDS = {
     "teacher": "trains a small teacher on labelled images, for when no published one fits",
     "digits": "writes scikit-learn's handwritten digits as folders of PNG files, to try real images",
 }
+SHIPPED = {"presets": ("--preset", "presets"), "spaces": ("--space", "tune_spaces")}
+"""What is listed under which name: the option that takes it, and the folder that it is shipped in."""
 
 
-def main() -> int:
-    """Prints the list; a command given as an argument gets the line that runs it."""
-    given = [argument for argument in sys.argv[1:] if argument not in ("-h", "--help")]
-    if given:
-        hint = (
-            f"Run `python -m singer_ray.{given[0]}`." if given[0] in COMMANDS else nearest(given[0], COMMANDS).strip()
-        )
-        print(f"python -m singer_ray: {given[0]!r} is no argument here. {hint}".rstrip(), file=sys.stderr)
-        return 2
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the list, or does what is named behind it."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if not given or given[0] in ("-h", "--help", "--help-all", "help"):
+        _list_commands()
+        return 0
+    name, rest = given[0], given[1:]
+    if name in ("-V", "--version", "version"):
+        print(f"singer_ray {__version__}")
+        return 0
+    if name in SHIPPED and not rest:
+        _list_shipped(name)
+        return 0
+    if name in COMMANDS:
+        from singer_ray.cli import run_command
+
+        door: Any = importlib.import_module(f"singer_ray.{name}")
+        return run_command(door.COMMAND, door.main, rest)
+    wrong = rest[0] if name in SHIPPED else name
+    hint = nearest(wrong, [*COMMANDS, *SHIPPED, "--version"]) or " python -m singer_ray lists the commands."
+    print(f"python -m singer_ray: unrecognized argument {printable(wrong)!r}.{hint}", file=sys.stderr)
+    return 2
+
+
+def _list_commands() -> None:
     print(f"singer_ray {__version__}: distil large Vision Transformers into small ones\n")
     for name, what in COMMANDS.items():
         print(f"  python -m singer_ray.{name:<9} {what}")
-    print("\nEach has --help and --dry-run. From Python: from singer_ray import distill, sweep")
-    return 0
+    print("\n  python -m singer_ray presets   lists the shipped presets, for --preset")
+    print("  python -m singer_ray spaces    lists the shipped search spaces, for --space")
+    print("\nEach command has --help; those that run something have --dry-run. python -m singer_ray COMMAND works too.")
+    print("From Python: from singer_ray import distill, sweep, evaluate_networks, analyze_teacher")
+
+
+def _list_shipped(what: str) -> None:
+    option, kind = SHIPPED[what]
+    files = shipped_files(kind)
+    width = max(len(file.stem) for file in files)
+    for file in files:
+        print(f"{file.stem:<{width}}  {_first_line(file.read_text(encoding='utf-8'))}")
+    print(f"\nGive one with {option} NAME. To change one, copy it from {files[0].parent} and give {option} FILE.")
+
+
+def _first_line(text: str) -> str:
+    """What the comment at the top of a YAML file says first."""
+    first = text.splitlines()[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
+from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.errors import UserError
 
@@ -53,12 +53,14 @@ def main(config: Config, flags: AnalyzeFlags) -> None:
     from singer_ray.analysis.findings import AnalysisSettings
     from singer_ray.analysis.run import run_analysis
 
-    run_analysis(
+    result = run_analysis(
         config, out, AnalysisSettings(flags.k, flags.steps, flags.images),
         prepare=lambda: prepare_out(out, overwrite=flags.overwrite),
         say=lambda line: console.print(line, highlight=False, markup=False),
     )  # fmt: skip
-    console.print(f"Wrote {out}/result.json and pictures")
+    if console.quiet:
+        results.print(result["verdict"]["text"], highlight=False, markup=False)
+    results.print(f"Wrote {out}/result.json and pictures", highlight=False, markup=False, soft_wrap=True)
 
 
 def _check(flags: AnalyzeFlags) -> None:

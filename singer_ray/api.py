@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from singer_ray.cli import check_out, prepare_out
+from singer_ray.cli import check_out, default_out, prepare_out
 from singer_ray.config import Config, load_preset
 from singer_ray.distillation import Distilled, run_distillation
 from singer_ray.storage.address import expanded_as
@@ -23,10 +23,11 @@ def distill(
     teacher: nn.Module | str | None = None,
     data: Mapping[str, Any] | None = None,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     preset: str = "demo",
     settings: Mapping[str, Any] | None = None,
     probe_data: Mapping[str, Any] | None = None,
+    resume: str | Path | None = None,
     overwrite: bool = False,
 ) -> Distilled:
     """Distils one student: `python -m singer_ray.train` from Python.
@@ -36,18 +37,48 @@ def distill(
         data: data sets under "train", "val" and "test" (the first is needed): anything with `len` and `[i]` that yields
             an image, (image, label), or a mapping with `image` and any of `label`, `mask`, `depth`. Instead of
             `data.source`.
-        out: folder for the result.
+        out: folder for the result; runs/train-DATE-TIME when None.
         preset: what the configuration starts from: a shipped name or a YAML file.
         settings: dotted names and values on top of it, `{"method.rank": 8, "train.epochs": 20}`.
         probe_data: annotated data sets for the probes, when `data` is not annotated.
+        resume: goes on with the run in this folder after its last finished epoch. Teacher and data are given again
+            where they were given at first; the folder knows the rest.
         overwrite: replace an earlier result in `out`.
 
     Raises UserError for whatever can be mended, with a message that says how.
     """
-    config, inputs = _resolve(teacher, data, probe_data, preset, settings)
-    folder = _folder(out)
-    check_out(folder, overwrite=overwrite)
-    return run_distillation(config, folder, inputs=inputs, prepare=lambda: prepare_out(folder, overwrite=overwrite))
+    from singer_ray.conclusion import conclude_run
+
+    if resume is not None:
+        kept = {"out": out is None, "preset": preset == "demo", "overwrite": not overwrite}
+        done = _resumed_run(
+            _folder(resume, "resume"), settings or {}, _resolve(teacher, data, probe_data, preset, None),
+            teacher=teacher if isinstance(teacher, str) else None, refused=[n for n, same in kept.items() if not same],
+        )  # fmt: skip
+    else:
+        config, inputs = _resolve(teacher, data, probe_data, preset, settings)
+        folder = _folder(out) if out is not None else default_out("train")
+        check_out(folder, overwrite=overwrite)
+        done = run_distillation(config, folder, inputs=inputs, prepare=lambda: prepare_out(folder, overwrite=overwrite))
+    conclude_run(done, print)
+    return done
+
+
+def _resumed_run(
+    folder: Path, settings: Mapping[str, Any], resolved: tuple[Config, Inputs], *, teacher: str | None,
+    refused: Sequence[str],
+) -> Distilled:  # fmt: skip
+    from singer_ray.errors import UserError
+    from singer_ray.training.resuming import resumed_config
+
+    if refused:
+        raise UserError(f"distill(resume=...) goes on with the run as it was: leave out {', '.join(refused)}.")
+    given, inputs = resolved
+    own = {name: given.value(name) for name in ("data.source", "evaluation.data.source") if given.value(name) == "own"}
+    if inputs.teacher is not None or teacher is not None:
+        own["teacher.name"] = given.teacher.name
+    config = resumed_config(folder, {**own, **settings})
+    return run_distillation(config, folder, inputs=inputs, resume=True)
 
 
 def sweep(
@@ -111,8 +142,8 @@ def _resumed(
     return resume_search(place, out=folder, endpoint=endpoint, changes=changes, inputs=inputs)
 
 
-def _folder(out: str | Path) -> Path:
-    return Path(expanded_as(str(out), "out"))
+def _folder(given: str | Path, argument: str = "out") -> Path:
+    return Path(expanded_as(str(given), argument))
 
 
 def _resolve(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+from singer_ray.distillation import Distilled
 from singer_ray.errors import UserError
 from singer_ray.reporting.page import build_report
+from singer_ray.reporting.run_page import build_run_report
 from singer_ray.search.experiment import Searched
 from singer_ray.search.winners import BEST
 from singer_ray.storage import Folder
@@ -36,6 +39,16 @@ def conclude(done: Searched, say: Callable[[str], None]) -> Path | None:
     if done.config.export.to is not None:
         _deliver(done, say)
     return report
+
+
+def conclude_run(done: Distilled, say: Callable[[str], None]) -> Path | None:
+    """Writes the report of a run. The run itself is safe by now: a report that fails is said, not raised."""
+    try:
+        return build_run_report(done.out)
+    except Exception as error:
+        again = shlex.join(["python", "-m", "singer_ray.report", str(done.out)])
+        say(f"no report: {type(error).__name__}: {error} (again: {again})")
+        return None
 
 
 def _deliver(done: Searched, say: Callable[[str], None]) -> None:

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from singer_ray.cli import Command, check_out, console, prepare_out, print_plan, run_command
+from singer_ray.cli import Command, check_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
 
 
@@ -36,9 +36,8 @@ def main(config: Config, flags: DigitsFlags) -> None:
     from singer_ray.data.digits import write_digits
 
     counts = write_digits(prepare_out(flags.out, overwrite=flags.overwrite))
-    console.print(
-        f"Wrote {', '.join(f'{n} {split}' for split, n in counts.items())} images into {flags.out}", highlight=False
-    )
+    told = ", ".join(f"{n} {split}" for split, n in counts.items())
+    results.print(f"Wrote {told} images into {flags.out}", highlight=False, markup=False, soft_wrap=True)
 
 
 COMMAND = Command("digits", __doc__, DigitsFlags)

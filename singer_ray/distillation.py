@@ -9,16 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from singer_ray.errors import UserError
+from singer_ray.config import field_names
+from singer_ray.outputs import claim, drafted, guarded
+from singer_ray.printing import note
 from singer_ray.publishing.head import linear_head
 from singer_ray.publishing.package import InputSpec, write_student
-from singer_ray.publishing.result import build_result, write_json
-from singer_ray.training.launch import Inputs, launch_here, launch_in_ray, runs_in_ray
+from singer_ray.publishing.result import build_result, scrubbed, write_json
+from singer_ray.storage.address import absolute
+from singer_ray.tracking.run_record import COMPLETE, FAIL, STOPPED, RunRecord
+from singer_ray.tracking.trackers import TRAIN, check_trackers
+from singer_ray.training.launch import Inputs, Trained, launch_here, launch_in_ray, runs_in_ray
 from singer_ray.training.member import Member, student_of
 from singer_ray.training.pictures import draw_student_pictures
+from singer_ray.training.resuming import check_same, going_on, require_own
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from singer_ray.config import Config
+    from singer_ray.training.workbench import Workbench
 
 STUDENT, CONFIG, RESULT, PICTURES = "student", "config.yaml", "result.json", "pictures"
 
@@ -52,66 +61,99 @@ def run_distillation(
     resume: bool = False,
     prepare: Callable[[], object] = lambda: None,
     say: Callable[[str], None] = print,
+    console: Console | None = None,
 ) -> Distilled:
     """Trains by `config` and fills OUT. `prepare` readies the folder, once the configuration has proved buildable.
 
-    Raises UserError for what the user can mend; a run that fails before its first epoch leaves no folder behind.
+    With `resume` the run in OUT goes on after its last finished epoch; `config` must be its own (see
+    `resumed_config`). A terminal `console` shows a bar. Raises UserError for what the user can mend; a run that fails
+    before its first epoch leaves no folder behind, and Ctrl-C says how to go on.
     """
-    inputs = inputs or Inputs()
-    if resume:
-        config = _config_to_resume(config, out)
-    by_ray = runs_in_ray(config)
-    # Built here, before anything is written: whatever is wrong shows now. The driver of a Ray run leaves GPUs alone.
-    bench = inputs.workbench(config.override({"train.device": "cpu"}) if by_ray else config)
-    Member(bench, config)
-    began_empty = not out.exists() or resume
-    prepare()
-    out.mkdir(parents=True, exist_ok=True)
-    (out / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
-    begin = time.perf_counter()
-    try:
-        if by_ray:
-            trained = launch_in_ray(config, inputs, out, say=say)
-        else:
-            trained = launch_here(config, bench, out, resume=resume, say=say)
-    except UserError:
-        if not resume and not (out / "checkpoint.pt").exists():
-            shutil.rmtree(out, ignore_errors=began_empty)
-        raise
-    result = build_result(config.model_dump(mode="json"), trained.metrics, time.perf_counter() - begin)
-    model, scaling = student_of(config, trained.state)
-    member = Member.begin(bench, config, trained.state)
-    (out / STUDENT / PICTURES).mkdir(parents=True, exist_ok=True)
-    for picture in draw_student_pictures(member, out / PICTURES):
-        shutil.copyfile(picture, out / STUDENT / PICTURES / picture.name)
-    spec = InputSpec(config.data.image_size, config.data.crop_pct, scaling)
-    write_student(out / STUDENT, model, spec, result, linear_head(member))
-    write_json(out / RESULT, result)
-    return Distilled(out, result)
+    storage = config.train.storage
+    if storage is not None and not resume:  # a resume may be typed in another folder
+        config = config.override({"train.storage": absolute(storage)})
+    with guarded(lambda folder: going_on(folder, config)):
+        return _Run(config, out, inputs or Inputs(), resume=resume, say=say, console=console).run(prepare)
 
 
-def _config_to_resume(config: Config, out: Path) -> Config:
-    from singer_ray.config import load_preset
+class _Run:
+    """One session of a run."""
 
-    path = out / CONFIG
-    if not path.is_file():
-        raise UserError(f"--out {out} has no {CONFIG}: there is no run to resume. Start one without --resume.")
-    before = load_preset(str(path))
-    changed = _first_difference(before.model_dump(), config.model_dump())
-    if changed:
-        raise UserError(
-            f"--resume continues the run in {out} as it was, but {changed} differs from its {CONFIG}. "
-            f"Use --preset {path} and no other setting."
-        )
-    return before
+    def __init__(
+        self, config: Config, out: Path, inputs: Inputs, *, resume: bool, say: Callable[[str], None],
+        console: Console | None,
+    ) -> None:  # fmt: skip
+        self.config, self.out, self.inputs, self.resume = config, out, inputs, resume
+        self.say, self.console = say, console
+
+    def run(self, prepare: Callable[[], object]) -> Distilled:
+        """From start to finish."""
+        config, out, by_ray = self.config, self.out, runs_in_ray(self.config)
+        if self.resume:
+            check_same(out, config)
+            require_own(out, config, self.inputs)
+            claim(out, existed=True, resumed=True)
+        check_trackers(config.train.trackers, TRAIN)
+        begin = time.perf_counter()
+        # Built before anything is written: whatever is wrong shows now. The driver of a Ray run leaves GPUs alone.
+        bench = self.inputs.workbench(config.override({"train.device": "cpu"}) if by_ray else config)
+        Member(bench, config)
+        self._note("built teacher, data and student", begin)
+        if not self.resume and not out.exists():
+            claim(out, existed=False, resumed=False)
+        prepare()
+        out.mkdir(parents=True, exist_ok=True)
+        with drafted(out / CONFIG) as draft:
+            draft.write_text(config.to_yaml(), encoding="utf-8")
+        begin = time.perf_counter()
+        trained = self._trained(bench, by_ray=by_ray)
+        self._note("trained", begin)
+        result = build_result(config.model_dump(mode="json"), trained.metrics, time.perf_counter() - begin)
+        begin = time.perf_counter()
+        self._write_student(bench, trained, result)
+        write_json(out / RESULT, result)
+        self._note("drew pictures and wrote the student", begin)
+        return Distilled(out, result)
+
+    def _trained(self, bench: Workbench, *, by_ray: bool) -> Trained:
+        """Through the last epoch, with a record of each."""
+        config, out, state = self.config, self.out, FAIL
+        record = RunRecord(out, told_parameters(config), config.train.trackers, console=self.console, say=self.say)
+        try:
+            if by_ray:
+                trained = launch_in_ray(config, self.inputs, out, say=self.say, record=record)
+            else:
+                trained = launch_here(
+                    config, bench, out, resume=self.resume, say=self.say, record=record, console=self.console
+                )
+            state = COMPLETE
+        except KeyboardInterrupt:
+            state = STOPPED
+            raise
+        finally:
+            record.end(state)
+        return trained
+
+    def _write_student(self, bench: Workbench, trained: Trained, result: Mapping[str, Any]) -> None:
+        config, out = self.config, self.out
+        model, scaling = student_of(config, trained.state)
+        member = Member.begin(bench, config, trained.state)
+        (out / STUDENT / PICTURES).mkdir(parents=True, exist_ok=True)
+        for picture in draw_student_pictures(member, out / PICTURES):
+            shutil.copyfile(picture, out / STUDENT / PICTURES / picture.name)
+        spec = InputSpec(config.data.image_size, config.data.crop_pct, scaling)
+        write_student(out / STUDENT, model, spec, result, linear_head(member))
+
+    @staticmethod
+    def _note(what: str, begin: float) -> None:
+        note(f"{what} in {time.perf_counter() - begin:.1f} s")
 
 
-def _first_difference(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> str | None:
-    for name, value in first.items():
-        if isinstance(value, dict):
-            found = _first_difference(value, second[name], f"{prefix}{name}.")
-            if found:
-                return found
-        elif value != second[name]:
-            return prefix + name
-    return None
+def told_parameters(config: Config) -> dict[str, Any]:
+    """What trackers show of a run's configuration: whatever decides its result, by dotted name."""
+    told = ("seed", "teacher.name", "teacher.layers", "student.", "method.", "train.", "data.image_size")
+    aside = ("train.trackers", "train.storage", "train.launcher", "train.device", "train.threads")
+    names = (name for name in field_names() if name.startswith(told) and name not in aside)
+    found = {name: config.value(name) for name in names}
+    shown = {n: " ".join(map(str, v)) if isinstance(v, tuple) else v for n, v in found.items() if v is not None}
+    return {name: scrubbed(value) for name, value in shown.items()}

@@ -21,13 +21,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
 from rich import box
 from rich.table import Table
 
-from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
+from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 class EvaluateFlags:
     """Flags of this command."""
 
-    networks: Annotated[tuple[Place, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK ...")] = ()
+    networks: tuple[Place, ...] = ()
     """What to evaluate: a run or exported folder, demo, demo-clean, a timm name, hf-hub:OWNER/MODEL."""
     out: Path | None = None
     """Folder for the result; by default runs/evaluate-DATE-TIME."""
@@ -49,7 +48,7 @@ class EvaluateFlags:
     """Replace an earlier result in --out."""
     dry_run: bool = False
     """Print the resolved configuration and what would run, and stop."""
-    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    given: frozenset[str] = frozenset()
     """Knobs set on the command line rather than by a preset."""
 
 
@@ -64,7 +63,7 @@ def main(config: Config, flags: EvaluateFlags) -> None:
     check_out(out, overwrite=flags.overwrite)
     begin = time.perf_counter()
     found = _evaluate(config, flags)
-    console.print(table({name: entry["metrics"] for name, entry in found["networks"].items()}))
+    results.print(table({name: entry["metrics"] for name, entry in found["networks"].items()}))
     if config.evaluation.protocol == "official":
         _say("The paper's code reports `best`, which it chooses on the test split; here it is chosen on validation.")
     prepare_out(out, overwrite=flags.overwrite)
@@ -73,7 +72,7 @@ def main(config: Config, flags: EvaluateFlags) -> None:
     provenance = {"config": config.model_dump(mode="json"), "versions": versions(), "git_commit": git_commit()}
     seconds = round(time.perf_counter() - begin, 3)
     write_json(out / "result.json", {**found, **provenance, "seconds": seconds})
-    _say(f"Wrote {out}/result.json")
+    results.print(f"Wrote {out}/result.json", highlight=False, markup=False, soft_wrap=True)
 
 
 def _evaluate(config: Config, flags: EvaluateFlags) -> dict[str, Any]:
@@ -148,7 +147,7 @@ def _entry(network: Network, found: Evaluated) -> dict[str, Any]:
     }
 
 
-COMMAND = Command("evaluate", __doc__, EvaluateFlags, positional="networks", given="given")
+COMMAND = Command("evaluate", __doc__, EvaluateFlags, positional="networks", metavar="NETWORK ...", given="given")
 
 if __name__ == "__main__":
     sys.exit(run_command(COMMAND, main))

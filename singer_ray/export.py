@@ -19,9 +19,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import tyro
+from typing import TYPE_CHECKING, Any
 
 from singer_ray.cli import Command, console, print_plan, run_command
 from singer_ray.config import Config
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
 class ExportFlags:
     """Flags of this command."""
 
-    places: Annotated[tuple[Place, ...], tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT_OR_RUN")] = ()
+    places: tuple[Place, ...] = ()
     """Folder or s3:// address of a search or a run; with --pull the new folder."""
     to: Place | None = None
     """Folder or s3://bucket/prefix that receives the students; by default the experiment's own export.to."""
@@ -56,7 +54,7 @@ class ExportFlags:
     """Fetch the package at this address into a new folder, and verify it."""
     dry_run: bool = False
     """Print the resolved configuration and what would be exported, and stop."""
-    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    given: frozenset[str] = frozenset()
     """Knobs set on the command line rather than by a preset."""
 
 
@@ -188,7 +186,7 @@ def _say(line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-COMMAND = Command("export", __doc__, ExportFlags, positional="places", given="given")
+COMMAND = Command("export", __doc__, ExportFlags, positional="places", metavar="EXPERIMENT_OR_RUN", given="given")
 
 if __name__ == "__main__":
     sys.exit(run_command(COMMAND, main))

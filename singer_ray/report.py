@@ -1,10 +1,12 @@
-"""Writes the report of a search: one page that opens offline, in any browser.
+"""Writes the report of a search or of one training run: one page that opens offline, in any browser.
 
     python -m singer_ray.report runs/search
+    python -m singer_ray.report runs/vitt
     python -m singer_ray.report runs/search --out search.html
 
-FOLDER is the --out of singer_ray.tune; the search may still run. The page holds the best configuration and how to use
-it, the leaderboard, the Pareto front, learning curves, what each parameter did, cost, and what the search cannot show.
+FOLDER is the --out of singer_ray.tune or singer_ray.train, which may still run. Of a search the page holds the best
+configuration and how to use it, the leaderboard, the Pareto front, learning curves, what each parameter did, cost, and
+what the search cannot show; of a run its curves, scores, artifacts and pictures.
 """
 
 from __future__ import annotations
@@ -12,11 +14,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from singer_ray.cli import Command, console, run_command
+from singer_ray.cli import Command, results, run_command
 from singer_ray.config import Config
 from singer_ray.errors import UserError
 
@@ -25,8 +24,8 @@ from singer_ray.errors import UserError
 class ReportFlags:
     """Flags of this command."""
 
-    folder: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = ()
-    """Folder of the search."""
+    folder: tuple[Path, ...] = ()
+    """Folder of the search or run."""
     out: Path | None = None
     """File for the report; by default FOLDER/report.html."""
     dry_run: bool = False
@@ -38,20 +37,23 @@ def main(config: Config, flags: ReportFlags) -> None:
     if len(flags.folder) != 1:
         given = f" {len(flags.folder)} are given: {' '.join(map(str, flags.folder))}." if flags.folder else ""
         raise UserError(
-            f"one folder of a search is needed.{given} Give the --out of singer_ray.tune, such as runs/search."
+            f"one folder is needed.{given} Give the --out of singer_ray.tune or singer_ray.train, such as runs/search."
         )
     folder = flags.folder[0]
-    from singer_ray.reporting.page import REPORT, build_report
+    from singer_ray.reporting.page import build_report
+    from singer_ray.reporting.run_page import build_run_report
+    from singer_ray.reporting.run_result import is_run
+    from singer_ray.reporting.sheet import REPORT
 
     if flags.dry_run:
-        console.print(f"would read {folder} and write {flags.out or folder / REPORT}", highlight=False, markup=False)
+        results.print(f"would read {folder} and write {flags.out or folder / REPORT}", highlight=False, markup=False)
         return
-    written = build_report(folder, flags.out)
+    written = (build_run_report if is_run(folder) else build_report)(folder, flags.out)
     size = written.stat().st_size / 2**20
-    console.print(f"Wrote {written} ({size:.1f} MiB)", highlight=False, markup=False, soft_wrap=True)
+    results.print(f"Wrote {written} ({size:.1f} MiB)", highlight=False, markup=False, soft_wrap=True)
 
 
-COMMAND = Command("report", __doc__, ReportFlags, positional="folder")
+COMMAND = Command("report", __doc__, ReportFlags, positional="folder", metavar="FOLDER")
 
 if __name__ == "__main__":
     sys.exit(run_command(COMMAND, main))

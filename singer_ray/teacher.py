@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
+from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config, TeacherRecipe
 
 
@@ -40,8 +40,12 @@ def main(config: Config, flags: TeacherFlags) -> None:
     check_out(out, overwrite=flags.overwrite)
     from singer_ray.training.teacher import make_teacher
 
-    make_teacher(config, flags, lambda: prepare_out(out, overwrite=flags.overwrite))
-    console.print(f"Wrote {out}. Distil from it with --teacher.name local-dir:{out / 'clean'}")
+    make_teacher(config, flags, lambda: prepare_out(out, overwrite=flags.overwrite), console)
+    _result(f"Wrote {out}. Distil from it with --teacher.name local-dir:{out / 'clean'}")
+
+
+def _result(line: str) -> None:
+    results.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 COMMAND = Command("teacher", __doc__, TeacherFlags)

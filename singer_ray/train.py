@@ -2,9 +2,11 @@
 
     python -m singer_ray.train --out runs/demo
     python -m singer_ray.train --preset imagenet-vitl-vitt --data.train IMAGES/train --data.val IMAGES/val --workers 8
+    python -m singer_ray.train --resume runs/demo
 
-OUT gets result.json (metrics, configuration, versions), config.yaml, pictures/ (patch norms and principal components of
-teacher and student), and student/, a folder that timm.create_model("local-dir:OUT/student", pretrained=True) loads.
+OUT gets result.json (metrics, configuration, versions), config.yaml, history.csv (a row an epoch), curves.png,
+report.html (one page that opens offline), pictures/ (patch norms and principal components of teacher and student),
+tensorboard/, log.txt, and student/, a folder that timm.create_model("local-dir:OUT/student", pretrained=True) loads.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, run_command
+from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
+from singer_ray.config.places import Place
 from singer_ray.errors import UserError
 
 
@@ -26,15 +29,24 @@ class TrainFlags:
     """Folder for the result; by default runs/train-DATE-TIME."""
     overwrite: bool = False
     """Replace an earlier result in --out."""
-    resume: bool = False
-    """Continue the run in --out after its last finished epoch."""
+    resume: Place | None = None
+    """Go on with the run in this folder (without a value: in --out) after its last finished epoch."""
     dry_run: bool = False
     """Print the resolved configuration and what would run, and stop."""
+    given: frozenset[str] = frozenset()
+    """Settings set on the command line."""
+    words: tuple[str, ...] = ()
+    """The command line."""
 
 
 def main(config: Config, flags: TrainFlags) -> None:
     """Trains, evaluates and writes OUT."""
-    out = flags.out or default_out("train")
+    resume = flags.resume is not None
+    out = _folder_to_resume(flags) if resume else flags.out or default_out("train")
+    if resume:
+        from singer_ray.training.resuming import resumed_config
+
+        config = resumed_config(out, {name: config.value(name) for name in flags.given}, _preset_in(flags.words))
     if flags.dry_run:
         train = config.train
         length = f"{train.steps_per_epoch} steps" if train.steps_per_epoch else "one pass over the images"
@@ -43,20 +55,49 @@ def main(config: Config, flags: TrainFlags) -> None:
             f"for {train.epochs} epochs of {length}, batch {train.batch_size}, {train.workers} worker(s), into {out}",
         ])  # fmt: skip
         return
-    if flags.resume and flags.out is None:
-        raise UserError("--resume needs --out: the folder of the run to continue.")
-    check_out(out, overwrite=flags.overwrite, resume=flags.resume)
+    check_out(out, overwrite=flags.overwrite, resume=resume)
+    from singer_ray.conclusion import conclude_run
     from singer_ray.distillation import run_distillation
 
     done = run_distillation(
-        config, out, resume=flags.resume,
-        prepare=lambda: prepare_out(out, overwrite=flags.overwrite, resume=flags.resume),
-        say=lambda line: console.print(line, highlight=False),
+        config, out, resume=resume, prepare=lambda: prepare_out(out, overwrite=flags.overwrite, resume=resume),
+        say=_say, console=console,
     )  # fmt: skip
-    console.print(f"Wrote {out}/result.json and {done.student}")
+    report = conclude_run(done, _say)
+    beside = f", {report}" if report else ""
+    results.print(f"Wrote {out}/result.json{beside} and {done.student}", highlight=False, markup=False, soft_wrap=True)
 
 
-COMMAND = Command("train", __doc__, TrainFlags, ("workers", "storage"))
+def _say(line: str) -> None:
+    console.print(line, highlight=False, markup=False)
+
+
+def _folder_to_resume(flags: TrainFlags) -> Path:
+    if flags.overwrite:
+        raise UserError("--resume goes on with a run, --overwrite deletes it. Give one.")
+    named = Path(flags.resume) if flags.resume else None
+    if named is None and flags.out is None:
+        raise UserError("--resume needs the folder of the run to continue: --resume DIR.")
+    if named is not None and flags.out is not None and named.resolve() != flags.out.resolve():
+        raise UserError(f"--resume {named} and --out {flags.out} are two folders. Give one: --resume {named}.")
+    folder = named or flags.out
+    assert folder is not None
+    return folder
+
+
+def _preset_in(words: tuple[str, ...]) -> str | None:
+    """The preset that the command line names, if it does."""
+    found = None
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == "--preset":
+            found = value if equals else words[place + 1]
+    return found
+
+
+COMMAND = Command(
+    "train", __doc__, TrainFlags, ("workers", "storage", "trackers"), given="given", words="words", optional=("resume",)
+)
 
 if __name__ == "__main__":
     sys.exit(run_command(COMMAND, main))

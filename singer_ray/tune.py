@@ -15,17 +15,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import tyro
-
-from singer_ray.cli import Command, check_out, console, default_out, print_plan, run_command
+from singer_ray.cli import Command, check_out, console, default_out, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError
 from singer_ray.storage.address import own_name
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from singer_ray.search.experiment import Searched
 
 REFINER = "method.refiner"
@@ -49,9 +49,9 @@ class TuneFlags:
     """Hand the search to the cluster whose dashboard is at this address (http://HEAD:8265), as a job, and follow it.
 
     With --resume it goes on there: with one in S3, or in a folder of the cluster's head."""
-    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    given: frozenset[str] = frozenset()
     """Knobs set on the command line."""
-    words: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
+    words: tuple[str, ...] = ()
     """The command line."""
 
 
@@ -63,7 +63,7 @@ def main(config: Config, flags: TuneFlags) -> None:
     if flags.status:
         from singer_ray.search.status import show_status
 
-        show_status(flags.status, config.export.endpoint, console)
+        show_status(flags.status, config.export.endpoint, results)
         return
     if flags.resume:
         if flags.overwrite:
@@ -106,7 +106,7 @@ def main(config: Config, flags: TuneFlags) -> None:
     ))  # fmt: skip
 
 
-def _finish(done: Searched) -> None:
+def _finish(done: Searched, console: Console = results) -> None:
     from singer_ray.conclusion import conclude
     from singer_ray.search.leaderboard import as_rich_table, winners
 
@@ -135,7 +135,9 @@ def _metadata(config: Config) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _submit(address: str, name: str, metadata: Mapping[str, str], words: Sequence[str]) -> None:
+def _submit(
+    address: str, name: str, metadata: Mapping[str, str], words: Sequence[str], console: Console = results
+) -> None:
     """Runs the same command line, without --submit, as a job of the cluster; shows its output until it ends."""
     from singer_ray.search.submit import follow, how_to, local_files, submit
 

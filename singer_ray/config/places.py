@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
@@ -17,13 +18,16 @@ Place = Annotated[str, _EXPANDED]
 """A path or an address; as a flag's type it is found by `with_places`."""
 
 
-def with_places(flags: Flags) -> Flags:
-    """A command's flags with all paths and addresses in them expanded. Raises UserError, which names the flag."""
+def with_places(flags: Flags, *, optional: Collection[str] = (), metavar: str = "NAME") -> Flags:
+    """A command's flags with all paths and addresses in them expanded; those that are `optional` may be empty.
+
+    Raises UserError, which names the flag, or says `metavar` of arguments without a name.
+    """
     found: dict[str, Any] = {}
     for name, hint in get_type_hints(type(flags), include_extras=True).items():
         value = getattr(flags, name)
-        if value is not None and _is_place(hint):
-            knob = name.upper() if isinstance(value, tuple) else f"--{name.replace('_', '-')}"
+        if value is not None and _is_place(hint) and not (value == "" and name in optional):
+            knob = metavar if isinstance(value, tuple) else f"--{name.replace('_', '-')}"
             found[name] = tuple(_place(v, knob) for v in value) if isinstance(value, tuple) else _place(value, knob)
     return dataclasses.replace(flags, **found) if found else flags  # type: ignore[type-var]
 

@@ -41,6 +41,8 @@ class TrainConfig(Block):
     """CPU threads a worker."""
     storage: Place | None = None
     """Where Ray keeps checkpoints and state: a folder that all nodes share, or s3://bucket/prefix; else in OUT."""
+    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
+    """Where the curves of a run go besides OUT/history.csv; those of a search go by search.trackers."""
 
 
 class SearchConfig(Block):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from singer_ray.config.block import Block
 from singer_ray.config.evaluation import EvaluationConfig
 from singer_ray.config.inputs import DataConfig, StudentConfig, TeacherConfig
 from singer_ray.config.method import MethodConfig
+from singer_ray.config.names import did_you_mean
 from singer_ray.config.running import ExportConfig, SearchConfig, TrainConfig
-from singer_ray.errors import UserError, nearest
+from singer_ray.errors import UserError
 from singer_ray.resources import find_shipped, shipped_names
 from singer_ray.storage.address import expanded_as
 
@@ -79,6 +82,12 @@ class Config(Block):
             found = getattr(found, part)
         return found
 
+    def differences(self, other: Config) -> Iterator[tuple[str, Any]]:
+        """The dotted names of the knobs that differ from `other`, each with its value here."""
+        for name in field_names():
+            if self.value(name) != other.value(name):
+                yield name, self.value(name)
+
     def to_yaml(self) -> str:
         """The whole tree as YAML that `--preset` reads back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
@@ -124,22 +133,29 @@ def field_names() -> list[str]:
     return [name for name, _ in _fields(Config)]
 
 
+def fields() -> list[tuple[str, FieldInfo]]:
+    """The dotted name of every knob with what pydantic knows of it, in the order of the tree."""
+    return list(_fields(Config))
+
+
 def explain(error: ValidationError, where: str) -> str:
     """One line for the first fault: what, the value given, what is allowed, what to do."""
     first = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
     if first["type"] == "extra_forbidden":
         return (
-            f"{where} has an unknown name {name!r}.{nearest(name, [*field_names(), *Config.model_fields])} "
-            "--help lists all names."
+            f"{where} has an unknown name {name!r}.{did_you_mean(name, [*field_names(), *Config.model_fields])} "
+            "--help-all lists all names."
         )
     message = first["msg"].removeprefix("Value error, ")
     if not name:
         return f"{message}."
-    return f"{name} is {first['input']!r} ({where}). Allowed: {_allowed(first['type'], message)}. --help explains it."
+    kind = allowed(first["type"], message)
+    return f"{name} is {first['input']!r} ({where}). Allowed: {kind}. --help {name} explains it."
 
 
-def _allowed(kind: str, message: str) -> str:
+def allowed(kind: str, message: str) -> str:
+    """What pydantic's error of that type and message says may be given, in words."""
     text = message.removeprefix("Input should be ")
     plain = {
         "int_parsing": "a whole number",
@@ -147,8 +163,8 @@ def _allowed(kind: str, message: str) -> str:
         "int_from_float": "a whole number",
         "float_parsing": "a number",
         "float_type": "a number",
-        "bool_parsing": "True or False",
-        "bool_type": "True or False",
+        "bool_parsing": "true or false",
+        "bool_type": "true or false",
         "string_type": "text",
         "tuple_type": "a list",
         "model_type": "a block of names and values",
@@ -157,7 +173,42 @@ def _allowed(kind: str, message: str) -> str:
     return plain.get(kind, text)
 
 
-def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def allowed_by(annotation: Any, info: FieldInfo | None = None) -> str:
+    """What a type and the limits of a field allow, in words."""
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    words = []
+    for part in parts:
+        if get_origin(part) is Literal:
+            words.append(", ".join(map(str, get_args(part))))
+        elif get_origin(part) is Annotated:
+            words.append(allowed_by(*_annotated(part)))
+        elif get_origin(part) is tuple:
+            inner = get_args(part)
+            count = "any number of values" if inner[-1] is Ellipsis else f"{len(inner)} values"
+            words.append(f"{count}, each {allowed_by(inner[0])}")
+        else:
+            words.append(_IN_WORDS.get(part, "text"))
+    limits = [text for limit in (info.metadata if info else ()) for text in _limits(limit)]
+    return " or ".join(words) + (f", {' and '.join(limits)}" if limits else "")
+
+
+_IN_WORDS: dict[Any, str] = {
+    int: "a whole number", float: "a number", bool: "true or false (also yes and no, on and off, 1 and 0)",
+    str: "text", Path: "a path", NoneType: "none",
+}  # fmt: skip
+
+
+def _annotated(part: Any) -> tuple[Any, FieldInfo]:
+    inner, *metadata = get_args(part)
+    return inner, next(found for found in metadata if isinstance(found, FieldInfo))
+
+
+def _limits(limit: object) -> list[str]:
+    signs = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    return [f"{words} {getattr(limit, name):g}" for name, words in signs.items() if hasattr(limit, name)]
+
+
+def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, info in model.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from _fields(info.annotation, f"{prefix}{name}.")
@@ -171,5 +222,5 @@ def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
     for part in path:
         block = block.get(part) if isinstance(block, dict) else None  # type: ignore[assignment]
     if not isinstance(block, dict) or last not in block or isinstance(block[last], dict):
-        raise UserError(f"{dotted!r} names no knob.{nearest(dotted, field_names())} --help lists all names.")
+        raise UserError(f"{dotted!r} names no knob.{did_you_mean(dotted, field_names())} --help-all lists all names.")
     block[last] = value

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime
 from pathlib import Path
 
-import plotly.offline
-
-from singer_ray import __version__
 from singer_ray.config import Config, load_preset
 from singer_ray.errors import UserError
 from singer_ray.reporting import figures, sections, tables
@@ -16,13 +12,9 @@ from singer_ray.reporting.findings import findings
 from singer_ray.reporting.importance import AT_LEAST
 from singer_ray.reporting.markup import card, empty
 from singer_ray.reporting.record import CONFIG, SearchRecord, read_search
+from singer_ray.reporting.sheet import REPORT, Sheet, document, write_page
 from singer_ray.reporting.style import Figure
-from singer_ray.reporting.text import escape, moment
-
-REPORT = "report.html"
-_LESS = "\\u003c"
-"""Data hold names and faults as they came: none may end the script element around them."""
-_ASSETS = Path(__file__).parent / "assets"
+from singer_ray.reporting.text import escape
 
 
 def build_report(folder: Path, out: Path | None = None) -> Path:
@@ -34,17 +26,7 @@ def build_report(folder: Path, out: Path | None = None) -> Path:
     target = out if out is not None else folder / REPORT
     search = read_search(folder)
     content = render(search, _config(folder))
-    draft = target.with_name(target.name + ".part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(content, encoding="utf-8")
-        draft.replace(target)
-    except OSError as error:
-        if draft.is_file():
-            draft.unlink()
-        raise UserError(
-            f"The report cannot be written to {target}: {error.strerror or error}. Give another file with --out."
-        ) from error
+    write_page(target, content)
     return target
 
 
@@ -64,28 +46,16 @@ def render(search: SearchRecord, config: Config | None) -> str:
         page.cost(),
         page.section("setting", "Setting", sections.setting(search)),
     ])  # fmt: skip
-    links = "".join(f'<a href="#{name}">{escape(title)}</a>' for name, title in page.contents)
-    return _TEMPLATE.format(
-        title=escape(search.name), style=_asset("report.css"), script=_asset("report.js"), links=links,
-        choice=_objective_choice(search), plotly=_plotly(), body=body, version=escape(__version__),
-        written=moment(datetime.now()), folder=escape(search.folder),
-    )  # fmt: skip
+    choice = _objective_choice(search)
+    return document(search.name, "search report", page.contents, body, search.folder, choice=choice)
 
 
-class _Page:
-    """Collects sections and numbers figures."""
+class _Page(Sheet):
+    """The sections about a search."""
 
     def __init__(self, search: SearchRecord) -> None:
+        super().__init__()
         self.search = search
-        self.contents: list[tuple[str, str]] = []
-        self._figures = 0
-
-    def section(self, name: str, title: str, content: str, link: str = "") -> str:
-        """Nothing when there is no content. `link` is a shorter title for the page's head."""
-        if not content.strip():
-            return ""
-        self.contents.append((name, link or title))
-        return f'<section id="{name}"><h2>{escape(title)}</h2>\n{content}</section>'
 
     def card(
         self, title: str, text: str, made: Figure | None, otherwise: str = "", objective: int | None = None
@@ -95,16 +65,6 @@ class _Page:
             return ""
         inner = self.plot(made) if made is not None else empty(otherwise)
         return card(escape(title), inner, escape(text) if made is not None else "", attributes=self._only(objective))
-
-    def plot(self, made: Figure) -> str:
-        """The place of a figure and its data."""
-        self._figures += 1
-        data = str(made.to_json()).replace("<", _LESS)
-        height = int(made.layout.height)
-        return (
-            f'<div class="plot" id="figure-{self._figures}" style="height:{height}px"></div>'
-            f'<script type="application/json" data-for="figure-{self._figures}">{data}</script>'
-        )
 
     def pareto(self) -> str:
         search = self.search
@@ -218,38 +178,3 @@ def _config(folder: Path) -> Config | None:
         return load_preset(str(path)) if path.is_file() and os.access(path, os.R_OK) else None
     except UserError:
         return None
-
-
-def _asset(name: str) -> str:
-    return (_ASSETS / name).read_text(encoding="utf-8")
-
-
-def _plotly() -> str:
-    """plotly.js, unable to end the script element around it."""
-    return str(plotly.offline.get_plotlyjs()).replace("</script", "<\\/script")
-
-
-_TEMPLATE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}: search report</title>
-<link rel="icon" href="data:,">
-<style>
-{style}</style>
-</head>
-<body>
-<nav><div class="inner"><span class="links">{links}</span>{choice}
-<button id="theme" type="button" title="Light or dark">◐</button></div></nav>
-<main>
-{body}
-</main>
-<footer>Written {written} by singer_ray {version} from {folder}. This page needs no network.</footer>
-<script>{plotly}</script>
-<script>
-{script}</script>
-</body>
-</html>
-"""

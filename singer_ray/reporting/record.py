@@ -201,7 +201,7 @@ def _description(folder: Path) -> dict[str, Any]:
         if not (folder / studies.JOURNAL).is_file():
             raise UserError(
                 f"{folder} is no search: it has neither {studies.JOURNAL} nor {SEARCH}. Give the --out of "
-                "singer_ray.tune."
+                "singer_ray.tune, or of singer_ray.train."
             )
         return {}
     try:

@@ -25,7 +25,7 @@ PICTURE_WIDTH = 1500
 STUDENTS = 3
 """As many exported students are shown in pictures."""
 _MARKS = {"caution": "!", "good": "✓", "note": "i"}
-_CAPTIONS = {
+CAPTIONS = {
     "norm_maps": "Norm of each patch token over the median of its image, at the last distilled layer: the teacher, "
     "what the student was shown, the student.",
     "pca": "The same tokens as colours: the first three principal components of the teacher's normal tokens, the "
@@ -88,8 +88,8 @@ def pictures(search: SearchRecord) -> str:
     parts = []
     for student in search.students[:STUDENTS]:
         drawn = "".join(
-            f'<figure><img alt="{escape(path.stem)} of trial {escape(student.trial_id)}" src="{_picture(path)}">'
-            f"<figcaption>{_CAPTIONS.get(path.stem, escape(path.stem))}</figcaption></figure>"
+            f'<figure><img alt="{escape(path.stem)} of trial {escape(student.trial_id)}" src="{picture_address(path)}">'
+            f"<figcaption>{CAPTIONS.get(path.stem, escape(path.stem))}</figcaption></figure>"
             for path in student.pictures
         )
         if drawn:
@@ -221,7 +221,7 @@ def _use(search: SearchRecord, trial: TrialRecord, student: Student | None) -> s
     return card("Use it", f"<pre>{escape(again)}</pre>{load}", told)
 
 
-def _picture(path: Path) -> str:
+def picture_address(path: Path) -> str:
     """A picture as an address that holds it; a large one again, smaller."""
     content, kind = path.read_bytes(), "png"
     if len(content) > PICTURE_BYTES:

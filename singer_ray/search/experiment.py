@@ -23,6 +23,7 @@ from singer_ray import ray_cluster
 from singer_ray.config import field_names, load_preset
 from singer_ray.errors import UserError
 from singer_ray.prices import NodePrices, Price, require_price
+from singer_ray.printing import log_into
 from singer_ray.search.address import bring, storage_at
 from singer_ray.search.budget import Budget
 from singer_ray.search.estimate import Estimate
@@ -41,10 +42,10 @@ from singer_ray.search.study import (
     remove_study,
     storage_of,
 )
-from singer_ray.search.trackers import check_trackers
 from singer_ray.search.warm_start import earlier_study, import_trials
 from singer_ray.storage import Folder
 from singer_ray.storage.address import absolute, own_name
+from singer_ray.tracking.trackers import check_trackers
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -184,12 +185,14 @@ class _Search:
                 if earlier is not None:
                     import_trials(study, earlier, self.space, str(search.warm_start))
                 home.write_record(self.record)  # from here on a resume finds a search
+                log_into(self.out)
                 return self._drive(home, plan, pool, study, storage)
 
     def resume(self) -> Searched:
         """From what OUT holds."""
         with self._hosts(driving=True) as (home, plan, pool):
             self.record = home.read_record()
+            log_into(self.out)
             storage = storage_of(self.config.search.study, self.out)
             study = load_study(storage, self.record["name"])
             pool.wait(self._say)

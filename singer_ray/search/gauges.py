@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 from ray.util.metrics import Gauge
+
+from singer_ray.tracking.figures import describe as describe
+from singer_ray.tracking.figures import figures
 
 PREFIX = "singer_ray_"
 """Of our names; Ray puts its own `ray_` before that: val/miou is `ray_singer_ray_val_miou` to Prometheus."""
@@ -57,23 +59,8 @@ class TrialGauges:
             self._record()
 
 
-def figures(result: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers in a result, by name."""
-    numbers = {k: v for k, v in result.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
-
-
 def series(name: str) -> tuple[str, dict[str, str]]:
     """A figure's name as a metric's, and its tags: teacher/max_median_norm/3 has its layer as one."""
     stem, _, last = name.rpartition("/")
     stem, tags = (stem, {LAYER: last}) if stem and last.isdigit() else (name, {})
     return PREFIX + re.sub(r"\W", "_", stem, flags=re.ASCII), tags
-
-
-def describe(parameters: Mapping[str, Any]) -> str:
-    """Parameters in a few words: rank=16 lr=0.004."""
-    return " ".join(f"{name.rpartition('.')[2]}={_short(value)}" for name, value in parameters.items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

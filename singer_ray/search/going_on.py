@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from singer_ray.errors import UserError
+from singer_ray.training.resuming import own_inputs as own_inputs
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -27,15 +28,6 @@ def check_changes(changes: Mapping[str, Any]) -> None:
             f"--resume goes on with the search as it was; {refused[0]} cannot change. Allowed: "
             f"{', '.join('--' + name.removesuffix('.') for name in CHANGEABLE)}. Start a new search for the rest."
         )
-
-
-def own_inputs(config: Config) -> list[str]:
-    """What a search reads that no configuration can name: arguments of `sweep`."""
-    found = {
-        "teacher": config.teacher.name.startswith("own:"), "data": config.data.source == "own",
-        "probe_data": config.evaluation.data.source == "own",
-    }  # fmt: skip
-    return [name for name, own in found.items() if own]
 
 
 def going_on(address: str, own: Sequence[str]) -> str:

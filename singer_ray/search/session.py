@@ -37,8 +37,8 @@ from singer_ray.search.study import (
     objectives_of,
     own_rows,
 )
-from singer_ray.search.trackers import make_trackers
 from singer_ray.search.winners import chosen, package_best
+from singer_ray.tracking.trackers import make_trackers
 
 if TYPE_CHECKING:
     from singer_ray.config import Config

@@ -27,6 +27,7 @@ import optuna
 from pydantic import TypeAdapter, ValidationError
 
 from singer_ray.config import Config, field_names, read_yaml_mapping
+from singer_ray.config.names import did_you_mean
 from singer_ray.errors import UserError, nearest
 from singer_ray.resources import find_shipped, shipped_names
 from singer_ray.search.parameters import (
@@ -40,7 +41,8 @@ from singer_ray.search.parameters import (
 from singer_ray.storage.address import expanded_as
 
 UNSEARCHABLE = ("seed", "search.", "export.", "data.", "evaluation.", "train.workers", "train.launcher", "train.epochs",
-                "train.steps_per_epoch", "train.device", "train.threads", "train.storage", "teacher.")  # fmt: skip
+                "train.steps_per_epoch", "train.device", "train.threads", "train.storage",
+                "train.trackers", "teacher.")  # fmt: skip
 """Knobs that all trials of a search must share: they decide what is compared, or where it runs."""
 UNFIXABLE = ("search.space",)
 """Knobs that a space cannot set: it is found through them."""
@@ -231,8 +233,8 @@ def _check_knob(name: str) -> None:
     known = field_names()
     if name not in known:
         raise UserError(
-            f"{name!r} names no knob.{nearest(name, [*known, FIXED, ENQUEUE])} "
-            "`python -m singer_ray.tune --help` lists all."
+            f"{name!r} names no knob.{did_you_mean(name, [*known, FIXED, ENQUEUE])} "
+            "`python -m singer_ray.tune --help-all` lists all."
         )
 
 

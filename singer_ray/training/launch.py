@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import tempfile
@@ -15,16 +16,21 @@ from torch import nn
 from singer_ray.data.splits import Splits
 from singer_ray.errors import UserError
 from singer_ray.storage.address import Address
+from singer_ray.tracking.history import RATE
+from singer_ray.tracking.run_record import RunRecord
 from singer_ray.training import checkpoint
 from singer_ray.training.loop import Metrics, epochs
 from singer_ray.training.member import Member
 from singer_ray.training.progress import EpochLines
+from singer_ray.training.resuming import RAY_TRAIN
 from singer_ray.training.workbench import Workbench
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
+    from rich.console import Console
 
     from singer_ray.config import Config
+    from singer_ray.training.messages import Tell
 
 START_TIMEOUT, STARTS = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", 4
 """How long a worker group may take to start (variable, in seconds), and how often that is tried."""
@@ -61,44 +67,68 @@ def runs_in_ray(config: Config) -> bool:
     return train.launcher == "ray" or train.workers > 1
 
 
-def launch_here(config: Config, bench: Workbench, out: Path, *, resume: bool, say: Callable[[str], None]) -> Trained:
-    """Trains in this process; OUT receives a checkpoint after each epoch."""
+def launch_here(
+    config: Config, bench: Workbench, out: Path, *, resume: bool, say: Callable[[str], None], record: RunRecord,
+    console: Console | None = None,
+) -> Trained:  # fmt: skip
+    """Trains in this process; OUT receives a checkpoint after each epoch, and `record` hears of it."""
     state = checkpoint.load(out) if resume else None
     member = Member.begin(bench, config, state, say=say)
-    lines = EpochLines(config, say)
+    record.begin(*_so_far(member, state))
     metrics: Metrics = {}
-    for metrics in epochs(member, heartbeat=lines.heartbeat):
-        checkpoint.save(out, member.state() | {"metrics": metrics})
-        lines.epoch(metrics)
+    with EpochLines(config, say, console) as lines:
+        for metrics in epochs(member, heartbeat=lines.heartbeat):
+            checkpoint.save(out, member.state() | {"metrics": metrics})
+            lines.epoch(metrics)
+            record.epoch(_row(member, metrics))
     return Trained(metrics or (state or {}).get("metrics", {}), member.state())
 
 
-def launch_in_ray(config: Config, inputs: Inputs, out: Path, *, say: Callable[[str], None]) -> Trained:
-    """Trains in the workers of a TorchTrainer, which continues by itself where OUT/ray_train holds a checkpoint."""
+def launch_in_ray(
+    config: Config, inputs: Inputs, out: Path, *, say: Callable[[str], None], record: RunRecord
+) -> Trained:
+    """Trains in the workers of a TorchTrainer, which continues by itself where OUT/ray_train holds a checkpoint.
+
+    The first worker's lines and epochs come here, to `say` and `record`: OUT is on this machine alone.
+    """
     import ray.train
 
     from singer_ray import ray_cluster
+    from singer_ray.training.messages import heard
 
     with ray_cluster.connected():
         use_gpu = config.train.device != "cpu" and ray_cluster.has_gpus()
         ray_cluster.require(
             {"GPU" if use_gpu else "CPU": float(config.train.workers)}, f"--workers {config.train.workers}"
         )
-        path, name = ray_cluster.storage(config.train.storage, out, "ray_train")
+        path, name = ray_cluster.storage(config.train.storage, out, RAY_TRAIN)
         say(f"{config.train.workers} workers on {ray_cluster.describe()}")
-        trainer = worker_group(
-            _worker, {"config": config.model_dump(), "inputs": inputs}, config.train.workers, path, name, gpu=use_gpu,
-            endpoint=config.export.endpoint,
-        )  # fmt: skip
-        try:
-            result = trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            raise ray_cluster.user_error_in(error) from error
+        with heard({"line": say, "begin": lambda told: record.begin(*told), "epoch": record.epoch}) as tell:
+            settings = {"config": config.model_dump(), "inputs": inputs, "tell": tell}
+            trainer = worker_group(
+                _worker, settings, config.train.workers, path, name, gpu=use_gpu, endpoint=config.export.endpoint
+            )
+            try:
+                result = trainer.fit()
+            except ray.train.TrainingFailedError as error:
+                raise ray_cluster.user_error_in(error) from error
         if result.checkpoint is None or result.metrics is None:
             raise UserError(f"Ray Train ended without a checkpoint. Its logs are in {path}/{name}.")
         with result.checkpoint.as_directory() as folder:
             state = checkpoint.load(Path(folder))
         return Trained(state.pop("metrics"), state)
+
+
+def _so_far(member: Member, state: dict[str, Any] | None) -> tuple[int, Metrics | None]:
+    """Epochs that a member has behind it, and what the last of them reported."""
+    metrics = (state or {}).get("metrics")
+    return member.step_count // member.steps_per_epoch, _row(member, metrics) if metrics else None
+
+
+def _row(member: Member, metrics: Metrics) -> Metrics:
+    """What an epoch reported, with the learning rate of its last step."""
+    assert member.optimizer is not None
+    return {**metrics, RATE: float(member.optimizer.param_groups[0]["lr"])}
 
 
 def worker_group(
@@ -158,14 +188,17 @@ def _worker(settings: dict[str, Any]) -> None:
         with before.as_directory() as folder:
             state = checkpoint.load(Path(folder))
     bench = settings["inputs"].workbench(config)
-    say = print if rank == 0 else lambda line: None
+    tell: Tell = settings["tell"] if rank == 0 else lambda kind, content: None
+    say = functools.partial(tell, "line")
     member = Member.begin(bench, config, state, rank=rank, world=world, say=say)
+    tell("begin", _so_far(member, state))
     lines = EpochLines(config, say)
     for metrics in epochs(member, heartbeat=lines.heartbeat):
         if rank:
             ray.train.report({})
             continue
         lines.epoch(metrics)
+        tell("epoch", _row(member, metrics))
         with tempfile.TemporaryDirectory() as folder:
             checkpoint.save(Path(folder), member.state() | {"metrics": metrics})
             ray.train.report(dict(metrics), checkpoint=ray.train.Checkpoint.from_directory(folder))

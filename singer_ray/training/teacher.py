@@ -31,6 +31,8 @@ from singer_ray.vision.models import normalization_of
 from singer_ray.vision.tapped import TappedViT
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from singer_ray.config import Config, TeacherRecipe
 
 ARCHITECTURE = "vit_tiny_patch16_224"
@@ -38,10 +40,13 @@ PLANTING_IMAGES = 512
 NORM_IMAGES = 512
 
 
-def make_teacher(config: Config, recipe: TeacherRecipe, make_out: Callable[[], Path]) -> Path:
+def make_teacher(
+    config: Config, recipe: TeacherRecipe, make_out: Callable[[], Path], console: Console | None = None
+) -> Path:
     """Trains on `config.data` by `recipe` and writes clean/, planted/ and result.json into the folder of `make_out`.
 
-    Raises UserError when the source has no labels, has no masks to plant by, or the sizes do not fit.
+    `console` shows how far it is. Raises UserError when the source has no labels, has no masks to plant
+    by, or the sizes do not fit.
     """
     device = pick_device(config.train.device)
     torch.set_num_threads(config.train.threads)
@@ -57,13 +62,13 @@ def make_teacher(config: Config, recipe: TeacherRecipe, make_out: Callable[[], P
         teacher = SupervisedTeacher(model, source)
     out = make_out()
     begin = time.perf_counter()
-    _fit("training", teacher, source, recipe.steps, recipe.lr, recipe.weight_decay, config, recipe, device)
+    _fit("training", teacher, source, recipe.steps, recipe.lr, recipe.weight_decay, config, recipe, device, console)
     inputs = InputSpec(size, config.data.crop_pct, normalization_of(model))
     metrics = _report("clean", model, splits, inputs, device)
     write_model(out / "clean", model, inputs)
     if recipe.plant:
         planted = copy.deepcopy(teacher)
-        plant(planted, source, config, recipe, device)
+        plant(planted, source, config, recipe, device, console)
         metrics |= _report("planted", planted.model, splits, inputs, device)
         write_model(out / "planted", planted.model, inputs)
     write_json(
@@ -80,8 +85,9 @@ def make_teacher(config: Config, recipe: TeacherRecipe, make_out: Callable[[], P
 
 
 def plant(
-    teacher: SupervisedTeacher, source: Source, config: Config, recipe: TeacherRecipe, device: torch.device
-) -> None:
+    teacher: SupervisedTeacher, source: Source, config: Config, recipe: TeacherRecipe, device: torch.device,
+    console: Console | None = None,
+) -> None:  # fmt: skip
     """Plants artifacts in a teacher by `recipe`, and fine-tunes what lies behind them so that they do no harm."""
     size, model = config.data.image_size, teacher.model
     view = EvaluationView(size, config.data.crop_pct)
@@ -91,7 +97,7 @@ def plant(
         model.cpu().eval(), normalization_of(model)(batch["image"]), ground, config.seed,
         units=recipe.plant_units, share=recipe.plant_share,
     )  # fmt: skip
-    _fit("hiding artifacts", teacher, source, recipe.plant_steps, recipe.plant_lr, 0.0, config, recipe, device)
+    _fit("hiding artifacts", teacher, source, recipe.plant_steps, recipe.plant_lr, 0.0, config, recipe, device, console)
 
 
 _IO = ("out", "overwrite", "dry_run")
@@ -132,9 +138,9 @@ def _create(classes: int, recipe: TeacherRecipe, size: int) -> nn.Module:
 
 def _fit(
     what: str, teacher: SupervisedTeacher, source: Source, steps: int, lr: float, weight_decay: float,
-    config: Config, recipe: TeacherRecipe, device: torch.device,
+    config: Config, recipe: TeacherRecipe, device: torch.device, console: Console | None = None,
 ) -> None:  # fmt: skip
-    with step_progress(what, steps) as advance:
+    with step_progress(what, steps, console) as advance:
         fit_supervised(
             teacher, source, steps=steps, batch_size=recipe.batch_size, lr=lr, weight_decay=weight_decay,
             seed=derive(config.seed, 1), size=config.data.image_size, device=device, progress=advance,

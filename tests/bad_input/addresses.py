@@ -37,7 +37,7 @@ CASES: list[Case] = [
     ("export", ["{good}", "--to", "s3://b/students/../x"], "it has a part '..'"),
     ("export", ["{good}", "--to=$NOPE/x"], "--to is '$NOPE/x'. Allowed: a path whose variables are set ($NOPE is not)"),
     ("export", ["{good}", "--to", "gs://b/x"], "has the scheme 'gs'"),
-    ("export", ["$NOPE/search", "--to", "x"], "PLACES is '$NOPE/search'"),
+    ("export", ["$NOPE/search", "--to", "x"], "EXPERIMENT_OR_RUN is '$NOPE/search'"),
     ("export", ["--verify", "{piped}"], "{piped}/model.safetensors is no regular file"),
     ("export", ["--pull", "{piped}", "new"], "{piped}/model.safetensors is no regular file"),
     ("export", ["--verify", "{drafted}"], "names the file 'a.part': what ends in .part is a draft"),
@@ -61,6 +61,6 @@ CASES: list[Case] = [
     ("tune", ["--resume", "ftp://host/x"], "--resume 'ftp://host/x' has the scheme 'ftp'"),
     ("tune", ["--search.study", "sqlite:///$NOPE/x.db"], "search.study is 'sqlite:///$NOPE/x.db'"),
     ("tune", ["--search.warm_start", "${{NOPE}}/x"], "search.warm_start is '${{NOPE}}/x'"),
-    ("evaluate", ["$NOPE/student"], "NETWORKS is '$NOPE/student'"),
+    ("evaluate", ["$NOPE/student"], "NETWORK ... is '$NOPE/student'"),
     ("report", ["$NOPE/search"], "FOLDER is '$NOPE/search'"),
 ]

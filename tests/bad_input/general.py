@@ -31,8 +31,8 @@ FOLDER = ["--data.source", "imagefolder"]
 MASKS = [*FOLDER, "--data.train", "{good}", "--data.val", "{good}", "--data.train_masks"]
 CASES: list[Case] = [
     ("train", ["--method.rnk", "4"], "Unknown option --method.rnk. Did you mean --method.rank?"),
-    ("train", ["--rank", "4"], "Unknown option --rank."),
-    ("train", ["surprise"], "Unexpected argument 'surprise'"),
+    ("train", ["--rank", "4"], "Unknown option --rank. Did you mean --method.rank?"),
+    ("train", ["surprise"], "Unrecognized argument 'surprise'"),
     ("train", ["--method.rank", "four"], "method.rank is 'four'"),
     ("train", ["--method.rank"], "--method.rank needs a value"),
     ("train", ["--method.rank", "4", "8"], "--method.rank takes one value, not 4 8"),

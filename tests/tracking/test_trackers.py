@@ -15,8 +15,9 @@ import pytest
 from rich.console import Console
 
 from singer_ray.errors import UserError
-from singer_ray.search import trackers
-from singer_ray.search.trackers import Background, make_trackers
+from singer_ray.tracking import background, trackers
+from singer_ray.tracking.background import Background
+from singer_ray.tracking.trackers import make_trackers
 
 PARAMETERS = {"method.rank": 16, "train.lr": 4e-3, "method.refiner": "singer"}
 EPOCHS = {1: 0.25, 2: 0.5, 3: 0.75, 4: 0.875}
@@ -179,7 +180,7 @@ class Gone:
 def test_a_tracker_that_fails_says_so_once_and_the_search_goes_on() -> None:
     gone = Gone()
     said: list[str] = []
-    tracker = Background("gone", gone, said.append)
+    tracker = Background("gone", gone, said.append, "the search goes on")
     tracker.start("000", {})
     for epoch in (1, 2, 3):
         tracker.log("000", epoch, {})
@@ -190,7 +191,7 @@ def test_a_tracker_that_fails_says_so_once_and_the_search_goes_on() -> None:
 
 
 def test_a_tracker_that_hangs_delays_neither_the_trials_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trackers, "PATIENCE", 0.1)
+    monkeypatch.setattr(background, "PATIENCE", 0.1)
     free = threading.Event()
 
     class Slow(Gone):
@@ -199,7 +200,7 @@ def test_a_tracker_that_hangs_delays_neither_the_trials_nor_the_end(monkeypatch:
 
     slow = Slow()
     said: list[str] = []
-    tracker = Background("slow", slow, said.append)
+    tracker = Background("slow", slow, said.append, "the search goes on")
     tracker.start("000", {})
     tracker.log("000", 1, {})
     tracker.close()

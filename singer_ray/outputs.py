@@ -1,0 +1,167 @@
+"""What becomes of a command's folder when something ends the command: a full disk, a wrong setting, Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from singer_ray.errors import UserError, printable
+
+LOG = "log.txt"
+NOTES = {LOG, "config.yaml", "run.json"}
+"""What is in a folder before anything has come of the command."""
+START_AGAIN = "Then start again, or give another folder with --out."
+ALWAYS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+"""Only writing fails with these."""
+ROOM = {errno.ENOSPC, errno.EDQUOT}
+WITHIN = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.ESTALE}
+"""Reading may fail with these too: they count where the folder of the result is concerned."""
+_TOLD = re.compile(
+    r"(?:os error|[Ee]rrno)\s*(\d+)|(No space left on device)|(Disk quota exceeded)|(Read-only file system)"
+)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C; the message says how to go on."""
+
+
+@dataclass
+class _Claim:
+    """A folder that a command has readied for its result."""
+
+    folder: Path
+    existed: bool
+    resumed: bool
+
+
+@dataclass
+class _Guard:
+    claims: list[_Claim] = field(default_factory=list)
+
+
+_GUARDS: list[_Guard] = []
+
+
+def claim(folder: Path, *, existed: bool, resumed: bool) -> None:
+    """Says that a command writes into `folder`, which held nothing (but the run that is `resumed`) before."""
+    if _GUARDS:
+        _GUARDS[-1].claims.append(_Claim(folder, existed, resumed))
+
+
+@contextlib.contextmanager
+def guarded(going_on: Callable[[Path], str | None] = lambda folder: None) -> Iterator[None]:
+    """Within, a disk that takes no more ends in a UserError, and what cannot go on leaves nothing half-written.
+
+    `going_on` gives the command that goes on with what is in a folder, None where nothing can go on: then what the
+    command made in the folders that it claimed is removed again. Ctrl-C becomes Interrupted, with that command. An
+    error that nobody foresaw leaves the folder as it is, with its log.
+    """
+    guard = _Guard()
+    _GUARDS.append(guard)
+    try:
+        yield
+    except UserError:
+        _discard(guard, going_on)
+        raise
+    except Interrupted:
+        raise
+    except KeyboardInterrupt as error:
+        advice = _advice(guard, going_on)
+        _discard(guard, going_on, only_idle=True)
+        if advice is None:
+            raise
+        raise Interrupted(f"Go on with: {advice}") from error
+    except Exception as error:
+        fault = disk_fault(error, [each.folder for each in guard.claims])
+        if fault is None:
+            raise
+        advice = _advice(guard, going_on)
+        _discard(guard, going_on)
+        raise UserError(f"{fault} {f'Then go on with: {advice}' if advice else START_AGAIN}") from error
+    finally:
+        _GUARDS.remove(guard)
+
+
+def disk_fault(error: BaseException, folders: list[Path]) -> str | None:
+    """A fault of writing as a sentence and what to do first; None for any other error.
+
+    `folders` are those of the result: an unreadable or vanished file counts where it is in one of them.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        number = _errno(found)
+        name = getattr(found, "filename", None)
+        path = Path(os.fsdecode(name)) if isinstance(name, (str, bytes, os.PathLike)) else None
+        ours = next((f for f in folders if path is not None and _inside(path, f)), None)
+        if number is not None and (number in ALWAYS or (number in WITHIN and ours is not None)):
+            return _sentence(number, path, ours or (folders[0] if folders else None))
+        found = found.__cause__
+    return None
+
+
+def _sentence(number: int, path: Path | None, folder: Path | None) -> str:
+    place = printable(path or folder or "The result")
+    if folder is not None and not folder.exists():
+        return f"{printable(folder)} is gone: it was moved or deleted while the command ran. Leave it in place."
+    why = f"{place} cannot be written: {os.strerror(number)}."
+    if number in ROOM:
+        return f"{why} Make room there."
+    return f"{why} Make the folder writable."
+
+
+def _errno(error: BaseException) -> int | None:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    told = _TOLD.search(str(error))  # of libraries that write by themselves, such as safetensors
+    if told is None:
+        return None
+    number, room, quota, _ = told.groups()
+    return int(number) if number else errno.ENOSPC if room else errno.EDQUOT if quota else errno.EROFS
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return folder.absolute() in (path.absolute(), *path.absolute().parents)
+
+
+def _advice(guard: _Guard, going_on: Callable[[Path], str | None]) -> str | None:
+    return next((advice for each in guard.claims if (advice := going_on(each.folder)) is not None), None)
+
+
+def _discard(guard: _Guard, going_on: Callable[[Path], str | None], *, only_idle: bool = False) -> None:
+    """Removes what was made in the claimed folders; `only_idle` spares those that hold more than notes of the start."""
+    for each in guard.claims:
+        if each.resumed or going_on(each.folder) is not None:
+            continue
+        there = {path.name for path in each.folder.iterdir()} if each.folder.is_dir() else set()
+        if only_idle and not there <= NOTES:
+            continue
+        for name in there:
+            path = each.folder / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        if not each.existed:
+            with contextlib.suppress(OSError):
+                each.folder.rmdir()
+
+
+@contextlib.contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """A new, empty file beside `path` that takes its place at the end: `path` is written whole or not at all."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+    try:
+        yield draft
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise

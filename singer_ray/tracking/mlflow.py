@@ -1,0 +1,70 @@
+"""Curves for MLflow."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from singer_ray.errors import UserError
+from singer_ray.tracking.figures import describe, figures
+from singer_ray.tracking.tracker import Parameters, one_line
+
+MLFLOW_DATABASE = "mlflow.db"
+
+
+class MLflow:
+    """One run a trial in the MLflow experiment of the search's name, at MLFLOW_TRACKING_URI or in FOLDER/mlflow.db."""
+
+    def __init__(self, experiment: str, folder: Path) -> None:
+        # A server that is gone is noticed in seconds, not in MLflow's quarter of an hour.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        import mlflow
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # lines about its tables
+        address = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute() / MLFLOW_DATABASE}"
+        self.runs: dict[str, str] = {}
+        self.known: dict[str, int] = {}
+        try:
+            self.client = mlflow.MlflowClient(address)
+            found = self.client.get_experiment_by_name(experiment)
+            self.experiment = found.experiment_id if found else self.client.create_experiment(experiment)
+        except Exception as error:
+            raise UserError(
+                f"names 'mlflow', and {address} cannot be used: {one_line(error)}. Start the server, "
+                "correct MLFLOW_TRACKING_URI, or leave mlflow out."
+            ) from error
+
+    def start(self, trial: str, parameters: Parameters) -> None:
+        name = trial
+        found = self.client.search_runs([self.experiment], f"tags.trial = '{name}'", max_results=1)
+        if found:
+            self.runs[trial] = found[0].info.run_id
+            self.known[trial] = int(found[0].data.metrics.get("epoch", 0))
+            self.client.update_run(self.runs[trial], status="RUNNING")
+            return
+        tags = {"trial": name, "mlflow.note.content": describe(parameters)}
+        self.runs[trial] = self.client.create_run(self.experiment, tags=tags, run_name=name).info.run_id
+        for knob, value in parameters.items():
+            self.client.log_param(self.runs[trial], knob, value)
+
+    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
+        from mlflow.entities import Metric
+
+        if epoch <= self.known.get(trial, 0):
+            return  # repeated after a crash: the run has these figures
+        now = int(time.time() * 1000)
+        values = figures(metrics) | {"epoch": float(epoch)}
+        self.client.log_batch(self.runs[trial], [Metric(name, value, now, epoch) for name, value in values.items()])
+        self.known[trial] = epoch
+
+    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+        self.client.set_tag(self.runs[trial], "state", state)
+        self.client.set_terminated(self.runs[trial], {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}.get(state, "FAILED"))
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,59 @@
+"""Curves for Weights & Biases."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from singer_ray.errors import UserError
+from singer_ray.tracking.figures import figures
+from singer_ray.tracking.tracker import Parameters
+
+
+class WandB:
+    """One run a trial, in a group of the search's name in the project WANDB_PROJECT or `singer_ray`."""
+
+    def __init__(self, experiment: str, folder: Path) -> None:
+        import wandb
+
+        mode = os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
+        if mode == "online" and not wandb.login(prompt=False):
+            raise UserError(
+                "names 'wandb', and there is no API key for it: run `wandb login`, set WANDB_API_KEY, "
+                "or set WANDB_MODE=offline and `wandb sync` later."
+            )
+        self.wandb, self.experiment, self.folder = wandb, experiment, folder
+        self.runs: dict[str, Any] = {}
+
+    def start(self, trial: str, parameters: Parameters) -> None:
+        if trial in self.runs:
+            return  # its process was replaced; the run is still open
+        name = trial
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.runs[trial] = self.wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "singer_ray"), group=self.experiment, name=name,
+            id=re.sub(r"[^\w-]", "-", f"{self.experiment}-{name}", flags=re.ASCII), resume="allow",
+            config=dict(parameters), dir=self.folder, reinit="create_new",
+            settings=self.wandb.Settings(
+                silent=True, console="off", disable_git=True, disable_code=True, x_disable_stats=True, init_timeout=30
+            ),
+        )  # fmt: skip
+
+    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
+        if epoch >= self.runs[trial].step:  # else repeated after a crash: the run has these figures
+            self.runs[trial].log(figures(metrics) | {"epoch": epoch}, step=epoch, commit=True)
+
+    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+        self.runs[trial].summary["state"] = state
+        self._finish(trial, int(state == "FAIL"))
+
+    def close(self) -> None:
+        for trial in list(self.runs):
+            self._finish(trial, 0)
+
+    def _finish(self, trial: str, status: int) -> None:
+        if trial in self.runs:
+            self.runs.pop(trial).finish(exit_code=status)
