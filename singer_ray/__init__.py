@@ -9,10 +9,21 @@ if TYPE_CHECKING:
     from singer_ray.api import distill, sweep
     from singer_ray.distillation import Distilled
     from singer_ray.errors import UserError
+    from singer_ray.measuring import Analysis, Evaluation, analyze_teacher, evaluate_networks
     from singer_ray.search.experiment import Searched
 
 __version__ = "0.1.0"
-__all__ = ["Distilled", "Searched", "UserError", "distill", "sweep"]
+__all__ = [
+    "Analysis",
+    "Distilled",
+    "Evaluation",
+    "Searched",
+    "UserError",
+    "analyze_teacher",
+    "distill",
+    "evaluate_networks",
+    "sweep",
+]
 
 _HOMES = {
     "distill": "singer_ray.api",
@@ -20,6 +31,10 @@ _HOMES = {
     "Distilled": "singer_ray.distillation",
     "Searched": "singer_ray.search.experiment",
     "UserError": "singer_ray.errors",
+    "evaluate_networks": "singer_ray.measuring",
+    "analyze_teacher": "singer_ray.measuring",
+    "Evaluation": "singer_ray.measuring",
+    "Analysis": "singer_ray.measuring",
 }
 
 
@@ -28,3 +43,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

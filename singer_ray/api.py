@@ -7,26 +7,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from singer_ray.cli import check_out, default_out, prepare_out
-from singer_ray.config import Config, load_preset
-from singer_ray.distillation import Distilled, run_distillation
+from singer_ray.arguments import resolve
+from singer_ray.errors import UserError
 from singer_ray.storage.address import expanded_as
-from singer_ray.training.launch import Inputs
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from singer_ray.config import Config
+    from singer_ray.distillation import Distilled
     from singer_ray.search.experiment import Searched
+    from singer_ray.training.launch import Inputs
 
 
 def distill(
     teacher: nn.Module | str | None = None,
-    data: Mapping[str, Any] | None = None,
+    data: Any = None,
     *,
     out: str | Path | None = None,
     preset: str = "demo",
     settings: Mapping[str, Any] | None = None,
-    probe_data: Mapping[str, Any] | None = None,
+    probe_data: Any = None,
     resume: str | Path | None = None,
     overwrite: bool = False,
 ) -> Distilled:
@@ -34,9 +35,12 @@ def distill(
 
     Args:
         teacher: a timm-like Vision Transformer (a module with `.blocks`), or a name as for `teacher.name`.
-        data: data sets under "train", "val" and "test" (the first is needed): anything with `len` and `[i]` that yields
-            an image, (image, label), or a mapping with `image` and any of `label`, `mask`, `depth`. Instead of
-            `data.source`.
+        data: data sets under "train", "val" and "test" (the first is needed; one data set alone is "train"), instead
+            of `data.source`: anything with `len` and `[i]`, such as those of torch, torchvision and Hugging Face. An
+            item is an image, (image, label), (image, mask), or a mapping with `image` and any of `label`, `mask`,
+            `depth`. Images are PIL images, or uint8 or floating-point values from 0 to 1, [3, height, width] or
+            [height, width, 3], not normalised. Classes are named by the data set's `classes` (`mask_classes`), or by
+            number.
         out: folder for the result; runs/train-DATE-TIME when None.
         preset: what the configuration starts from: a shipped name or a YAML file.
         settings: dotted names and values on top of it, `{"method.rank": 8, "train.epochs": 20}`.
@@ -47,16 +51,18 @@ def distill(
 
     Raises UserError for whatever can be mended, with a message that says how.
     """
+    from singer_ray.cli import check_out, default_out, prepare_out
     from singer_ray.conclusion import conclude_run
+    from singer_ray.distillation import run_distillation
 
     if resume is not None:
         kept = {"out": out is None, "preset": preset == "demo", "overwrite": not overwrite}
         done = _resumed_run(
-            _folder(resume, "resume"), settings or {}, _resolve(teacher, data, probe_data, preset, None),
+            _folder(resume, "resume"), settings or {}, resolve(teacher, data, probe_data, preset, None),
             teacher=teacher if isinstance(teacher, str) else None, refused=[n for n, same in kept.items() if not same],
         )  # fmt: skip
     else:
-        config, inputs = _resolve(teacher, data, probe_data, preset, settings)
+        config, inputs = resolve(teacher, data, probe_data, preset, settings)
         folder = _folder(out) if out is not None else default_out("train")
         check_out(folder, overwrite=overwrite)
         done = run_distillation(config, folder, inputs=inputs, prepare=lambda: prepare_out(folder, overwrite=overwrite))
@@ -68,7 +74,7 @@ def _resumed_run(
     folder: Path, settings: Mapping[str, Any], resolved: tuple[Config, Inputs], *, teacher: str | None,
     refused: Sequence[str],
 ) -> Distilled:  # fmt: skip
-    from singer_ray.errors import UserError
+    from singer_ray.distillation import run_distillation
     from singer_ray.training.resuming import resumed_config
 
     if refused:
@@ -84,12 +90,12 @@ def _resumed_run(
 def sweep(
     space: str | Mapping[str, Any] | None = None,
     teacher: nn.Module | str | None = None,
-    data: Mapping[str, Any] | None = None,
+    data: Any = None,
     *,
     out: str | Path | None = None,
     preset: str = "demo",
     settings: Mapping[str, Any] | None = None,
-    probe_data: Mapping[str, Any] | None = None,
+    probe_data: Any = None,
     trials: int | None = None,
     resume: str | Path | None = None,
     overwrite: bool = False,
@@ -106,6 +112,7 @@ def sweep(
 
     The other arguments are those of `distill`. Raises UserError.
     """
+    from singer_ray.cli import check_out
     from singer_ray.conclusion import conclude
     from singer_ray.search.experiment import run_search
 
@@ -113,12 +120,12 @@ def sweep(
     if resume is not None:
         kept = {"space": space is None, "preset": preset == "demo", "teacher": not isinstance(teacher, str)}
         done = _resumed(
-            resume, out, {**(settings or {}), **count}, _resolve(teacher, data, probe_data, preset, None)[1],
+            resume, out, {**(settings or {}), **count}, resolve(teacher, data, probe_data, preset, None, sent=True)[1],
             refused=[name for name, same in kept.items() if not same] + ["overwrite"] * overwrite,
         )  # fmt: skip
         conclude(done, print)
         return done
-    config, inputs = _resolve(teacher, data, probe_data, preset, {**(settings or {}), **count})
+    config, inputs = resolve(teacher, data, probe_data, preset, {**(settings or {}), **count}, sent=True)
     folder = _folder(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
     check_out(folder, overwrite=overwrite)
     done = run_search(
@@ -131,7 +138,6 @@ def sweep(
 def _resumed(
     address: str | Path, out: str | Path | None, changes: Mapping[str, Any], inputs: Inputs, *, refused: Sequence[str]
 ) -> Searched:
-    from singer_ray.errors import UserError
     from singer_ray.search.experiment import resume_search
 
     if refused:
@@ -144,31 +150,3 @@ def _resumed(
 
 def _folder(given: str | Path, argument: str = "out") -> Path:
     return Path(expanded_as(str(given), argument))
-
-
-def _resolve(
-    teacher: nn.Module | str | None,
-    data: Mapping[str, Any] | None,
-    probe_data: Mapping[str, Any] | None,
-    preset: str,
-    settings: Mapping[str, Any] | None,
-) -> tuple[Config, Inputs]:
-    from singer_ray.data.wrapped import as_source
-    from singer_ray.errors import UserError
-
-    own: dict[str, Any] = {}
-    if isinstance(teacher, str):
-        own["teacher.name"] = teacher
-    elif teacher is not None:
-        own["teacher.name"] = f"own:{type(teacher).__name__}"
-    if data is not None:
-        own["data.source"] = "own"
-        if "train" not in data:
-            raise UserError(f"data has {', '.join(data) or 'no sets'}. It needs a data set under 'train'.")
-    if probe_data is not None:
-        own["evaluation.data.source"] = "own"
-    sources = [
-        None if sets is None else {name: as_source(s) for name, s in sets.items()} for sets in (data, probe_data)
-    ]
-    module = None if isinstance(teacher, str) else teacher
-    return load_preset(preset).override({**own, **(settings or {})}), Inputs(module, sources[0], sources[1])

@@ -15,7 +15,7 @@ from typing import Any
 
 from singer_ray import __version__
 from singer_ray.config import Config
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
 from singer_ray.options.command import QUIET, VERBOSE, Flags
 from singer_ray.options.command import Command as Command
 from singer_ray.options.parsing import parse
@@ -27,6 +27,8 @@ console = screen()
 """For how a command gets on; --quiet silences it."""
 results = screen()
 """For what comes of a command."""
+LONGEST_MESSAGE = 2000
+"""Characters."""
 
 
 def run_command(
@@ -46,7 +48,7 @@ def run_command(
             with guarded():
                 main(config, flags)
         except UserError as error:
-            _complain(command, log, " ".join(str(error).split()), error)
+            _complain(command, log, printable(error, LONGEST_MESSAGE), error)
             return 2
         except KeyboardInterrupt as error:
             how = f" {error}" if isinstance(error, Interrupted) else ""
@@ -90,7 +92,7 @@ def print_plan(config: Config, plan: Sequence[str]) -> None:
     """What --dry-run prints: the resolved tree as YAML, then the plan as comments, so that the output is a preset."""
     print(config.to_yaml(), end="")
     for line in plan:
-        print(f"# {line}")
+        print(f"# {printable(line, LONGEST_MESSAGE)}")
 
 
 def default_out(command: str) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from singer_ray.distillation import Distilled
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
 from singer_ray.reporting.page import build_report
 from singer_ray.reporting.run_page import build_run_report
 from singer_ray.search.experiment import Searched
@@ -26,7 +26,7 @@ def conclude(done: Searched, say: Callable[[str], None]) -> Path | None:
     try:
         report = build_report(done.out)
     except Exception as error:
-        say(f"no report: {type(error).__name__}: {error} (again: python -m singer_ray.report {done.out})")
+        say(f"no report: {type(error).__name__}: {printable(error)} (again: python -m singer_ray.report {done.out})")
     if done.home.remote is not None:
         here = Folder(str(done.out), knob="--out")
         best = here.names(BEST)
@@ -47,7 +47,7 @@ def conclude_run(done: Distilled, say: Callable[[str], None]) -> Path | None:
         return build_run_report(done.out)
     except Exception as error:
         again = shlex.join(["python", "-m", "singer_ray.report", str(done.out)])
-        say(f"no report: {type(error).__name__}: {error} (again: {again})")
+        say(f"no report: {type(error).__name__}: {printable(error)} (again: {again})")
         return None
 
 

@@ -2,7 +2,7 @@
 
     python -m singer_ray.digits --out runs/digits
 
-OUT gets train/, val/ and test/, with one folder a class: 1,797 images of 8 x 8 pixels.
+OUT gets train/, val/ and test/, with one folder per class: 1,797 images of 8 x 8 pixels.
 """
 
 from __future__ import annotations

@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singer_ray.config import field_names
-from singer_ray.outputs import claim, drafted, guarded
+from singer_ray.outputs import claim, guarded
 from singer_ray.printing import note
 from singer_ray.publishing.head import linear_head
 from singer_ray.publishing.package import InputSpec, write_student
 from singer_ray.publishing.result import build_result, scrubbed, write_json
+from singer_ray.storage import write_whole
 from singer_ray.storage.address import absolute
 from singer_ray.tracking.run_record import COMPLETE, FAIL, STOPPED, RunRecord
 from singer_ray.tracking.trackers import TRAIN, check_trackers
+from singer_ray.training import checkpoint
 from singer_ray.training.launch import Inputs, Trained, launch_here, launch_in_ray, runs_in_ray
 from singer_ray.training.member import Member, student_of
 from singer_ray.training.pictures import draw_student_pictures
-from singer_ray.training.resuming import check_same, going_on, require_own
+from singer_ray.training.resuming import by_the_same_launcher, check_same, going_on, require_own
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from singer_ray.training.workbench import Workbench
 
 STUDENT, CONFIG, RESULT, PICTURES = "student", "config.yaml", "result.json", "pictures"
+_SHOWN = ("val/miou", "val/linear_top1", "test/miou", "test/linear_top1")
+"""Metrics that a run is shown with."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ class Distilled:
     def student(self) -> Path:
         """The folder that `timm.create_model("local-dir:...", pretrained=True)` loads."""
         return self.out / STUDENT
+
+    def __repr__(self) -> str:
+        shown = [f"{name}={value:.4g}" for name, value in self.metrics.items() if name in _SHOWN]
+        return f"Distilled({', '.join([repr(str(self.out)), *shown])})"
 
 
 def run_distillation(
@@ -88,27 +96,37 @@ class _Run:
 
     def run(self, prepare: Callable[[], object]) -> Distilled:
         """From start to finish."""
-        config, out, by_ray = self.config, self.out, runs_in_ray(self.config)
+        out = self.out
         if self.resume:
-            check_same(out, config)
+            check_same(out, self.config)
+            self.config = by_the_same_launcher(out, self.config)
+        config, by_ray = self.config, runs_in_ray(self.config)
+        if self.resume:
             require_own(out, config, self.inputs)
+            if not by_ray and not (out / checkpoint.FILE).is_file():
+                checkpoint.load(out)  # says what is missing, before anything is written
             claim(out, existed=True, resumed=True)
         check_trackers(config.train.trackers, TRAIN)
         begin = time.perf_counter()
         # Built before anything is written: whatever is wrong shows now. The driver of a Ray run leaves GPUs alone.
         bench = self.inputs.workbench(config.override({"train.device": "cpu"}) if by_ray else config)
-        Member(bench, config)
+        remarks = Member(bench, config).remarks
+        if self.resume and not by_ray:
+            checkpoint.load(out)  # refused before anything is written
+        for line in remarks:
+            self.say(f"note: {line}")
         self._note("built teacher, data and student", begin)
         if not self.resume and not out.exists():
             claim(out, existed=False, resumed=False)
         prepare()
         out.mkdir(parents=True, exist_ok=True)
-        with drafted(out / CONFIG) as draft:
-            draft.write_text(config.to_yaml(), encoding="utf-8")
+        write_whole(out / CONFIG, config.to_yaml())
         begin = time.perf_counter()
         trained = self._trained(bench, by_ray=by_ray)
         self._note("trained", begin)
-        result = build_result(config.model_dump(mode="json"), trained.metrics, time.perf_counter() - begin)
+        remarks += [line for line in bench.suite.notes if line not in remarks]
+        seconds = time.perf_counter() - begin
+        result = build_result(config.model_dump(mode="json"), trained.metrics, seconds, remarks)
         begin = time.perf_counter()
         self._write_student(bench, trained, result)
         write_json(out / RESULT, result)
@@ -121,7 +139,7 @@ class _Run:
         record = RunRecord(out, told_parameters(config), config.train.trackers, console=self.console, say=self.say)
         try:
             if by_ray:
-                trained = launch_in_ray(config, self.inputs, out, say=self.say, record=record)
+                trained = launch_in_ray(config, self.inputs, out, resume=self.resume, say=self.say, record=record)
             else:
                 trained = launch_here(
                     config, bench, out, resume=self.resume, say=self.say, record=record, console=self.console

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
+import reprlib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -31,5 +34,44 @@ def printable(text: object, limit: int = 300) -> str:
     if len(found) > 4 * limit:
         found = f"{found[: 2 * limit]} ... {found[-2 * limit :]}"
     line = " ".join(found.split())
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
+    line = visible(line)
     return line if len(line) <= limit else f"{line[: limit // 2]} ... {line[-limit // 2 :]}"
+
+
+def visible(text: str) -> str:
+    """A text of any length whose control characters, terminal escapes and undecodable bytes are visible.
+
+    Line breaks and tabs stay; directions of writing, which would reorder what is read, do not.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
+def shown(value: Any, limit: int = 300) -> str:
+    """The `repr` of a value from outside, as short as `printable` makes it, however large the value is."""
+    brief = reprlib.Repr()
+    brief.maxstring = brief.maxother = brief.maxlong = 2 * limit
+    brief.maxlist = brief.maxtuple = brief.maxdict = brief.maxset = 20
+    try:
+        return printable(brief.repr(value), limit)
+    except Exception:  # numbers of more digits than Python writes, objects with a repr of their own
+        return f"a {type(value).__name__}"
+
+
+_MARKS = re.compile(r"[\\`*\[\]<>|~&$]|(?<!\w)_|_(?!\w)|^[#+=-]")
+
+
+def markdown(text: object, limit: int = 300) -> str:
+    """What comes from outside, as text of a Markdown page that is shown as it is: no links, HTML or tables."""
+    return _MARKS.sub(r"\\\g<0>", printable(text, limit))
+
+
+def code(text: object, limit: int = 300) -> str:
+    """The same as a span of code, in which nothing but backticks has a meaning; in tables neither has `|`."""
+    line = printable(text, limit).replace("|", "\u00a6")
+    ticks = "`" * (max((len(run) for run in re.findall("`+", line)), default=0) + 1)
+    edge = " " if "`" in line or line != line.strip() or not line else ""
+    return f"{ticks}{edge}{line}{edge}{ticks}"

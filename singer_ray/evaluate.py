@@ -32,8 +32,7 @@ from singer_ray.config.places import Place
 from singer_ray.errors import UserError
 
 if TYPE_CHECKING:
-    from singer_ray.evaluation.frozen import Evaluated
-    from singer_ray.vision.networks import Network
+    pass
 
 
 @dataclass(frozen=True)
@@ -76,34 +75,11 @@ def main(config: Config, flags: EvaluateFlags) -> None:
 
 
 def _evaluate(config: Config, flags: EvaluateFlags) -> dict[str, Any]:
-    """`networks` (name -> entry) and the `teacher` they were compared with. All are opened before any is evaluated."""
-    import torch
-
-    from singer_ray.evaluation.frozen import FrozenEvaluation, check_sources
-    from singer_ray.evaluation.inputs import open_candidate, open_reference, open_sources
+    from singer_ray.evaluation.comparison import Candidates, compare
     from singer_ray.training.workbench import pick_device
 
-    device = pick_device(config.train.device)
-    torch.set_num_threads(config.train.threads)
-    networks = [open_candidate(config, name, flags.given) for name in flags.networks]
-    sources, block = open_sources(config)
-    splits = check_sources(sources, block)
-    teacher = open_reference(config, flags.given, _say)
-    evaluation = FrozenEvaluation(
-        sources, splits, config.evaluation, device, teacher=teacher, workers=config.data.loader_workers,
-        seed=config.seed,
-    )  # fmt: skip
-    for network in networks:
-        evaluation.check(network)
-    entries = {}
-    for network in networks:
-        started = time.perf_counter()
-        done = evaluation.run(network, _say)
-        entries[network.name] = _entry(network, done)
-        _say(f"{network.name}: {network.image_size} px, {time.perf_counter() - started:.1f} s")
-        for note in done.notes:
-            _say(f"{network.name}: {note}")
-    return {"networks": entries, "teacher": config.teacher.name if teacher else None}
+    candidates = Candidates({name: name for name in flags.networks}, tuple(flags.given))
+    return compare(config, candidates, pick_device(config.train.device), _say)
 
 
 def _say(line: str) -> None:
@@ -131,20 +107,6 @@ def _check_networks(names: tuple[str, ...]) -> None:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise UserError(f"network {twice[0]!r} is given {names.count(twice[0])} times. Name each once.")
-
-
-def _entry(network: Network, found: Evaluated) -> dict[str, Any]:
-    return {
-        "metrics": found.metrics,
-        "l2": found.l2,
-        "image_size": network.image_size,
-        "crop_pct": network.crop_pct,
-        "mean": network.normalize.mean,
-        "std": network.normalize.std,
-        "grid": network.grid,
-        "parameters": network.parameters,
-        "notes": found.notes,
-    }
 
 
 COMMAND = Command("evaluate", __doc__, EvaluateFlags, positional="networks", metavar="NETWORK ...", given="given")

@@ -37,7 +37,7 @@ class ExportFlags:
     places: tuple[Place, ...] = ()
     """Folder or s3:// address of a search or a run; with --pull the new folder."""
     to: Place | None = None
-    """Folder or s3://bucket/prefix that receives the students; by default the experiment's own export.to."""
+    """Required unless the experiment has export.to: folder or s3://bucket/prefix that receives the students."""
     top: int = 0
     """How many students, the best first; 0 is export.top."""
     metric: str | None = None
@@ -176,7 +176,7 @@ def _metrics_of(experiment: Experiment, trial: str) -> Mapping[str, Any]:
     try:
         if address is None and not experiment.folder.is_local:
             return {}
-        study = load_study(storage_of(address, Path(experiment.folder.root)), experiment.name)
+        study = load_study(storage_of(address, Path(experiment.folder.root), "read"), experiment.name)
         return next((last_result(row) for row in own_rows(study) if f"{row.number:03d}" == trial), {})
     except UserError:
         return {}

@@ -6,13 +6,13 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from singer_ray.errors import UserError, printable
+from singer_ray.storage.drafts import drafted as drafted
 
 LOG = "log.txt"
 NOTES = {LOG, "config.yaml", "run.json"}
@@ -112,7 +112,7 @@ def _sentence(number: int, path: Path | None, folder: Path | None) -> str:
         return f"{printable(folder)} is gone: it was moved or deleted while the command ran. Leave it in place."
     why = f"{place} cannot be written: {os.strerror(number)}."
     if number in ROOM:
-        return f"{why} Make room there."
+        return f"{why} Free some space there."
     return f"{why} Make the folder writable."
 
 
@@ -152,16 +152,3 @@ def _discard(guard: _Guard, going_on: Callable[[Path], str | None], *, only_idle
         if not each.existed:
             with contextlib.suppress(OSError):
                 each.folder.rmdir()
-
-
-@contextlib.contextmanager
-def drafted(path: Path) -> Iterator[Path]:
-    """A new, empty file beside `path` that takes its place at the end: `path` is written whole or not at all."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
-    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-    try:
-        yield draft
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise

@@ -1,117 +1,142 @@
-"""The Ray cluster that a command runs on: a running one, or one that it starts on this machine."""
+"""The Ray cluster that a command runs on: what it offers, what it may yet offer, and what all its nodes share."""
 
 from __future__ import annotations
 
-import logging
-import math
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from singer_ray.cluster_limits import HEAD, ClusterLimits, Room, read_limits
 from singer_ray.errors import UserError
+from singer_ray.ray_start import NAMESPACE as NAMESPACE
+from singer_ray.ray_start import connected as connected
 from singer_ray.storage.address import absolute, own_name
 
-NAMESPACE = "singer_ray"
-ON_HEAD = {"node:__internal_head__": 0.001}
+ON_HEAD = {HEAD: 0.001}
 """A place on the head node, next to the driver: for light actors that must not die with a spot machine."""
+LOOK, SAY = 2.0, 30.0
+"""Seconds between two looks whether machines have come, and between two lines that say that they have not."""
+GPU_PATIENCE = 300.0
+"""Seconds that a command waits for machines that may have a GPU, where none has one yet. Set-up takes about half."""
+_ANSWER = 60.0
+"""Seconds for the head to read a file."""
 
 
-@contextmanager
-def connected(name: str | None = None) -> Iterator[None]:
-    """Connects to the cluster of RAY_ADDRESS or of this machine, else starts one here; leaves what was there before.
-
-    The dashboard's Jobs page shows `name`. Ray's usage statistics stay off unless RAY_USAGE_STATS_ENABLED says
-    otherwise. Raises UserError when there is an address and nothing behind it.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+def limits() -> ClusterLimits | None:
+    """What the cluster can grow to; None for one that nothing makes grow. Raises UserError for an unreadable file."""
     import ray
-    from ray.job_config import JobConfig
+    from ray._private import worker
 
-    if ray.is_initialized():
-        yield
-        return
-    address = os.environ.get("RAY_ADDRESS")
-    # Ray Train's clean-up thread asks "which cluster?" and dies where it sees two, unless it is told.
-    env = {"RAY_ADDRESS": address} if address else {}
-    job = JobConfig(metadata={"job_name": name} if name else {})
+    if worker._global_node is None or worker._global_node.is_head():
+        return None  # this process has started it, and nothing joins it; a file here is of another cluster
+    head = next((node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get(HEAD)), None)
+    if head is None:
+        return None
+    if head == ray.get_runtime_context().get_node_id():
+        return read_limits()
+    return _limits_there(ray.get_runtime_context().gcs_address)
+
+
+@cache
+def _limits_there(cluster: str) -> ClusterLimits | None:
+    """Of a cluster whose head is another machine, which reads its own file: nothing else of it travels."""
+    import ray
+
+    task: Any = ray.remote(num_cpus=0, resources=ON_HEAD)(read_limits)
     try:
-        ray.init(
-            namespace=NAMESPACE, runtime_env={"env_vars": env} if env else None, logging_level=logging.ERROR,
-            job_config=job,
-        )  # fmt: skip
-    except Exception as error:  # Ray raises bare ones too, such as for a node that takes too long to start
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        found: ClusterLimits | None = ray.get(task.remote(), timeout=_ANSWER)
+    except ray.exceptions.GetTimeoutError as error:
         raise UserError(
-            f"The Ray cluster at {address or 'this machine'} cannot be reached: {reason}. Start one with "
-            "`ray start --head`, correct RAY_ADDRESS, or unset it to run on this machine alone."
+            f"The cluster's head has not answered for {_ANSWER:.0f} s. Look at `ray status` there."
         ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    except ray.exceptions.RayError as error:
+        raise user_error_in(error) from error
+    return found
 
 
-def resources() -> dict[str, float]:
-    """What the cluster can ever offer: with an autoscaler its limits, else what its nodes have."""
-    import ray
-    from ray._private.state import state
-
-    most = state.get_max_resources_from_cluster_config() or {}
-    now = ray.cluster_resources()
-    return {name: max(float(most.get(name, 0)), float(now.get(name, 0))) for name in {*most, *now}}
-
-
-def places(each: Mapping[str, float]) -> int:
-    """How many of something that holds `each` on one node the cluster can have at one time."""
+def nodes() -> list[Mapping[str, float]]:
+    """The resources of each node that is alive."""
     import ray
 
-    def times(there: Mapping[str, float]) -> int:
-        return min(_fitting(name, there.get(name, 0), amount) for name, amount in each.items() if amount)
-
-    most, now = resources(), ray.cluster_resources()
-    if any(most.get(name, 0) > now.get(name, 0) for name in each):  # machines to come, of a size that is not known
-        return times(most)
-    return sum(times(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _fitting(name: str, there: float, amount: float) -> int:
-    """How often `amount` fits into what one node has."""
-    if name == "GPU" and amount < 1:  # Ray takes a fraction from one GPU, never from two
-        return math.floor(there) * math.floor(1 / amount + 1e-9)
-    return math.floor(there / amount + 1e-9)
+def room(each: Mapping[str, float]) -> Room:
+    """How many of something that holds `each` on one node have room: now, and when the cluster has all its machines."""
+    return Room.of(each, nodes(), limits())
 
 
-def has_gpus() -> bool:
-    """Whether the cluster has, or can get, a GPU."""
-    return resources().get("GPU", 0) > 0
+def wait_for_room(each: Mapping[str, float], count: int, what: str, say: Callable[[str], None]) -> None:
+    """Blocks until `count` of `what` have room, or would once the autoscaler is asked for them.
 
-
-def require(needed: Mapping[str, float], what: str) -> None:
-    """Raises UserError when the cluster can never offer `needed` at one time."""
-    there = resources()
-    for name, amount in needed.items():
-        if amount > there.get(name, 0):
+    Machines of one's own join minutes after `ray up`, and nobody knows what they have before: until all are there,
+    `say` hears how many are. Raises UserError when there will never be room.
+    """
+    said = float("-inf")
+    while True:
+        found = room(each)
+        if found.now >= count or (found.most is not None and found.most >= count):
+            return
+        if found.most is not None:
             raise UserError(
-                f"{what} needs {amount:g} {name}; this Ray cluster can never offer more than {there.get(name, 0):g}. "
-                "Ask for less, or connect to a larger cluster (RAY_ADDRESS)."
+                f"No room for {what} ({words(each)} each, on one node): {describe()} can never offer room for more "
+                f"than {found.most}. Lower --workers, search.cpus_per_trial or search.gpus_per_trial, or connect to a "
+                "larger cluster (RAY_ADDRESS)."
             )
+        if time.monotonic() - said >= SAY:
+            said = time.monotonic()
+            there = f"room for {found.now} of {what}" if found.now else f"no room for {what}"
+            say(f"waiting for machines: {machines()} here, with {there} ({words(each)} each); Ctrl-C ends this")
+        time.sleep(LOOK)
+
+
+def has_gpus(say: Callable[[str], None] | None = None) -> bool:
+    """Whether the cluster has, or can get, a GPU.
+
+    Where that depends on machines of unknown size that are to join it waits for them, though not for ever, and says so.
+    """
+    begin, said = time.monotonic(), float("-inf")
+    while True:
+        found = room({"GPU": 1})
+        if found.most is not None or found.now or say is None or time.monotonic() - begin > GPU_PATIENCE:
+            return bool(found.now or found.most)
+        if time.monotonic() - said >= SAY:
+            said = time.monotonic()
+            say(
+                f"waiting for machines that may have GPUs: {machines()} here, without one; "
+                "--train.device cpu starts at once"
+            )
+        time.sleep(LOOK)
+
+
+def words(each: Mapping[str, float]) -> str:
+    """`4 CPUs and 1 GPU`."""
+    amounts = [f"{amount:g} {name}{'s' * (amount != 1)}" for name, amount in each.items() if amount and name != HEAD]
+    return " and ".join(amounts) or "nothing"
+
+
+def machines() -> str:
+    """`1 of 3 machines is`: how many are there of how many can be."""
+    there, most = len(nodes()), limits()
+    of = f" of {most.machines}" if most and most.machines > there else ""
+    many = most.machines if of and most else there
+    return f"{there}{of} machine{'s' * (many != 1)} {'is' if there == 1 else 'are'}"
 
 
 def shared_storage(given: str | None, out: Path) -> str | None:
     """The address that all nodes share; None when everything is on this one machine.
 
-    Raises UserError when the cluster has several nodes and nothing that they share is named.
+    Raises UserError when the cluster has, or will have, several nodes and nothing that they share is named.
     """
-    import ray
-
     if given is not None:
         return absolute(given)
-    nodes = sum(node["Alive"] for node in ray.nodes())
-    if nodes > 1:
+    most, now = limits(), len(nodes())
+    if now > 1 or (most is not None and most.most):
+        many = f"has {now} nodes" if now > 1 or most is None else f"grows to {most.machines} nodes"
         raise UserError(
-            f"This Ray cluster has {nodes} nodes, and {out} is on one of them only: the others could not save there. "
+            f"This Ray cluster {many}, and {out} is on one of them only: the others could not save there. "
             "Use --storage s3://BUCKET/PREFIX, or --storage FOLDER with a folder that all nodes mount."
         )
     return None
@@ -161,12 +186,11 @@ class Note:
 
 def describe() -> str:
     """The cluster in a few words."""
-    import ray
-
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    there = ray.cluster_resources()
-    parts = [f"{there.get('CPU', 0):g} CPUs"] + ([f"{there['GPU']:g} GPUs"] if there.get("GPU") else [])
-    return f"a Ray cluster of {len(nodes)} node{'s' * (len(nodes) > 1)} with {' and '.join(parts)}"
+    there, most = nodes(), limits()
+    cpus, gpus = (sum(node.get(name, 0) for node in there) for name in ("CPU", "GPU"))
+    parts = [f"{cpus:g} CPU{'s' * (cpus != 1)}"] + ([f"{gpus:g} GPU{'s' * (gpus != 1)}"] if gpus else [])
+    of = f" (of at most {most.machines})" if most and most.machines > len(there) else ""
+    return f"a Ray cluster of {len(there)} node{'s' * (len(there) != 1)}{of} with {' and '.join(parts)}"
 
 
 def user_error_in(error: Exception) -> Exception:

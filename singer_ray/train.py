@@ -77,7 +77,7 @@ def _folder_to_resume(flags: TrainFlags) -> Path:
         raise UserError("--resume goes on with a run, --overwrite deletes it. Give one.")
     named = Path(flags.resume) if flags.resume else None
     if named is None and flags.out is None:
-        raise UserError("--resume needs the folder of the run to continue: --resume DIR.")
+        raise UserError("--resume needs a folder: that of the run to continue, --resume DIR.")
     if named is not None and flags.out is not None and named.resolve() != flags.out.resolve():
         raise UserError(f"--resume {named} and --out {flags.out} are two folders. Give one: --resume {named}.")
     folder = named or flags.out

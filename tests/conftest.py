@@ -39,7 +39,8 @@ SMALL: dict[str, Any] = {
 
 
 WITH_RAY = (
-    "test_api.py", "test_cli.py", "faults", "search/test_dashboard.py", "search/test_gauges.py", "search/test_hosts.py",
+    "test_api.py", "test_cli.py", "test_ray_start.py", "test_readme.py", "faults",
+    "search/test_dashboard.py", "search/test_gauges.py", "search/test_growing.py", "search/test_hosts.py",
     "search/test_plan.py", "search/test_resume.py", "search/test_search.py", "search/test_submit.py",
     "search/test_workers.py", "training/test_launch.py",
 )  # fmt: skip

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,8 @@ import timm
 import torch
 from PIL import Image
 
-from singer_ray import UserError, distill, ray_cluster, sweep
+import singer_ray
+from singer_ray import UserError, analyze_teacher, distill, evaluate_networks, ray_cluster, sweep
 from singer_ray.search.experiment import resume_search
 from tests.conftest import SMALL
 
@@ -44,6 +50,67 @@ def teacher() -> Any:
 
 
 SETTINGS = {**{k: v for k, v in SMALL.items() if "scenes" not in k}, "teacher.layers": (2, 3)}
+
+
+def test_what_python_callers_meet(tmp_path: Path) -> None:
+    """Names, types and docstrings; nothing that only the commands need is imported for them."""
+    program = """
+import sys
+for name in ("rich", "torch"):
+    sys.modules[name] = None
+import singer_ray
+from singer_ray import analyze_teacher, distill, evaluate_networks, sweep
+assert all(function.__doc__ for function in (analyze_teacher, distill, evaluate_networks, sweep))
+print(*(name for name in dir(singer_ray) if not name.startswith("_")))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == sorted(singer_ray.__all__)
+    assert (Path(singer_ray.__file__).parent / "py.typed").exists()
+    metrics = {"val/linear_top1": 0.5, "test/linear_top1": 0.25, "train/loss": 3.0}
+    shown = repr(singer_ray.Distilled(Path("runs/x"), {"metrics": metrics, "config": {"a": "long"}}))
+    assert shown == "Distilled('runs/x', val/linear_top1=0.5, test/linear_top1=0.25)"
+
+
+def test_networks_are_evaluated_from_python(teacher: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = {"train": Stripes(48, 0), "val": Stripes(24, 1)}
+    other = copy.deepcopy(teacher.eval()).train()
+    out, settings = tmp_path / "out", {"evaluation.l2_grid": (0.01,)}
+    done = evaluate_networks([teacher, other], data, teacher=teacher, settings=settings, out=out)
+    first, second = done.metrics.values()
+    assert list(done.metrics) == ["VisionTransformer", "VisionTransformer-2"]
+    assert first == pytest.approx(second)
+    assert first["val/gram_cosine"] == pytest.approx(1.0, abs=1e-5)
+    assert done.table.loc["val/linear_top1", "VisionTransformer"] == first["val/linear_top1"]
+    assert json.loads((out / "result.json").read_text())["networks"]["VisionTransformer"]["image_size"] == 32
+    assert repr(done) == f"Evaluation(VisionTransformer, VisionTransformer-2: {len(first)} metrics in .table)"
+    assert (teacher.training, other.training) == (False, True)  # as they came
+    named = evaluate_networks({"mine": "demo"}, data, settings=settings, say=lambda line: None)
+    assert list(named.metrics) == ["mine"]
+    assert "val/gram_cosine" not in named.metrics["mine"]
+    with pytest.raises(UserError, match="is not empty"):
+        evaluate_networks(teacher, data, out=out)
+    with pytest.raises(UserError, match="networks is empty"):
+        evaluate_networks([], data)
+    with pytest.raises(UserError, match="network 'demo' is given twice"):
+        evaluate_networks(["demo", "demo"], data)
+    with pytest.raises(UserError, match="data has no validation or test images"):
+        evaluate_networks(teacher, {"train": Stripes(8, 0)})
+
+
+def test_a_teacher_is_analyzed_from_python(teacher: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [image for image, _ in (Stripes(16, 0)[i] for i in range(16))]
+    done = analyze_teacher(teacher, images, settings=SETTINGS, steps=0, images=8)
+    assert done.artifacts is False
+    assert done.rank is None
+    assert "teacher/max_median_norm/3" in done.metrics
+    assert repr(done) == f"Analysis(artifacts=False, rank=None, {len(done.metrics)} metrics)"
+    assert list(tmp_path.iterdir()) == []
+    assert done.verdict in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"^k is "):
+        analyze_teacher(teacher, images, k=1)
+    with pytest.raises(UserError, match=r"^steps is -1"):
+        analyze_teacher(teacher, images, steps=-1)
 
 
 def test_distill_with_a_module_and_data_sets(teacher: Any, tmp_path: Path) -> None:
@@ -104,4 +171,12 @@ def test_faults_are_user_errors_that_say_what_to_do(teacher: Any, tmp_path: Path
         distill(teacher, {"train": Stripes(4, 0)}, out=tmp_path / "run", settings={"method.rnk": 4})
     with pytest.raises(UserError, match="no transformer blocks"):
         distill(torch.nn.Linear(2, 2), {"train": Stripes(4, 0)}, out=tmp_path / "run")
+    locked = Stripes(4, 0)
+    locked.lock = threading.Lock()  # type: ignore[attr-defined]
+    said = r"data\['val'\] \(Stripes\) cannot be sent to other processes: cannot pickle .* Open files .*in __getitem__"
+    data = {"train": Stripes(4, 0), "val": locked}
+    with pytest.raises(UserError, match=said):
+        sweep("singer", teacher, data, out=tmp_path / "run")
+    with pytest.raises(UserError, match=said):
+        distill(teacher, data, out=tmp_path / "run", settings={"train.workers": 2})
     assert not (tmp_path / "run").exists()

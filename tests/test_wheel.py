@@ -46,7 +46,8 @@ def test_presets_spaces_clusters_and_teachers_are_inside(site: Path) -> None:
         f"singer_ray/{folder}/{p.name}" for folder in ("tune_spaces", "clusters") for p in ROOT.glob(f"{folder}/*.yaml")
     ]
     wanted += [f"singer_ray/presets/{p.name}" for p in ROOT.glob("singer_ray/presets/*.yaml")]
-    assert len(wanted) >= 6
+    wanted.append("singer_ray/py.typed")
+    assert len(wanted) >= 7
     assert not set(wanted) - names
     for teacher in ("planted", "clean"):
         weights = site / "singer_ray" / "vision" / "demo_teacher" / teacher / "model.safetensors"

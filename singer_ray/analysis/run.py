@@ -20,6 +20,8 @@ from singer_ray.data.loader import evaluation_batches
 from singer_ray.data.source import Source, shuffled_subset
 from singer_ray.evaluation.norms import norm_metrics
 from singer_ray.publishing.result import build_result, write_json
+from singer_ray.storage import write_whole
+from singer_ray.training.launch import Inputs
 from singer_ray.training.member import Member
 from singer_ray.training.workbench import Workbench
 
@@ -34,22 +36,28 @@ PROBE_IMAGES = 64
 
 def run_analysis(
     config: Config,
-    out: Path,
+    out: Path | None,
     settings: AnalysisSettings,
     *,
+    inputs: Inputs | None = None,
     prepare: Callable[[], object] = lambda: None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Analyses the teacher of `config` on its images and fills OUT; returns what result.json holds.
+    """Analyses the teacher of `config` on its images and fills OUT (None: nothing); returns what result.json holds.
+
+    `inputs` are a teacher and data sets of one's own.
 
     Nothing is written before all is measured: `prepare` readies the folder then. Raises UserError for what the user
     can mend.
     """
     begin = time.perf_counter()
     config = config.override({"train.epochs": 1, "train.steps_per_epoch": max(1, settings.steps)})
-    bench = Workbench(config)
+    bench = (inputs or Inputs()).workbench(config)
     refiners = dict.fromkeys(("none", config.method.refiner))
     arms: dict[str, Member] = {name: Member(bench, config.override({"method.refiner": name})) for name in refiners}
+    remarks = bench.remarks
+    for line in remarks:
+        say(f"note: {line}")
     source = shuffled_subset(bench.suite.sources.get("val", bench.train), settings.images)
     reports = _survey(bench, source, settings, say)
     found = Findings(bench, source, reports, arms, _track(bench, arms, source, reports, settings, say), settings)
@@ -57,12 +65,13 @@ def run_analysis(
         config.teacher.name, reports, found.layers, found.track, k=settings.k, width=bench.last_teacher.width
     )
     metrics = _metrics(found)
-    say("drawing pictures")
-    prepare()
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    _draw(found, out)
-    result = build_result(config.model_dump(mode="json"), metrics, time.perf_counter() - begin)
+    if out is not None:
+        say("drawing pictures")
+        prepare()
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / "config.yaml", config.to_yaml())
+        _draw(found, out)
+    result = build_result(config.model_dump(mode="json"), metrics, time.perf_counter() - begin, remarks)
     result |= {
         "verdict": vars(verdict),
         "analysis": vars(settings),
@@ -71,7 +80,8 @@ def run_analysis(
             {"step": step, **{name: vars(bias) for name, bias in biases.items()}} for step, biases in found.track
         ],
     }
-    write_json(out / "result.json", result)
+    if out is not None:
+        write_json(out / "result.json", result)
     say(verdict.text)
     return result
 

@@ -40,6 +40,8 @@ class SourceConfig(Block):
     """Folder of masks of the validation images (imagefolder), with the classes of train_masks."""
     test_masks: Place | None = None
     """Folder of masks of the test images (imagefolder), with the classes of train_masks."""
+    exif: Literal["ignore", "apply"] = "ignore"
+    """EXIF orientation of images (imagefolder): ignore it, as torchvision does, or apply it. Masks are never turned."""
     scenes: ScenesConfig = ScenesConfig()
 
 

@@ -63,7 +63,7 @@ class SearchConfig(Block):
     trials: int = Field(12, ge=1)
     """Trials to start."""
     concurrent: int = Field(0, ge=0)
-    """Trials at a time; 0 takes as many as the cluster has room for."""
+    """Trials at a time, at most; 0 is as many as the cluster has room for. It follows machines that join or leave."""
     grace_epochs: int = Field(2, ge=1)
     """Epochs that every trial gets before the scheduler may stop it."""
     reduction_factor: int = Field(3, ge=2)

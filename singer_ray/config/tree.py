@@ -17,9 +17,13 @@ from singer_ray.config.inputs import DataConfig, StudentConfig, TeacherConfig
 from singer_ray.config.method import MethodConfig
 from singer_ray.config.names import did_you_mean
 from singer_ray.config.running import ExportConfig, SearchConfig, TrainConfig
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, shown
 from singer_ray.resources import find_shipped, shipped_names
+from singer_ray.storage import read_yaml, without_credentials, without_password
 from singer_ray.storage.address import expanded_as
+
+ADDRESSES = ("search.study", "search.warm_start", "train.storage", "export.to", "export.endpoint")
+"""Knobs whose values may hold a password."""
 
 
 class Config(Block):
@@ -88,9 +92,14 @@ class Config(Block):
             if self.value(name) != other.value(name):
                 yield name, self.value(name)
 
+    def without_passwords(self) -> Config:
+        """A copy whose addresses have lost their passwords: what is written, others may read."""
+        written = {name: self.value(name) for name in ADDRESSES}
+        return self.override({n: without_password(v) for n, v in written.items() if isinstance(v, str)})
+
     def to_yaml(self) -> str:
-        """The whole tree as YAML that `--preset` reads back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        """The whole tree as YAML that `--preset` reads back, without passwords (see `without_passwords`)."""
+        return yaml.safe_dump(self.without_passwords().model_dump(mode="json"), sort_keys=False)
 
 
 def load_preset(name: str) -> Config:
@@ -108,11 +117,9 @@ def load_preset(name: str) -> Config:
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises UserError when it holds anything else."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_yaml(path.read_bytes(), str(path))
+    except OSError as error:
         raise UserError(f"{path} cannot be read: {error}. Give a text file in YAML.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Mend it at that place.") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -144,14 +151,14 @@ def explain(error: ValidationError, where: str) -> str:
     name = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
     if first["type"] == "extra_forbidden":
         return (
-            f"{where} has an unknown name {name!r}.{did_you_mean(name, [*field_names(), *Config.model_fields])} "
-            "--help-all lists all names."
+            f"{where} has an unknown name {shown(name)}."
+            f"{did_you_mean(name[:100], [*field_names(), *Config.model_fields])} --help-all lists all names."
         )
     message = first["msg"].removeprefix("Value error, ")
     if not name:
         return f"{message}."
-    kind = allowed(first["type"], message)
-    return f"{name} is {first['input']!r} ({where}). Allowed: {kind}. --help {name} explains it."
+    value, kind = without_credentials(shown(first["input"])), allowed(first["type"], message)
+    return f"{name} is {value} ({where}). Allowed: {kind}. --help {name} explains it."
 
 
 def allowed(kind: str, message: str) -> str:

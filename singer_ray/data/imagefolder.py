@@ -2,52 +2,58 @@
 
 from __future__ import annotations
 
-import warnings
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
-from singer_ray.data.source import Sample
-from singer_ray.errors import UserError
+from singer_ray.data.pixels import open_image, orientation, read_rgb
+from singer_ray.data.source import Sample, evenly
+from singer_ray.data.walk import EXTENSIONS, walk
+from singer_ray.errors import UserError, printable
 from singer_ray.storage.address import is_folder, split
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif"})
 _CHECKED_AT_START = 10_000
+_LOOKED_AT = 1000
+"""Images whose kind of pixels and orientation are looked at, spread over the folder."""
+_DEEP = ("I", "F")
 
 
 class ImageFolder:
     """Every image below `folder`, in the order of the paths.
 
     With class folders (`folder/CLASS/...`) the samples have labels; images straight in `folder` have none.
-    `classes` fixes the order of the classes, usually that of the training set. Other files are passed over.
+    `classes` fixes the order of the classes, usually that of the training set. Links are followed. Hidden files and
+    folders, broken links and other files are left out; `remarks` names them, and what is special about the pixels.
+    Class names that are not UTF-8 have their odd bytes escaped (`caf\\xe9`). `upright` turns each image as its EXIF
+    orientation says; without it images are read as they are stored.
 
-    Raises UserError when there is no such folder, no image in it, both kinds mixed, a class that `classes` lacks,
-    or a file that has an image's name and is none (checked at the start up to 10,000 files, else when it is read).
+    Raises UserError when there is no such folder, no image in it, a folder in it that cannot be read, both kinds mixed,
+    a class that `classes` lacks, or a file that has an image's name and is none (checked at the start up to 10,000
+    files, else when it is read).
     """
 
     mask_classes: Sequence[str] = ()
 
-    def __init__(self, folder: str, knob: str, classes: Sequence[str] | None = None) -> None:
-        self.root = root = Path(split(folder)[1])
-        if not is_folder(folder):
-            raise UserError(
-                f"{knob} {folder!r} is an address. Allowed: a local folder; copy or mount the images first."
-            )
-        if not root.is_dir():
-            what = "is a file" if root.is_file() else "does not exist"
-            raise UserError(f"{knob} {folder!r} {what}. Give a folder of images, or of one folder a class.")
-        self.paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+    def __init__(self, folder: str, knob: str, classes: Sequence[str] | None = None, *, upright: bool = False) -> None:
+        self.root = root = checked_folder(folder, knob, "Give a folder of images, or of one folder a class.")
+        self.knob, self.upright = knob, upright
+        walked = walk(root, knob)
+        self.paths = walked.paths
         if not self.paths:
-            raise UserError(f"{knob} {folder!r} holds no image. Allowed: {' '.join(sorted(EXTENSIONS))} files.")
-        names = [p.relative_to(root).parts[0] if p.parent != root else "" for p in self.paths]
+            left = walked.remark(knob)
+            raise UserError(
+                f"{knob} {folder!r} holds no image{f' ({left})' if left else ''}. Allowed: "
+                f"{' '.join(sorted(EXTENSIONS))} files."
+            )
+        names = [_class_of(p, root) for p in self.paths]
         found = sorted(set(names))
         if "" in found and len(found) > 1:
             raise UserError(
                 f"{knob} {folder!r} has images both beside and inside its class folders, for one "
-                f"{self.paths[names.index('')].name}. Move all into class folders, or all out of them."
+                f"{printable(self.paths[names.index('')].name)}. Move all into class folders, or all out of them."
             )
         labelled = found != [""]
         self.classes: tuple[str, ...] = tuple(classes or found) if labelled else ()
@@ -55,13 +61,15 @@ class ImageFolder:
         if unknown:
             raise UserError(
                 f"{knob} {folder!r} has the class {unknown[0]!r}, which the training images lack. "
-                f"Allowed: {', '.join(self.classes[:20])}."
+                f"Allowed: {', '.join(map(printable, self.classes[:20]))}."
             )
         self.fields = frozenset({"label"}) if labelled else frozenset()
         number = {name: i for i, name in enumerate(self.classes)}
         self.labels = [number[name] for name in names] if labelled else []
         for path in self.paths[:_CHECKED_AT_START]:
-            _open(path).close()
+            open_image(path).close()
+        left_out = walked.remark(knob)
+        self.remarks = [*([left_out] if left_out else []), *self._about_pixels()]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -74,26 +82,62 @@ class ImageFolder:
 
     def image(self, index: int) -> torch.Tensor:
         """The pixels alone: uint8 [3, height, width]."""
-        path = self.paths[index]
-        with _open(path) as image:
-            try:
-                pixels = np.array(image.convert("RGB"))
-            except (OSError, SyntaxError, ValueError) as error:
-                raise _no_image(path, error) from error
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        pixels = read_rgb(self.paths[index], upright=self.upright)
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+    def _about_pixels(self) -> list[str]:
+        turned, deep, clear = [], [], []
+        looked = evenly(self.paths, _LOOKED_AT)
+        for path in looked:
+            with open_image(path) as image:
+                if orientation(image) is not None:
+                    turned.append(path)
+                if image.mode.startswith(_DEEP):
+                    deep.append(path)
+                if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                    clear.append(path)
+        effect = (
+            "they are turned as it says, and masks must fit the images so turned"
+            if self.upright
+            else f"it is ignored, as in torchvision; --{self.knob.rpartition('.')[0]}.exif apply turns them"
+        )
+        return [
+            f"{self.knob}: {len(found)} of {len(looked)} images looked at {what} "
+            f"(for one {printable(found[0].relative_to(self.root), 120)})"
+            for found, what in (
+                (turned, f"carry an EXIF orientation: {effect}"),
+                (deep, "have 16-bit or floating-point values: 0 to 65535, or 0 to 1, is scaled to 0 to 255"),
+                (clear, "may be transparent: transparency is dropped, and the colours behind it are seen"),
+            )
+            if found
+        ]
 
 
-def _open(path: Path) -> Image.Image:
+def checked_folder(folder: str, knob: str, advice: str) -> Path:
+    """`folder` as a path. Raises UserError for an address, a file, a name that is not text, and for nothing at all."""
+    if not is_folder(folder):
+        raise UserError(f"{knob} {folder!r} is an address. Allowed: a local folder; copy or mount the images first.")
+    if not _is_text(folder):
+        raise UserError(
+            f"{knob} {folder!r} is not valid UTF-8, so that no configuration can name it. Change the folder's name."
+        )
+    root = Path(split(folder)[1])
+    if not root.is_dir():
+        what = "is a file" if root.is_file() else "does not exist"
+        raise UserError(f"{knob} {folder!r} {what}. {advice}")
+    return root
+
+
+def _class_of(path: Path, root: Path) -> str:
+    """The first folder below `root`, as text that every file can hold; empty for an image straight in `root`."""
+    if path.parent == root:
+        return ""
+    return os.fsencode(path.relative_to(root).parts[0]).decode("utf-8", "backslashreplace")
+
+
+def _is_text(name: str) -> bool:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(path)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise _no_image(path, error) from error
-
-
-def _no_image(path: Path, error: Exception) -> UserError:
-    reason = "unknown format or empty" if isinstance(error, UnidentifiedImageError) else str(error)
-    return UserError(
-        f"{str(path)!r} is named like an image but cannot be read as one ({reason}). Replace or remove it."
-    )
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from singer_ray.data.processes import LoaderContext, NotSendable, Sent
 from singer_ray.data.source import Sample, Source, image_of
 from singer_ray.data.views import EvaluationView, TrainingView
+from singer_ray.errors import UserError, printable
 
 Batch = dict[str, torch.Tensor]
 
@@ -34,22 +38,70 @@ def training_batches(
     only with `annotations`, since distillation needs none of them.
     """
     order = _Order(len(source), batch_size, seed, first_step, rank, world)
-    return iter(_loader(_TrainingSamples(source, view, annotations), workers, batch_sampler=order))
+    return _batches(_loader(_TrainingSamples(source, view, annotations), workers, batch_sampler=order))
 
 
 def evaluation_batches(source: Source, view: EvaluationView, *, batch_size: int, workers: int = 0) -> Iterator[Batch]:
     """Every sample once, in order, with all its annotations."""
-    return iter(_loader(_EvaluationSamples(source, view), workers, batch_size=batch_size))
+    return _batches(_loader(_EvaluationSamples(source, view), workers, batch_size=batch_size))
 
 
 def _loader(samples: Dataset[Any], workers: int, **batching: Any) -> DataLoader[Any]:
     # Workers are spawned: a fork of a process that holds Ray's or CUDA's threads can hang.
-    context = "spawn" if workers else None
-    return DataLoader(
-        samples, num_workers=workers, collate_fn=default_collate, multiprocessing_context=context,
+    context = LoaderContext() if workers else None
+    sent = Sent(samples) if workers else samples
+    return _Loader(
+        sent, num_workers=workers, collate_fn=_collated, multiprocessing_context=context,
         generator=torch.Generator(),  # its own: it would otherwise draw from the global one
         pin_memory=torch.cuda.is_available(), **batching,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """A UserError on its way out of a loader process: as an exception it would arrive as a traceback in a text."""
+
+    message: str
+
+
+def _batches(loader: DataLoader[Any]) -> Iterator[Batch]:
+    """What the loader gives, from now on; a UserError raised in its processes is raised here as it was."""
+    return map(_accepted, iter(loader))
+
+
+def _accepted(batch: Batch | _Refused) -> Batch:
+    if isinstance(batch, _Refused):
+        raise UserError(batch.message)
+    return batch
+
+
+def _collated(samples: list[Any]) -> Any:
+    refused = next((sample for sample in samples if isinstance(sample, _Refused)), None)
+    return refused or default_collate(samples)
+
+
+class _Loader(DataLoader[Any]):
+    """A DataLoader that reads by itself what its processes cannot be given, and says so once."""
+
+    def __iter__(self) -> Any:
+        try:
+            return super().__iter__()
+        except NotSendable as error:
+            source = self.dataset.content.source  # type: ignore[attr-defined]
+            kind = type(getattr(source, "dataset", source)).__name__
+            if kind not in _SAID:
+                _SAID.add(kind)
+                print(
+                    f"data.loader_workers: {kind} cannot be sent to loader processes ({printable(error)}), so images "
+                    "are read without them. Open files and connections in __getitem__, not in __init__.",
+                    file=sys.stderr, flush=True,
+                )  # fmt: skip
+            batching = {"batch_size": self.batch_size} if self.batch_size else {"batch_sampler": self.batch_sampler}
+            return iter(_loader(self.dataset.content, 0, **batching))  # type: ignore[attr-defined]
+
+
+_SAID: set[str] = set()
+"""Data sets that are known not to be sendable."""
 
 
 class _Order(Sampler[list[tuple[int, int]]]):
@@ -76,23 +128,29 @@ class _Order(Sampler[list[tuple[int, int]]]):
             step += 1
 
 
-class _TrainingSamples(Dataset[Sample]):
+class _TrainingSamples(Dataset[Sample | _Refused]):
     def __init__(self, source: Source, view: TrainingView, annotations: bool) -> None:
         self.source, self.view, self.annotations = source, view, annotations
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
+    def __getitem__(self, key: tuple[int, int]) -> Sample | _Refused:
         index, number = key
-        if self.annotations:
-            return self.view.plain(self.source[index])
-        return {"image": self.view(image_of(self.source, index), index, number)}
+        try:
+            if self.annotations:
+                return self.view.plain(self.source[index])
+            return {"image": self.view(image_of(self.source, index), index, number)}
+        except UserError as error:
+            return _Refused(str(error))
 
 
-class _EvaluationSamples(Dataset[Sample]):
+class _EvaluationSamples(Dataset[Sample | _Refused]):
     def __init__(self, source: Source, view: EvaluationView) -> None:
         self.source, self.view = source, view
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> Sample:
-        return self.view(self.source[index])
+    def __getitem__(self, index: int) -> Sample | _Refused:
+        try:
+            return self.view(self.source[index])
+        except UserError as error:
+            return _Refused(str(error))

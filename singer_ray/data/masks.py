@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from singer_ray.data.imagefolder import ImageFolder
-from singer_ray.data.source import Sample
+from singer_ray.data.imagefolder import ImageFolder, checked_folder
+from singer_ray.data.pixels import open_image, orientation, reason, size_of
+from singer_ray.data.source import Sample, remarks_of
 from singer_ray.errors import UserError
 
 CLASSES = "classes.txt"
@@ -24,7 +25,8 @@ class MaskedFolder:
     """The images of `images` (and their labels, if any) with masks: image REL/NAME.jpg has the mask REL/NAME.png.
 
     A mask has one channel (grey or palette) whose values are class numbers, 255 where nothing is known, and the size of
-    its image. The class names are the lines of `folder`/classes.txt in the order of the numbers; `mask_classes`
+    its image as that is read: masks are never turned, so they belong to the stored image, or with `images.upright` to
+    the upright one. The class names are the lines of `folder`/classes.txt in the order of the numbers; `mask_classes`
     fixes them instead, usually as those of the training set.
 
     Raises UserError when the folder, classes.txt or a mask is missing, and for a mask of another size or with
@@ -32,13 +34,11 @@ class MaskedFolder:
     """
 
     def __init__(self, images: ImageFolder, folder: str, knob: str, mask_classes: Sequence[str] | None = None) -> None:
-        self.images, self.knob, self.root = images, knob, Path(folder)
-        if not self.root.is_dir():
-            what = "is a file" if self.root.is_file() else "does not exist"
-            raise UserError(f"{knob} {folder!r} {what}. Give a folder of PNG masks.")
+        self.images, self.knob = images, knob
+        self.root = checked_folder(folder, knob, "Give a folder of PNG masks.")
         self.mask_classes: tuple[str, ...] = tuple(mask_classes or self._read_classes())
         self.fields = images.fields | {"mask"}
-        self.classes = images.classes
+        self.classes, self.remarks = images.classes, remarks_of(images)
         self.paths = [self.root / path.relative_to(images.root).with_suffix(".png") for path in images.paths]
         for path, image in zip(self.paths[:_CHECKED_AT_START], images.paths):
             self._check(path, image)
@@ -48,21 +48,25 @@ class MaskedFolder:
 
     def __getitem__(self, index: int) -> Sample:
         sample = self.images[index]
+        sample["mask"] = self.mask(index)
+        return sample
+
+    def mask(self, index: int) -> torch.Tensor:
+        """The mask alone: int64 [height, width]."""
         path = self.paths[index]
         self._check(path, self.images.paths[index])
-        with Image.open(path) as file:
-            try:
+        try:
+            with Image.open(path) as file:
                 values = np.array(file).astype(np.int64)
-            except (OSError, SyntaxError, ValueError) as error:
-                raise self._unreadable(path, error) from error
+        except Exception as error:  # each format has exceptions of its own
+            raise self._unreadable(path, error) from error
         wrong = values[(values != IGNORED) & ((values < 0) | (values >= len(self.mask_classes)))]
         if wrong.size:
             raise UserError(
-                f"{self.knob}: {str(path)!r} holds the value {wrong[0]}. Allowed: 0 to {len(self.mask_classes) - 1} "
+                f"{self.knob}: {str(path)!r} contains the value {wrong[0]}. Allowed: 0 to {len(self.mask_classes) - 1} "
                 f"({CLASSES} names {len(self.mask_classes)} classes) and {IGNORED} for unknown."
             )
-        sample["mask"] = torch.from_numpy(values)
-        return sample
+        return torch.from_numpy(values)
 
     def image(self, index: int) -> torch.Tensor:
         """The image alone: its mask is not read."""
@@ -71,8 +75,10 @@ class MaskedFolder:
     def _read_classes(self) -> list[str]:
         path = self.root / CLASSES
         try:
-            names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError):
+            names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.knob}: {str(path)!r} is not UTF-8 text ({error}). Change its encoding.") from error
+        except OSError:
             names = []
         if not names or len(names) > IGNORED or len(set(names)) < len(names):
             fault = f"names {len(names)} classes, or one twice" if names else "is missing or empty"
@@ -86,20 +92,23 @@ class MaskedFolder:
         if not path.is_file():
             raise UserError(f"{self.knob}: {str(path)!r} is missing, the mask of {str(image)!r}. Give each image one.")
         try:
-            with Image.open(path) as mask, Image.open(image) as picture:
-                sizes, mode = (mask.size, picture.size), mask.mode
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            with Image.open(path) as mask:
+                size, mode = mask.size, mask.mode
+        except Exception as error:
             raise self._unreadable(path, error) from error
+        with open_image(image) as picture:
+            sizes, turned = (size, size_of(picture, upright=self.images.upright)), orientation(picture)
         if mode not in _MODES:
             raise UserError(
                 f"{self.knob}: {str(path)!r} is a {mode} image. Allowed: one channel, whose values are class numbers."
             )
         if sizes[0] != sizes[1]:
             shown = [f"{width} x {height}" for width, height in sizes]
+            exif = f" (its EXIF orientation {turned} is {'applied' if self.images.upright else 'ignored'})"
             raise UserError(
-                f"{self.knob}: {str(path)!r} is {shown[0]} pixels and its image {shown[1]}. Give masks of their "
-                "image's size."
+                f"{self.knob}: {str(path)!r} is {shown[0]} pixels and its image {shown[1]}{exif if turned else ''}. "
+                "Give masks of their image's size."
             )
 
     def _unreadable(self, path: Path, error: Exception) -> UserError:
-        return UserError(f"{self.knob}: {str(path)!r} cannot be read as a PNG mask ({error}). Replace it.")
+        return UserError(f"{self.knob}: {str(path)!r} cannot be read as a PNG mask ({reason(error)}). Replace it.")

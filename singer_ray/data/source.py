@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NotRequired, Protocol, TypedDict, runtime_checkable
+from typing import NotRequired, Protocol, TypedDict, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
+
+T = TypeVar("T")
 
 
 class Sample(TypedDict):
@@ -53,12 +55,28 @@ def image_of(source: Source, index: int) -> torch.Tensor:
     return found
 
 
+def remarks_of(source: Source) -> list[str]:
+    """What a person should know of a source: its attribute `remarks`, lines of text, where it has one."""
+    return list(getattr(source, "remarks", ()))
+
+
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of `items`, spread evenly over them."""
+    return [items[i] for i in evenly_placed(len(items), count)]
+
+
+def evenly_placed(length: int, count: int) -> list[int]:
+    """At most `count` of the places 0 .. `length` - 1, spread evenly over them."""
+    return list(range(length)) if length <= count else [i * length // count for i in range(count)]
+
+
 class Subset:
     """Some samples of a source, in the order of `indices`."""
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         self.source, self.indices = source, indices
         self.fields, self.classes, self.mask_classes = source.fields, source.classes, source.mask_classes
+        self.remarks = remarks_of(source)
 
     def __len__(self) -> int:
         return len(self.indices)

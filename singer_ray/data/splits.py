@@ -31,11 +31,12 @@ def open_splits(data: SourceConfig | EvaluationSourceConfig, block: str = "data"
         raise UserError(
             f"{block}.source imagefolder needs --{block}.train DIR: a folder of images or of class folders."
         )
-    train = ImageFolder(data.train, f"{block}.train")
+    upright = data.exif == "apply"
+    train = ImageFolder(data.train, f"{block}.train", upright=upright)
     splits: dict[str, Source] = {"train": train}
     for split, folder in (("val", data.val), ("test", data.test)):
         if folder is not None:
-            splits[split] = ImageFolder(folder, f"{block}.{split}", train.classes or None)
+            splits[split] = ImageFolder(folder, f"{block}.{split}", train.classes or None, upright=upright)
     masks = {"train": data.train_masks, "val": data.val_masks, "test": data.test_masks}
     mask_classes: tuple[str, ...] | None = None
     for split, folder in masks.items():

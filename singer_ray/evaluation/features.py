@@ -8,7 +8,9 @@ import torch
 
 from singer_ray.data.loader import evaluation_batches
 from singer_ray.data.source import Source
+from singer_ray.data.targets import label_fault
 from singer_ray.data.views import EvaluationView
+from singer_ray.errors import UserError
 from singer_ray.evaluation.patch_targets import IGNORE, patch_classes, patch_depth
 from singer_ray.vision.models import Normalization
 from singer_ray.vision.tapped import TappedViT, evaluating
@@ -49,16 +51,26 @@ class Features:
 
 
 @torch.no_grad()
-def annotations_of(source: Source, view: EvaluationView, grid: tuple[int, int], device: torch.device) -> Annotations:
-    """Labels, and masks and depth brought to the `grid` of patches."""
-    labels, masks, depth = [], [], []
+def annotations_of(
+    source: Source,
+    view: EvaluationView,
+    grid: tuple[int, int],
+    device: torch.device,
+    covered: tuple[int, int] | None = None,
+) -> Annotations:
+    """Labels, and masks and depth brought to the `grid` of patches, which covers so many pixels of the view.
+
+    Raises UserError for a label that is no class of the source.
+    """
+    labels: list[torch.Tensor] = []
+    masks, depth = [], []
     for batch in evaluation_batches(source, view, batch_size=256):
         if "label" in source.fields:
-            labels.append(batch["label"])
+            labels.append(_checked(batch["label"], len(source.classes), 256 * len(labels)))
         if "mask" in source.fields:
-            masks.append(patch_classes(batch["mask"], grid, len(source.mask_classes)))
+            masks.append(patch_classes(batch["mask"], grid, len(source.mask_classes), covered))
         if "depth" in source.fields:
-            depth.append(patch_depth(batch["depth"], grid))
+            depth.append(patch_depth(batch["depth"], grid, covered))
     found = [torch.cat(parts).to(device) if parts else None for parts in (labels, masks, depth)]
     return Annotations(*found)
 
@@ -101,6 +113,14 @@ def features_of(
                 pooled = patches.mean(dim=1) if pooling == "mean" else first
                 parts[name].append(Features(pooled, patches, first if network.has_class_token else None))
     return {name: _joined(found) for name, found in parts.items()}
+
+
+def _checked(labels: torch.Tensor, classes: int, first: int) -> torch.Tensor:
+    wrong = ((labels < 0) | (labels >= classes)).nonzero()
+    if len(wrong):
+        place = int(wrong[0])
+        raise UserError(label_fault("the probes' images", first + place, int(labels[place]), classes))
+    return labels
 
 
 def _joined(parts: list[Features]) -> Features:

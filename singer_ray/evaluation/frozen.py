@@ -55,7 +55,7 @@ def check_sources(sources: Mapping[str, Source], block: str) -> list[str]:
         had = "; ".join(f"{s}: {', '.join(sorted(sources[s].fields)) or 'none'}" for s in (FIT, *splits))
         raise UserError(
             f"{block} has no annotation that both the fit images ({FIT}) and {' or '.join(splits)} share ({had}). "
-            "Give images in one folder a class, or with masks."
+            "Give images in one folder per class, or with masks."
         )
     return splits
 
@@ -107,11 +107,11 @@ class FrozenEvaluation:
         if key not in self._suites:
             self._suites[key] = ProbeSuite(self.sources, EvaluationView(*key), self.settings, self.device)
         suite, done = self._suites[key], Evaluated()
-        reader = Reader(network.tapped.to(self.device), network.normalize, network.grid)
+        reader = Reader(network.tapped.to(self.device), network.normalize, network.grid, network.covered)
         features = {split: suite.features(reader, split, workers=self.workers) for split in (FIT, *self.splits)}
         if not all(torch.isfinite(found["before_norm"].pooled).all() for found in features.values()):
             raise UserError(f"network {network.name} gives features that are not finite numbers. Give other weights.")
-        done.notes += self._absent_classes(suite, network.grid)
+        done.notes += self._absent_classes(suite, network)
         if self.settings.protocol == "official":
             self._train_heads(suite, features, network, done, say)
         else:
@@ -137,11 +137,11 @@ class FrozenEvaluation:
         fit = self.sources[FIT]
         heads = OfficialHeads(
             len(fit.classes), len(fit.mask_classes), network.grid, network.image_size, self.settings.official,
-            self.device, self.seed,
+            self.device, self.seed, network.covered,
         )  # fmt: skip
         metrics, notes = heads.run(
             {split: features[split]["before_norm"] for split in used},
-            {split: suite.annotations(split, network.grid) for split in used},
+            {split: suite.annotations(split, network.grid, network.covered) for split in used},
             {split: suite.pixel_annotations(split) for split in used},
             self.splits,
             lambda line: say(f"{network.name}: {line}"),
@@ -158,7 +158,8 @@ class FrozenEvaluation:
         for place, infix in INFIXES.items():
             read = {split: found[place] for split, found in features.items()}
             if place == "before_norm" or not isinstance(network.tapped.final_norm, nn.Identity):
-                probed = suite.probe(read, self.splits, network.grid, l2_grid=self.settings.l2_grid)
+                probed = suite.probe(read, self.splits, network.grid, network.covered, l2_grid=self.settings.l2_grid)
+            done.notes += [note for note in probed.notes if note not in done.notes]
             done.l2 |= {f"{infix}{name}": l2 for name, l2 in probed.l2.items()}
             for split, scores in probed.scores.items():
                 done.metrics |= {f"{split}/{infix}{name}": score for name, score in scores.items()}
@@ -172,6 +173,13 @@ class FrozenEvaluation:
         if teacher.grid != network.grid:
             grids = [f"{rows} x {columns}" for rows, columns in (network.grid, teacher.grid)]
             done.notes.append(f"no gram_cosine: its grid of patches is {grids[0]}, that of {teacher.name} {grids[1]}")
+            return
+        shares = [n.covered[0] / n.image_size for n in (network, teacher)]
+        if abs(shares[0] - shares[1]) > 0.5 / network.grid[0]:  # the last patches would be half a patch apart
+            done.notes.append(
+                f"no gram_cosine: its patches cover {shares[0]:.1%} of the image, those of {teacher.name} "
+                f"{shares[1]:.1%}. Give a --data.image_size that both divide"
+            )
             return
         # The teacher's own size, but the network's crop: both must see the same part of the image.
         view = EvaluationView(teacher.image_size, network.crop_pct)
@@ -188,11 +196,11 @@ class FrozenEvaluation:
         for place, infix in INFIXES.items():
             done.metrics[f"{split}/{infix}gram_cosine"] = sums[place] / first
 
-    def _absent_classes(self, suite: ProbeSuite, grid: tuple[int, int]) -> list[str]:
+    def _absent_classes(self, suite: ProbeSuite, network: Network) -> list[str]:
         notes = []
         fit = self.sources[FIT]
         for split in (FIT, *self.splits):
-            known = suite.annotations(split, grid)
+            known = suite.annotations(split, network.grid, network.covered)
             for what, names, found in (
                 ("class", fit.classes, known.labels),
                 ("mask class", fit.mask_classes, known.patch_classes),

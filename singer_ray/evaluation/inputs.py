@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from singer_ray.data.source import Source, shuffled_subset
@@ -46,11 +46,14 @@ def open_reference(config: Config, given: Collection[str], say: Callable[[str], 
         return None
 
 
-def open_sources(config: Config) -> tuple[dict[str, Source], str]:
-    """The sets that training would evaluate on, and the configuration block that names them. Raises UserError."""
+def open_sources(config: Config, given: Mapping[str, Source] | None = None) -> tuple[dict[str, Source], str]:
+    """The sets that training would evaluate on, and the configuration block that names them. Raises UserError.
+
+    `given` are sets of one's own, in place of the configured ones.
+    """
     own = config.evaluation.data
     block = "data" if own.source == "same" else "evaluation.data"
-    sources = open_splits(config.data if own.source == "same" else own, block)
+    sources = dict(given) if given is not None else open_splits(config.data if own.source == "same" else own, block)
     if FIT in sources:
         sources[FIT] = shuffled_subset(sources[FIT], config.evaluation.fit_images)
     return sources, block

@@ -44,6 +44,12 @@ if TYPE_CHECKING:
 BINS = 256
 TEMPERATURE = 0.03
 LOWEST_LR = 1e-8
+_HEADS = ("classification", "segmentation", "depth")
+_NOTHING = (
+    "the fit images are of one class, or have no labels",
+    "the fit images show one mask class, or none",
+    "the fit images have no depth above 0",
+)
 _FLOATS = 2**25
 """Logits held at a time: larger batches are worked through in parts, whose gradients add up to the batch's."""
 
@@ -78,18 +84,23 @@ def depth_scores(guess: torch.Tensor, target: torch.Tensor, max_depth: float) ->
 class DenseHead(nn.Module):
     """A 1 x 1 convolution on the grid of patches, brought to pixels: [batch, patches, dim] -> [batch, outputs, s, s].
 
+    Where the grid covers less than the image (`covered`, in pixels), so do the maps.
+
     Logits are upsampled, for depth too, where the original upsamples features and then convolves: both maps are linear
     and the weights of an interpolation add up to 1, so the result is the same and costs much less.
     """
 
-    def __init__(self, width: int, outputs: int, grid: tuple[int, int], size: int) -> None:
+    def __init__(
+        self, width: int, outputs: int, grid: tuple[int, int], size: int, covered: tuple[int, int] | None = None
+    ) -> None:
         super().__init__()
-        self.grid, self.size = grid, size
+        self.grid, self.size, self.covered = grid, size, covered or (size, size)
         self.convolution = nn.Conv2d(width, outputs, kernel_size=1)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         logits = self.convolution(tokens.mT.unflatten(2, self.grid))
-        return functional.interpolate(logits, size=(self.size, self.size), mode="bilinear", align_corners=False)
+        maps = functional.interpolate(logits, size=self.covered, mode="bilinear", align_corners=False)
+        return maps[..., : self.size, : self.size]
 
 
 @dataclass(frozen=True)
@@ -177,6 +188,8 @@ class OfficialHeads:
     settings: OfficialConfig
     device: torch.device
     seed: int = 0
+    covered: tuple[int, int] | None = None
+    """Height and width in pixels that the grid covers; the whole image by default. What lies outside is not scored."""
 
     def run(
         self,
@@ -194,8 +207,18 @@ class OfficialHeads:
             self._segmentation(features, pixels),
             self._depth(features, pixels),
         )
+        annotated = [
+            any(plane is not None for plane in planes)
+            for planes in (
+                [found.labels for found in known.values()],
+                [found.masks for found in pixels.values()],
+                [found.depth for found in pixels.values()],
+            )
+        ]
         for number, task in enumerate(found):
             if task is None:
+                if annotated[number]:
+                    notes.append(f"no official {_HEADS[number]} scores: {_NOTHING[number]}")
                 continue
             say(f"training the {task.name} head for {self.settings.epochs} epochs")
             try:
@@ -210,7 +233,7 @@ class OfficialHeads:
 
     def _classification(self, features: Mapping[str, Features], known: Mapping[str, Annotations]) -> Task | None:
         targets = {split: found.labels for split, found in known.items() if found.labels is not None}
-        if FIT not in targets:
+        if FIT not in targets or targets[FIT].unique().numel() < 2:
             return None
         inputs = {split: self._image_token(features[split]) for split in targets}
 
@@ -227,9 +250,9 @@ class OfficialHeads:
                     lambda scores: scores["top1"])  # fmt: skip
 
     def _segmentation(self, features: Mapping[str, Features], pixels: Mapping[str, PixelAnnotations]) -> Task | None:
-        masks = {split: found.masks for split, found in pixels.items() if found.masks is not None}
+        masks = {split: self._seen(found.masks) for split, found in pixels.items() if found.masks is not None}
         targets = {split: mask for split, mask in masks.items() if (mask != IGNORE).any()}
-        if FIT not in targets:
+        if FIT not in targets or targets[FIT][targets[FIT] != IGNORE].unique().numel() < 2:
             return None
         inputs = {split: features[split].patches for split in targets}
         part = self._part(self.mask_classes)
@@ -242,11 +265,13 @@ class OfficialHeads:
             return {"miou": float(metric.compute())}
 
         width = inputs[FIT].shape[2]
-        return Task("segmentation", lambda: DenseHead(width, self.mask_classes, self.grid, self.size), inputs, targets,
-                    score, lambda scores: scores["miou"], part, IGNORE)  # fmt: skip
+        return Task(
+            "segmentation", lambda: self._dense(width, self.mask_classes), inputs, targets, score,
+            lambda scores: scores["miou"], part, IGNORE,
+        )  # fmt: skip
 
     def _depth(self, features: Mapping[str, Features], pixels: Mapping[str, PixelAnnotations]) -> Task | None:
-        depth = {split: found.depth for split, found in pixels.items() if found.depth is not None}
+        depth = {split: self._seen(found.depth) for split, found in pixels.items() if found.depth is not None}
         if FIT not in depth or not depth[FIT].max() > 0:
             return None
         farthest = self.settings.max_depth or float(depth[FIT].max())
@@ -265,14 +290,23 @@ class OfficialHeads:
 
         targets = {split: bin_depth(planes, farthest).to(torch.int16) for split, planes in depth.items()}
         width = inputs[FIT].shape[2]
-        return Task("depth", lambda: DenseHead(width, BINS, self.grid, self.size), inputs, targets, score,
-                    lambda scores: -scores["depth_rmse_per_image"], part)  # fmt: skip
+        return Task(
+            "depth", lambda: self._dense(width, BINS), inputs, targets, score,
+            lambda scores: -scores["depth_rmse_per_image"], part,
+        )  # fmt: skip
 
     def _image_token(self, features: Features) -> torch.Tensor:
         if self.settings.mode == "avg":
             return features.patches.mean(dim=1)
         assert features.class_token is not None, "FrozenEvaluation.check comes first"
         return features.class_token
+
+    def _dense(self, width: int, outputs: int) -> DenseHead:
+        return DenseHead(width, outputs, self.grid, self.size, self.covered)
+
+    def _seen(self, planes: torch.Tensor) -> torch.Tensor:
+        """The pixels that the grid covers."""
+        return planes if self.covered is None else planes[..., : self.covered[0], : self.covered[1]]
 
     def _part(self, outputs: int) -> int:
         return max(1, _FLOATS // (outputs * self.size**2))

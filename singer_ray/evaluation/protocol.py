@@ -31,6 +31,13 @@ class Probed:
     """Split -> name -> score."""
     l2: dict[str, float] = field(default_factory=dict)
     """Name of the score -> regulariser that its probe was fitted with."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Score, or SPLIT/score, that could not be measured -> why."""
+
+    @property
+    def notes(self) -> list[str]:
+        """The same as lines."""
+        return [f"not measured: {name}, because {why}" for name, why in self.missing.items()]
 
     def add(self, split: str, name: str, score: float) -> None:
         self.scores.setdefault(split, {})[name] = score
@@ -63,6 +70,10 @@ class Protocol:
         memory, labels = features[FIT].pooled, known[FIT].labels
         if labels is None:
             return
+        if labels.unique().numel() < 2:
+            why = "all training images that the probes are fitted on are of one class"
+            found.missing |= {"linear_top1": why, "knn_top1": why}
+            return
         truth = {split: known[split].labels for split in splits}
 
         def score(probe: LinearProbe, split: str) -> float:
@@ -85,9 +96,14 @@ class Protocol:
         self, features: Mapping[str, Features], known: Mapping[str, Annotations], splits: Sequence[str], found: Probed
     ) -> None:
         target = known[FIT].patch_classes
-        if target is None or not (target != IGNORE).any():
+        if target is None:
             return
         labelled = target != IGNORE
+        if target[labelled].unique().numel() < 2:
+            found.missing["miou"] = (
+                "the patches of the training images that the probes are fitted on are of one class, or of none"
+            )
+            return
         patches = features[FIT].patches
         x, y = (patches.flatten(0, 1), target.flatten()) if labelled.all() else (patches[labelled], target[labelled])
         masks = {split: known[split].patch_classes for split in splits}
@@ -103,6 +119,8 @@ class Protocol:
         for split, mask in truth.items():
             if mask is not None:
                 found.add(split, "miou", score(probe, split))
+            elif masks[split] is not None:
+                found.missing[f"{split}/miou"] = f"no patch of the {split} images is of a known class"
 
     def _estimate_depth(
         self, features: Mapping[str, Features], known: Mapping[str, Annotations], splits: Sequence[str], found: Probed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from singer_ray.data.source import Source
+from singer_ray.data.targets import Targets, check_targets
 from singer_ray.data.views import EvaluationView
 from singer_ray.evaluation.features import (
     Annotations,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FIT", "INFIXES", "ProbeSuite", "Reader"]
 
+Pair = tuple[int, int]
 INFIXES = {"before_norm": "", "after_norm": "after_norm/"}
 """Where features are read -> what a metric's name holds between split and score."""
 _EVALUATE_ONLY = ("depth_delta1",)
@@ -42,6 +45,8 @@ class Reader:
     normalize: Normalization
     grid: tuple[int, int]
     """Rows and columns of its patches."""
+    covered: tuple[int, int] | None = None
+    """Height and width of the view, in pixels, that these cover; all of it by default."""
 
 
 class ProbeSuite:
@@ -55,8 +60,10 @@ class ProbeSuite:
         self, sources: Mapping[str, Source], view: EvaluationView, settings: EvaluationConfig, device: torch.device
     ) -> None:
         self.sources, self.view, self.settings, self.device = dict(sources), view, settings, device
-        self._annotations: dict[tuple[str, tuple[int, int]], Annotations] = {}
+        self._annotations: dict[tuple[str, Pair, Pair | None], Annotations] = {}
         self._pixels: dict[str, PixelAnnotations] = {}
+        self.notes: list[str] = []
+        """What could not be measured so far, and why."""
 
     def splits(self) -> list[str]:
         """The splits that can be scored."""
@@ -68,7 +75,13 @@ class ProbeSuite:
             return []
         shared = self.sources[FIT].fields & self.sources["val"].fields
         by_field = {"mask": ["val/miou"], "label": ["val/linear_top1", "val/knn_top1"], "depth": ["val/depth_rmse"]}
-        return [name for field, names in by_field.items() if field in shared for name in names]
+        names = [name for field, names in by_field.items() if field in shared for name in names]
+        return [name for name in names if name not in self.targets.unmeasured]
+
+    @functools.cached_property
+    def targets(self) -> Targets:
+        """What a look at the targets shows: see `check_targets`. Raises UserError for those that do not fit."""
+        return check_targets(self.sources)
 
     def score(self, reader: Reader, splits: Sequence[str], *, after_norm: bool = False) -> dict[str, float]:
         """`SPLIT/linear_top1`, `knn_top1`, `miou` (over patches), all in 0..1, `depth_rmse` in the unit of the source.
@@ -85,7 +98,7 @@ class ProbeSuite:
             if name == "after_norm" and not after_norm:
                 continue
             read = {split: found[name] for split, found in features.items()}
-            for split, scores in self.probe(read, wanted, reader.grid).scores.items():
+            for split, scores in self.probe(read, wanted, reader.grid, reader.covered).scores.items():
                 metrics |= {
                     f"{split}/{infix}{key}": value for key, value in scores.items() if key not in _EVALUATE_ONLY
                 }
@@ -98,11 +111,11 @@ class ProbeSuite:
             pooling=self.settings.pooling, batch_size=self.settings.batch_size, workers=workers,
         )  # fmt: skip
 
-    def annotations(self, split: str, grid: tuple[int, int]) -> Annotations:
-        """What is known of a split, on a grid of patches."""
-        key = (split, grid)
+    def annotations(self, split: str, grid: Pair, covered: Pair | None = None) -> Annotations:
+        """What is known of a split, on a grid of patches that covers so many pixels."""
+        key = (split, grid, covered)
         if key not in self._annotations:
-            self._annotations[key] = annotations_of(self.sources[split], self.view, grid, self.device)
+            self._annotations[key] = annotations_of(self.sources[split], self.view, grid, self.device, covered)
         return self._annotations[key]
 
     def pixel_annotations(self, split: str) -> PixelAnnotations:
@@ -115,12 +128,17 @@ class ProbeSuite:
         self,
         features: Mapping[str, Features],
         splits: Sequence[str],
-        grid: tuple[int, int],
+        grid: Pair,
+        covered: Pair | None = None,
         *,
         l2_grid: Sequence[float] = (),
     ) -> Probed:
         """Fits on FIT's features and scores those of `splits`; see `Protocol`."""
         fit = self.sources[FIT]
-        known = {split: self.annotations(split, grid) for split in (FIT, *splits)}
+        known = {split: self.annotations(split, grid, covered) for split in (FIT, *splits)}
         protocol = Protocol(len(fit.classes), len(fit.mask_classes), self.settings, l2_grid)
-        return protocol.run(features, known, splits)
+        probed = protocol.run(features, known, splits)
+        said = {metric for name in self.targets.unmeasured for metric in (name, name.rpartition("/")[2])}
+        probed.missing = {name: why for name, why in probed.missing.items() if name not in said}
+        self.notes += [note for note in probed.notes if note not in self.notes]
+        return probed

@@ -21,6 +21,7 @@ class Distiller(nn.Module):
         teacher: read for its shape only.
         layers: the distilled teacher layers D, in the order of `student_layers`.
         grids: patch rows and columns of teacher and student for the input size in use.
+        covered: height and width in pixels that each grid covers (see `TappedViT.covered`); by default the same.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Distiller(nn.Module):
         layers: Sequence[int],
         refiner: Refiner,
         grids: tuple[tuple[int, int], tuple[int, int]],
+        covered: tuple[tuple[int, int], tuple[int, int]] | None = None,
         *,
         kd_weight: float = 1.0,
         detach: bool = True,
@@ -39,6 +41,11 @@ class Distiller(nn.Module):
         self.student, self.refiner = student, refiner
         self.layers, self.student_layers = tuple(layers), tuple(student_layers)
         self.teacher_prefix, self.teacher_grid, self.student_grid = teacher.prefix, *grids
+        matrices = _resamplers(grids, covered) or (None, None)
+        self.by_rows: torch.Tensor | None
+        self.by_columns: torch.Tensor | None
+        self.register_buffer("by_rows", matrices[0], persistent=False)
+        self.register_buffer("by_columns", matrices[1], persistent=False)
         self.class_token = teacher.has_class_token and student.has_class_token
         self.kd_weight, self.detach = kd_weight, detach
         self.projections = nn.ModuleDict({str(n): nn.Linear(student.width, teacher.width) for n in self.layers})
@@ -110,8 +117,45 @@ class Distiller(nn.Module):
         return torch.cat([projected[:, :1], patches], dim=1), torch.cat([target[:, :1], target_patches], dim=1)
 
     def _to_teacher_grid(self, patches: torch.Tensor) -> torch.Tensor:
+        if self.by_rows is not None and self.by_columns is not None:
+            plane = patches.unflatten(1, self.student_grid)
+            rows, columns = self.by_rows.to(patches.dtype), self.by_columns.to(patches.dtype)
+            return torch.einsum("ir,brcd,jc->bijd", rows, plane, columns).flatten(1, 2)
         if self.student_grid == self.teacher_grid:
             return patches
         plane = patches.mT.unflatten(2, self.student_grid)
         resized = functional.interpolate(plane, self.teacher_grid, mode="bilinear", align_corners=False)
         return resized.flatten(2).mT
+
+
+def _resamplers(
+    grids: tuple[tuple[int, int], tuple[int, int]], covered: tuple[tuple[int, int], tuple[int, int]] | None
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Matrices that bring rows and columns of the student's patches to the teacher's; None where both cover the same.
+
+    [teacher rows, student rows] and [teacher columns, student columns].
+    """
+    if covered is None or covered[0] == covered[1]:
+        return None
+    teacher, student = (
+        [pixels / count for pixels, count in zip(area, grid)] for area, grid in zip(covered, grids)
+    )  # patch heights and widths
+    return (
+        resampler(grids[0][0], teacher[0], grids[1][0], student[0]),
+        resampler(grids[0][1], teacher[1], grids[1][1], student[1]),
+    )
+
+
+def resampler(count: int, step: float, from_count: int, from_step: float) -> torch.Tensor:
+    """Linear interpolation at the centres of `count` patches, each `step` pixels, between those of `from_count`.
+
+    Both rows of patches start at the same pixel; beyond the outermost centre its value holds. float32 [count, from].
+    """
+    place = ((torch.arange(count, dtype=torch.float64) + 0.5) * step / from_step - 0.5).clamp(0, from_count - 1)
+    lower = place.floor().long()
+    upper = (lower + 1).clamp(max=from_count - 1)
+    weight = place - lower
+    matrix = torch.zeros(count, from_count, dtype=torch.float64)
+    matrix[torch.arange(count), lower] += 1 - weight
+    matrix[torch.arange(count), upper] += weight
+    return matrix.float()

@@ -56,8 +56,6 @@ class Command(Generic[Flags]):
     given: str | None = None
     words: str | None = None
     metavar: str = "NAME"
-    required: Sequence[str] = ()
-    """Own flags that the command cannot do without, as --help says."""
     optional: Sequence[str] = ()
     """Own flags whose value may be left out; then it is the empty text."""
 

@@ -119,8 +119,8 @@ def _deliver_student(
                 others.append(there)
         if others and not replace:
             raise UserError(
-                f"{store.address}/{others[0]} holds another student of trial {choice.trial}. Use --replace to put this "
-                "one in its place, or give another address."
+                f"{store.address}/{others[0]} contains another student of trial {choice.trial}. Use --replace to put "
+                "this one in its place, or give another address."
             )
         if ONNX in wanted:
             write_onnx(folder)
@@ -128,7 +128,8 @@ def _deliver_student(
             write_program(folder)
         seal(folder)
     except OSError as error:
-        raise UserError(f"{folder} could not be written: {error.strerror}. Make room there, or set TMPDIR.") from error
+        why = f"{folder} could not be written: {error.strerror}."
+        raise UserError(f"{why} Free some space there, or set TMPDIR.") from error
     done = store.put(folder, name, replace=replace)
     for other in others:
         store.remove(other)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import yaml
 
 from singer_ray.errors import UserError, nearest, printable
 from singer_ray.publishing.local_writer import is_draft
@@ -19,7 +18,7 @@ from singer_ray.publishing.manifest import CARD, CONFIG, MANIFEST, RESULT, Manif
 from singer_ray.publishing.package import InputSpec, seal, write_student
 from singer_ray.publishing.result import build_result, parsed, scrubbed, write_json
 from singer_ray.publishing.table import cleaned, plain, read_table, trial_in
-from singer_ray.storage import TIMEOUT, Folder, without_credentials
+from singer_ray.storage import TIMEOUT, Folder, read_yaml, without_credentials
 from singer_ray.storage.address import is_plain
 
 if TYPE_CHECKING:
@@ -29,6 +28,9 @@ BEST, STUDENT, TRIALS = "best", "student", "trials"
 SPACE, SEARCH, JOURNAL = "space.yaml", "search.json", "study.journal"
 LEADERBOARD, LEADERBOARD_CSV, REPORT = "leaderboard.parquet", "leaderboard.csv", "report.html"
 COMPLETE, FAIL = "COMPLETE", "FAIL"
+COLUMNS = ("rank", "id", "state", "epochs", "seconds", "fault")
+"""What every leaderboard has."""
+_ANOTHER = "Restore it from a copy, or name another trial."
 RUN_ID = "000"
 """What stands for the trial where there was no search."""
 
@@ -81,7 +83,9 @@ class Experiment:
         self.address, self.metrics_of = self.folder.address, metrics_of
         content = self.folder.read(LEADERBOARD)
         self.is_search = content is not None
-        self.table = read_table(content, f"{self.address}/{LEADERBOARD}") if content is not None else pd.DataFrame()
+        self.table = (
+            read_table(content, f"{self.address}/{LEADERBOARD}", COLUMNS) if content is not None else pd.DataFrame()
+        )
         if not self.is_search:
             self._check_run()
 
@@ -104,7 +108,10 @@ class Experiment:
     @property
     def objectives(self) -> list[str]:
         """NAME:max or NAME:min."""
-        return [str(name) for name in self.search.get("objectives", ())]
+        found = self.search.get("objectives", [])
+        if not isinstance(found, list):
+            raise UserError(f"{self.address}/{SEARCH} has no list of objectives. Restore it from a copy.")
+        return [str(name) for name in found]
 
     @cached_property
     def identity(self) -> str:
@@ -195,9 +202,9 @@ class Experiment:
     def export_settings(self) -> dict[str, Any]:
         """The knobs export.* of its own configuration, by dotted name; empty where it cannot be read."""
         try:
-            tree = yaml.safe_load(self.folder.read(CONFIG) or b"")
-        except yaml.YAMLError as error:
-            raise UserError(f"{self.address}/{CONFIG} is damaged ({type(error).__name__}). Restore it.") from error
+            tree = read_yaml(self.folder.read(CONFIG) or b"", f"{self.address}/{CONFIG}", "Restore it.")
+        except UserError as error:
+            raise UserError(f"{self.address}/{CONFIG} is damaged: {error}") from error
         own = (tree.get("export") if isinstance(tree, dict) else None) or {}
         known = type(self)._known_settings()
         return {f"export.{name}": value for name, value in own.items() if name in known and value is not None}
@@ -291,15 +298,14 @@ class Experiment:
         own = self._config().override(_parameters(choice.row))
         known = {n: float(v) for n, v in {**choice.row, **self.metrics_of(choice.trial)}.items()
                  if isinstance(v, (int, float)) and math.isfinite(v) and "/" in n}  # fmt: skip
+        where = f"{self.address}/{TRIALS}/{choice.trial}/{checkpoint.FILE}"
         try:
-            model, scaling = student_of(own, checkpoint.from_bytes(content))
-        except (RuntimeError, KeyError, EOFError, ValueError) as error:
-            raise UserError(
-                f"{self.address}/{TRIALS}/{choice.trial}/{checkpoint.FILE} holds no student of this configuration "
-                f"({type(error).__name__}). Name another trial."
-            ) from error
+            model, scaling = student_of(own, checkpoint.from_bytes(content, where, advice=_ANOTHER))
+        except checkpoint.MisfitError as error:
+            raise UserError(f"{where} {error}. {_ANOTHER}") from error
         counts = {"epoch": float(choice.row.get("epochs") or 0), "images_per_second": 0.0}
-        result = build_result(own.model_dump(mode="json"), known | counts, float(choice.row.get("seconds") or 0.0))
+        seconds, remarks = float(choice.row.get("seconds") or 0.0), self.search.get("remarks") or ()
+        result = build_result(own.model_dump(mode="json"), known | counts, seconds, remarks)
         del result["images_per_second"]
         write_student(target, model, InputSpec(own.data.image_size, own.data.crop_pct, scaling), result)
 
@@ -309,7 +315,8 @@ class Experiment:
         content = self.folder.read(CONFIG)
         if content is None:
             raise UserError(f"{self.address} has no {CONFIG}. Give the whole --out folder of singer_ray.tune.")
-        return validate(yaml.safe_load(content), f"{self.address}/{CONFIG}")
+        where = f"{self.address}/{CONFIG}"
+        return validate(read_yaml(content, where, "Restore it."), where)
 
     def _provenance(self, choice: Choice) -> dict[str, Any]:
         seeds, mean, spread = (plain(choice.row.get(name)) for name in ("seeds", "mean", "spread"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from singer_ray.errors import UserError
 from singer_ray.publishing.manifest import MANIFEST, Manifest, check_folder, entry_of
-from singer_ray.storage import reason
+from singer_ray.storage import reason, sync, write_whole
 from singer_ray.storage.lease import this_machine
 
 DRAFT, ASIDE = ".draft", ".aside"
@@ -60,7 +60,7 @@ class LocalWriter:
             )
         if target.is_dir() and any(target.iterdir()) and not replace:
             raise UserError(
-                f"{target} holds files, but no package. Give another address, or use --replace to remove them."
+                f"{target} contains files but no package. Give another address, or use --replace to remove them."
             )
         return False
 
@@ -96,21 +96,20 @@ def explained(where: str) -> Iterator[None]:
 
 def write_synced(path: Path, content: bytes) -> None:
     """Writes a file and waits until it is on the disk."""
-    path.write_bytes(content)
-    _sync(path)
+    write_whole(path, content, synced=True)
 
 
 def sync_folders(folder: Path) -> None:
     """Waits until a folder and those in it are on the disk."""
     for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        _sync(path)
+        sync(path)
 
 
 def _fill(draft: Path, folder: Path, manifest: Manifest) -> None:
     for file, entry in manifest.files.items():
         (draft / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / file, draft / file)
-        _sync(draft / file)
+        sync(draft / file)
         if entry_of(draft / file) != entry:
             check_folder(folder)  # says so when it was changed before
             raise UserError(f"{folder / file} was changed while it was copied. Publish again.")
@@ -128,7 +127,7 @@ def _exchange(draft: Path, target: Path) -> None:
     except OSError:
         _recover(target)
         raise
-    _sync(target.parent)
+    sync(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -161,12 +160,3 @@ def _left_behind(draft: str) -> bool:
     except PermissionError:
         pass
     return False
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

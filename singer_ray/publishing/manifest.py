@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from singer_ray.errors import UserError, printable
-from singer_ray.storage import DRAFT, hashed
+from singer_ray.storage import DRAFT, hashed, read_json, write_whole
 from singer_ray.storage.address import is_plain
 from singer_ray.storage.reading import opened, stays_inside
 
@@ -71,7 +71,7 @@ class Manifest:
         """
         where, tree = printable(where), None
         try:
-            tree = json.loads(content)
+            tree = read_json(content, where, "Publish the package again.")
             version = tree["format"]
             files = {str(n): _entry(e) for n, e in tree["files"].items()}
             stated = tree.get("package")
@@ -141,9 +141,7 @@ def entry_of(path: Path) -> Entry:
 def write_manifest(folder: Path) -> Manifest:
     """Writes MANIFEST.json of what is in `folder`, whole or not at all."""
     found = Manifest.of(folder)
-    draft = folder / f"{MANIFEST}{DRAFT}"
-    draft.write_bytes(found.to_bytes())
-    draft.replace(folder / MANIFEST)
+    write_whole(folder / MANIFEST, found.to_bytes())
     return found
 
 

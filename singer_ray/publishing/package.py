@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from torch import nn
 from singer_ray.publishing.card import card
 from singer_ray.publishing.head import LinearHead, write_head
 from singer_ray.publishing.manifest import CARD, CONFIG, RESULT, Manifest, write_manifest
-from singer_ray.publishing.result import scrubbed, write_json
+from singer_ray.publishing.result import parsed, scrubbed, write_json
+from singer_ray.storage import write_whole
 from singer_ray.vision.models import Normalization
 
 
@@ -71,13 +71,13 @@ def write_student(
     write_model(folder, model, inputs)
     if head is not None:
         write_head(folder, head)
-    (folder / CONFIG).write_text(yaml.safe_dump(result["config"], sort_keys=False), encoding="utf-8")
+    write_whole(folder / CONFIG, yaml.safe_dump(result["config"], sort_keys=False))
     write_json(folder / RESULT, result)
     seal(folder)
 
 
 def seal(folder: Path) -> Manifest:
     """Writes the card and the manifest of a student's folder anew, from what is in it."""
-    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    (folder / CARD).write_text(card(result, folder), encoding="utf-8")
+    result = parsed((folder / RESULT).read_bytes(), str(folder / RESULT))
+    write_whole(folder / CARD, card(result, folder))
     return write_manifest(folder)

@@ -6,13 +6,12 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from singer_ray.errors import UserError
-from singer_ray.storage import without_credentials
+from singer_ray.storage import read_json_mapping, without_credentials, write_whole
 
 PACKAGES = (
     "singer-ray", "torch", "torchvision", "timm", "ray", "optuna", "numpy", "torchmetrics", "safetensors", "onnx",
@@ -20,8 +19,12 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def build_result(config: Mapping[str, Any], metrics: Mapping[str, float], seconds: float) -> dict[str, Any]:
-    """The content of result.json: metrics, config, versions, git_commit, seconds, images_per_second.
+def build_result(
+    config: Mapping[str, Any], metrics: Mapping[str, float], seconds: float, remarks: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The content of result.json: metrics, remarks, config, versions, git_commit, seconds, images_per_second.
+
+    `remarks` are lines that whoever reads the metrics should know.
 
     `metrics` are the loop's last ones; its bookkeeping leaves the flat block for places of its own. Where there was no
     loop there is none, and so no epochs or images_per_second.
@@ -29,6 +32,7 @@ def build_result(config: Mapping[str, Any], metrics: Mapping[str, float], second
     scores = {name: value for name, value in sorted(metrics.items()) if "/" in name}
     result: dict[str, Any] = {
         "metrics": scores,
+        "remarks": list(remarks),
         "config": config,
         "versions": versions(),
         "git_commit": git_commit(),
@@ -78,17 +82,11 @@ def scrubbed(tree: Any) -> Any:
 
 def parsed(content: bytes | None, where: str) -> dict[str, Any]:
     """A JSON file's mapping; empty where there is no file. Raises UserError for one that is damaged."""
-    try:
-        tree = json.loads(content) if content is not None else {}
-    except ValueError as error:
-        raise UserError(f"{where} is damaged ({error}). Restore it, or remove it and publish again.") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"{where} is damaged: it holds no mapping. Restore it, or remove it and publish again.")
-    return tree
+    if content is None:
+        return {}
+    return read_json_mapping(content, where, "It is damaged: restore it, or remove it and publish again.")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes `path` whole or not at all."""
-    draft = path.with_suffix(path.suffix + ".part")
-    draft.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    draft.replace(path)
+    """Writes `path` whole or not at all, without the credentials of any address in it."""
+    write_whole(path, json.dumps(scrubbed(content), indent=2, allow_nan=False) + "\n")

@@ -133,7 +133,7 @@ class Store:
             found = dict(zip(manifest.files, pool.map(read, manifest.files)))
         fault = manifest.fault({file: entry for file, entry in found.items() if entry is not None})
         if fault:
-            raise UserError(f"{self._where(name)} is not whole: {fault}. Publish it again with --replace.")
+            raise UserError(f"{self._where(name)} is incomplete: {fault}. Publish it again with --replace.")
         return manifest
 
     def pull(self, name: str, target: Path) -> Manifest:
@@ -152,7 +152,7 @@ class Store:
                 if found is not None and Entry(*found) == manifest.files[file]:
                     return
             raise UserError(
-                f"{self._where(name)}/{file} does not fit its manifest. Publish the package again: --replace."
+                f"{self._where(name)}/{file} does not match its manifest. Publish the package again: --replace."
             )
 
         with explained(str(target)), drafting(target) as draft:
@@ -204,7 +204,7 @@ class Store:
     def _required(self, name: str) -> Manifest:
         content = self.folder.read(_inside(name, MANIFEST))
         if content is None:
-            raise UserError(f"{self._where(name)} has no {MANIFEST}: there is no whole package. Publish it again.")
+            raise UserError(f"{self._where(name)} has no {MANIFEST}: there is no complete package. Publish it again.")
         return Manifest.parse(content, f"{self.address}/{_inside(name, MANIFEST)}")
 
     def _where(self, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,16 +16,19 @@ _TRIAL = re.compile(r"[0-9]{1,12}(-seed[0-9]{1,12})?")
 """Trial ids as searches write them, those of repeats too."""
 
 
-def read_table(content: bytes, where: str) -> pd.DataFrame:
-    """A leaderboard. Raises UserError for what is none, and for ids that no search gives: they name folders."""
+def read_table(content: bytes, where: str, columns: Sequence[str] = ("rank", "id", "state")) -> pd.DataFrame:
+    """A leaderboard with these columns and perhaps more.
+
+    Raises UserError for what is none, and for trial ids that no search gives: they become names of folders.
+    """
     advice = "Restore it; --resume writes it anew."
     try:
         table = pd.read_parquet(io.BytesIO(content))
     except Exception as error:  # pyarrow has many
         raise UserError(f"{where} is damaged ({type(error).__name__}). {advice}") from error
-    missing = next((name for name in ("rank", "id", "state") if name not in table.columns), None)
-    if missing is not None:
-        raise UserError(f"{where} is damaged: it has no column {missing!r}. {advice}")
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise UserError(f"{where} has no column {missing[0]!r}: it is not of singer_ray.tune. {advice}")
     odd = [found for found in table["id"] if not isinstance(found, str) or not _TRIAL.fullmatch(found)]
     if odd:
         raise UserError(
@@ -32,7 +36,7 @@ def read_table(content: bytes, where: str) -> pd.DataFrame:
             f"this table. {advice}"
         )
     if not pd.api.types.is_integer_dtype(table["rank"]) or not (table["rank"] > 0).all():
-        raise UserError(f"{where} is damaged: its ranks are no numbers from 1. {advice}")
+        raise UserError(f"{where} has ranks that are no numbers from 1. {advice}")
     return table
 
 
@@ -51,7 +55,13 @@ def cleaned(name: str, content: bytes) -> bytes:
             table[column] = table[column].map(without_credentials, na_action="ignore").astype(table[column].dtype)
         table.to_parquet(cleaned, index=False)
         return cleaned.getvalue()
-    return without_credentials(content.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+    text = content.decode("utf-8", "surrogateescape")
+    if name.endswith(".html"):  # its own programs hold no secrets, and must stay as they are
+        parts = re.split(r"(<script>.*?</script>)", text, flags=re.DOTALL)
+        text = "".join(part if n % 2 else without_credentials(part) for n, part in enumerate(parts))
+    else:
+        text = without_credentials(text)
+    return text.encode("utf-8", "surrogateescape")
 
 
 def plain(value: Any) -> Any:

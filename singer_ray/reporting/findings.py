@@ -42,6 +42,7 @@ def findings(search: SearchRecord, config: Config | None) -> list[Finding]:
     found = [
         *_state_of_the_search(search), *_seeds(search), *_edges(search, config), *_selection(search), *_stopped(search),
         *_refiners(search), *_failures(search),
+        *(Finding(CAUTION, "What must be known of the data", remark) for remark in search.remarks),
         *(Finding(NOTE, "A file cannot be read", note) for note in search.notes),
     ]  # fmt: skip
     return sorted(found, key=lambda each: (CAUTION, GOOD, NOTE).index(each.kind))
@@ -133,7 +134,7 @@ def _edges(search: SearchRecord, config: Config | None) -> Iterator[Finding]:
             f"The best trial has {number(value)}; the range goes {'up' if upper else 'down'} to {number(end)}, and "
             f"{near} of the {len(leaders)} leading trials are near that end. "
             + (f"Widen it, for example to {number(proposal)}, and search again." if allowed else
-               f"The knob cannot go to {number(proposal)}; an end a little further out may still be worth a try."),
+               f"The setting cannot go to {number(proposal)}; an end a little further out may still be worth a try."),
         )  # fmt: skip
 
 

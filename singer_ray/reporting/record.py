@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,12 +18,12 @@ import pandas as pd
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
 from singer_ray.reporting.text import short_names
 from singer_ray.search import study as studies
 from singer_ray.search.objectives import Objectives, front
 from singer_ray.search.study import COMPLETE, FAIL, PRUNED, REPEATS, RUNNING
-from singer_ray.storage import Folder, without_credentials
+from singer_ray.storage import Folder, read_json_mapping, without_credentials
 from singer_ray.storage.reading import stays_inside
 
 LEADERBOARD, SEARCH, CONFIG, SPACE, BEST = "leaderboard.parquet", "search.json", "config.yaml", "space.yaml", "best"
@@ -114,6 +113,8 @@ class SearchRecord:
     space: str | None
     notes: Sequence[str] = field(default=())
     """What could not be read."""
+    remarks: Sequence[str] = field(default=())
+    """What the search said of its data at the start."""
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -171,10 +172,7 @@ def read_search(folder: Path) -> SearchRecord:
     """The search in FOLDER. Raises UserError when there is none, or its study cannot be read."""
     description = _description(folder)
     study = _study(folder, description)
-    if study.metric_names is None or studies.STOP_METRIC not in study.user_attrs:
-        raise UserError(
-            f"The study {study.study_name!r} of {folder} was not written by singer_ray.tune. Give its --out."
-        )
+    studies.require_own(study, folder)
     objectives = studies.objectives_of(study)
     rows = studies.own_rows(study)
     notes: list[str] = []
@@ -190,6 +188,7 @@ def read_search(folder: Path) -> SearchRecord:
         seconds=_number(description.get("seconds")) or _span(trials), gpu_hours=_number(description.get("gpu_hours")),
         money=_number(description.get("money")), price=_number(description.get("price_per_node_hour")),
         students=students, config=_text(folder, CONFIG), space=_text(folder, SPACE), notes=notes,
+        remarks=_remarks(description.get("remarks")),
     )  # fmt: skip
 
 
@@ -205,18 +204,19 @@ def _description(folder: Path) -> dict[str, Any]:
             )
         return {}
     try:
-        found = json.loads(_content(folder, SEARCH) or b"")
-    except ValueError as error:
+        return read_json_mapping(
+            _content(folder, SEARCH) or b"", str(path), "Restore it, or remove it to go by the study."
+        )
+    except OSError as error:
         raise UserError(
             f"{path} cannot be read: {_line(error)}. Restore it, or remove it to go by the study."
         ) from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds no mapping. Restore it, or remove it to go by the study.")
-    return found
 
 
 def _study(folder: Path, description: Mapping[str, Any]) -> optuna.Study:
     address = description.get("study")
+    if address is not None and not isinstance(address, str):
+        raise UserError(f"{folder / SEARCH} has no address for study. Restore it, or remove it to go by the study.")
     journal = folder / studies.JOURNAL
     if address is None and not journal.is_file():
         raise UserError(
@@ -225,8 +225,8 @@ def _study(folder: Path, description: Mapping[str, Any]) -> optuna.Study:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
-            storage = studies.storage_of(address, folder)
-            name = description.get("name") or _only_study(storage, folder.resolve().name)
+            storage = studies.storage_of(address, folder, "read")
+            name = _name(description.get("name")) or _only_study(storage, folder.resolve().name)
             return studies.load_study(storage, name)
         except UserError as error:
             if address is not None:
@@ -237,6 +237,10 @@ def _study(folder: Path, description: Mapping[str, Any]) -> optuna.Study:
             raise UserError(
                 f"{journal} cannot be read: {why}. Restore it from a copy, or give another folder."
             ) from error
+
+
+def _name(found: Any) -> str | None:
+    return found if isinstance(found, str) else None
 
 
 def _only_study(storage: optuna.storages.BaseStorage, name: str) -> str:
@@ -314,7 +318,10 @@ def _leaderboard(folder: Path, notes: list[str]) -> pd.DataFrame | None:
         return None
     try:
         table = pd.read_parquet(io.BytesIO(_content(folder, LEADERBOARD) or b""))
-        return table if {"rank", "id", "state"} <= set(table.columns) else None
+        missing = [name for name in ("rank", "id", "state") if name not in table.columns]
+        if missing:
+            notes.append(f"{LEADERBOARD} has no column {missing[0]}: ranks and values are those of the study.")
+        return None if missing else table.dropna(subset=["rank"])
     except Exception as error:
         notes.append(f"{LEADERBOARD} cannot be read ({_line(error)}): ranks and values are those of the study.")
         return None
@@ -327,9 +334,9 @@ def _students(folder: Path) -> list[Student]:
         if not each.is_dir() or not rank.isdigit():
             continue
         try:
-            result = json.loads(_content(folder, f"{BEST}/{each.name}/result.json") or b"")
+            result = read_json_mapping(_content(folder, f"{BEST}/{each.name}/result.json") or b"", "result.json")
             metrics = {n: float(v) for n, v in result.get("metrics", {}).items() if _number(v) is not None}
-        except (OSError, ValueError, AttributeError):
+        except (OSError, UserError, AttributeError):
             metrics = {}
         pictures = sorted(path for path in (each / "pictures").glob("*.png") if path.is_file())
         for path in pictures:
@@ -355,6 +362,11 @@ def _distributions(rows: Iterable[FrozenTrial], space: Any) -> dict[str, BaseDis
     known = list(space) if isinstance(space, Mapping) else []
     ordered = [name for name in known if name in found]
     return {name: found[name] for name in [*ordered, *(name for name in found if name not in ordered)]}
+
+
+def _remarks(found: Any) -> list[str]:
+    """Of search.json; nothing where an older one has none."""
+    return [printable(line, 1000) for line in found] if isinstance(found, list) else []
 
 
 def _session(found: Any) -> Session:

@@ -93,7 +93,7 @@ def _figure(panel: Panel) -> Figure:
         ))  # fmt: skip
     whole = max((len(curve) for curve in panel.curves.values()), default=0) < 12
     return figure(
-        traces, height=320, legend=len(traces) > 1,
+        traces, height=320,
         xaxis={"title": {"text": "epoch"}, **({"dtick": 1} if whole else {})},
         yaxis={"type": "log" if panel.log else "linear"},
     )  # fmt: skip

@@ -10,9 +10,9 @@ import plotly.offline
 
 from singer_ray import __version__
 from singer_ray.errors import UserError
-from singer_ray.outputs import drafted
 from singer_ray.reporting.style import Figure
 from singer_ray.reporting.text import escape, moment
+from singer_ray.storage import write_whole
 
 REPORT = "report.html"
 _LESS = "\\u003c"
@@ -61,8 +61,7 @@ def write_page(target: Path, content: str) -> None:
     """Writes a page whole or not at all. Raises UserError."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with drafted(target) as draft:
-            draft.write_text(content, encoding="utf-8")
+        write_whole(target, content)
     except OSError as error:
         raise UserError(
             f"The report cannot be written to {target}: {error.strerror or error}. Give another file with --out."

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from singer_ray.errors import UserError, printable
-from singer_ray.search.home import RECORD, TRIALS, fetch, is_same
+from singer_ray.search.description import RECORD
+from singer_ray.search.home import STATE, TRIALS, fetch, is_same
 from singer_ray.search.lock import refuse_driven
 from singer_ray.storage import Folder
 from singer_ray.storage.address import Address
@@ -34,6 +35,9 @@ def bring(address: str, endpoint: str | None = None, out: Path | None = None) ->
     refuse_driven(folder)
     if here is None or not is_same(here, folder):
         fetch(Folder(address, endpoint, knob="--resume"), folder)
+    links = [name for name in STATE if (folder / name).is_symlink()]
+    if links:
+        raise UserError(f"{folder / links[0]} is a link: --resume would write through it. Put the file itself there.")
     return folder
 
 

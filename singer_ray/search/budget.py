@@ -68,8 +68,8 @@ class Meter:
 
     Args:
         sessions: the records of earlier sessions.
-        concurrent: trials at a time.
-        gpus: GPUs that all trials together hold (concurrent x workers x gpus_per_trial).
+        concurrent: trials at a time, until `hold` says otherwise.
+        gpus: GPUs that all trials together hold (concurrent x workers x gpus_per_trial), likewise.
         price: gives the price of the nodes that are alive now. While it gives None, the last known price goes on: a
             node whose price is not known must not stop the count of the others.
         clock: unix seconds.
@@ -109,6 +109,12 @@ class Meter:
                     session["money"] = found.per_hour * (now - session["begin"]) / HOUR
                 self.price, session["nodes"] = found, found.nodes
             return self.spent
+
+    def hold(self, *, concurrent: int, gpus: float) -> None:
+        """From now on so many trials run at a time, and hold so many GPUs."""
+        self.tick()
+        with self._counting:
+            self.session |= {"concurrent": concurrent, "gpus": gpus}
 
     @property
     def spent(self) -> Spending:
@@ -166,7 +172,7 @@ class Budget:
         """Raises UserError when GPU-hours are limited and no trial holds a GPU: the limit would never bite."""
         if self.gpu_hours and not gpus:
             raise UserError(
-                f"search.gpu_hours {self.gpu_hours:g} limits nothing: no trial holds a GPU here. Use --time-budget "
+                f"search.gpu_hours {self.gpu_hours:g} has no effect: no trial holds a GPU here. Use --time-budget "
                 "SECONDS, connect to a cluster with GPUs, or raise search.gpus_per_trial."
             )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import threading
@@ -26,9 +25,10 @@ from singer_ray.prices import NodePrices, Price, require_price
 from singer_ray.printing import log_into
 from singer_ray.search.address import bring, storage_at
 from singer_ray.search.budget import Budget
+from singer_ray.search.description import RECORD, description
 from singer_ray.search.estimate import Estimate
 from singer_ray.search.going_on import check_changes, own_inputs, require_inputs
-from singer_ray.search.home import CONFIG, RECORD, SPACE, Home
+from singer_ray.search.home import CONFIG, REMARKS, SPACE, Home
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.plan import Plan
 from singer_ray.search.samplers import check_sampler
@@ -40,11 +40,13 @@ from singer_ray.search.study import (
     create_study,
     load_study,
     remove_study,
+    require_own,
     storage_of,
 )
 from singer_ray.search.warm_start import earlier_study, import_trials
-from singer_ray.storage import Folder
+from singer_ray.storage import STUDY_URL, Folder, without_password
 from singer_ray.storage.address import absolute, own_name
+from singer_ray.terminal import Terminal
 from singer_ray.tracking.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -75,6 +77,10 @@ class Searched:
         """The first objective."""
         return self.objectives.first
 
+    def __repr__(self) -> str:
+        best = f", the best {self.best[0].name}" if self.best else ""
+        return f"Searched({str(self.out)!r}: {len(self.leaderboard)} trials by {self.objectives}{best})"
+
 
 def run_search(
     config: Config,
@@ -98,7 +104,7 @@ def run_search(
     if config.search.study is not None:
         storage_of(config.search.study, out)  # whether it can be reached
     config, out = _meant_from_anywhere(config), _named(out)
-    return _Search(config, searched, out, inputs, console or Console()).begin(overwrite=overwrite)
+    return _Search(config, searched, out, inputs, console or Terminal()).begin(overwrite=overwrite)
 
 
 def resume_search(
@@ -122,12 +128,13 @@ def resume_search(
     require_inputs(address, config, inputs)
     config = config.override({n: absolute(v) if n == "export.to" and v else v for n, v in (changes or {}).items()})
     space = load_space(str(folder / SPACE), config, field_names())  # what it fixes is in the configuration by now
-    name = json.loads((folder / RECORD).read_text(encoding="utf-8"))["name"]
+    name = description((folder / RECORD).read_bytes(), str(folder / RECORD))["name"]
+    require_own(load_study(storage_of(config.search.study, folder, "read"), name), folder)
     storage = storage_at(address, folder, config)
     if storage is not None:
         storage, _, name = storage.rpartition("/")
         config = config.override({"train.storage": storage})
-    return _Search(config, space, folder, inputs, console or Console(), name=name).resume()
+    return _Search(config, space, folder, inputs, console or Terminal(), name=name).resume()
 
 
 def _meant_from_anywhere(config: Config) -> Config:
@@ -169,6 +176,9 @@ class _Search:
             objectives = Objectives.of(search.objectives, search.stop_metric, pool.wait(self._say))
             earlier = earlier_study(self.config, self.space, objectives, self._say)
             self._check_corners(pool)
+            remarks = pool.ask("remarks")
+            for line in remarks:
+                self.console.print(f"note: {line}", highlight=False, markup=False)
             self._forecast(plan, pool)
             with home.driving():
                 storage = self._emptied(home) if overwrite else self._empty(home)
@@ -177,8 +187,9 @@ class _Search:
                     storage, self.out.name, objectives, **{EPOCHS: self.config.train.epochs, SEARCH: found}
                 )
                 self.record = {
-                    "id": found, "name": self.out.name, "study": search.study,
+                    "id": found, "name": self.out.name, "study": self.config.without_passwords().search.study,
                     "objectives": objectives.as_flags(), "stop_metric": objectives.stop_metric, "sessions": [],
+                    REMARKS: remarks,
                 }  # fmt: skip
                 home.write(CONFIG, self.config.to_yaml().encode())
                 home.write(SPACE, yaml.safe_dump(self.space.to_dict(), sort_keys=False).encode())
@@ -193,8 +204,9 @@ class _Search:
         with self._hosts(driving=True) as (home, plan, pool):
             self.record = home.read_record()
             log_into(self.out)
-            storage = storage_of(self.config.search.study, self.out)
+            storage = storage_of(self.config.search.study, self.out, "write")
             study = load_study(storage, self.record["name"])
+            self._forget_passwords()
             pool.wait(self._say)
             self._forecast(plan, pool)
             home.write(CONFIG, self.config.to_yaml().encode())
@@ -207,9 +219,9 @@ class _Search:
 
         _quiet()
         with ray_cluster.connected(self.name), _terminated_as_interrupted(), contextlib.ExitStack() as stack:
-            plan = Plan.of(self.config)
-            self._say(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}")
             shared = ray_cluster.shared_storage(self.config.train.storage, self.out)
+            plan = Plan.of(self.config, self._say, here=shared is None)
+            self._say(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}")
             remote = None
             if shared:  # NAME may well be a link there, which is the user's own
                 remote = Folder(f"{shared}/{self.name}", settings=self.config.export, knob="--storage")
@@ -248,6 +260,13 @@ class _Search:
         session = Session(setting)
         table, best = session.run()
         return Searched(self.out, table, session.objectives, best, self.config, home)
+
+    def _forget_passwords(self) -> None:
+        """An older search kept the password of its study's database in its files: from here on it is not written."""
+        study = self.record["study"]
+        if study is not None and without_password(study) != study:
+            self.record["study"] = without_password(study)
+            self._say(f"the password of the study is not kept any more: next time set PGPASSWORD or {STUDY_URL}")
 
     def _empty(self, home: Home) -> optuna.storages.BaseStorage:
         """Of a new study. Raises UserError when the copy's place is taken."""
@@ -293,6 +312,7 @@ def _quiet() -> None:
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C leaves the study as it is, for --resume
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # a traceback for every trial of a machine that was lost
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its own tables; ours is SearchProgress
     optuna.logging.set_verbosity(optuna.logging.WARNING)

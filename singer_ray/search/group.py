@@ -16,7 +16,7 @@ import ray
 
 from singer_ray.config import Config
 from singer_ray.errors import UserError
-from singer_ray.ray_cluster import NAMESPACE, user_error_in
+from singer_ray.ray_cluster import NAMESPACE, ON_HEAD, user_error_in, words
 from singer_ray.search.faults import fault_of, in_words
 from singer_ray.search.ledger import UNSAVED
 from singer_ray.search.record import TrialRecord, read_saved
@@ -46,6 +46,13 @@ class Share:
     """Of each worker."""
     gpus: float
     """Of each worker."""
+    here: bool = False
+    """On the head alone."""
+
+    @property
+    def each(self) -> dict[str, float]:
+        """What each worker holds."""
+        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {}) | (ON_HEAD if self.here else {})
 
 
 def train_environment() -> dict[str, str]:
@@ -281,12 +288,11 @@ class GroupCaller:
 
         from singer_ray.training.launch import START_TIMEOUT, STARTS, worker_group
 
-        each = {"CPU": share.cpus} | ({"GPU": share.gpus} if share.gpus else {})
         label = settings["key"][0]
         # Ray Train keeps nothing of its own here: the trial's checkpoint is in its folder.
         with tempfile.TemporaryDirectory() as folder:
             trainer = worker_group(
-                _worker, settings, share.workers, folder, label, gpu=bool(share.gpus), each=each, preemptions=0
+                _worker, settings, share.workers, folder, label, gpu=bool(share.gpus), each=share.each, preemptions=0
             )
             try:
                 trainer.fit()
@@ -294,14 +300,10 @@ class GroupCaller:
                 if type(error.controller_failure).__name__ != "WorkerGroupStartupTimeoutError":
                     raise
                 raise UserError(
-                    f"The cluster had no room for the {share.workers} workers of a trial ({_words(each)} each), asked "
-                    f"{STARTS} times for {os.environ[START_TIMEOUT]} s. Lower --concurrent, add machines, or set "
+                    f"The cluster had no room for the {share.workers} workers of a trial ({words(share.each)} each), "
+                    f"asked {STARTS} times for {os.environ[START_TIMEOUT]} s. Lower --concurrent, add machines, or set "
                     f"{START_TIMEOUT} higher."
                 ) from error
-
-
-def _words(each: Mapping[str, float]) -> str:
-    return ", ".join(f"{amount:g} {name}" for name, amount in each.items())
 
 
 def _worker(settings: dict[str, Any]) -> None:

@@ -15,14 +15,18 @@ from typing import Any
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 
 from singer_ray.errors import UserError
+from singer_ray.search.description import RECORD as RECORD
+from singer_ray.search.description import description
 from singer_ray.search.going_on import going_on
 from singer_ray.search.lock import LOCK, FolderLock
 from singer_ray.search.record import patiently
 from singer_ray.search.study import JOURNAL
-from singer_ray.storage import Folder
+from singer_ray.storage import Folder, read_json_mapping, write_whole
 from singer_ray.storage.lease import HeldError, Lease, LostError, lease_files
 
-CONFIG, SPACE, RECORD, LEASE, TRIALS = "config.yaml", "space.yaml", "search.json", "driver.json", "trials"
+CONFIG, SPACE, LEASE, TRIALS = "config.yaml", "space.yaml", "driver.json", "trials"
+REMARKS = "remarks"
+"""What search.json calls the lines on the data that were said at the start."""
 STATE = (CONFIG, SPACE, JOURNAL, RECORD)
 """What a resume reads; the record comes last, so that a folder with a record has the rest."""
 END, FINISHED = "end", "finished"
@@ -83,8 +87,10 @@ class Home:
     def ids(self) -> set[str]:
         """The ids of the searches that are here and in the copy."""
         there = self.remote.read(RECORD) if self.remote is not None else None
-        records = [self.read_record(), json.loads(there or b"{}")]
-        return {record["id"] for record in records if "id" in record}
+        here = self.out / RECORD
+        found = {str(here): here.read_bytes() if here.exists() else None, f"the copy's {RECORD}": there}
+        records = [read_json_mapping(content, where) for where, content in found.items() if content is not None]
+        return {str(record["id"]) for record in records if "id" in record}
 
     def clear(self) -> None:
         """Empties OUT and the copy. Raises UserError."""
@@ -105,15 +111,13 @@ class Home:
             self.remote.write(name, content)
 
     def read_record(self) -> dict[str, Any]:
-        """The content of search.json; empty where there is none."""
+        """The content of search.json; empty where there is none. Raises UserError."""
         path = self.out / RECORD
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+        return description(path.read_bytes(), str(path)) if path.exists() else {}
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Writes search.json here; `saved` brings it to the copy."""
-        draft = self.out / f"{RECORD}.part"
-        draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        draft.replace(self.out / RECORD)
+        write_whole(self.out / RECORD, json.dumps(record, indent=1) + "\n", synced=True)
 
     def saved(self, urgent: bool) -> None:
         """The study has changed: brings it to the copy, at once when `urgent`, else within seconds.
@@ -194,7 +198,7 @@ class Home:
         try:
             patiently(self._bring)
         except UserError as error:
-            self.say(f"the copy of the search lacks its end: {error} {self.go_on}")
+            self.say(f"the copy of the search is incomplete: {error} {self.go_on}")
             self._dirty.clear()
 
     def _bring(self) -> None:
@@ -244,7 +248,7 @@ def _mend(journal: Path) -> None:
     kept = _whole_lines(content)
     while kept:
         start = kept.rfind(b"\n", 0, -1) + 1
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             json.loads(kept[start:])
             break
         kept = kept[:start]
@@ -261,8 +265,8 @@ def fetch(remote: Folder, out: Path) -> None:
     if record is None:
         raise UserError(f"There is no search at {address}: it has no {RECORD}. Give the folder NAME below --storage.")
     if (out / RECORD).exists():
-        here, there = json.loads((out / RECORD).read_text(encoding="utf-8")), json.loads(record)
-        if here.get("id") != there.get("id"):
+        here = read_json_mapping((out / RECORD).read_bytes(), str(out / RECORD))
+        if here.get("id") != read_json_mapping(record, f"{address}/{RECORD}").get("id"):
             raise UserError(f"{out} holds another search than {address}. Use --out with another folder.")
     out.mkdir(parents=True, exist_ok=True)
     journal = remote.read(JOURNAL)
@@ -271,11 +275,11 @@ def fetch(remote: Folder, out: Path) -> None:
         if own.startswith(journal):
             return  # this machine has seen at least as much
         if not journal.startswith(own):
-            raise UserError(f"{out} and {address} have gone different ways. Use --out with another folder.")
+            raise UserError(f"{out} and {address} have diverged. Use --out with another folder.")
     for name in STATE:
         content = remote.read(name)
         if content is not None:
-            (out / name).write_bytes(content)
+            write_whole(out / name, content)
 
 
 def bring_study(address: str, endpoint: str | None, folder: Path) -> dict[str, Any]:
@@ -287,7 +291,11 @@ def bring_study(address: str, endpoint: str | None, folder: Path) -> dict[str, A
     content = source.read(RECORD)
     if content is None:
         raise UserError(f"There is no search in {address}: it has no {RECORD}. Give the --out of a search, or s3://...")
+    record = description(content, f"{source.address}/{RECORD}")
     for name in (CONFIG, JOURNAL):
-        (folder / name).write_bytes(source.read(name) or b"")
-    record: dict[str, Any] = json.loads(content)
+        found = source.read(name)
+        if found is not None:
+            (folder / name).write_bytes(found)
+        elif name == CONFIG or record["study"] is None:
+            raise UserError(f"{source.address} has no {name}: it is no whole search. Restore the file from a copy.")
     return record

@@ -66,6 +66,10 @@ class HostedTrainer:
 
         return [*self.bench.suite.metric_names(), *EPOCH_METRICS]
 
+    def remarks(self) -> list[str]:
+        """What a person should know of the images before the search; see `Workbench.remarks`."""
+        return self.bench.remarks
+
     def ping(self) -> None:
         """Answers as soon as nothing else is asked of this actor."""
 
@@ -92,6 +96,7 @@ class HostedTrainer:
         Returns the result that was saved with the checkpoint, with what earlier epochs reported under `history`; the
         trial's `fault` in words, or why its checkpoint cannot be read under `unsaved`; or None for one that starts.
         """
+        from singer_ray.training.checkpoint import MisfitError
         from singer_ray.training.loop import epochs
         from singer_ray.training.member import Member
 
@@ -103,6 +108,8 @@ class HostedTrainer:
         try:
             config = self.config.override(overrides)
             self.member = Member.begin(self.bench, config, self.record.state)
+        except MisfitError as error:
+            return self._fault(UserError(f"its checkpoint {error}"))
         except Exception as error:
             return self._fault(error)
         self.key, self.epochs = key, epochs(self.member, self._heartbeat)

@@ -27,6 +27,7 @@ from singer_ray.search.study import (
     own_rows,
     values_by_epoch,
 )
+from singer_ray.storage import write_whole
 
 FRONT, SEEDS, MEAN, SPREAD = "front", "seeds", "mean", "spread"
 _HEAD, _TAIL = ("rank", "id", "state"), ("epochs", "seconds", RESUMED, FAULT)
@@ -80,8 +81,8 @@ def winners(table: pd.DataFrame, by: str) -> pd.DataFrame:
 
 def write_leaderboard(table: pd.DataFrame, out: Path) -> None:
     """leaderboard.parquet and leaderboard.csv."""
-    table.to_parquet(out / "leaderboard.parquet", index=False)
-    table.to_csv(out / "leaderboard.csv", index=False)
+    write_whole(out / "leaderboard.parquet", table.to_parquet(index=False))
+    write_whole(out / "leaderboard.csv", table.to_csv(index=False))
 
 
 def parameters_in(table: pd.DataFrame, objectives: Objectives | None = None) -> list[str]:

@@ -50,7 +50,12 @@ def refuse_driven(out: Path) -> None:
 
 
 def _locked(out: Path) -> IO[str]:
-    file = (out / LOCK).open("a+", encoding="utf-8")
+    try:
+        file = os.fdopen(os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666), "a+")
+    except OSError as error:
+        if not (out / LOCK).is_symlink():
+            raise
+        raise UserError(f"{out / LOCK} is a link, which no search makes. Remove it, if you trust {out}.") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -109,7 +109,7 @@ class SearchProgress:
         row.state, row.fault = state, metrics.get(FAULT)
         self._look_ahead()
         why = f" ({row.fault})" if row.fault else ""
-        self._say(f"trial {trial} {state} after {row.epoch} epochs{why}. {self.summary()}")
+        self._say(f"trial {trial} {state} after {row.epoch} epoch{'s' * (row.epoch != 1)}{why}. {self.summary()}")
 
     def close(self) -> None:
         if self.live is not None:

@@ -30,7 +30,8 @@ class TrialRecord:
         from singer_ray.training import checkpoint  # torch comes with it: only who trains pays for it
 
         self.trials, self.name, self.overrides = trials, f"{label}/{SAVED}", dict(overrides)
-        state = None if content is None else checkpoint.from_bytes(content)
+        where = f"{trials.address}/{self.name}"
+        state = None if content is None else checkpoint.from_bytes(content, where, checkpoint.TRIAL, checkpoint.RETRY)
         # One of other settings is not this trial's: it belonged to a row that was lost.
         self.state: dict[str, Any] | None = state if state and state["overrides"] == self.overrides else None
         self.history: list[Any] = self.state["history"] if self.state else []

@@ -25,13 +25,17 @@ class HostRegistry:
         self._written = note.read() or "{}"
         known = json.loads(self._written)
         self.hosts: list[str] = known.get("hosts", [])
+        self.most: int | None = known.get("most")
         self.places: dict[str, str] = known.get("places", {})
         self.queue: list[str] = known.get("queue", [])
         self.retired: set[str] = set(known.get("retired", []))
 
-    def attend(self, hosts: Sequence[str]) -> None:
-        """These hosts are there now, and no others. Trials of the others come first when they ask again."""
-        self.hosts = list(hosts)
+    def attend(self, hosts: Sequence[str], most: int | None = None) -> None:
+        """These hosts are there now, and no others. Trials of the others come first when they ask again.
+
+        No trial gets a place while `most` have one; those that have keep theirs.
+        """
+        self.hosts, self.most = list(hosts), most
         for trial in [trial for trial, name in self.places.items() if name not in hosts]:
             del self.places[trial]
             self.queue.insert(0, trial)
@@ -55,7 +59,8 @@ class HostRegistry:
             self.announce(trial)
             taken = set(self.places.values())
             free = [name for name in self.hosts if name not in taken]
-            if self.queue.index(trial) >= len(free):
+            room = len(free) if self.most is None else min(len(free), self.most - len(taken))
+            if self.queue.index(trial) >= room:
                 return None
             self.queue.remove(trial)
             self.places[trial] = free[0]
@@ -75,7 +80,10 @@ class HostRegistry:
         self._write()
 
     def _write(self) -> None:
-        known = {"hosts": self.hosts, "places": self.places, "queue": self.queue, "retired": sorted(self.retired)}
+        known = {
+            "hosts": self.hosts, "most": self.most, "places": self.places, "queue": self.queue,
+            "retired": sorted(self.retired),
+        }  # fmt: skip
         text = json.dumps(known)
         if text != self._written:
             self.note.write(text)

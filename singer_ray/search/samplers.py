@@ -9,13 +9,17 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import optuna
+from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from singer_ray.config import Config, SearchConfig
@@ -24,6 +28,9 @@ from singer_ray.search.objectives import Objectives
 from singer_ray.search.parameters import Choice
 from singer_ray.search.space import SearchSpace
 from singer_ray.search.study import own_rows
+
+if TYPE_CHECKING:
+    from cmaes import CMA
 
 SAMPLERS: tuple[str, ...] = get_args(SearchConfig.model_fields["sampler"].annotation)
 LEARN_FROM_FINISHED = ("gp", "cmaes", "nsga2")
@@ -60,7 +67,7 @@ def make_sampler(
                 return GPSampler(seed=seed, n_startup_trials=search.startup_trials, warn_independent_sampling=False)
             case "cmaes":
                 known = [_varying_part(row) for row in imported] if len(imported) >= CMAES_LEARNS_FROM else None
-                return CmaEsSampler(
+                return _ReplayedCmaEs(
                     seed=seed, n_startup_trials=search.startup_trials, warn_independent_sampling=False,
                     source_trials=known,
                 )  # fmt: skip
@@ -127,10 +134,58 @@ def _fault(sampler: str, space: SearchSpace, objectives: Sequence[str]) -> str |
     if sampler == "grid":
         endless = next((name for name, parameter in space.parameters.items() if parameter.count() is None), None)
         if endless:
-            return f"needs an end of values, and {endless} has none: give it a step (uniform), or make it a choice"
+            return f"needs a finite number of values, but {endless} is continuous: give it a step, or make it a choice"
         if (space.size() or 0) > LARGEST_GRID:
             return f"would try {space.size()} points; {LARGEST_GRID} at most: widen steps or drop values"
     return None
+
+
+class _ReplayedCmaEs(CmaEsSampler):
+    """CMA-ES whose state follows from the finished rows.
+
+    Optuna's own keeps its state in the study, as a pickle that it loads again: whoever wrote a study could run code
+    here. What was told is told anew instead, a generation after the other; in each those that finished first, which
+    later ones do not change.
+    """
+
+    def __init__(self, *, seed: int, **given: Any) -> None:
+        super().__init__(seed=seed, **given)
+        self._seed = seed
+        self._told: CMA | None = None
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        self._told = self._replay(study, search_space) if search_space else None
+        return super().sample_relative(study, trial, search_space)
+
+    def _replay(self, study: optuna.Study, search_space: dict[str, BaseDistribution]) -> CMA | None:
+        """The optimiser after all whole generations; None before the first."""
+        rows = [row for row in self._get_trials(study) if self._attr_key_generation in row.system_attrs]
+        rows.sort(key=lambda row: (row.datetime_complete or datetime.min, row.number))
+        if not rows:
+            return None
+        transform = _SearchSpaceTransform(search_space, transform_step=True, transform_0_1=True)
+        optimizer: Any = self._init_optimizer(transform, study.direction)
+        self._cma_rng = LazyRandomState(self._seed)  # as if nothing had been drawn
+        sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
+        while True:
+            told = self._get_solution_trials(rows, optimizer.generation)[: optimizer.population_size]
+            if len(told) < optimizer.population_size:
+                break
+            optimizer.tell([(transform.transform(row.params), sign * row.values[0]) for row in told])
+        if not optimizer.generation:
+            return None
+        if not any(row.system_attrs[self._attr_key_generation] for row in rows):
+            # Optuna had drawn for a new optimiser until it kept the first: searches of one seed stay what they were.
+            self._cma_rng.rng.randint(1, 2**31 - 2)
+        return optimizer
+
+    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> CMA | None:
+        return self._told
+
+    def _split_optimizer_str(self, optimizer_str: str) -> dict[str, str]:
+        return {}  # nothing is kept in the study
 
 
 class _CurvelessTPE(TPESampler):
@@ -217,7 +272,7 @@ class GridSampler(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        raise RuntimeError(f"{param_name} is no parameter of this grid")
+        raise RuntimeError(f"{param_name} is not a parameter of this grid")
 
 
 def grid_exhausted(study: optuna.Study, space: SearchSpace) -> bool:

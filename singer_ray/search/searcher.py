@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray import cloudpickle
-from ray.tune import Stopper
+from ray.tune import Callback, Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from singer_ray.errors import printable
 from singer_ray.search.faults import DIED, in_words
 from singer_ray.search.ledger import UNSAVED
 from singer_ray.search.study import FAULT
@@ -48,19 +50,27 @@ class Failure:
 
 
 class StudySearcher(Searcher):
-    """Hands out what the ledger asks for: `{"number", "label", "parameters", "overrides"}`. Tells it every end."""
+    """Hands out what the ledger asks for: `{"number", "label", "parameters", "overrides"}`. Tells it every end.
 
-    def __init__(self, ledger: Ledger, failure: Failure) -> None:
+    Args:
+        most: gives how many trials may live at a time just now. Tune itself takes one number for the whole search.
+    """
+
+    def __init__(self, ledger: Ledger, failure: Failure, most: Callable[[], int] = lambda: sys.maxsize) -> None:
         super().__init__()
-        self.ledger, self.failure = ledger, failure
+        self.ledger, self.failure, self.most = ledger, failure, most
+        self.live: set[str] = set()
         self.numbers: dict[str, int] = {}
         """Tune's trial id -> row of the study."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        if self.live and len(self.live) >= self.most():
+            return None  # ask again
         assignment = self.failure.guard(lambda: self.ledger.ask(trial_id), None)
         if assignment is None:
             return Searcher.FINISHED  # type: ignore[return-value]
         self.numbers[trial_id] = assignment.number
+        self.live.add(trial_id)
         return {
             "number": assignment.number, "label": assignment.label, "parameters": assignment.parameters,
             "overrides": assignment.overrides,
@@ -70,6 +80,7 @@ class StudySearcher(Searcher):
         """Nothing: the scheduler, which Tune asks first, has reported it."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self.live.discard(trial_id)
         if error:
             result = {FAULT: self.failure.of_trials.get(trial_id, DIED)}
         self.failure.guard(lambda: self.ledger.end(self.numbers[trial_id], result, error=error), "")
@@ -98,10 +109,7 @@ class StudyScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         """Tune asks the searcher next, and tells it nothing of the error."""
-        path = trial.pickled_error_file  # here; what Tune's own getter reads is brought to its place later
-        if path is not None and Path(path).exists():
-            error = cloudpickle.loads(Path(path).read_bytes())
-            self.failure.of_trials[trial.trial_id] = in_words(error)
+        self.failure.of_trials[trial.trial_id] = _why(trial)
 
     def _stops(self, number: int, result: dict[str, Any]) -> bool:
         if UNSAVED in result:
@@ -111,6 +119,27 @@ class StudyScheduler(FIFOScheduler):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+class Recoveries(Callback):
+    """Says in one line what Tune would say in a traceback: that a trial's process or machine died, and it goes on."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.say(f"trial {trial.config['label']}: {printable(_why(trial))}; it goes on from its last epoch")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _why(trial: Trial) -> str:
+    """What a trial failed of, in words."""
+    path = trial.pickled_error_file  # here; what Tune's own getter reads is brought to its place later
+    if path is None or not Path(path).exists():
+        return DIED
+    return in_words(cloudpickle.loads(Path(path).read_bytes()))
 
 
 class LimitStopper(Stopper):

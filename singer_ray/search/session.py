@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +16,10 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from rich.console import Console
 
+from singer_ray import ray_cluster
 from singer_ray.errors import UserError
 from singer_ray.prices import Price
+from singer_ray.ray_start import keep_keys_at_home
 from singer_ray.search.accounts import Accounts
 from singer_ray.search.budget import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
 from singer_ray.search.estimate import Estimate
@@ -47,6 +51,10 @@ if TYPE_CHECKING:
     from singer_ray.search.pool import HostPool
     from singer_ray.search.space import SearchSpace
     from singer_ray.training.timing import StepTimes
+
+
+STEADY = 5.0
+"""Seconds that another number of hosts must last to count."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,8 @@ class Session:
             self.record["sessions"], concurrent=self.plan.concurrent, gpus=self.plan.gpus_held, price=setting.price
         )
         self.accounts = Accounts(self.home, self.record, self.meter)
+        self.concurrent, self.gpus = self.plan.concurrent, self.plan.gpus_held
+        self._changed: float | None = None
 
     def run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
         """The leaderboard, and the folders of the best students. Raises UserError."""
@@ -111,16 +121,14 @@ class Session:
 
     def _trials(self, study: optuna.Study, wanted: int, *, repeats: bool = False) -> None:
         """Runs what the study still lacks of its `wanted` trials. Target, plateau and scheduler end no `repeats`."""
-        config, meter, plan = self.config, self.meter, self.plan
-        estimate = Estimate.of(
-            config, concurrent=plan.concurrent, gpus=plan.gpus_held, times=self.setting.times
-        )  # fmt: skip
+        config, meter = self.config, self.meter
         budget = replace(Budget.of(config.search), trials=0)  # the ledger counts
         limits = Limits(budget.of_repeats if repeats else budget, study, self.objectives, meter)
 
         def left() -> float | None:
             no_more = repeats or limits.verdict.action == NO_MORE_TRIALS
             again = study if repeats else None
+            estimate = Estimate.of(config, concurrent=max(1, self.concurrent), gpus=self.gpus, times=self.setting.times)
             return estimate.update(self.study, again, no_more_trials=no_more, most=self._budget_left())
 
         progress = SearchProgress(
@@ -168,34 +176,44 @@ class Session:
         from ray import tune
         from ray.tune.logger import JsonLoggerCallback
 
-        from singer_ray.search.searcher import Failure, LimitStopper, StudyScheduler, StudySearcher
+        from singer_ray.search.searcher import Failure, LimitStopper, Recoveries, StudyScheduler, StudySearcher
         from singer_ray.search.trial import DistillationTrial
 
-        failure = Failure()
+        keep_keys_at_home()
+        failure, pool = Failure(), self.setting.pool
 
         def ended() -> bool:
+            self._follow(pool)
             over = failure.error is not None or limits.check().action == STOP
             if over:
-                self.setting.pool.interrupt()
+                pool.interrupt()
             return over
+
+        name = f"{kind}-{len(self.record['sessions'])}"
+        if (self.home.out / "tune" / name).exists():  # Tune's records hold pickles: none but its own are read
+            name = f"{name}-{uuid.uuid4().hex[:8]}"
+
+        def most() -> int:
+            # One ahead: the next trial's actor starts, which takes a second, while its host still trains another.
+            return max(1, pool.open()) + 1
 
         tuner = tune.Tuner(
             DistillationTrial,
             param_space={
-                "registry": self.setting.pool.registry_name, "epochs": ledger.epochs, "experiment": self.setting.name,
+                "registry": pool.registry_name, "epochs": ledger.epochs, "experiment": self.setting.name,
             },
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(ledger, failure), scheduler=StudyScheduler(ledger, failure),
+                search_alg=StudySearcher(ledger, failure, most), scheduler=StudyScheduler(ledger, failure),
                 num_samples=ledger.expected,
-                # One ahead: the next trial's actor starts, which takes a second, while its host still trains another.
-                max_concurrent_trials=self.plan.concurrent + 1,
+                max_concurrent_trials=ledger.expected,  # the searcher counts, by what the cluster has at the time
                 trial_name_creator=lambda trial: trial.config["label"],
                 trial_dirname_creator=lambda trial: trial.config["label"],
             ),
             run_config=tune.RunConfig(
                 # Ray's own record, a folder for each session; what a resume reads is the study and the checkpoints.
-                name=f"{kind}-{len(self.record['sessions'])}",
-                storage_path=str((self.home.out / "tune").absolute()), verbose=0, callbacks=[JsonLoggerCallback()],
+                name=name,
+                storage_path=str((self.home.out / "tune").absolute()), verbose=0,
+                callbacks=[JsonLoggerCallback(), Recoveries(self._say)],
                 stop=LimitStopper(ended),
                 failure_config=tune.FailureConfig(max_failures=self.config.search.max_failures),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
@@ -208,6 +226,19 @@ class Session:
             raise failure.error or UserError(f"Ray Tune stopped: {cause}. {self.home.go_on}") from error
         if failure.error is not None:
             raise failure.error
+
+    def _follow(self, pool: HostPool) -> None:
+        """Takes note of machines that have joined or left."""
+        now = pool.size()
+        if now == self.concurrent:
+            self._changed = None
+            return
+        self._changed = self._changed or time.monotonic()
+        if time.monotonic() - self._changed < STEADY:  # a host that died, and is back in a moment
+            return
+        self.concurrent, self.gpus = now, self.plan.gpus_of(now)
+        self.meter.hold(concurrent=now, gpus=self.gpus)
+        self._say(f"{now} trial{'s' * (now != 1)} at a time from now on, on {ray_cluster.describe()}")
 
     def _repeats(self) -> optuna.Study | None:
         """The study of the leading trials' further seeds; None without repeats.
@@ -240,7 +271,7 @@ class Session:
         """Seconds until time, GPU-hours or money run out; inf without such a limit."""
         dollars = self.meter.price.per_hour if self.meter.price else None
         spent = self.meter.tick()
-        return Budget.of(self.config.search).seconds_left(spent, gpus=self.plan.gpus_held, dollars_per_hour=dollars)
+        return Budget.of(self.config.search).seconds_left(spent, gpus=self.gpus, dollars_per_hour=dollars)
 
     def _say(self, line: str) -> None:
         self.setting.console.print(line, highlight=False)

@@ -13,12 +13,13 @@ from optuna.storages import BaseStorage
 from rich.console import Console
 
 from singer_ray.config import load_preset
+from singer_ray.errors import printable
 from singer_ray.search.budget import Budget, Spending, duration
 from singer_ray.search.estimate import Estimate
 from singer_ray.search.going_on import going_on, own_inputs
 from singer_ray.search.home import CONFIG, END, FINISHED, bring_study
 from singer_ray.search.progress import SearchProgress
-from singer_ray.search.study import REPEATS, load_study, objectives_of, storage_of
+from singer_ray.search.study import REPEATS, load_study, objectives_of, require_own, storage_of
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -36,8 +37,9 @@ def show_status(address: str, endpoint: str | None, console: Console) -> None:
         folder = Path(place)
         record = bring_study(address, endpoint, folder)
         config = load_preset(str(folder / CONFIG))
-        storage = storage_of(record["study"], folder)
+        storage = storage_of(record["study"], folder, "read")
         study, again = load_study(storage, record["name"]), _repeats(storage, record)
+        require_own(study, address)
         objectives, spent = objectives_of(study), Spending.of(record["sessions"])
         left = None if record.get(FINISHED) else _left(config, record, study, again)
 
@@ -51,7 +53,7 @@ def show_status(address: str, endpoint: str | None, console: Console) -> None:
         show(study, config.search.trials, left)
         if again is not None:
             show(again, len(again.trials))
-        console.print(f"used: {spent}" + (f"; {record[END]}" if record.get(END) else ""), highlight=False)
+        console.print(f"used: {spent}" + (f"; {printable(record[END])}" if record.get(END) else ""), highlight=False)
         if not record.get(FINISHED):
             _doubt(record, going_on(address, own_inputs(config)), console)
 
@@ -66,12 +68,12 @@ def _left(config: Config, record: Mapping[str, Any], study: optuna.Study, again:
     """Seconds until a search that runs will end; None while that cannot be told."""
     if not record["sessions"]:
         return None
-    session, price = record["sessions"][-1], record["price_per_node_hour"]
+    session, price = record["sessions"][-1], record.get("price_per_node_hour")
     most = Budget.of(config.search).seconds_left(
         Spending.of(record["sessions"]), gpus=session["gpus"],
         dollars_per_hour=price * session["nodes"] if price and session["nodes"] else None,
     )  # fmt: skip
-    estimate = Estimate.of(config, concurrent=session["concurrent"], gpus=session["gpus"])
+    estimate = Estimate.of(config, concurrent=max(1, session["concurrent"]), gpus=session["gpus"])
     return estimate.update(study, again, no_more_trials=END in record, most=most)
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from singer_ray.errors import UserError, printable
+from singer_ray.errors import UserError, printable, shown
+from singer_ray.search.database import Access, database
 from singer_ray.search.objectives import Objectives
-from singer_ray.storage import without_credentials
+from singer_ray.storage import lacks_password, with_password, without_credentials
 
 JOURNAL = "study.journal"
 REPEATS = "-repeats"
@@ -26,6 +27,10 @@ REPEATS = "-repeats"
 
 COMPLETE, PRUNED, FAIL, RUNNING, WAITING = "COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"
 ENDED = (COMPLETE, PRUNED, FAIL)
+MISSING_PASSWORD = (
+    "Passwords are not kept in a search's files: set PGPASSWORD, write it to ~/.pgpass, or set SINGER_RAY_STUDY_URL to "
+    "the whole address. "
+)
 
 # User attributes of a row.
 TRIAL_ID = "trial_id"
@@ -60,18 +65,38 @@ SEARCH = "search"
 """The id of the search that it belongs to."""
 
 
-def storage_of(address: str | None, folder: Path) -> BaseStorage:
-    """The database at `address`, else FOLDER/study.journal. Raises UserError when it cannot be reached."""
+def storage_of(address: str | None, folder: Path, access: Access = "create") -> BaseStorage:
+    """The database at `address`, else FOLDER/study.journal.
+
+    Args:
+        access: "create" makes what is not there; "write" goes on with what is; "read" leaves it as it is, whatever the
+            address names.
+
+    Raises UserError when it cannot be reached, or is not there.
+    """
     try:
-        if address is None:
-            return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
-        return RDBStorage(address, skip_compatibility_check=False)
+        if address is not None:
+            return database(with_password(address), access)
+        if access != "create":
+            _check_journal(folder / JOURNAL, access)
+        return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    except UserError:
+        raise
     except Exception as error:
+        where = printable(without_credentials(address or str(folder / JOURNAL)))
         raise UserError(
-            f"The study at {without_credentials(address or str(folder / JOURNAL))} cannot be opened: "
-            f"{without_credentials(' '.join(str(error).split()))[:300]}. "
-            "Correct search.study (for example sqlite:////absolute/path.db), start the database, or leave it out."
+            f"The study at {where} cannot be opened: {printable(without_credentials(str(error))).rstrip('.')}. "
+            + (MISSING_PASSWORD if address is not None and lacks_password(address) else "")
+            + "Correct search.study (for example sqlite:////absolute/path.db), start the database, or leave it out."
         ) from error
+
+
+def _check_journal(path: Path, access: Access) -> None:
+    """Raises UserError for a journal that is not there, or is a link where it would be written."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing: nothing is known of the search's trials. Restore it from a copy.")
+    if access == "write" and path.is_symlink():
+        raise UserError(f"{path} is a link: --resume would write through it. Put the file itself there.")
 
 
 def create_study(storage: BaseStorage, name: str, objectives: Objectives, **attributes: Any) -> optuna.Study:
@@ -108,12 +133,19 @@ def remove_study(storage: BaseStorage, name: str, earlier: Collection[str]) -> N
 
 
 def load_study(storage: BaseStorage, name: str) -> optuna.Study:
-    """The study of that name. Raises UserError when there is none."""
+    """The study of that name, without attributes that no search wrote. Raises UserError when there is none."""
+    from singer_ray.search.screened import Screened
+
     try:
-        return optuna.load_study(study_name=name, storage=storage)
+        study = optuna.load_study(study_name=name, storage=storage)
+        study._storage = Screened(study._storage)  # type: ignore[assignment]
+        return study
     except KeyError as error:
         names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
-        raise UserError(f"There is no study {name!r} there. Found: {', '.join(names) or 'none'}.") from error
+        raise UserError(
+            f"There is no study {shown(name)} there. Found: {printable(', '.join(names) or 'none')}. Correct "
+            "search.study, or restore the study."
+        ) from error
 
 
 def objectives_of(study: optuna.Study) -> Objectives:
@@ -122,6 +154,18 @@ def objectives_of(study: optuna.Study) -> Objectives:
     modes = tuple({"MAXIMIZE": "max", "MINIMIZE": "min"}[d.name] for d in study.directions)
     attributes = study.user_attrs
     return Objectives(tuple(names), modes, attributes[STOP_METRIC], attributes[STOP_MODE])
+
+
+def require_own(study: optuna.Study, where: object) -> None:
+    """Raises UserError for a study that no search wrote."""
+    if not study.metric_names or {STOP_METRIC, STOP_MODE} - study.user_attrs.keys():
+        raise UserError(
+            f"The study {printable(repr(study.study_name))} of {printable(where)} was not written by singer_ray.tune. "
+            "Give its --out."
+        )
+    if len(study.metric_names) != len(study.directions):
+        raise UserError(f"The study of {printable(where)} names {len(study.metric_names)} objectives, and has "
+                        f"{len(study.directions)}. Restore it from a copy.")  # fmt: skip
 
 
 def own_rows(study: optuna.Study, states: Sequence[str] = ()) -> list[FrozenTrial]:

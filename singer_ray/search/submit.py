@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -16,8 +17,11 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+from urllib.parse import urlsplit
 
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
+from singer_ray.ray_start import use_token_if_there
+from singer_ray.storage import STUDY_URL, without_password
 from singer_ray.storage.address import expanded_as, is_folder
 
 if TYPE_CHECKING:
@@ -25,8 +29,11 @@ if TYPE_CHECKING:
 
 JOB_NAME = "job_name"
 """The key of a job's metadata that the dashboard's Jobs page shows as its name."""
-YOUNG = 30
-"""Seconds in which a cluster that has just started may have no agent that takes jobs yet."""
+YOUNG = 60
+"""Seconds in which a cluster that has just been started may not answer yet, or have no agent that takes jobs."""
+SECRET_OPTIONS = {"--search.study": STUDY_URL, "--export.endpoint": "AWS_ENDPOINT_URL"}
+"""Options whose value may hold a password, and the variable by which a job is given it."""
+HANDED_OVER = (STUDY_URL, "PGPASSWORD")
 FILE_OPTIONS = ("--space", "--search.space", "--preset")
 """Options whose value may be a file of this machine."""
 
@@ -37,8 +44,7 @@ def submit(
     """Starts `python -m singer_ray.tune ARGV` on the head of the cluster whose dashboard is at `address`.
 
     Args:
-        address: http://HEAD:8265. Its token is taken as Ray does it: RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or
-            ~/.ray/auth_token.
+        address: http://HEAD:8265. It is shown the token of RAY_AUTH_TOKEN or ~/.ray/auth_token, where there is one.
         argv: arguments of singer_ray.tune. A relative --out, or folder to --resume, is meant from the home folder
             there; without one it is ~/runs/NAME, because the job's own working folder goes with the job.
         name: of the search; the Jobs page shows it.
@@ -48,7 +54,8 @@ def submit(
     Returns the job's submission id, NAME and the time. Raises UserError when the cluster cannot be reached or refuses.
     """
     submission_id = f"{_plain(name)}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
-    with _client(address) as client, tempfile.TemporaryDirectory() as folder:
+    argv, secret = apart(argv)
+    with _client(address, YOUNG) as client, tempfile.TemporaryDirectory() as folder:
         shipped: dict[str, str] = {}
         for number, (value, path) in enumerate(files.items()):
             shipped[value] = f"{number}-{path.name}" if path.name in shipped.values() else path.name
@@ -60,7 +67,8 @@ def submit(
                     return client.submit_job(
                         entrypoint=entrypoint(argv, name, shipped),
                         submission_id=submission_id,
-                        runtime_env={"working_dir": folder} if shipped else {},
+                        runtime_env=({"working_dir": folder} if shipped else {})
+                        | ({"env_vars": secret} if secret else {}),
                         metadata={JOB_NAME: name, **metadata},
                     )
                 except RuntimeError as error:
@@ -106,6 +114,29 @@ def local_files(argv: Sequence[str]) -> dict[str, Path]:
     named = [value for option, value in _options(argv) if value is not None and option in FILE_OPTIONS]
     paths = {value: Path(expanded_as(value, "a file to send with the job")) for value in named}
     return {value: path for value, path in paths.items() if path.is_file()}
+
+
+def apart(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Arguments without passwords, which everybody on the cluster could read, and the variables that hold them instead.
+
+    The job gets the passwords that this process knows: those of the arguments, PGPASSWORD and SINGER_RAY_STUDY_URL.
+    """
+    secret = {name: os.environ[name] for name in HANDED_OVER if os.environ.get(name)}
+    words: list[str] = []
+    for word in argv:
+        name, equals, value = word.partition("=") if word.startswith("--") else (_last_option(words), "", word)
+        variable = SECRET_OPTIONS.get(name.replace("_", "-"))
+        clean = without_password(value)
+        if variable is None or clean == value:
+            words.append(word)
+            continue
+        secret[variable] = value
+        words.append(f"{name}={clean}" if equals else clean)
+    return words, secret
+
+
+def _last_option(words: Sequence[str]) -> str:
+    return words[-1] if words and words[-1].startswith("--") and "=" not in words[-1] else ""
 
 
 def entrypoint(argv: Sequence[str], name: str, shipped: Mapping[str, str]) -> str:
@@ -164,19 +195,49 @@ async def _tail(client: JobSubmissionClient, submission_id: str, shown: int, out
 
 
 @contextlib.contextmanager
-def _client(address: str) -> Iterator[JobSubmissionClient]:
-    from ray.job_submission import JobSubmissionClient
-
+def _client(address: str, patience: float = 0.0) -> Iterator[JobSubmissionClient]:
+    """Raises UserError when nothing answers within `patience` seconds."""
+    use_token_if_there()
     for chatty in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
         logging.getLogger(f"ray.{chatty}").setLevel(logging.WARNING)  # lines about packages and sockets
     # Ray prefers these to the address that it is given.
     hidden = {key: os.environ.pop(key) for key in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if key in os.environ}
     try:
         with _said_in_one_line(address, "cannot be used"):
-            client = JobSubmissionClient(address)
+            client = _connect(address, patience)
         yield client
     finally:
         os.environ.update(hidden)
+
+
+def _connect(address: str, patience: float) -> JobSubmissionClient:
+    from ray.job_submission import JobSubmissionClient
+
+    parts = urlsplit(address)
+    host = parts.hostname
+    if parts.scheme not in ("http", "https") or host is None:
+        raise UserError(
+            f"--submit {printable(address)} is not the address of a dashboard. Give http://HEAD:8265; `ray dashboard "
+            "CLUSTER.yaml` brings it to http://localhost:8265."
+        )
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:  # no head that is still starting
+        raise UserError(
+            f"--submit {printable(address)}: the host {printable(str(host))!r} is not known. Give the address of the "
+            "cluster's dashboard, usually http://HEAD:8265."
+        ) from error
+    begin, told = time.monotonic(), False
+    while True:
+        try:
+            return JobSubmissionClient(address)
+        except ConnectionError:
+            if time.monotonic() - begin >= patience:
+                raise
+            if not told:
+                print(f"nothing answers at {printable(address)} yet; trying for {patience:.0f} s", flush=True)
+            told = True
+            time.sleep(1)
 
 
 @contextlib.contextmanager
@@ -187,8 +248,9 @@ def _said_in_one_line(address: str, what: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise UserError(
-            f"--submit {address}: the cluster wants its token, and was given none or another. Set RAY_AUTH_MODE=token, "
-            "and RAY_AUTH_TOKEN to what `ray get-auth-token` prints on the head, or copy that into ~/.ray/auth_token."
+            f"--submit {address}: the cluster wants its token, and was given none or another. Copy what "
+            "`ray get-auth-token` prints on the head into ~/.ray/auth_token, or set RAY_AUTH_TOKEN to it"
+            + (", and unset RAY_AUTH_MODE." if os.environ.get("RAY_AUTH_MODE", "token") != "token" else ".")
         ) from error
     except ConnectionError as error:
         raise UserError(

@@ -45,7 +45,7 @@ def earlier_study(
     with tempfile.TemporaryDirectory() as place:
         record = bring_study(source, config.export.endpoint, Path(place))
         before = validate(read_yaml_mapping(Path(place) / CONFIG), f"search.warm_start {source}, {CONFIG}")
-        there = storage_of(record["study"], Path(place))
+        there = storage_of(record["study"], Path(place), "read")
         load_study(there, record["name"])
         optuna.copy_study(from_study_name=record["name"], from_storage=there, to_storage=rows)
     earlier = load_study(rows, record["name"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import pandas as pd
 
+from singer_ray.search.home import REMARKS
 from singer_ray.search.leaderboard import FRONT
 from singer_ray.search.study import COMPLETE, FAIL, SECONDS, last_result, own_rows
 
@@ -36,11 +37,11 @@ def package_best(
     from singer_ray.training import checkpoint
     from singer_ray.training.member import student_of
 
-    ranked = chosen(table)
+    ranked, remarks = chosen(table), home.read_record().get(REMARKS) or ()
     front = int(ranked[FRONT].sum()) if FRONT in ranked.columns else 0
     rows = {row.number: row for row in own_rows(study)}
     folders: list[Path] = []
-    if (home.out / BEST).is_symlink():  # what it leads to is not the search's
+    if (home.out / BEST).is_symlink():  # students would be written through it
         (home.out / BEST).unlink()
     shutil.rmtree(home.out / BEST, ignore_errors=True)
     for place in ranked.head(max(config.export.top, front)).to_dict("records"):
@@ -50,7 +51,7 @@ def package_best(
         if content is None:
             continue
         metrics: dict[str, Any] = dict(last_result(row))
-        state = checkpoint.from_bytes(content)
+        state = checkpoint.from_bytes(content, f"{home.trials.address}/{label}/{checkpoint.FILE}")
         if place["state"] != COMPLETE:  # its checkpoint may be an epoch ahead of what was reported when it was stopped
             metrics |= state["metrics"] | pool.ask("final_metrics", label, row.params)
         own = config.override(row.params)
@@ -62,7 +63,7 @@ def package_best(
             (target / PICTURES / name).write_bytes(picture)
         write_student(
             target, model, InputSpec(own.data.image_size, own.data.crop_pct, scaling),
-            build_result(own.model_dump(mode="json"), metrics, float(row.user_attrs.get(SECONDS, 0.0))),
+            build_result(own.model_dump(mode="json"), metrics, float(row.user_attrs.get(SECONDS, 0.0)), remarks),
             head,
         )  # fmt: skip
         folders.append(target)

@@ -1,6 +1,12 @@
 """Folders at local paths and in S3: files in them, what only S3 can, and leases."""
 
+from singer_ray.storage.drafts import DRAFT, sync, write_whole
 from singer_ray.storage.explain import reason, without_credentials
-from singer_ray.storage.folder import DRAFT, TIMEOUT, Folder, hashed
+from singer_ray.storage.folder import TIMEOUT, Folder, hashed
+from singer_ray.storage.outside import read_json, read_json_mapping, read_yaml
+from singer_ray.storage.secrets import STUDY_URL, lacks_password, with_password, without_password
 
-__all__ = ["DRAFT", "TIMEOUT", "Folder", "hashed", "reason", "without_credentials"]
+__all__ = [
+    "DRAFT", "STUDY_URL", "TIMEOUT", "Folder", "hashed", "lacks_password", "read_json", "read_json_mapping",
+    "read_yaml", "reason", "sync", "with_password", "without_credentials", "without_password", "write_whole",
+]  # fmt: skip

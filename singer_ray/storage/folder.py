@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from singer_ray.errors import UserError, printable
 from singer_ray.storage.address import Address, leads_out
+from singer_ray.storage.drafts import DRAFT, write_whole
 from singer_ray.storage.explain import reason
 from singer_ray.storage.reading import UnfitError, opened, stays_inside
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 TIMEOUT = 60.0
 """Seconds without an answer from a server after which a request has failed."""
-DRAFT = ".part"
-"""End of the name of a file that is being written."""
 CHUNK = 1 << 22
 
 
@@ -135,14 +133,9 @@ class Folder:
             return f"{self.address}/{name}"
         path = self.root / name
         stays_inside(path.parent, self._outermost)
-        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}{DRAFT}")  # several may write one name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                draft.write_bytes(content)
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
+            write_whole(path, content)  # several may write one name
         except OSError as error:
             raise UserError(f"{self.address}/{name} could not be written: {reason(error)}") from error
         return f"{self.address}/{name}"

@@ -236,7 +236,7 @@ class Bucket:
             if tag == md5_of(content) or content == before or "-" in tag or _is_keyed(answer):
                 return content, answer
             before = content
-        why = reason(fault) if fault else "it comes differently each time."
+        why = reason(fault) if fault else "it is different at each reading."
         raise UserError(f"{self.address}/{name} cannot be read: {why} Check the connection.")
 
     def _put(self, name: str, content: bytes, extra: Mapping[str, Any], condition: Mapping[str, str]) -> Sent | None:

@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError
 
 from singer_ray.errors import UserError
 from singer_ray.storage.explain import reason
+from singer_ray.storage.secrets import ENDPOINTS, with_password
 
 _CHECKSUMS = "request_checksum_calculation"
 
@@ -55,7 +56,12 @@ def endpoint_of(given: str | None) -> str | None:
     As given, else of the environment, else of AWS's configuration files. Raises UserError for one without a scheme,
     and for files that cannot be read.
     """
-    found = given or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or _in_files()
+    found = (
+        (given and with_password(given, ENDPOINTS))
+        or os.environ.get("AWS_ENDPOINT_URL_S3")
+        or os.environ.get("AWS_ENDPOINT_URL")
+        or _in_files()
+    )
     if found and not found.startswith(("http://", "https://")):
         raise UserError(f"The endpoint {found!r} has no scheme. Give http://{found} or https://{found}.")
     return found or None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from singer_ray.outputs import drafted
+from singer_ray.storage import write_whole
 from singer_ray.tracking.history import RATE, Row
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 CURVES = "curves.png"
 COLOURS = ("#3f7fd9", "#ef8a17", "#23a18b", "#7a5bb5", "#d64f4f", "#98a2ae", "#8c6d31", "#1b2028")
-TOTAL = "train/loss"
+TOTAL, SHARE = "train/loss", "student/artifact_share"
 _DPI, _WIDTH, _HEIGHT = 110, 5.6, 3.9
 
 
@@ -31,14 +32,15 @@ class Panel:
 
 def panels(rows: Mapping[int, Row]) -> list[Panel]:
     """What a run's rows give to draw, as it is drawn here and in the report; panels without a curve are left out."""
-    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    found = dict.fromkeys(name for row in rows.values() for name in row)
+    names = sorted(found, key=lambda name: name != TOTAL)
     curves = {name: {n: row[name] for n, row in rows.items() if name in row} for name in names}
     losses = {name.partition("/")[2]: curves[name] for name in names if name.startswith("train/")}
     scores = {
         name.partition("/")[2]: curves[name] for name in names if name.startswith("val/") and name.count("/") == 1
     }
     down = {name: curve for name, curve in scores.items() if is_error(name)}
-    shares = {"artifact_share": curves["student/artifact_share"]} if "student/artifact_share" in curves else {}
+    shares = {"artifact_share": curves[SHARE]} if any(curves.get(SHARE, {}).values()) else {}
     positive = all(value > 0 for curve in losses.values() for value in curve.values())
     made = [
         Panel("Losses", losses, log=positive),
@@ -66,13 +68,14 @@ def draw_curves(rows: Mapping[int, Row], path: Path) -> None:
     columns = min(2, len(drawn))
     lines = -(-len(drawn) // columns)
     figure = Figure(figsize=(_WIDTH * columns, _HEIGHT * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).flat
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for panel, axis in zip(drawn, axes):
         _draw(panel, axis)
-    for axis in list(axes)[len(drawn) :]:
+    for axis in axes[len(drawn) :]:
         axis.set_axis_off()
-    with drafted(path) as draft:
-        figure.savefig(draft, dpi=_DPI, format="png")
+    content = io.BytesIO()
+    figure.savefig(content, dpi=_DPI, format="png")
+    write_whole(path, content.getvalue())
 
 
 def _draw(panel: Panel, axis: Axes) -> None:
@@ -92,3 +95,5 @@ def _draw(panel: Panel, axis: Axes) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     if len(panel.curves) > 1:
         axis.legend(fontsize=8.5, frameon=False)
+    else:
+        axis.set_ylabel(next(iter(panel.curves)))

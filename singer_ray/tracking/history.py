@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from singer_ray.outputs import drafted
+from singer_ray.storage import write_whole
 
 HISTORY = "history.csv"
 EPOCH, SECONDS, RATE = "epoch", "seconds", "lr"
@@ -45,11 +46,12 @@ class History:
         columns = dict.fromkeys([EPOCH, SECONDS, RATE])
         for row in self.rows.values():
             columns |= dict.fromkeys(row)
-        with drafted(self.path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            for _, row in sorted(self.rows.items()):
-                writer.writerow([_cell(name, row.get(name)) for name in columns])
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        for _, row in sorted(self.rows.items()):
+            writer.writerow([_cell(name, row.get(name)) for name in columns])
+        write_whole(self.path, text.getvalue())
 
 
 def read_history(folder: Path) -> dict[int, Row]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from singer_ray.errors import UserError
+from singer_ray.storage import without_credentials
 from singer_ray.tracking.figures import describe, figures
 from singer_ray.tracking.tracker import Parameters, one_line
 
@@ -35,8 +36,8 @@ class MLflow:
             self.experiment = found.experiment_id if found else self.client.create_experiment(experiment)
         except Exception as error:
             raise UserError(
-                f"names 'mlflow', and {address} cannot be used: {one_line(error)}. Start the server, "
-                "correct MLFLOW_TRACKING_URI, or leave mlflow out."
+                f"names 'mlflow', and {without_credentials(address)} cannot be used: {one_line(error)}. Start the "
+                "server, correct MLFLOW_TRACKING_URI, or leave mlflow out."
             ) from error
 
     def start(self, trial: str, parameters: Parameters) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
-from singer_ray.outputs import drafted
+from singer_ray.errors import UserError
+from singer_ray.storage import read_json_mapping, write_whole
 from singer_ray.tracking.curves import CURVES, draw_curves
 from singer_ray.tracking.history import EPOCH, HISTORY, SECONDS, History
 from singer_ray.tracking.tracker import Parameters, Tracker, one_line
@@ -88,14 +89,12 @@ class RunRecord:
         path = self.out / RUN
         try:
             small = path.is_file() and path.stat().st_size < 4096
-            found = json.loads(path.read_text(encoding="utf-8")) if small else None
-            known = found.get("id") if isinstance(found, dict) else None
-        except (OSError, ValueError):
+            known = read_json_mapping(path.read_bytes(), str(path)).get("id") if small else None
+        except (OSError, UserError):
             known = None
         if not (isinstance(known, str) and known.isalnum() and len(known) <= 32):
             known = secrets.token_hex(3)
-            with drafted(path) as draft:
-                draft.write_text(json.dumps({"id": known}) + "\n", encoding="utf-8")
+            write_whole(path, json.dumps({"id": known}) + "\n")
         self.label = f"{self.out.absolute().name}-{known}"
 
     def _safely(self, name: str, act: Callable[[], object]) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from singer_ray.errors import printable
+from singer_ray.storage import without_credentials
+
 Parameters = Mapping[str, Any]
 """Dotted names and values of what was tried."""
 
@@ -23,4 +26,4 @@ class Tracker(Protocol):
 
 def one_line(error: Exception) -> str:
     """An error in one short line."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]
+    return printable(without_credentials(str(error))) or type(error).__name__

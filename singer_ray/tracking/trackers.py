@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from singer_ray.errors import UserError
+from singer_ray.terminal import Terminal
 from singer_ray.tracking.background import Background
 from singer_ray.tracking.mlflow import MLflow
 from singer_ray.tracking.tensorboard import TensorBoard
@@ -40,7 +41,7 @@ def make_trackers(
     left out from then on. Raises UserError for one that is not installed, or cannot be reached at all.
     """
     check_trackers(names, knob)
-    say = functools.partial((console or Console(stderr=True)).print, markup=False, highlight=False)
+    say = functools.partial((console or Terminal(stderr=True)).print, markup=False, highlight=False)
     made: list[Tracker] = []
     for name in dict.fromkeys(names):
         try:

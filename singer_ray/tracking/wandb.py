@@ -38,7 +38,8 @@ class WandB:
             id=re.sub(r"[^\w-]", "-", f"{self.experiment}-{name}", flags=re.ASCII), resume="allow",
             config=dict(parameters), dir=self.folder, reinit="create_new",
             settings=self.wandb.Settings(
-                silent=True, console="off", disable_git=True, disable_code=True, x_disable_stats=True, init_timeout=30
+                silent=True, console="off", disable_git=True, disable_code=True, x_disable_stats=True, init_timeout=30,
+                x_disable_meta=True,  # the command line, with the passwords in it
             ),
         )  # fmt: skip
 

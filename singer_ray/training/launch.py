@@ -73,7 +73,10 @@ def launch_here(
 ) -> Trained:  # fmt: skip
     """Trains in this process; OUT receives a checkpoint after each epoch, and `record` hears of it."""
     state = checkpoint.load(out) if resume else None
-    member = Member.begin(bench, config, state, say=say)
+    try:
+        member = Member.begin(bench, config, state, say=say)
+    except checkpoint.MisfitError as error:
+        raise UserError(f"{out / checkpoint.FILE} {error}. {checkpoint.RESTART}") from error
     record.begin(*_so_far(member, state))
     metrics: Metrics = {}
     with EpochLines(config, say, console) as lines:
@@ -85,28 +88,38 @@ def launch_here(
 
 
 def launch_in_ray(
-    config: Config, inputs: Inputs, out: Path, *, say: Callable[[str], None], record: RunRecord
+    config: Config, inputs: Inputs, out: Path, *, resume: bool = False, say: Callable[[str], None], record: RunRecord
 ) -> Trained:
     """Trains in the workers of a TorchTrainer, which continues by itself where OUT/ray_train holds a checkpoint.
 
-    The first worker's lines and epochs come here, to `say` and `record`: OUT is on this machine alone.
+    With `resume`, where there is none, it goes on from OUT's own: from one worker to several. The first worker's lines
+    and epochs come here, to `say` and `record`: OUT is on this machine alone.
     """
+    import ray
     import ray.train
 
     from singer_ray import ray_cluster
+    from singer_ray.ray_start import telling_train_which_cluster
     from singer_ray.training.messages import heard
 
-    with ray_cluster.connected():
-        use_gpu = config.train.device != "cpu" and ray_cluster.has_gpus()
-        ray_cluster.require(
-            {"GPU" if use_gpu else "CPU": float(config.train.workers)}, f"--workers {config.train.workers}"
-        )
+    with ray_cluster.connected(), telling_train_which_cluster():
         path, name = ray_cluster.storage(config.train.storage, out, RAY_TRAIN)
-        say(f"{config.train.workers} workers on {ray_cluster.describe()}")
+        workers = config.train.workers
+        use_gpu = config.train.device != "cpu" and ray_cluster.has_gpus(say)
+        each = {"GPU" if use_gpu else "CPU": 1.0}
+        if config.train.storage is None:  # a machine that joins yet could not save where this one does
+            each |= ray_cluster.ON_HEAD
+        what = f"the {workers} workers of --workers {workers}" if workers > 1 else "a worker"
+        ray_cluster.wait_for_room(each, workers, what, say)
+        say(f"{workers} worker{'s' * (workers > 1)} on {ray_cluster.describe()}")
+        written = config.without_passwords()  # Ray shows and logs what its workers are given
+        begun = resume and (out / checkpoint.FILE).exists()
+        # As a reference: settings travel within messages, which have a limit.
+        saved = ray.put(checkpoint.load(out)) if begun else None
         with heard({"line": say, "begin": lambda told: record.begin(*told), "epoch": record.epoch}) as tell:
-            settings = {"config": config.model_dump(), "inputs": inputs, "tell": tell}
+            settings = {"config": written.model_dump(), "inputs": inputs, "tell": tell, "saved": (saved,)}
             trainer = worker_group(
-                _worker, settings, config.train.workers, path, name, gpu=use_gpu, endpoint=config.export.endpoint
+                _worker, settings, workers, path, name, gpu=use_gpu, each=each, endpoint=config.export.endpoint
             )
             try:
                 result = trainer.fit()
@@ -174,6 +187,7 @@ def worker_group(
 
 def _worker(settings: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
+    import ray
     import ray.train
 
     from singer_ray.config import Config
@@ -187,10 +201,15 @@ def _worker(settings: dict[str, Any]) -> None:
     if before is not None:
         with before.as_directory() as folder:
             state = checkpoint.load(Path(folder))
+    elif settings["saved"][0] is not None:
+        state = ray.get(settings["saved"][0])
     bench = settings["inputs"].workbench(config)
     tell: Tell = settings["tell"] if rank == 0 else lambda kind, content: None
     say = functools.partial(tell, "line")
-    member = Member.begin(bench, config, state, rank=rank, world=world, say=say)
+    try:
+        member = Member.begin(bench, config, state, rank=rank, world=world, say=say)
+    except checkpoint.MisfitError as error:
+        raise UserError(f"The checkpoint of Ray Train {error}. {checkpoint.RESTART}") from error
     tell("begin", _so_far(member, state))
     lines = EpochLines(config, say)
     for metrics in epochs(member, heartbeat=lines.heartbeat):

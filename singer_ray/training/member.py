@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,12 @@ from timm.optim import param_groups_weight_decay
 from torch import nn
 
 from singer_ray.data.views import derive
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
 from singer_ray.evaluation.suite import Reader
 from singer_ray.method.artifacts import max_median_ratio, median_norm, patch_norms
 from singer_ray.method.distiller import Distiller
 from singer_ray.method.refiners import refiner_class
+from singer_ray.training.checkpoint import misfit
 from singer_ray.training.schedule import warmup_cosine
 from singer_ray.vision.models import Normalization, create_student
 from singer_ray.vision.tapped import TappedViT, Taps
@@ -97,7 +99,14 @@ class Member:
         """The student as the probes see it."""
         student = self.distiller.student
         last = TappedViT(student.model, [student.depth - 1])
-        return Reader(last, self.bench.normalize, self.distiller.student_grid)
+        covered = last.covered(self.config.data.image_size)
+        return Reader(last, self.bench.normalize, self.distiller.student_grid, covered)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should know before training: the workbench's remarks, and what the student does not see."""
+        unseen = self.distiller.student.unseen(self.config.data.image_size)
+        return [*self.bench.remarks, *([unseen] if unseen else [])]
 
     def autocast(self) -> torch.autocast:
         """The precision of its forward passes."""
@@ -126,7 +135,14 @@ class Member:
             )
 
     def calibrate(self, median_norms: dict[int, float]) -> None:
-        """Fixes the scale of each layer by the teacher's median patch norm."""
+        """Fixes the scale of each layer by the teacher's median patch norm. Raises UserError where there is none."""
+        for layer, norm in median_norms.items():
+            if not (norm > 0 and math.isfinite(norm)):
+                raise UserError(
+                    f"teacher {printable(self.bench.teacher_name)}: the median norm of its patch features is {norm:g} "
+                    f"in layer {layer}, so there is nothing to teach. Check its weights (teacher.checkpoint, "
+                    "teacher.pretrained), or give another teacher."
+                )
         self.median_norms = median_norms
         self.distiller.refiner.calibrate(median_norms)
 
@@ -195,12 +211,24 @@ class Member:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up where `state` was taken; calls `calibrate` and `start` itself."""
+        """Takes up where `state` was taken; calls `calibrate` and `start` itself.
+
+        Raises MisfitError for the state of another member.
+        """
+        layers = set(self.distiller.layers)
+        if set(state["median_norms"]) != layers:
+            raise misfit(KeyError(f"its teacher's layers are {sorted(state['median_norms'], key=str)}"))
         self.calibrate(state["median_norms"])
-        self.distiller.load_state_dict(state["distiller"])
+        try:
+            self.distiller.load_state_dict(state["distiller"])
+        except (RuntimeError, KeyError) as error:
+            raise misfit(error) from error
         self.start()
         assert self.optimizer is not None
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise misfit(error) from error
         self.step_count = state["step"]
 
     def _build(self, layers: tuple[int, ...]) -> Distiller:
@@ -222,11 +250,14 @@ class Member:
                 f"{name} has patches of {model.patch_embed.patch_size[0]} pixels, more than data.image_size {size}. "
                 "Lower student.patch_size."
             )
+        for network in (self.teacher, student):
+            network.check_size(size)
         with torch.random.fork_rng(devices=[]):  # student and projections start alike whatever the refiner draws
             torch.manual_seed(derive(config.seed, 3))
             refiner = kind(self.teacher, layers, config.method)
         return Distiller(
             student, student_layers, self.teacher, layers, refiner, (self.teacher.grid(size), student.grid(size)),
+            (self.teacher.covered(size), student.covered(size)),
             kd_weight=config.method.loss.kd, detach=config.method.detach_target and not kind.joint,
         )  # fmt: skip
 
@@ -257,10 +288,13 @@ def build_student(config: Config) -> nn.Module:
 
 
 def student_of(config: Config, state: dict[str, Any]) -> tuple[nn.Module, Normalization]:
-    """The trained student in a member's `state`, and the input scaling it was trained with."""
+    """The trained student in a member's `state`, and the input scaling it was trained with. Raises MisfitError."""
     model = build_student(config)
     start = "student.model."
     weights = {name.removeprefix(start): w for name, w in state["distiller"].items() if name.startswith(start)}
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise misfit(error) from error
     scaling = state["normalization"]
     return model.eval(), Normalization(tuple(scaling["mean"]), tuple(scaling["std"]))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singer_ray.config import Config, load_preset, read_yaml_mapping
+from singer_ray.config.tree import ADDRESSES
 from singer_ray.errors import UserError, printable
 from singer_ray.storage.address import absolute, is_folder, own_name
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from singer_ray.training.launch import Inputs
 
 CONFIG, RAY_TRAIN = "config.yaml", "ray_train"
-CHANGEABLE = ("train.trackers", "train.threads", "train.device", "data.loader_workers")
-"""Knobs that a resume may change: they decide neither what was trained nor where its checkpoint is."""
+CHANGEABLE = ("train.trackers", "train.threads", "train.device", "train.workers", "data.loader_workers")
+"""Knobs that a resume may change: they do not decide what was trained. A batch is one of all workers together."""
 AS_BEFORE: Mapping[str, Any] = {"train.trackers": ()}
 """Knobs that an older run's config.yaml lacks, and what was done before there were such."""
 
@@ -43,29 +44,40 @@ def resumed_config(folder: Path, given: Mapping[str, Any], preset: str | None = 
     Raises UserError when there is no run, or what was asked for contradicts it.
     """
     before = config_of_run(folder)
-    changed = {name: value for name, value in given.items() if name.startswith(CHANGEABLE)}
-    for name, value in before.override(given).differences(before):
-        if name not in changed and not _is_same_place(before, name, value):
+    # Passwords are not kept in the folder: those given now are the ones that count.
+    allowed = (*CHANGEABLE, *ADDRESSES)
+    changed = {name: value for name, value in given.items() if name.startswith(allowed) and value is not None}
+    kept = before.without_passwords()
+    for name, value in before.override(given).without_passwords().differences(kept):
+        if not name.startswith(CHANGEABLE) and not _is_same_place(before, name, value):
             raise UserError(
                 f"--resume continues the run in {printable(folder)} as it was, with {name} {_shown(before, name)}; "
                 f"{_shown_value(value)} is given. Leave --{name} out, or start another run."
             )
     if preset is not None:
-        wanted = load_preset(preset).override(given)
-        for name, value in wanted.differences(before):
+        wanted = by_the_same_launcher(folder, load_preset(preset).override(given))
+        for name, value in wanted.without_passwords().differences(by_the_same_launcher(folder, kept)):
             if not name.startswith(CHANGEABLE) and not _is_same_place(before, name, value):
                 raise UserError(
                     f"--resume continues the run in {printable(folder)} as it was, with {name} {_shown(before, name)}; "
                     f"--preset {printable(preset)} has {_shown_value(value)}. Leave --preset out: the folder knows its "
                     "configuration."
                 )
-    return before.override(changed)
+    return by_the_same_launcher(folder, before.override(changed))
+
+
+def by_the_same_launcher(folder: Path, config: Config) -> Config:
+    """`config`, in Ray where the run in `folder` ran there: that is where its checkpoints are, for one worker too."""
+    before = config_of_run(folder).train
+    if (before.launcher == "ray" or before.workers > 1) and config.train.launcher == "auto":
+        return config.override({"train.launcher": "ray"})
+    return config
 
 
 def check_same(folder: Path, config: Config) -> None:
     """Raises UserError when the run in `folder` was not made by `config`, `CHANGEABLE` knobs apart."""
-    before = config_of_run(folder)
-    for name, _ in config.differences(before):
+    before = by_the_same_launcher(folder, config_of_run(folder)).without_passwords()
+    for name, _ in by_the_same_launcher(folder, config).without_passwords().differences(before):
         if not name.startswith(CHANGEABLE):
             raise UserError(
                 f"--resume continues the run in {printable(folder)} as it was, but {name} differs from its {CONFIG}. "

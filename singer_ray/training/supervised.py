@@ -12,7 +12,7 @@ from torch.nn import functional
 from singer_ray.data.loader import training_batches
 from singer_ray.data.source import Source
 from singer_ray.data.views import TrainingView
-from singer_ray.evaluation.patch_targets import patch_classes, patch_depth
+from singer_ray.evaluation.patch_targets import IGNORE, patch_classes, patch_depth
 from singer_ray.training.schedule import warmup_cosine
 from singer_ray.vision.models import normalization_of
 
@@ -41,11 +41,18 @@ class SupervisedTeacher(nn.Module):
         loss = functional.cross_entropy(self.model.forward_head(tokens), batch["label"])
         if self.segmentation is not None:
             target = patch_classes(batch["mask"], (side, side), self.mask_classes)
-            loss = loss + SEGMENTATION_WEIGHT * functional.cross_entropy(self.segmentation(patches).mT, target)
+            loss = loss + SEGMENTATION_WEIGHT * _cross_entropy(self.segmentation(patches).mT, target)
         if self.depth is not None:
             target = patch_depth(batch["depth"], (side, side))
             loss = loss + DEPTH_WEIGHT * functional.mse_loss(self.depth(patches)[..., 0], target)
         return loss
+
+
+def _cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean over the patches of a known class; 0 where there is none. [batch, classes, patches], [batch, patches]."""
+    if (target == IGNORE).all():
+        return logits.sum() * 0
+    return functional.cross_entropy(logits, target, ignore_index=IGNORE)
 
 
 def fit_supervised(

@@ -18,7 +18,7 @@ from singer_ray.data.scenes import Scenes
 from singer_ray.data.source import Source, shuffled_subset
 from singer_ray.data.splits import open_splits
 from singer_ray.data.views import EvaluationView, derive
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
 from singer_ray.evaluation.patch_targets import patch_classes
 from singer_ray.method.artifacts import max_median_ratio, patch_norms
 from singer_ray.publishing.package import InputSpec, write_model
@@ -108,6 +108,11 @@ def _check(source: Source, recipe: TeacherRecipe, config: Config) -> None:
         raise UserError(
             f"data.train {config.data.train!r} has no labels, and a teacher is trained on labels. "
             "Put the images into one folder a class."
+        )
+    if len(source.classes) < 2:
+        raise UserError(
+            f"data.train {config.data.train!r} has one class only, {printable(source.classes[0])!r}, and a teacher is "
+            "trained to tell classes apart. Give a folder with one folder a class, two or more."
         )
     if recipe.plant and ("mask" not in source.fields or recipe.depth <= BLOCK + 1):
         raise UserError(

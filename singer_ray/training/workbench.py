@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from singer_ray.data.loader import Batch, training_batches
+from singer_ray.data.remarks import data_remarks
 from singer_ray.data.source import Source, shuffled_subset
 from singer_ray.data.splits import Splits, open_splits
 from singer_ray.data.views import EvaluationView, TrainingView
@@ -60,6 +62,16 @@ class Workbench:
             self._probe_sources(splits, probe_data), self.evaluation_view, config.evaluation, self.device
         )
         self.last_teacher = self.tapped_teacher([len(TappedViT(teacher, [0], name=self.teacher_name).blocks) - 1])
+
+    @functools.cached_property
+    def remarks(self) -> list[str]:
+        """What a person should know before training, in lines: see `data_remarks`; and what the teacher does not see.
+
+        Read once, by whoever prints it: looking at the images takes seconds. Raises UserError for labels, masks or
+        depth that cannot be.
+        """
+        unseen = self.last_teacher.unseen(self.config.data.image_size)
+        return [*data_remarks(self.suite.sources, self.suite.targets, self.train), *([unseen] if unseen else [])]
 
     @property
     def teacher_name(self) -> str:

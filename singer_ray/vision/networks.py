@@ -32,6 +32,11 @@ class Network:
     grid: tuple[int, int]
 
     @property
+    def covered(self) -> tuple[int, int]:
+        """Height and width of the image, in pixels, that the grid covers."""
+        return self.tapped.covered(self.image_size)
+
+    @property
     def parameters(self) -> int:
         """How many weights it has, without a classification head."""
         head = getattr(self.tapped.model, "head", None)
@@ -72,7 +77,7 @@ def find_network(name: str) -> str:
             return f"local-dir:{place}"
     best = sorted(p.parent.name for p in folder.glob("best/*/config.json"))
     advice = f"It is a search: name one of its students, {folder}/best/{best[0]}" if best else "Give an exported folder"
-    what = "has neither config.json nor student/config.json" if folder.is_dir() else "is no folder"
+    what = "has neither config.json nor student/config.json" if folder.is_dir() else "is not a folder"
     raise UserError(f"network {name!r} {what}. {advice}, a run's folder, a timm name, or hf-hub:OWNER/MODEL.")
 
 
@@ -96,6 +101,7 @@ def network_of(name: str, model: nn.Module, image_size: int | None = None, crop_
 
 def _checked_grid(name: str, tapped: TappedViT, size: int) -> tuple[int, int]:
     """The grid of patches, after one pass over an empty image has shown that the network takes that size."""
+    tapped.check_size(size)
     grid = tapped.grid(size)
     fault = f"its grid of patches would be {grid[0]} x {grid[1]}" if 0 in grid else ""
     if not fault:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,6 +63,7 @@ class TappedViT(nn.Module):
                 f"{name} ({type(model).__name__}) has no transformer blocks to tap. Models of the vit, deit, beit, "
                 "eva, dinov2 and dinov3 families have them: name one of those."
             )
+        self.name = name
         self.model: Any = model  # timm adds its own attributes to modules
         self.layers = tuple(sorted(set(layers)))
         wrong = [layer for layer in self.layers if not 0 <= layer < len(blocks)]
@@ -106,6 +108,50 @@ class TappedViT(nn.Module):
         dynamic = patch_embed.dynamic_feat_size((size, size)) if hasattr(patch_embed, "dynamic_feat_size") else None
         rows, columns = dynamic or patch_embed.grid_size
         return int(rows), int(columns)
+
+    def covered(self, size: int) -> tuple[int, int]:
+        """Height and width, in pixels from the top left corner, of what the grid of a `size` x `size` image covers.
+
+        Less than the image where its patches do not divide it (what is left over is not seen), more where timm pads it.
+        """
+        step = self._patch_step()
+        rows, columns = self.grid(size)
+        return (size, size) if step is None else (rows * step[0], columns * step[1])
+
+    def unseen(self, size: int) -> str | None:
+        """A line for an image size of which the network does not see the right and lower edge; None for others."""
+        seen = min(self.covered(size))
+        if seen >= size:
+            return None
+        fitting = " or ".join(map(str, self.fitting_sizes(size)))
+        return (
+            f"{self.name} sees {seen} of the {size} pixels of each side, since its patches do not divide them; scores "
+            f"count what it sees. --data.image_size {fitting} is seen whole"
+        )
+
+    def check_size(self, size: int) -> None:
+        """Raises UserError, naming the nearest sizes that fit, for one at which timm would stop half-way."""
+        patch_embed, step = self.model.patch_embed, self._patch_step()
+        strict = getattr(patch_embed, "strict_img_size", True) or getattr(patch_embed, "dynamic_img_pad", False)
+        if step is not None and not strict and any(size % side for side in step):
+            fitting = " or ".join(map(str, self.fitting_sizes(size)))
+            raise UserError(
+                f"{self.name} cannot read images of {size} x {size} pixels: its patches are {step[0]} x {step[1]}. "
+                f"Use --data.image_size {fitting}."
+            )
+
+    def fitting_sizes(self, size: int) -> list[int]:
+        """The nearest sizes, at most `size` and above, that the patches divide."""
+        step = math.lcm(*(self._patch_step() or (1, 1)))
+        return [near for near in (size // step * step, -(-size // step) * step) if near]
+
+    def _patch_step(self) -> tuple[int, int] | None:
+        """Height and width of a patch where patches are cut out side by side; None for other beginnings."""
+        patch_embed = self.model.patch_embed
+        cut = getattr(patch_embed, "proj", None)
+        if not isinstance(cut, nn.Conv2d) or hasattr(patch_embed, "backbone") or cut.kernel_size != cut.stride:
+            return None
+        return cut.stride[0], cut.stride[1]
 
     def forward(self, images: torch.Tensor) -> Taps:
         """Normalised images [batch, 3, size, size] -> taps of `layers`, in the order of the blocks."""

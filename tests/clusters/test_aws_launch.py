@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import boto3
 import moto
 import moto.settings
 import pytest
+import yaml
 from botocore.exceptions import ClientError
 from ray.autoscaler._private import commands
 from ray.autoscaler._private.aws import config as ray_aws
@@ -36,7 +38,9 @@ from ray.autoscaler.v2.scheduler import (
 )
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 
+from singer_ray.cluster_limits import ClusterLimits
 from tests.clusters.cluster_files import AWS_FILES, ROOT, is_spot, load, node_types, workers
+from tests.test_cluster_limits import limits
 
 ACCOUNT = "123456789012"
 LABEL_IN = LabelSelectorOperator.Value("LABEL_OPERATOR_IN")
@@ -312,3 +316,12 @@ def test_ended_nodes_leave_neither_stopped_instances_nor_disks(cluster: Cluster)
     assert {describe(cluster.ec2, node)["State"]["Name"] for node in extra} == {"terminated"}
     left = {volume["VolumeId"] for volume in cluster.ec2.describe_volumes()["Volumes"]}
     assert left.isdisjoint(disks)
+
+
+def test_room_is_counted_by_what_ray_leaves_on_the_head(cluster: Cluster) -> None:
+    """The file that `ray up` copies there, as recorded for the tests of cluster_limits."""
+    config, file = commands._set_up_config_for_head_node(copy.deepcopy(cluster.config), cluster.provider, False)
+    with file:
+        found = ClusterLimits.of(yaml.safe_load(Path(config["file_mounts"]["~/ray_bootstrap_config.yaml"]).read_text()))
+    assert found == limits("aws")
+    assert found.places({"CPU": 1.0, "GPU": 1.0}) == cluster.config["max_workers"]

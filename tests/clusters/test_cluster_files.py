@@ -14,6 +14,7 @@ import pytest
 from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from singer_ray.cluster_limits import ClusterLimits
 from tests.clusters.cluster_files import (
     AWS_FILES,
     COMMAND_LISTS,
@@ -28,6 +29,7 @@ from tests.clusters.cluster_files import (
     provider_of,
     workers,
 )
+from tests.test_cluster_limits import limits
 
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 every_aws_file = pytest.mark.parametrize("file", AWS_FILES, ids=lambda file: file.stem)
@@ -235,3 +237,10 @@ def test_every_network_card_of_an_efa_node_is_used_once(file: Path) -> None:
         assert cards == list(range(len(cards))), name
         if cards:
             assert "efa" in name, "worker_start_ray_commands tells such nodes by their type's name"
+
+
+@every_file
+def test_the_recorded_file_of_the_head_is_still_what_ray_makes_of_it(file: Path) -> None:
+    """Of AWS, whose types get their resources from EC2, see test_aws_launch."""
+    if provider_of(file) == "local":
+        assert ClusterLimits.of(prepare_config(load(file))) == limits(file.stem)

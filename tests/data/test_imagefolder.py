@@ -119,21 +119,3 @@ def test_mappings_keep_their_annotations() -> None:
     source = as_source([item, item])
     assert source.fields == {"depth"}
     assert source[0]["depth"].dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    ("item", "said"),
-    [
-        (torch.zeros(3, 4, 4), "float32 of shape"),
-        (np.zeros((4, 4), np.uint8), "uint8 of shape"),
-        ("image.png", "is str"),
-    ],
-)
-def test_images_of_another_kind_are_refused(item: Any, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        as_source([item])
-
-
-def test_labels_without_class_names_are_refused() -> None:
-    with pytest.raises(UserError, match="does not name its classes"):
-        as_source([(Image.new("RGB", (4, 4)), 0)])

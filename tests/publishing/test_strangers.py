@@ -99,8 +99,8 @@ def test_a_damaged_leaderboard_is_said_in_a_line(tmp_path: Path) -> None:
     good = pd.read_parquet(out / "leaderboard.parquet")
     for table, said in (
         (good.drop(columns="state"), "has no column 'state'"),
-        (good.assign(rank=["x"]), "its ranks are no numbers from 1"),
-        (good.assign(rank=[-1]), "its ranks are no numbers from 1"),
+        (good.assign(rank=["x"]), "has ranks that are no numbers from 1"),
+        (good.assign(rank=[-1]), "has ranks that are no numbers from 1"),
     ):
         table.to_parquet(out / "leaderboard.parquet")
         with pytest.raises(UserError, match=said):
@@ -172,8 +172,6 @@ def test_sizes_and_hashes_that_no_file_has_are_refused(entry: dict[str, Any]) ->
     tree = {"format": 1, "package": "", "files": {"x": entry}}
     with pytest.raises(UserError, match="is no manifest"):
         Manifest.parse(json.dumps(tree).encode(), "place")
-    with pytest.raises(UserError, match="is no manifest"):
-        Manifest.parse(b"[" * 100_000, "place")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pictures/pca.png", MANIFEST])

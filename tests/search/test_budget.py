@@ -214,6 +214,18 @@ def test_spending_adds_up_over_sessions_and_follows_the_nodes() -> None:
     assert str(second.spent) == "1.8 h, 5.5 GPU-hours, $12.00"
 
 
+def test_gpu_hours_are_counted_by_what_is_held_at_the_time() -> None:
+    clock = Clock()
+    meter = Meter([], concurrent=1, gpus=1.0, price=lambda: None, clock=clock)
+    clock.now += 3600
+    meter.hold(concurrent=4, gpus=4.0)  # machines have joined
+    clock.now += 3600
+    meter.hold(concurrent=0, gpus=0.0)  # and left
+    clock.now += 3600
+    assert meter.tick().gpu_hours == 5.0
+    assert (meter.record()["sessions"][0]["concurrent"], meter.record()["sessions"][0]["gpus"]) == (0, 0.0)
+
+
 def test_without_a_price_there_is_no_sum_and_a_lost_price_goes_on() -> None:
     clock = Clock()
     prices: list[Price | None] = [None]

@@ -20,7 +20,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 from rich.console import Console
 
 from singer_ray import ray_cluster
-from singer_ray.api import _resolve
+from singer_ray.arguments import resolve
 from singer_ray.config import load_preset
 from singer_ray.errors import UserError
 from singer_ray.search import pool as pools
@@ -231,7 +231,7 @@ def test_a_search_says_what_broke_and_does_not_wait_for_the_epoch_that_a_limit_c
         "search.concurrent": 1, "search.max_failures": 0, "search.scheduler": "none",
     }  # fmt: skip
     data = {"train": Moody(mood), "val": Stripes(40, 1)}
-    config, inputs = _resolve(None, data, None, "demo", settings)
+    config, inputs = resolve(None, data, None, "demo", settings)
     stopped: list[float] = []
 
     def stop() -> None:

@@ -91,3 +91,18 @@ def test_a_registry_that_was_started_again_knows_what_the_one_before_knew() -> N
     again.release("000")
     assert again.place("004") is None
     assert again.place("002") == "a"
+
+
+def test_no_trial_gets_a_place_while_the_cluster_has_no_room_for_its_workers() -> None:
+    note = Paper()
+    registry = registry_of("a", "b", "c", note=note)
+    registry.attend(["a", "b", "c"], 1)
+    assert (registry.place("000"), registry.place("001")) == ("a", None)
+    registry.attend(["a", "b", "c"], 2)  # a machine has joined
+    assert (registry.place("001"), registry.place("002")) == ("b", None)
+    registry.attend(["a", "b", "c"], 1)  # one has left: whoever is on it comes back to its place
+    assert (registry.place("000"), registry.place("001")) == ("a", "b")
+    registry.release("000")
+    assert HostRegistry(note).place("002") is None
+    registry.release("001")
+    assert registry.place("002") == "a"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections import Counter
@@ -26,7 +28,7 @@ from singer_ray.search.samplers import (
     make_sampler,
 )
 from singer_ray.search.space import SearchSpace, load_space
-from singer_ray.search.study import METRICS, create_study
+from singer_ray.search.study import METRICS, create_study, load_study, storage_of
 from tests.search.studies import APART
 
 ONE = Objectives(("val/miou",), ("max",), "val/miou", "max")
@@ -94,7 +96,7 @@ def new_study(objectives: Objectives = ONE, sampler: optuna.samplers.BaseSampler
          "cmaes does not learn choices, such as method.radial. Allowed for this search: tpe, gp, nsga2, random."),
         ("cmaes", NUMBERS, TWO, "takes one objective, not 2 (val/miou, student/parameters)"),
         ("nsga2", {"method.rank": NUMBERS["method.rank"]}, TWO, "needs two parameters or more"),
-        ("grid", NUMBERS, ONE, "method.strength has none: give it a step (uniform), or make it a choice"),
+        ("grid", NUMBERS, ONE, "method.strength is continuous: give it a step, or make it a choice"),
         ("grid", HUGE, ONE, "would try 216000 points; 100000 at most"),
     ],
 )  # fmt: skip
@@ -258,6 +260,64 @@ for name in ("tpe", "cmaes"):
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+# --- what a stranger's study holds
+
+
+class _Planted:
+    """Unpickled it makes a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.mark}",)
+
+
+def plant(study: optuna.Study, mark: Path) -> None:
+    """Notes in the study, for Optuna's own sampler, an optimiser that runs code where it is loaded."""
+    trial = study.ask({"train.lr": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)})
+    content = pickle.dumps(_Planted(mark)).hex()
+    study._storage.set_trial_system_attr(trial._trial_id, "cma:optimizer:0", content)
+    study._storage.set_trial_system_attr(trial._trial_id, "cma:generation", 1)
+    study.tell(trial, 0.5)
+
+
+RATE = {"train.lr": {"type": "loguniform", "low": 1e-4, "high": 1e-2}}
+
+
+@pytest.mark.parametrize("place", ["journal", "database"])
+def test_cmaes_does_not_run_what_a_study_holds(place: str, tmp_path: Path) -> None:
+    mark, address = tmp_path / "mark", None if place == "journal" else f"sqlite:///{tmp_path}/s.db"
+    space, config = spaced(RATE), setting("cmaes", **{"search.startup_trials": 1})
+    plant(create_study(storage_of(address, tmp_path), "s", ONE), mark)
+    study = load_study(storage_of(address, tmp_path, "write"), "s")
+    for number in range(1, 4):
+        study.sampler = make_sampler(config, space, ONE, number=number)
+        run(study, space, 1)
+    assert not mark.exists()
+    assert "cma:optimizer:0" not in study.trials[0].system_attrs, "what the search does not write is not seen"
+    theirs = optuna.load_study(study_name="s", storage=storage_of(address, tmp_path))
+    theirs.sampler = optuna.samplers.CmaEsSampler(n_startup_trials=1, warn_independent_sampling=False)
+    with contextlib.suppress(AttributeError):  # of os.system's answer, which is no optimiser
+        run(theirs, space, 1)
+    assert mark.exists(), "the test plants nothing that could run"
+
+
+def test_cmaes_suggests_what_optunas_own_would() -> None:
+    """Its state is told anew from the rows; one that keeps its pickles draws the very same."""
+    space, config = spaced(NUMBERS), setting("cmaes")
+    found = []
+    for kind in (type(make_sampler(config, space, ONE)), optuna.samplers.CmaEsSampler):
+        study = new_study()
+        for number in range(30):
+            study.sampler = kind(seed=number, n_startup_trials=4, warn_independent_sampling=False)  # type: ignore[call-arg]
+            run(study, space, 1)
+        found.append([trial.params for trial in study.trials])
+        generations = [trial.system_attrs.get("cma:generation", 0) for trial in study.trials]
+    assert max(generations) > 2
+    assert found[0] == found[1]
 
 
 # --- grids

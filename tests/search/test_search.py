@@ -33,9 +33,14 @@ SPACE: dict[str, Any] = {
 }
 
 
+PLANTED = {name: f"planted-{name}" for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
-    with ray_cluster.connected():
+    with pytest.MonkeyPatch.context() as patch, ray_cluster.connected():
+        for name, value in PLANTED.items():
+            patch.setenv(name, value)  # of the driver alone: what Ray starts here inherits its environment
         yield
 
 
@@ -259,7 +264,18 @@ def test_a_trial_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
-def test_a_trial_whose_host_died_goes_on_from_its_checkpoint_to_the_same_end(tmp_path: Path) -> None:
+def test_no_log_of_ray_holds_a_key(searched: tuple[Searched, str]) -> None:
+    from ray._private import worker
+
+    node: Any = worker._global_node
+    files = [path for path in Path(node.get_session_dir_path()).rglob("*") if path.is_file()]
+    assert any(path.name == "runtime_env_agent.log" for path in files)
+    assert [path.name for path in files if b"planted-" in path.read_bytes()] == []
+
+
+def test_a_trial_whose_host_died_goes_on_from_its_checkpoint_to_the_same_end(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     import ray
 
     def kill_hosts() -> None:
@@ -273,6 +289,9 @@ def test_a_trial_whose_host_died_goes_on_from_its_checkpoint_to_the_same_end(tmp
     screen = Listener("epoch 2/3", kill_hosts)
     cut = run_search(config, tmp_path / "cut", space=space, console=Console(file=screen, width=180))
     assert screen.heard
+    (line,) = [line for line in screen.getvalue().splitlines() if "goes on from" in line]
+    assert line == "trial 000: the process or machine died; it goes on from its last epoch"
+    assert "Traceback" not in "".join(capfd.readouterr())
     row, other = (done.leaderboard.iloc[0] for done in (cut, whole))
     assert (row["state"], row["epochs"]) == ("COMPLETE", 3)
     assert row["resumed_from_epoch"] in (1, 2)
@@ -302,7 +321,7 @@ def test_a_time_budget_stops_trials_and_the_best_of_them_still_gives_a_student(t
     ("changed", "space", "said"),
     [
         ({"search.objectives": ("val/mio",)}, SPACE, "'val/mio' is never reported. Did you mean val/miou?"),
-        ({"search.concurrent": 999}, SPACE, "can never offer more than"),
+        ({"search.cpus_per_trial": 999.0}, SPACE, "can never offer room for more than 0. Lower"),
         ({"teacher.name": "vit_tiny_patch16_22"}, SPACE, "vit_tiny_patch16_224"),
         ({}, {"method.rank": {"type": "int", "low": 4, "high": 4000}}, "reaches what cannot be built"),
         ({}, {"student.heads": {"type": "choice", "values": [3, 5]}}, "reaches what cannot be built"),

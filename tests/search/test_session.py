@@ -6,12 +6,15 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from singer_ray import ray_cluster
 from singer_ray.search import accounts
+from singer_ray.search import session as sessions
 from singer_ray.search.ledger import Assignment
 from singer_ray.search.study import REPEATS
 from tests.search.played import Killed, Search, rising
@@ -179,3 +182,20 @@ def test_a_value_stays_on_screen_in_epochs_without_a_validation(tmp_path: Path) 
     (line,) = [line for line in search.screen.getvalue().splitlines() if "epoch 3/4" in line]
     assert "val/miou" not in line  # nothing new
     assert "trial 000 PRUNED after 3 epochs. 1 of 1 trials: 1 pruned, best val/miou 0.375" in search.screen.getvalue()
+
+
+def test_machines_that_join_or_leave_are_said_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "STEADY", 0.0)
+    monkeypatch.setattr(ray_cluster, "describe", lambda: "a cluster")
+    search = Search(tmp_path / "x", {"search.trials": 1})
+    session = search._session(search.config, rising)
+    for size in (2, 2, 4, 4, 0, 1):
+        session._follow(SimpleNamespace(size=lambda n=size: n))  # type: ignore[arg-type]
+    assert search.screen.getvalue().splitlines() == [
+        f"{trials} at a time from now on, on a cluster" for trials in ("4 trials", "0 trials", "1 trial")
+    ]
+    now = session.meter.record()["sessions"][-1]
+    assert (now["concurrent"], now["gpus"], session.gpus) == (1, 0.5, 0.5)
+    monkeypatch.setattr(sessions, "STEADY", 60.0)
+    session._follow(SimpleNamespace(size=lambda: 9))  # type: ignore[arg-type]
+    assert session.concurrent == 1  # a host that died, and is back in a moment

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
 from singer_ray.errors import UserError
-from singer_ray.search.submit import entrypoint, local_files, submit
+from singer_ray.search import submit as submits
+from singer_ray.search.submit import apart, entrypoint, local_files, submit
 
 
 def words(command: str) -> list[str]:
@@ -65,8 +73,90 @@ def test_files_of_this_machine_travel_with_the_job(tmp_path: Path) -> None:
     assert shlex.split(command)[3:] == ["--preset", "demo", "--space", "space.yaml", "--out", str(space)]
 
 
+@pytest.mark.parametrize("joined", [True, False])
+def test_passwords_reach_the_job_in_its_environment(joined: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its command line stands in the dashboard, and in the logs of the cluster."""
+    for name in ("SINGER_RAY_STUDY_URL", "PGPASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    study, endpoint = "postgresql://me:secret@db/x?sslmode=on", "http://key:secret@minio:9000"
+    given = {"--search.study": study, "--export.endpoint": endpoint}
+    argv = [w for name, value in given.items() for w in ([f"{name}={value}"] if joined else [name, value])]
+    words, environment = apart(["--trials", "3", *argv])
+    assert environment == {"SINGER_RAY_STUDY_URL": study, "AWS_ENDPOINT_URL": endpoint}
+    told = entrypoint(words, "x", {})
+    assert "secret" not in told
+    assert "--search.study 'postgresql://me@db/x?sslmode=on' --export.endpoint http://key@minio:9000" in told
+    monkeypatch.setenv("PGPASSWORD", "other")
+    assert apart(["--resume", "s3://b/x"]) == (["--resume", "s3://b/x"], {"PGPASSWORD": "other"})
+
+
 def test_an_address_without_a_cluster_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # Ray would prefer it to what was typed
+    monkeypatch.setattr(submits, "YOUNG", 0)
     with pytest.raises(UserError, match=r"--submit http://127\.0\.0\.1:9: nothing answers there") as caught:
         submit("http://127.0.0.1:9", [], name="x", metadata={}, files={})
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def _token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Of a user who has one, and has set nothing."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # so that what is set meanwhile is undone
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("t" * 32)
+    AuthenticationTokenLoader.instance().reset_cache()
+    yield
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+class Young(BaseHTTPRequestHandler):
+    """A head that starts: first it hangs up, then it has no agent, then it takes the job and notes who asked."""
+
+    asked = 0
+    shown: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        type(self).asked += 1
+        if self.asked < 3:
+            self.connection.close()
+            return
+        self._answer(200, {"version": "4", "ray_version": "2", "ray_commit": "x", "session_name": "s"})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        type(self).asked += 1
+        self.shown.append(self.headers.get("Authorization"))
+        if len(self.shown) < 3:
+            self._answer(500, "No available agent to submit job, please try again later.")
+        else:
+            self._answer(200, {"job_id": "1", "submission_id": "taken"})
+
+    def _answer(self, status: int, content: object) -> None:
+        body = (content if isinstance(content, str) else json.dumps(content)).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@pytest.mark.usefixtures("_token")
+def test_a_head_that_is_still_starting_is_waited_for_and_shown_the_token(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert submits.YOUNG >= 60
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    server = HTTPServer(("127.0.0.1", 0), Young)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert submit(address, [], name="x", metadata={}, files={}) == "taken"
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert Young.shown == [f"Bearer {'t' * 32}"] * 3
+    assert capsys.readouterr().out == f"nothing answers at {address} yet; trying for 60 s\n"

@@ -118,8 +118,8 @@ def test_a_trial_whose_worker_was_killed_ends_with_the_numbers_of_a_run_of_two_w
 
 
 def test_workers_that_the_cluster_cannot_hold_are_refused(tmp_path: Path) -> None:
-    for more in ({"train.workers": 8}, {"search.concurrent": 3}, {"search.cpus_per_trial": 3.0}):
-        with pytest.raises(UserError, match="this Ray cluster can never offer more than 4 CPUs and 0 GPUs"):
+    for more, most in ({"train.workers": 8}, 4), ({"search.cpus_per_trial": 3.0}, 1):
+        with pytest.raises(UserError, match=rf"1 node with 4 CPUs can never offer room for more than {most}\."):
             run_search(settings(**more), tmp_path / "out", space=SPACE, console=Console(file=io.StringIO()))
     assert not (tmp_path / "out").exists()
 

@@ -53,6 +53,7 @@ def told_twice(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
     """A driver that died after epoch 3, and one that resumed behind epoch 1 and came to the end."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(sys, "argv", ["tune", "--search.study", "postgresql://me:sesame@db/x"])
     said = io.StringIO()
     for epochs, ends in ((range(1, 4), False), (range(2, 5), True)):
         driver(request.param, tmp_path, epochs, ends=ends, console=Console(file=said))
@@ -109,6 +110,8 @@ def test_wandb_keeps_offline_what_each_driver_said_under_one_id_a_trial(told_twi
     lives = sorted(
         (told_twice / "wandb").glob("offline-run-*/run-my-search-007.wandb"), key=lambda p: p.stat().st_mtime
     )
+    files = [path for path in (told_twice / "wandb").rglob("*") if path.is_file()]
+    assert not [path for path in files if b"sesame" in path.read_bytes()], "the command line, with its passwords"
     assert [history(life) for life in lives] == [{n: EPOCHS[n] for n in epochs} for epochs in ((1, 2, 3), (2, 3, 4))]
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from singer_ray.config import Config
 from singer_ray.distillation import Distilled, run_distillation
 from singer_ray.errors import UserError
+from singer_ray.training.resuming import check_same, resumed_config
 
 
 def same_weights(first: Distilled, second: Distilled) -> bool:
@@ -33,7 +34,7 @@ def test_one_worker_gives_the_same_bits_by_either_launcher_and_two_the_same_loss
 
 def test_more_workers_than_the_cluster_has_are_refused_and_leave_nothing(small: Config, tmp_path: Path) -> None:
     config = small.override({"train.workers": 64, "train.batch_size": 64})
-    with pytest.raises(UserError, match=r"--workers 64 needs 64 CPU; this Ray cluster can never offer more than"):
+    with pytest.raises(UserError, match=r"No room for the 64 workers of --workers 64 \(1 CPU each, on one node\)"):
         run_distillation(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -78,3 +79,27 @@ def test_the_result_says_how_it_came_about(small: Config, tmp_path: Path) -> Non
     assert {f"{split}/{n}" for split in ("val", "test") for n in names} <= set(result["metrics"])
     for network, layers in (("teacher", (3, 5)), ("refined", (3, 5)), ("student", (1, 2))):
         assert {f"{network}/max_median_norm/{n}" for n in layers} <= set(result["metrics"])
+
+
+def test_a_run_goes_on_with_other_workers_since_its_batches_are_of_all_of_them(small: Config, tmp_path: Path) -> None:
+    config = small.override({"train.steps_per_epoch": 5})
+    whole = run_distillation(config, tmp_path / "whole")
+
+    class CutOffError(Exception):
+        pass
+
+    def cut(line: str) -> None:
+        if line.startswith("epoch 1/2"):
+            raise CutOffError
+
+    with pytest.raises(CutOffError):
+        run_distillation(config, tmp_path / "cut", say=cut)
+    two = config.override({"train.workers": 2})
+    resumed = run_distillation(two, tmp_path / "cut", resume=True)
+    assert resumed.metrics["train/loss"] == pytest.approx(whole.metrics["train/loss"], rel=1e-4)
+    # Back to one, it stays where its checkpoints are.
+    alone = resumed_config(tmp_path / "cut", {"train.workers": 1})
+    assert alone == config.override({"train.launcher": "ray"})
+    check_same(tmp_path / "cut", config)
+    with pytest.raises(UserError, match=r"train\.launcher differs"):
+        check_same(tmp_path / "cut", config.override({"train.launcher": "local"}))

@@ -1,0 +1,57 @@
+"""search.json, the description of a search: read, checked, and what it is missing said in a line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from singer_ray.errors import UserError, printable
+from singer_ray.storage import read_json_mapping
+
+RECORD = "search.json"
+_RESTORE = "Restore it from a copy; report goes by the study alone once it is removed."
+_SPENT = {"begin": False, "end": False, "gpu_hours": False, "money": True}
+"""What each session has; True where it may be null."""
+_HELD = ("nodes", "concurrent", "gpus")
+
+
+def description(content: bytes | str, where: str) -> dict[str, Any]:
+    """The content of a search's search.json, `where` it is for messages.
+
+    Has `name`, `study` (the database's address, None for the journal) and `sessions` (with `begin`, `end`,
+    `gpu_hours`, `money`, `nodes`, `concurrent` and `gpus`), whatever else. Raises UserError.
+    """
+    found = read_json_mapping(content, where, _RESTORE)
+    fault = _fault(found)
+    if fault:
+        raise UserError(f"{printable(where)} {fault}: it was cut off, or is not of singer_ray.tune. {_RESTORE}")
+    return found
+
+
+def _fault(found: Mapping[str, Any]) -> str | None:
+    if not isinstance(found.get("name"), str) or not found["name"]:
+        return "has no name"
+    if "study" not in found or not isinstance(found["study"], (str, type(None))):
+        return "has no study"
+    if not isinstance(found.get("sessions"), list):
+        return "has no sessions"
+    for number, session in enumerate(found["sessions"], start=1):
+        if not isinstance(session, dict):
+            return f"has no mapping for session {number}"
+        for name, may_miss in _SPENT.items():
+            if not _is_number(session.get(name)) and not (may_miss and session.get(name, 0) is None):
+                return f"has no {name} of session {number}"
+        for name in _HELD:
+            session.setdefault(name, None)
+            if session[name] is not None and not _is_number(session[name]):
+                return f"has no {name} of session {number}"
+    for name in ("price_per_node_hour", "seconds", "gpu_hours", "money"):
+        found_number = found.get(name)
+        if found_number is not None and not _is_number(found_number):
+            return f"has no number for {name}"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

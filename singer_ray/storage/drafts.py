@@ -1,0 +1,68 @@
+"""Files that are whole or not there: written beside their place under a name that nobody can foresee, and renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+DRAFT = ".part"
+"""End of the name of a file that is being written."""
+
+
+def write_whole(path: Path, content: bytes | str, *, synced: bool = False) -> None:
+    """Writes a file, in UTF-8, whole or not at all: over an earlier one, and in the place of a link rather than
+    through it.
+
+    Args:
+        synced: waits until it is on the disk, so that a power cut leaves the earlier file or this one.
+
+    Raises OSError. The folder may be a stranger's: a draft with a name that can be foreseen would follow a link there.
+    """
+    data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+    draft = _draft_of(path)
+    handle = _opened(draft)
+    try:
+        with open(handle, "wb") as file:
+            file.write(data)
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    if synced:
+        sync(path.parent)
+
+
+@contextlib.contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """A new, empty file beside `path` for a library to fill, that takes its place at the end. Raises OSError."""
+    draft = _draft_of(path)
+    os.close(_opened(draft))
+    try:
+        yield draft
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex}{DRAFT}")
+
+
+def _opened(draft: Path) -> int:
+    return os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,71 @@
+"""Passwords of addresses: kept out of what is written, and found again where people keep them.
+
+What a run or a search writes of its settings goes into folders and buckets that others read. So an address is written
+without its password, and read with the one that the environment has for that very place.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from urllib.parse import parse_qsl, urlencode
+
+STUDY_URL = "SINGER_RAY_STUDY_URL"
+"""Environment variable with the whole address of a study's database."""
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+"""The same of an S3-compatible server."""
+SECRETS = (
+    r"(?:[\w.-]*[_.-])?(?:pass|passwd|password|passphrase|pwd|secret|token|credential|credentials|signature|auth)"
+    r"|ssl[_-]?password|access[_-]?key|api[_-]?key|account[_-]?key|shared[_-]?key|secret[_-]?\w*key|private[_-]?key"
+    r"|x-amz-(?:signature|credential|security-token)|awsaccesskeyid|sessiontoken|accesstoken|key|sig|sas|sas[_-]?token"
+)
+"""Names of parameters of an address whose values are secrets, as a pattern."""
+PASSWORDS = (
+    r"(?:[\w.-]*[_.-])?(?:passwd|password|passphrase|pwd|secret|token|auth)|ssl[_-]?password|access[_-]?token"
+    r"|access[_-]?key|api[_-]?key|account[_-]?key|secret[_-]?\w*key|private[_-]?key|sas[_-]?token|sas|sig"
+)
+"""The same of those that are no words of prose (`key=`)."""
+_IS_SECRET = re.compile(SECRETS, re.IGNORECASE)
+_ADDRESS = re.compile(
+    r"(?P<scheme>[A-Za-z][\w+.-]*://)(?:(?P<user>[^/?#]*)@)?(?P<host>[^/?#@]*)(?P<path>[^?#]*)(?P<rest>.*)", re.DOTALL
+)
+
+
+def without_password(address: str) -> str:
+    """`db://me:secret@host/x?sslpassword=y&a=b` -> `db://me@host/x?a=b`; what is no such address stays as it is."""
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        return address
+    user = (found["user"] or "").partition(":")[0]
+    rest = found["rest"]
+    if rest.startswith("?"):
+        kept = [(k, v) for k, v in parse_qsl(rest[1:], keep_blank_values=True) if not _IS_SECRET.fullmatch(k)]
+        lost = len(kept) < len(parse_qsl(rest[1:], keep_blank_values=True))
+        rest = (f"?{urlencode(kept)}" if kept else "") if lost else rest
+    return f"{found['scheme']}{f'{user}@' if user else ''}{found['host']}{found['path']}{rest}"
+
+
+def with_password(address: str, variables: Sequence[str] = (STUDY_URL,)) -> str:
+    """An address as one of the environment's variables has it, where that names the same place.
+
+    One that has a password is taken as it is. Of a study PGPASSWORD and ~/.pgpass need no help: the driver reads them.
+    """
+    if without_password(address) != address:
+        return address
+    known = (os.environ.get(name, "") for name in variables)
+    return next((given for given in known if given and _place(given) == _place(address)), address)
+
+
+def lacks_password(address: str) -> bool:
+    """Whether an address names a server and has no password, in spite of the environment."""
+    found = _ADDRESS.fullmatch(with_password(address))
+    return bool(found and found["host"]) and without_password(with_password(address)) == with_password(address)
+
+
+def _place(address: str) -> tuple[str, str, str] | None:
+    """Kind of server, host and database: what two addresses of one study have in common."""
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        return None
+    return found["scheme"].partition("+")[0].removesuffix("://").lower(), found["host"].lower(), found["path"]
