@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from singer_ray.arguments import resolve
 from singer_ray.errors import UserError
+from singer_ray.storage.address import expanded_as
 from singer_ray.terminal import PythonConsole, say
 from singer_ray.wording import speaks_python
 
@@ -62,12 +63,12 @@ def distill(
     if resume is not None:
         kept = {"out": out is None, "preset": preset == "demo", "overwrite": not overwrite}
         done = _resumed_run(
-            Path(resume), settings or {}, resolve(teacher, data, probe_data, preset, None),
+            _folder(resume, "resume"), settings or {}, resolve(teacher, data, probe_data, preset, None),
             teacher=teacher if isinstance(teacher, str) else None, refused=[n for n, same in kept.items() if not same],
         )  # fmt: skip
     else:
         config, inputs = resolve(teacher, data, probe_data, preset, settings)
-        folder = Path(out) if out is not None else default_out("train")
+        folder = _folder(out) if out is not None else default_out("train")
         check_out(folder, overwrite=overwrite)
         done = run_distillation(
             config, folder, inputs=inputs, given=tuple(settings or ()),
@@ -135,7 +136,7 @@ def sweep(
         conclude(done, partial(say, console))
         return done
     config, inputs = resolve(teacher, data, probe_data, preset, {**(settings or {}), **count}, sent=True)
-    folder = Path(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = _folder(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
     check_out(folder, overwrite=overwrite)
     done = run_search(
         config, folder, space=space, given=[*(settings or {}), *count], inputs=inputs, overwrite=overwrite,
@@ -158,6 +159,11 @@ def _resumed(
 
     if refused:
         raise UserError(f"sweep(resume=...) goes on with the search as it was: leave out {', '.join(refused)}.")
-    folder = None if out is None else Path(out)
+    folder = None if out is None else _folder(out)
     endpoint = changes.get("export.endpoint")
-    return resume_search(str(address), out=folder, endpoint=endpoint, changes=changes, inputs=inputs, console=console)
+    place = expanded_as(str(address), "resume")
+    return resume_search(place, out=folder, endpoint=endpoint, changes=changes, inputs=inputs, console=console)
+
+
+def _folder(given: str | Path, argument: str = "out") -> Path:
+    return Path(expanded_as(str(given), argument))

@@ -11,6 +11,7 @@ from singer_ray.reporting.page import build_report
 from singer_ray.reporting.run_page import build_run_report
 from singer_ray.search.experiment import Searched
 from singer_ray.search.winners import BEST
+from singer_ray.storage import Folder
 from singer_ray.wording import command
 
 RESULTS = ("report.html", "leaderboard.parquet", "leaderboard.csv")
@@ -27,12 +28,14 @@ def conclude(done: Searched, say: Callable[[str], None]) -> Path | None:
     except Exception as error:
         say(f"no report: {type(error).__name__}: {printable(error)} (again: {command('report', done.out)})")
     if done.home.remote is not None:
-        best = [path.relative_to(done.out).as_posix() for path in (done.out / BEST).rglob("*") if path.is_file()]
+        here = Folder(str(done.out), knob="--out")
+        best = here.names(BEST)
         for name in done.home.remote.names(BEST):  # of an earlier session, whose best were others
             done.home.remote.delete(name)
-        for name in (*RESULTS, *sorted(best)):
-            if (done.out / name).exists():
-                done.home.remote.write(name, (done.out / name).read_bytes())
+        for name in (*RESULTS, *best):
+            content = here.read(name)
+            if content is not None:
+                done.home.remote.write(name, content)
     if done.config.export.to is not None:
         _deliver(done, say)
     return report
@@ -54,7 +57,7 @@ def _deliver(done: Searched, say: Callable[[str], None]) -> None:
 
     export = done.config.export
     assert export.to is not None
-    trials = [folder.name.rpartition("-")[2] for folder in done.best]
+    trials = [folder.name.partition("-")[2] for folder in done.best]
     if not trials:
         return
     try:

@@ -30,6 +30,7 @@ from rich.text import Text
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
+from singer_ray.config.places import Place
 from singer_ray.errors import UserError, printable
 from singer_ray.search.objectives import MAX, MIN, direction
 from singer_ray.terminal import Column, fitting, say
@@ -45,7 +46,7 @@ _ARROWS = {MAX: "↑", MIN: "↓"}
 class EvaluateFlags:
     """Flags of this command."""
 
-    networks: tuple[str, ...] = ()
+    networks: tuple[Place, ...] = ()
     """What to evaluate: a run or exported folder, demo, demo-clean, a timm name, hf-hub:OWNER/MODEL."""
     out: Path | None = None
     """Folder for the result; by default runs/evaluate-DATE-TIME."""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from singer_ray.cli import Command, console, print_plan, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
+from singer_ray.config.places import Place
 from singer_ray.errors import UserError
 from singer_ray.terminal import say
 from singer_ray.wording import command
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 class ExportFlags:
     """Flags of this command."""
 
-    places: tuple[str, ...] = ()
+    places: tuple[Place, ...] = ()
     """Folder or s3:// address of a search or a run; with --pull the new folder."""
-    to: str | None = None
+    to: Place | None = None
     """Required unless the experiment has export.to: folder or s3://bucket/prefix that receives the students."""
     top: int = 0
     """How many students, the best first; 0 is export.top."""
@@ -50,9 +51,9 @@ class ExportFlags:
     """These trials, by their ids: 007 or 007,012."""
     replace: bool = False
     """Put the student in the place of another package that is there."""
-    verify: str | None = None
+    verify: Place | None = None
     """Compare every file of all packages below this address with its manifest."""
-    pull: str | None = None
+    pull: Place | None = None
     """Fetch the package at this address into a new folder, and verify it."""
     dry_run: bool = False
     """Print the resolved configuration and what would be exported, and stop."""

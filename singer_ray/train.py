@@ -18,6 +18,7 @@ from pathlib import Path
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
+from singer_ray.config.places import Place
 from singer_ray.errors import UserError
 from singer_ray.terminal import say
 
@@ -30,7 +31,7 @@ class TrainFlags:
     """Folder for the result; by default runs/train-DATE-TIME."""
     overwrite: bool = False
     """Replace an earlier result in --out."""
-    resume: str | None = None
+    resume: Place | None = None
     """Go on with the run in this folder (without a value: in --out) after its last finished epoch."""
     dry_run: bool = False
     """Check what can be checked without reading data, print configuration and plan, and stop."""

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING
 from singer_ray.cli import Command, check_out, console, default_out, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.given import settle
+from singer_ray.config.places import Place
 from singer_ray.errors import UserError
+from singer_ray.storage.address import own_name
 from singer_ray.terminal import lasting, say
 from singer_ray.wording import command
 
@@ -42,9 +44,9 @@ class TuneFlags:
     """Folder for the result; by default runs/tune-DATE-TIME."""
     overwrite: bool = False
     """Replace an earlier result in --out."""
-    resume: str | None = None
+    resume: Place | None = None
     """Go on with the search in this folder, or at STORAGE/NAME: finished trials are kept, others continue."""
-    status: str | None = None
+    status: Place | None = None
     """Show how far the search in this folder, or at STORAGE/NAME, has come, and stop."""
     dry_run: bool = False
     """Check what can be checked without reading data, print configuration and plan, and stop."""
@@ -103,7 +105,7 @@ def main(config: Config, flags: TuneFlags) -> None:
         return
     space = load_space(config.search.space, config, flags.given)
     if flags.submit:
-        _submit(flags.submit, out.name, _metadata(space.apply(config, flags.given)), flags.words)
+        _submit(flags.submit, own_name(out), _metadata(space.apply(config, flags.given)), flags.words)
         return
     check_out(out, overwrite=flags.overwrite)
     from singer_ray.search.experiment import run_search

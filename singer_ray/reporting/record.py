@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +23,8 @@ from singer_ray.reporting.text import short_names
 from singer_ray.search import study as studies
 from singer_ray.search.objectives import Objectives, front
 from singer_ray.search.study import COMPLETE, FAIL, PRUNED, QUEUED, REPEATS, RUNNING
-from singer_ray.storage import read_json_mapping, without_credentials
+from singer_ray.storage import Folder, read_json_mapping, without_credentials
+from singer_ray.storage.reading import stays_inside
 
 LEADERBOARD, SEARCH, CONFIG, SPACE, BEST = "leaderboard.parquet", "search.json", "config.yaml", "space.yaml", "best"
 STATES = (COMPLETE, PRUNED, RUNNING, QUEUED, FAIL)
@@ -188,7 +190,7 @@ def read_search(folder: Path) -> SearchRecord:
         sessions=sessions,
         seconds=_number(description.get("seconds")) or _span(trials), gpu_hours=_number(description.get("gpu_hours")),
         money=_number(description.get("money")), price=_number(description.get("price_per_node_hour")),
-        students=students, config=_text(folder / CONFIG), space=_text(folder / SPACE), notes=notes,
+        students=students, config=_text(folder, CONFIG), space=_text(folder, SPACE), notes=notes,
         remarks=_remarks(description.get("remarks")),
     )  # fmt: skip
 
@@ -205,7 +207,9 @@ def _description(folder: Path) -> dict[str, Any]:
             )
         return {}
     try:
-        return read_json_mapping(path.read_bytes(), str(path), "Restore it, or remove it to go by the study.")
+        return read_json_mapping(
+            _content(folder, SEARCH) or b"", str(path), "Restore it, or remove it to go by the study."
+        )
     except OSError as error:
         raise UserError(
             f"{path} cannot be read: {_line(error)}. Restore it, or remove it to go by the study."
@@ -335,7 +339,7 @@ def _leaderboard(folder: Path, notes: list[str]) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        table = pd.read_parquet(path)
+        table = pd.read_parquet(io.BytesIO(_content(folder, LEADERBOARD) or b""))
         missing = [name for name in ("rank", "id", "state") if name not in table.columns]
         if missing:
             notes.append(f"{LEADERBOARD} has no column {missing[0]}: ranks and values are those of the study.")
@@ -352,11 +356,14 @@ def _students(folder: Path) -> list[Student]:
         if not each.is_dir() or not rank.isdigit():
             continue
         try:
-            result = read_json_mapping((each / "result.json").read_bytes(), "result.json")
+            result = read_json_mapping(_content(folder, f"{BEST}/{each.name}/result.json") or b"", "result.json")
             metrics = {n: float(v) for n, v in result.get("metrics", {}).items() if _number(v) is not None}
         except (OSError, UserError, AttributeError):
             metrics = {}
-        found.append(Student(each, int(rank), trial_id, metrics, sorted((each / "pictures").glob("*.png"))))
+        pictures = sorted(path for path in (each / "pictures").glob("*.png") if path.is_file())
+        for path in pictures:
+            stays_inside(path, folder)
+        found.append(Student(each, int(rank), trial_id, metrics, pictures))
     return sorted(found, key=lambda s: s.rank)
 
 
@@ -400,11 +407,17 @@ def _span(trials: Sequence[TrialRecord]) -> float | None:
     return max(0.0, (max(ends) - min(begins)).total_seconds()) if begins and ends else None
 
 
-def _text(path: Path) -> str | None:
+def _text(folder: Path, name: str) -> str | None:
+    content = _content(folder, name)
     try:
-        return without_credentials(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
+        return None if content is None else without_credentials(content.decode())
+    except UnicodeDecodeError:
         return None
+
+
+def _content(folder: Path, name: str) -> bytes | None:
+    """Of a file of the search. Raises UserError for a link that leads out of it: the report may be published."""
+    return Folder(str(folder), writable=False).read(name)
 
 
 def _given(value: Any) -> bool:

@@ -47,6 +47,7 @@ from singer_ray.search.study import (
 )
 from singer_ray.search.warm_start import earlier_study, import_trials
 from singer_ray.storage import STUDY_URL, Folder, without_password
+from singer_ray.storage.address import absolute, own_name
 from singer_ray.terminal import Terminal, lasting, say
 from singer_ray.tracking.trackers import check_trackers
 
@@ -107,9 +108,7 @@ def run_search(
         said.print(line, highlight=False, markup=False)
     if config.search.study is not None:
         storage_of(config.search.study, out)  # whether it can be reached
-    storage = config.train.storage
-    if storage is not None and "://" not in storage:  # a resume may be typed in another folder
-        config = config.override({"train.storage": str(Path(storage).absolute())})
+    config, out = _meant_from_anywhere(config), _named(out)
     return _Search(config, searched, out, inputs, console or Terminal()).begin(overwrite=overwrite)
 
 
@@ -132,7 +131,7 @@ def resume_search(
     config = load_preset(str(folder / CONFIG))
     check_changes(changes or {})
     require_inputs(address, config, inputs)
-    config = config.override(changes or {})
+    config = config.override({n: absolute(v) if n == "export.to" and v else v for n, v in (changes or {}).items()})
     space = load_space(str(folder / SPACE), config, field_names())  # what it fixes is in the configuration by now
     name = description((folder / RECORD).read_bytes(), str(folder / RECORD))["name"]
     require_own(load_study(storage_of(config.search.study, folder, "read"), name), folder)
@@ -141,6 +140,17 @@ def resume_search(
         storage, _, name = storage.rpartition("/")
         config = config.override({"train.storage": storage})
     return _Search(config, space, folder, inputs, console or Terminal(), name=name).resume()
+
+
+def _meant_from_anywhere(config: Config) -> Config:
+    """With the places that the search writes to as they are from any folder: a resume may be typed in another one."""
+    given = {name: config.value(name) for name in ("train.storage", "search.study", "export.to")}
+    return config.override({name: absolute(place) for name, place in given.items() if place is not None})
+
+
+def _named(out: Path) -> Path:
+    """OUT by a path that ends in a name: the search has its own, and its folder below --storage."""
+    return out if own_name(out) == out.name else Path(os.path.abspath(out))
 
 
 class _Search:
@@ -220,7 +230,9 @@ class _Search:
             shared = ray_cluster.shared_storage(self.config.train.storage, self.out)
             plan = Plan.of(self.config, self._say, here=shared is None)
             self._say(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}")
-            remote = Folder(shared, settings=self.config.export, knob="--storage").below(self.name) if shared else None
+            remote = None
+            if shared:  # NAME may well be a link there, which is the user's own
+                remote = Folder(f"{shared}/{self.name}", settings=self.config.export, knob="--storage")
             home = Home(self.out, remote, self._say, own=own_inputs(self.config))
             if driving:
                 stack.enter_context(home.driving())

@@ -39,6 +39,7 @@ from singer_ray.search.parameters import (
     Value,
     number_in_text,
 )
+from singer_ray.storage.address import expanded_as
 
 UNSEARCHABLE = ("seed", "search.", "export.", "data.", "evaluation.", "train.workers", "train.launcher", "train.epochs",
                 "train.steps_per_epoch", "train.device", "train.threads", "train.storage",
@@ -186,6 +187,7 @@ def load_space(source: str | Mapping[str, Any], config: Config, given: Collectio
     broken, names no knob or one that trials must share, or reaches values that the configuration refuses.
     """
     if isinstance(source, str):
+        source = expanded_as(source, "--space")
         path = find_shipped("tune_spaces", source)
         if path is None:
             raise UserError(

@@ -190,7 +190,12 @@ def own_rows(study: optuna.Study, states: Sequence[str] = ()) -> list[FrozenTria
 
 
 def label_of(number: int, seed: int | None = None) -> str:
-    """The name of a trial's folder, and of the trial on screen and in tables."""
+    """The name of a trial's folder, and of the trial on screen and in tables. Raises UserError for no whole numbers."""
+    if any(type(part) is not int or part < 0 for part in (number, seed) if part is not None):
+        raise UserError(
+            f"The study has a trial {printable(repr(number), 60)} with the seed {printable(repr(seed), 60)}, which no "
+            "search writes. Do not use this study."
+        )
     return f"{number:03d}" if seed is None else f"{number:03d}-seed{seed}"
 
 

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from singer_ray.errors import UserError, printable
 from singer_ray.ray_start import use_token_if_there
 from singer_ray.storage import STUDY_URL, without_password
+from singer_ray.storage.address import expanded_as, is_folder
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -111,7 +112,8 @@ def how_to(address: str, submission_id: str) -> str:
 def local_files(argv: Sequence[str]) -> dict[str, Path]:
     """The files of this machine that arguments of singer_ray.tune name, by the values that name them."""
     named = [value for option, value in _options(argv) if value is not None and option in FILE_OPTIONS]
-    return {value: Path(value) for value in named if Path(value).is_file()}
+    paths = {value: Path(expanded_as(value, "a file to send with the job")) for value in named}
+    return {value: path for value, path in paths.items() if path.is_file()}
 
 
 def apart(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -146,7 +148,7 @@ def entrypoint(argv: Sequence[str], name: str, shipped: Mapping[str, str]) -> st
             out = value
         elif option == "--resume" and value is not None:
             words += [option, _folder(value)]
-            has_folder = "://" not in value
+            has_folder = is_folder(value)
         elif value is None:
             words.append(shlex.quote(option))
         else:
@@ -171,7 +173,7 @@ def _options(argv: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 def _folder(out: str) -> str:
     """--out as a shell word; a relative one is below the home folder of the machine that runs it."""
-    if "://" in out or out.startswith("/"):
+    if not is_folder(out) or out.startswith(("/", "$", "file:")):
         return shlex.quote(out)
     return f'"$HOME"/{shlex.quote(out.removeprefix("~/"))}'
 
