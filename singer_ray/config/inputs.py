@@ -30,7 +30,7 @@ class SourceConfig(Block):
     train: str | None = None
     """Folder of training images (imagefolder). Labels are optional for distillation."""
     val: str | None = None
-    """Folder of validation images (imagefolder): trials are selected on it."""
+    """Folder of validation images (imagefolder), which select trials."""
     test: str | None = None
     """Folder of test images (imagefolder), read once at the end. Without it there are no test/ metrics."""
     train_masks: str | None = None
