@@ -23,6 +23,7 @@ from singer_ray.options.parsing import parse
 from singer_ray.outputs import LOG, Interrupted, claim, guarded
 from singer_ray.printing import RunLog, is_log, log_into, logged, note, screen
 from singer_ray.storage import without_credentials
+from singer_ray.terminal import tolerate_encodings
 
 console = screen()
 """For how a command gets on; --quiet silences it."""
@@ -36,6 +37,7 @@ def run_command(
     command: Command[Flags], main: Callable[[Config, Flags], None], argv: Sequence[str] | None = None
 ) -> int:
     """Parses, runs `main` and returns the exit status; a UserError becomes one line on stderr and status 2."""
+    tolerate_encodings()
     typed = list(sys.argv[1:] if argv is None else argv)
     words = [word for word in typed if word not in (QUIET, VERBOSE)]
     verbose = VERBOSE in typed

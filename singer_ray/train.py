@@ -18,7 +18,9 @@ from pathlib import Path
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
+from singer_ray.config.places import Place
 from singer_ray.errors import UserError
+from singer_ray.terminal import say
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class TrainFlags:
     """Folder for the result; by default runs/train-DATE-TIME."""
     overwrite: bool = False
     """Replace an earlier result in --out."""
-    resume: str | None = None
+    resume: Place | None = None
     """Go on with the run in this folder (without a value: in --out) after its last finished epoch."""
     dry_run: bool = False
     """Check what can be checked without reading data, print configuration and plan, and stop."""
@@ -54,9 +56,10 @@ def main(config: Config, flags: TrainFlags) -> None:
         found = check_run(config)
         train = config.train
         length = f"{train.steps_per_epoch} steps" if train.steps_per_epoch else "one pass over the images"
+        workers = f"{train.workers} worker{'s' * (train.workers > 1)}"
         print_plan(config, [
             f"would distil {config.teacher.name} into {config.student.name}, refiner {config.method.refiner}",
-            f"for {train.epochs} epochs of {length}, batch {train.batch_size}, {train.workers} worker(s), into {out}",
+            f"for {train.epochs} epochs of {length}, batch {train.batch_size}, {workers}, into {out}",
         ], given=flags.given, remarks=remarks(flags.given, [config], "train", found.annotations))  # fmt: skip
         return
     check_out(out, overwrite=flags.overwrite, resume=resume)
@@ -69,11 +72,11 @@ def main(config: Config, flags: TrainFlags) -> None:
     )  # fmt: skip
     report = conclude_run(done, _say)
     beside = f", {report}" if report else ""
-    results.print(f"Wrote {out}/result.json{beside} and {done.student}", highlight=False, markup=False, soft_wrap=True)
+    say(results, f"Wrote {out}/result.json{beside} and {done.student}")
 
 
 def _say(line: str) -> None:
-    console.print(line, highlight=False, markup=False)
+    say(console, line)
 
 
 def _folder_to_resume(flags: TrainFlags) -> Path:

@@ -84,6 +84,7 @@ def test_help_of_one_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--method.outlier_quantile" in shown_by("tune", capsys, "--help", "outlier-quantile")
     assert "--search.time_budget" in shown_by("tune", capsys, "--help", "time-budget")
     assert "--dry-run" in shown_by("tune", capsys, "--help", "dry_run")
+    assert all(f"--{name} " in shown_by("tune", capsys, "--help", name) for name in field_names())
 
 
 @pytest.mark.parametrize("word", ["false", "False", "no", "0", "OFF"])

@@ -20,6 +20,7 @@ from singer_ray.config.running import ExportConfig, SearchConfig, TrainConfig
 from singer_ray.errors import UserError, shown
 from singer_ray.resources import find_shipped, shipped_names
 from singer_ray.storage import read_yaml, without_credentials, without_password
+from singer_ray.storage.address import expanded_as
 
 ADDRESSES = ("search.study", "search.warm_start", "train.storage", "export.to", "export.endpoint")
 """Knobs whose values may hold a password."""
@@ -46,7 +47,7 @@ class Config(Block):
     def _fits_together(self) -> Self:
         if self.train.batch_size % self.train.workers:
             raise ValueError(
-                f"train.batch_size {self.train.batch_size} does not divide among train.workers {self.train.workers}. "
+                f"train.batch_size {self.train.batch_size} cannot be divided among train.workers {self.train.workers}. "
                 "Choose a multiple"
             )
         low, high = self.data.crop_scale
@@ -106,6 +107,7 @@ class Config(Block):
 
 def load_preset(name: str) -> Config:
     """The configuration of a shipped preset (`demo`) or of a YAML file. Raises UserError."""
+    name = expanded_as(name, "--preset")
     path = find_shipped("presets", name)
     if path is None:
         raise UserError(
@@ -221,9 +223,9 @@ _IN_WORDS: dict[Any, str] = {
 }  # fmt: skip
 
 
-def _annotated(part: Any) -> tuple[Any, FieldInfo]:
+def _annotated(part: Any) -> tuple[Any, FieldInfo | None]:
     inner, *metadata = get_args(part)
-    return inner, next(found for found in metadata if isinstance(found, FieldInfo))
+    return inner, next((found for found in metadata if isinstance(found, FieldInfo)), None)
 
 
 def _limits(limit: object) -> list[str]:
@@ -245,5 +247,6 @@ def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
     for part in path:
         block = block.get(part) if isinstance(block, dict) else None  # type: ignore[assignment]
     if not isinstance(block, dict) or last not in block or isinstance(block[last], dict):
-        raise UserError(f"{dotted!r} names no knob.{did_you_mean(dotted, field_names())} --help-all lists all names.")
+        hint = did_you_mean(dotted, field_names())
+        raise UserError(f"{dotted!r} is not a setting.{hint} --help-all lists all names.")
     block[last] = value

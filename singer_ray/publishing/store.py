@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
 from singer_ray.publishing.local_writer import LocalWriter, drafting, explained, is_draft, sync_folders, write_synced
 from singer_ray.publishing.manifest import MANIFEST, Entry, Manifest, OtherFormatError, check_folder, read_manifest
 from singer_ray.publishing.s3_writer import LEASE, S3Writer
@@ -138,8 +139,10 @@ class Store:
     def pull(self, name: str, target: Path) -> Manifest:
         """Fetches the package ADDRESS/`name` into the new folder `target`, checked. Raises UserError."""
         manifest = self._required(name)
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise UserError(f"{target} is there already. Give a new folder.")
+        if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
+            raise UserError(f"{printable(target)} is there already. Give a new folder.")
+        for file in manifest.files:
+            self.folder.require(_inside(name, file))
 
         def fetch(file: str) -> None:
             for _ in range(self.settings.attempts):

@@ -23,6 +23,7 @@ from singer_ray.search.record import patiently
 from singer_ray.search.study import JOURNAL
 from singer_ray.storage import Folder, read_json_mapping, write_whole
 from singer_ray.storage.lease import HeldError, Lease, LostError, lease_files
+from singer_ray.wording import command
 
 CONFIG, SPACE, LEASE, TRIALS = "config.yaml", "space.yaml", "driver.json", "trials"
 REMARKS = "remarks"
@@ -32,7 +33,7 @@ STATE = (CONFIG, SPACE, JOURNAL, RECORD)
 END, FINISHED = "end", "finished"
 """In the record: why its last session ended before it had all its trials, and whether that session came to its end."""
 LEASE_SECONDS = 20.0
-"""A driver that has said nothing for this long is dead."""
+"""A driver that has been silent for this long is dead."""
 _EVERY = 2.0
 
 
@@ -80,8 +81,8 @@ class Home:
         """Raises UserError when the copy's place holds a search."""
         if self.remote is not None and self.remote.read(RECORD) is not None:
             raise UserError(
-                f"{self.remote.address} holds a search already. Go on with it: --resume {self.remote.address}; or use "
-                "another --out (its name is the folder's), or --overwrite."
+                f"{self.remote.address} holds a search already. Go on with it: {going_on(self.remote.address, ())}; or "
+                "use another --out (its name is the folder's), or --overwrite."
             )
 
     def ids(self) -> set[str]:
@@ -173,7 +174,7 @@ class Home:
             except HeldError as error:
                 raise UserError(
                     f"Another process (on {error.machine}) drives the search at {address}. Watch it with "
-                    f"--status {address}, or wait until it has ended."
+                    f"`{command('tune', '--status', address)}`, or wait until it has ended."
                 ) from error
             yield
             with contextlib.suppress(UserError):  # a store that is away: the lease lapses

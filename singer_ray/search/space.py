@@ -39,6 +39,7 @@ from singer_ray.search.parameters import (
     Value,
     number_in_text,
 )
+from singer_ray.storage.address import expanded_as
 
 UNSEARCHABLE = ("seed", "search.", "export.", "data.", "evaluation.", "train.workers", "train.launcher", "train.epochs",
                 "train.steps_per_epoch", "train.device", "train.threads", "train.storage",
@@ -186,6 +187,7 @@ def load_space(source: str | Mapping[str, Any], config: Config, given: Collectio
     broken, names no knob or one that trials must share, or reaches values that the configuration refuses.
     """
     if isinstance(source, str):
+        source = expanded_as(source, "--space")
         path = find_shipped("tune_spaces", source)
         if path is None:
             raise UserError(
@@ -240,7 +242,7 @@ def _check_knob(name: str) -> None:
     known = field_names()
     if name not in known:
         raise UserError(
-            f"{name!r} names no knob.{did_you_mean(name, [*known, FIXED, ENQUEUE])} "
+            f"{name!r} is not a setting.{did_you_mean(name, [*known, FIXED, ENQUEUE])} "
             "`python -m singer_ray.tune --help-all` lists all."
         )
 

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from singer_ray.errors import UserError, printable
 from singer_ray.ray_start import use_token_if_there
 from singer_ray.storage import STUDY_URL, without_password
+from singer_ray.storage.address import expanded_as, is_folder
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -59,7 +60,7 @@ def submit(
         for number, (value, path) in enumerate(files.items()):
             shipped[value] = f"{number}-{path.name}" if path.name in shipped.values() else path.name
             shutil.copy(path, Path(folder) / shipped[value])
-        with _said_in_one_line(address, "does not take the job"):
+        with _said_in_one_line(address, "does not accept the job"):
             begin = time.monotonic()
             while True:
                 try:
@@ -95,23 +96,24 @@ def follow(address: str, submission_id: str, out: TextIO | None = None) -> str:
     if info.status.value == "FAILED":
         why = str(info.message or "no reason given").splitlines()[0].partition(", last available logs")[0]
         raise UserError(
-            f"Job {submission_id} failed: {why.rstrip('.')}. Its log: ray job logs --address {address} {submission_id}"
+            f"Job {submission_id} failed: {why.rstrip('.')}. Its log: "
+            f"{shlex.join(['ray', 'job', 'logs', '--address', address, submission_id])}"
         )
     return str(info.status.value)
 
 
 def how_to(address: str, submission_id: str) -> str:
     """How to come back to a job and how to end it, in one line."""
-    return (
-        f"Follow it: ray job logs --follow --address {address} {submission_id}   "
-        f"Stop it: ray job stop --address {address} {submission_id}"
-    )
+    place = ["--address", address, submission_id]
+    logs, stop = (shlex.join(["ray", "job", *words, *place]) for words in (["logs", "--follow"], ["stop"]))
+    return f"Follow it: {logs}   Stop it: {stop}"
 
 
 def local_files(argv: Sequence[str]) -> dict[str, Path]:
     """The files of this machine that arguments of singer_ray.tune name, by the values that name them."""
     named = [value for option, value in _options(argv) if value is not None and option in FILE_OPTIONS]
-    return {value: Path(value) for value in named if Path(value).is_file()}
+    paths = {value: Path(expanded_as(value, "a file to send with the job")) for value in named}
+    return {value: path for value, path in paths.items() if path.is_file()}
 
 
 def apart(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -146,7 +148,7 @@ def entrypoint(argv: Sequence[str], name: str, shipped: Mapping[str, str]) -> st
             out = value
         elif option == "--resume" and value is not None:
             words += [option, _folder(value)]
-            has_folder = "://" not in value
+            has_folder = is_folder(value)
         elif value is None:
             words.append(shlex.quote(option))
         else:
@@ -171,7 +173,7 @@ def _options(argv: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 def _folder(out: str) -> str:
     """--out as a shell word; a relative one is below the home folder of the machine that runs it."""
-    if "://" in out or out.startswith("/"):
+    if not is_folder(out) or out.startswith(("/", "$", "file:")):
         return shlex.quote(out)
     return f'"$HOME"/{shlex.quote(out.removeprefix("~/"))}'
 
@@ -246,7 +248,7 @@ def _said_in_one_line(address: str, what: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise UserError(
-            f"--submit {address}: the cluster wants its token, and was given none or another. Copy what "
+            f"--submit {address}: the cluster requires its token and was given none, or a wrong one. Copy what "
             "`ray get-auth-token` prints on the head into ~/.ray/auth_token, or set RAY_AUTH_TOKEN to it"
             + (", and unset RAY_AUTH_MODE." if os.environ.get("RAY_AUTH_MODE", "token") != "token" else ".")
         ) from error

@@ -15,6 +15,7 @@ from torch import nn
 
 from singer_ray.data.splits import Splits
 from singer_ray.errors import UserError
+from singer_ray.storage.address import Address
 from singer_ray.tracking.history import RATE
 from singer_ray.tracking.run_record import RunRecord
 from singer_ray.training import checkpoint
@@ -117,7 +118,9 @@ def launch_in_ray(
         saved = ray.put(checkpoint.load(out)) if begun else None
         with heard({"line": say, "begin": lambda told: record.begin(*told), "epoch": record.epoch}) as tell:
             settings = {"config": written.model_dump(), "inputs": inputs, "tell": tell, "saved": (saved,)}
-            trainer = worker_group(_worker, settings, workers, path, name, gpu=use_gpu, each=each)
+            trainer = worker_group(
+                _worker, settings, workers, path, name, gpu=use_gpu, each=each, endpoint=config.export.endpoint
+            )
             try:
                 result = trainer.fit()
             except ray.train.TrainingFailedError as error:
@@ -151,10 +154,12 @@ def worker_group(
     gpu: bool,
     each: dict[str, float] | None = None,
     preemptions: int = -1,
+    endpoint: str | None = None,
 ) -> TorchTrainer:
     """A TorchTrainer whose `workers` run `loop(settings)`; its own state is in PATH/NAME.
 
     Args:
+        endpoint: of an S3-compatible server, where PATH is in S3.
         each: what each worker holds; by default a GPU, or a CPU without `gpu`.
         preemptions: how often it starts anew by itself when the cloud takes a machine away; -1 is always.
     """
@@ -170,7 +175,7 @@ def worker_group(
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker=each),
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         run_config=RunConfig(  # type: ignore[call-arg]
-            name=name, storage_path=path,
+            name=name, storage_path=Address.of(path).uri(endpoint),
             # A worker group that can never be placed would otherwise be asked for again and again, for ever.
             failure_config=FailureConfig(  # type: ignore[call-arg]
                 max_failures=0, controller_failure_limit=STARTS - 1, max_preemption_failures=preemptions

@@ -26,8 +26,8 @@ TABLES: dict[str, ModuleType] = {
 }
 ROWS = [(table, case) for table, module in TABLES.items() for case in module.CASES]
 ADVICE = (
-    r"Allowed|Restore|Correct|Put|Give|Use|Choose|Change|Replace|Lower|Name|Mend|Leave|Start again|mean|lists all"
-    r"|explains|needs (a|--)|name one"
+    r"Allowed|Restore|Correct|Put|Give|Use|Choose|Change|Replace|Lower|Name|Mend|Leave|Publish|Start again|mean"
+    r"|lists all|explains|needs (a|--)|name one"
 )
 
 
