@@ -5,8 +5,8 @@
     python -m singer_ray.tune --resume runs/search          (or s3://bucket/searches/search, on any machine)
     python -m singer_ray.tune --status runs/search
 
-OUT gets leaderboard.parquet and .csv (one row a trial), study.journal (Optuna), and best/<rank>-<trial>/, folders that
-timm.create_model("local-dir:OUT/best/...", pretrained=True) loads.
+OUT gets leaderboard.parquet and .csv (one row per trial), study.journal (Optuna), and best/<rank>-<trial>/, folders
+that timm.create_model("local-dir:OUT/best/...", pretrained=True) loads.
 """
 
 from __future__ import annotations
