@@ -17,7 +17,9 @@ from pathlib import Path
 
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
+from singer_ray.config.effect import remarks
 from singer_ray.errors import UserError
+from singer_ray.terminal import say
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class AnalyzeFlags:
     overwrite: bool = False
     """Replace an earlier result in --out."""
     dry_run: bool = False
-    """Print the resolved configuration and what would run, and stop."""
+    """Check what can be checked without reading data, print configuration and plan, and stop."""
+    given: frozenset[str] = frozenset()
+    """Knobs set on the command line."""
     k: float = 4.0
     """A token counts as an outlier when its norm is above k x the median norm of its image."""
     steps: int = 100
@@ -42,25 +46,32 @@ def main(config: Config, flags: AnalyzeFlags) -> None:
     """Analyses, prints the verdict and writes OUT."""
     _check(flags)
     out = flags.out or default_out("analyze")
+    lines = remarks(flags.given, [config], "analyze")
     if flags.dry_run:
+        check_out(out, overwrite=flags.overwrite)
+        from singer_ray.training.blueprint import check_run
+
+        check_run(config)
         images = flags.images or "all"
         print_plan(config, [
             f"would read {images} images at every block of {config.teacher.name}, outliers above {flags.k:g} x median",
             f"would train students with refiners none and {config.method.refiner} for {flags.steps} steps, into {out}",
-        ])  # fmt: skip
+        ], given=flags.given, remarks=lines)  # fmt: skip
         return
     check_out(out, overwrite=flags.overwrite)
     from singer_ray.analysis.findings import AnalysisSettings
     from singer_ray.analysis.run import run_analysis
 
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
     result = run_analysis(
         config, out, AnalysisSettings(flags.k, flags.steps, flags.images),
         prepare=lambda: prepare_out(out, overwrite=flags.overwrite),
-        say=lambda line: console.print(line, highlight=False, markup=False),
+        say=lambda line: say(console, line),
     )  # fmt: skip
     if console.quiet:
-        results.print(result["verdict"]["text"], highlight=False, markup=False)
-    results.print(f"Wrote {out}/result.json and pictures", highlight=False, markup=False, soft_wrap=True)
+        say(results, result["verdict"]["text"])
+    say(results, f"Wrote {out}/result.json and pictures")
 
 
 def _check(flags: AnalyzeFlags) -> None:
@@ -71,7 +82,7 @@ def _check(flags: AnalyzeFlags) -> None:
             raise UserError(f"--{name} is {value}. Allowed: a whole number from 0.")
 
 
-COMMAND = Command("analyze", __doc__, AnalyzeFlags)
+COMMAND = Command("analyze", __doc__, AnalyzeFlags, distils=True, given="given")
 
 if __name__ == "__main__":
     sys.exit(run_command(COMMAND, main))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from singer_ray.config import Config, load_preset
+from singer_ray.config.given import settle
 from singer_ray.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def resolve(
     probes = None if probe_data is None else as_sources(probe_data, "probe_data")
     module = None if isinstance(teacher, str) else teacher
     config = load_preset(preset).override({**own, **(settings or {})})
+    config = settle(config, {*own, *(settings or {})}, distils=module is None)
     inputs = Inputs(module, sources, probes)
     if sent or config.train.workers > 1 or config.train.launcher == "ray":
         require_sendable(inputs)

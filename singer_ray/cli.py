@@ -9,12 +9,13 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from singer_ray import __version__
 from singer_ray.config import Config
+from singer_ray.config.given import differences
 from singer_ray.errors import UserError, printable
 from singer_ray.options.command import QUIET, VERBOSE, Flags
 from singer_ray.options.command import Command as Command
@@ -22,6 +23,7 @@ from singer_ray.options.parsing import parse
 from singer_ray.outputs import LOG, Interrupted, claim, guarded
 from singer_ray.printing import RunLog, is_log, log_into, logged, note, screen
 from singer_ray.storage import without_credentials
+from singer_ray.terminal import tolerate_encodings
 
 console = screen()
 """For how a command gets on; --quiet silences it."""
@@ -35,6 +37,7 @@ def run_command(
     command: Command[Flags], main: Callable[[Config, Flags], None], argv: Sequence[str] | None = None
 ) -> int:
     """Parses, runs `main` and returns the exit status; a UserError becomes one line on stderr and status 2."""
+    tolerate_encodings()
     typed = list(sys.argv[1:] if argv is None else argv)
     words = [word for word in typed if word not in (QUIET, VERBOSE)]
     verbose = VERBOSE in typed
@@ -88,8 +91,19 @@ def _silenced(quiet: bool) -> Iterator[None]:
         console.quiet = before
 
 
-def print_plan(config: Config, plan: Sequence[str]) -> None:
-    """What --dry-run prints: the resolved tree as YAML, then the plan as comments, so that the output is a preset."""
+def print_plan(
+    config: Config, plan: Sequence[str], *, given: Collection[str] = (), remarks: Sequence[str] = ()
+) -> None:
+    """What --dry-run prints: what differs from the preset and remarks as comments, the resolved tree as YAML, then the
+    plan as comments, so that the output is a preset."""
+    start = getattr(given, "start", None)
+    if start is not None:
+        changed = differences(config, start)
+        print("# differs from the preset:" if changed else "# all as in the preset")
+        for line in changed:
+            print(f"#   {printable(line, LONGEST_MESSAGE)}")
+    for line in remarks:
+        print(f"# remark: {printable(line, LONGEST_MESSAGE)}")
     print(config.to_yaml(), end="")
     for line in plan:
         print(f"# {printable(line, LONGEST_MESSAGE)}")

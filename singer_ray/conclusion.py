@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from singer_ray.reporting.run_page import build_run_report
 from singer_ray.search.experiment import Searched
 from singer_ray.search.winners import BEST
 from singer_ray.storage import Folder
+from singer_ray.wording import command
 
 RESULTS = ("report.html", "leaderboard.parquet", "leaderboard.csv")
 
@@ -26,7 +26,7 @@ def conclude(done: Searched, say: Callable[[str], None]) -> Path | None:
     try:
         report = build_report(done.out)
     except Exception as error:
-        say(f"no report: {type(error).__name__}: {printable(error)} (again: python -m singer_ray.report {done.out})")
+        say(f"no report: {type(error).__name__}: {printable(error)} (again: {command('report', done.out)})")
     if done.home.remote is not None:
         here = Folder(str(done.out), knob="--out")
         best = here.names(BEST)
@@ -46,8 +46,7 @@ def conclude_run(done: Distilled, say: Callable[[str], None]) -> Path | None:
     try:
         return build_run_report(done.out)
     except Exception as error:
-        again = shlex.join(["python", "-m", "singer_ray.report", str(done.out)])
-        say(f"no report: {type(error).__name__}: {printable(error)} (again: {again})")
+        say(f"no report: {type(error).__name__}: {printable(error)} (again: {command('report', done.out)})")
         return None
 
 
@@ -65,6 +64,4 @@ def _deliver(done: Searched, say: Callable[[str], None]) -> None:
         store = Store(export.to, settings=export)
         deliver(Experiment(str(done.out)), store, export, Selection(trials=trials), say=say)
     except UserError as error:
-        raise UserError(
-            f"{error} The search is safe; deliver it later: python -m singer_ray.export {done.out}"
-        ) from error
+        raise UserError(f"{error} The search is safe; deliver it later: {command('export', done.out)}") from error

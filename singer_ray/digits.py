@@ -11,8 +11,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from singer_ray.cli import Command, check_out, prepare_out, print_plan, results, run_command
+from singer_ray.cli import Command, check_out, console, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
+from singer_ray.config.effect import remarks
+from singer_ray.terminal import say
 
 
 @dataclass(frozen=True)
@@ -24,23 +26,28 @@ class DigitsFlags:
     overwrite: bool = False
     """Replace an earlier result in --out."""
     dry_run: bool = False
-    """Print the resolved configuration and what would be written, and stop."""
+    """Check the folder, print the resolved configuration and what would be written, and stop."""
+    given: frozenset[str] = frozenset()
+    """Knobs set on the command line."""
 
 
 def main(config: Config, flags: DigitsFlags) -> None:
     """Writes the images."""
-    if flags.dry_run:
-        print_plan(config, [f"would write 1,797 PNG files into {flags.out}"])
-        return
     check_out(flags.out, overwrite=flags.overwrite)
+    lines = remarks(flags.given, [config], "digits")
+    if flags.dry_run:
+        plan = [f"would write 1,797 PNG files into {flags.out}"]
+        print_plan(config, plan, given=flags.given, remarks=lines)
+        return
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
     from singer_ray.data.digits import write_digits
 
     counts = write_digits(prepare_out(flags.out, overwrite=flags.overwrite))
-    told = ", ".join(f"{n} {split}" for split, n in counts.items())
-    results.print(f"Wrote {told} images into {flags.out}", highlight=False, markup=False, soft_wrap=True)
+    say(results, f"Wrote {', '.join(f'{n} {split}' for split, n in counts.items())} images into {flags.out}")
 
 
-COMMAND = Command("digits", __doc__, DigitsFlags)
+COMMAND = Command("digits", __doc__, DigitsFlags, given="given")
 
 if __name__ == "__main__":
     sys.exit(run_command(COMMAND, main))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singer_ray.config import field_names
+from singer_ray.config.effect import remarks as without_effect
 from singer_ray.outputs import claim, guarded
 from singer_ray.printing import note
 from singer_ray.publishing.head import linear_head
@@ -67,11 +68,13 @@ def run_distillation(
     *,
     inputs: Inputs | None = None,
     resume: bool = False,
+    given: Collection[str] = (),
     prepare: Callable[[], object] = lambda: None,
     say: Callable[[str], None] = print,
     console: Console | None = None,
 ) -> Distilled:
     """Trains by `config` and fills OUT. `prepare` readies the folder, once the configuration has proved buildable.
+    `given` names the settings set by hand: of those that have no effect it says so.
 
     With `resume` the run in OUT goes on after its last finished epoch; `config` must be its own (see
     `resumed_config`). A terminal `console` shows a bar. Raises UserError for what the user can mend; a run that fails
@@ -81,18 +84,19 @@ def run_distillation(
     if storage is not None and not resume:  # a resume may be typed in another folder
         config = config.override({"train.storage": absolute(storage)})
     with guarded(lambda folder: going_on(folder, config)):
-        return _Run(config, out, inputs or Inputs(), resume=resume, say=say, console=console).run(prepare)
+        session = _Run(config, out, inputs or Inputs(), resume=resume, given=given, say=say, console=console)
+        return session.run(prepare)
 
 
 class _Run:
     """One session of a run."""
 
     def __init__(
-        self, config: Config, out: Path, inputs: Inputs, *, resume: bool, say: Callable[[str], None],
-        console: Console | None,
+        self, config: Config, out: Path, inputs: Inputs, *, resume: bool, given: Collection[str],
+        say: Callable[[str], None], console: Console | None,
     ) -> None:  # fmt: skip
         self.config, self.out, self.inputs, self.resume = config, out, inputs, resume
-        self.say, self.console = say, console
+        self.given, self.say, self.console = given, say, console
 
     def run(self, prepare: Callable[[], object]) -> Distilled:
         """From start to finish."""
@@ -115,6 +119,8 @@ class _Run:
             checkpoint.load(out)  # refused before anything is written
         for line in remarks:
             self.say(f"note: {line}")
+        for line in without_effect(self.given, [config], "train", bench.suite.annotations_shared()):
+            self.say(f"note: {line}")
         self._note("built teacher, data and student", begin)
         if not self.resume and not out.exists():
             claim(out, existed=False, resumed=False)
@@ -136,7 +142,7 @@ class _Run:
     def _trained(self, bench: Workbench, *, by_ray: bool) -> Trained:
         """Through the last epoch, with a record of each."""
         config, out, state = self.config, self.out, FAIL
-        record = RunRecord(out, told_parameters(config), config.train.trackers, console=self.console, say=self.say)
+        record = RunRecord(out, told_parameters(config), config.train.trackers, say=self.say)
         try:
             if by_ray:
                 trained = launch_in_ray(config, self.inputs, out, resume=self.resume, say=self.say, record=record)

@@ -23,8 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 from singer_ray.cli import Command, console, print_plan, run_command
 from singer_ray.config import Config
+from singer_ray.config.effect import remarks
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError
+from singer_ray.terminal import say
+from singer_ray.wording import command
 
 if TYPE_CHECKING:
     from singer_ray.publishing.experiment import Experiment, Selection
@@ -76,7 +79,7 @@ def _export(config: Config, flags: ExportFlags) -> None:
             f"one EXPERIMENT_OR_RUN is needed, not {len(flags.places)}. Give the --out folder of singer_ray.tune or "
             "singer_ray.train."
         )
-    from singer_ray.publishing.delivery import deliver
+    from singer_ray.publishing.delivery import check_formats, deliver
     from singer_ray.publishing.experiment import Experiment
     from singer_ray.publishing.store import Store
 
@@ -88,13 +91,18 @@ def _export(config: Config, flags: ExportFlags) -> None:
     choices = experiment.choose(selection)
     if config.export.to is None:
         raise UserError("--to is missing. Give the folder or the s3://bucket/prefix that receives the students.")
-    if flags.dry_run:
-        print_plan(config, [f"would export {c.name} of {experiment.name} to {config.export.to}" for c in choices])
-        return
+    lines = remarks(flags.given, [], "export")
     store = Store(config.export.to, settings=config.export, knob="--to")
+    if flags.dry_run:
+        check_formats(config.export)
+        plan = [f"would export {c.name} of {experiment.name} to {store.address}" for c in choices]
+        print_plan(config, plan, given=flags.given, remarks=lines)
+        return
+    for line in lines:
+        _say(line)
     published = deliver(experiment, store, config.export, selection, replace=flags.replace, say=_say)
     _say(f"{len(published)} in {store.address}/{experiment.name}/students, listed in {store.address}/index.json")
-    _say(f"Fetch one:  python -m singer_ray.export --pull {published[0]} DIR")
+    _say(f"Fetch one:  {command('export', '--pull', published[0], 'DIR')}")
 
 
 def _verify(config: Config, address: str, places: tuple[str, ...]) -> None:
@@ -139,7 +147,7 @@ def _pull(config: Config, address: str, places: tuple[str, ...]) -> None:
         raise UserError(f"--pull {address!r} is no package. Name one in it: {', '.join(inside[:5])}.")
     manifest = store.pull("", Path(places[0]))
     _say(f"{places[0]}: {len(manifest.files)} files, {manifest.size / 1e6:.1f} MB, all as their manifest says")
-    _say(f"timm.create_model('local-dir:{places[0]}', pretrained=True)")
+    _say(f"timm.create_model({f'local-dir:{places[0]}'!r}, pretrained=True)")
 
 
 def _with_own_settings(config: Config, experiment: Experiment, flags: ExportFlags) -> Config:
@@ -183,7 +191,7 @@ def _metrics_of(experiment: Experiment, trial: str) -> Mapping[str, Any]:
 
 
 def _say(line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(console, line)
 
 
 COMMAND = Command("export", __doc__, ExportFlags, positional="places", metavar="EXPERIMENT_OR_RUN", given="given")

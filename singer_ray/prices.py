@@ -61,7 +61,7 @@ class NodePrices:
             return cls(every=price_per_node_hour)
         cluster: Any = read_yaml(file.read_bytes(), str(file), "Run `ray up` again.")
         if not isinstance(cluster, dict):
-            raise UserError(f"{file} is no cluster file: it holds no mapping. Run `ray up` again.")
+            raise UserError(f"{file} is not a cluster file: it does not contain a mapping. Run `ray up` again.")
         kinds: dict[str, Any] = cluster.get("available_node_types") or {}
         provider: dict[str, Any] = cluster.get("provider") or {}
         listed = provider.get("type") == "aws" and provider.get("region") in price_list()["regions"]

@@ -10,12 +10,15 @@ teacher has none of its own: they emerge in large transformers only). Both are f
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config, TeacherRecipe
+from singer_ray.config.effect import remarks
+from singer_ray.terminal import say
 
 
 @dataclass(frozen=True)
@@ -27,28 +30,34 @@ class TeacherFlags(TeacherRecipe):
     overwrite: bool = False
     """Replace an earlier result in --out."""
     dry_run: bool = False
-    """Print the resolved configuration and what would run, and stop."""
+    """Check what can be checked without reading data, print configuration and plan, and stop."""
+    given: frozenset[str] = frozenset()
+    """Knobs set on the command line."""
 
 
 def main(config: Config, flags: TeacherFlags) -> None:
     """Trains, plants if asked to, and writes OUT/clean, OUT/planted and OUT/result.json."""
-    if flags.dry_run:
-        plan = [f"would train a teacher {flags.width} wide and {flags.depth} deep for {flags.steps} steps"]
-        print_plan(config, [*plan, *(["would then plant artifacts in it"] if flags.plant else [])])
-        return
     out = flags.out or default_out("teacher")
     check_out(out, overwrite=flags.overwrite)
+    lines = remarks(flags.given, [config], "teacher")
+    if flags.dry_run:
+        from singer_ray.training.teacher import check_recipe
+
+        check_recipe(config, flags)
+        plan = [f"would train a teacher {flags.width} wide and {flags.depth} deep for {flags.steps} steps"]
+        plan += ["would then plant artifacts in it"] if flags.plant else []
+        print_plan(config, plan, given=flags.given, remarks=lines)
+        return
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
     from singer_ray.training.teacher import make_teacher
 
     make_teacher(config, flags, lambda: prepare_out(out, overwrite=flags.overwrite), console)
-    _result(f"Wrote {out}. Distil from it with --teacher.name local-dir:{out / 'clean'}")
+    option = shlex.join(["--teacher.name", f"local-dir:{out / 'clean'}"])
+    say(results, f"Wrote {out}. Distil from it with {option}")
 
 
-def _result(line: str) -> None:
-    results.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-COMMAND = Command("teacher", __doc__, TeacherFlags)
+COMMAND = Command("teacher", __doc__, TeacherFlags, given="given")
 
 if __name__ == "__main__":
     sys.exit(run_command(COMMAND, main))

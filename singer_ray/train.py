@@ -17,8 +17,10 @@ from pathlib import Path
 
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
+from singer_ray.config.effect import remarks
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError
+from singer_ray.terminal import say
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class TrainFlags:
     resume: Place | None = None
     """Go on with the run in this folder (without a value: in --out) after its last finished epoch."""
     dry_run: bool = False
-    """Print the resolved configuration and what would run, and stop."""
+    """Check what can be checked without reading data, print configuration and plan, and stop."""
     given: frozenset[str] = frozenset()
     """Settings set on the command line."""
     words: tuple[str, ...] = ()
@@ -48,28 +50,32 @@ def main(config: Config, flags: TrainFlags) -> None:
 
         config = resumed_config(out, {name: config.value(name) for name in flags.given}, _preset_in(flags.words))
     if flags.dry_run:
+        check_out(out, overwrite=flags.overwrite, resume=resume)
+        from singer_ray.training.blueprint import check_run
+
+        found = check_run(config)
         train = config.train
         length = f"{train.steps_per_epoch} steps" if train.steps_per_epoch else "one pass over the images"
         print_plan(config, [
             f"would distil {config.teacher.name} into {config.student.name}, refiner {config.method.refiner}",
             f"for {train.epochs} epochs of {length}, batch {train.batch_size}, {train.workers} worker(s), into {out}",
-        ])  # fmt: skip
+        ], given=flags.given, remarks=remarks(flags.given, [config], "train", found.annotations))  # fmt: skip
         return
     check_out(out, overwrite=flags.overwrite, resume=resume)
     from singer_ray.conclusion import conclude_run
     from singer_ray.distillation import run_distillation
 
     done = run_distillation(
-        config, out, resume=resume, prepare=lambda: prepare_out(out, overwrite=flags.overwrite, resume=resume),
-        say=_say, console=console,
+        config, out, resume=resume, given=() if resume else flags.given,
+        prepare=lambda: prepare_out(out, overwrite=flags.overwrite, resume=resume), say=_say, console=console,
     )  # fmt: skip
     report = conclude_run(done, _say)
     beside = f", {report}" if report else ""
-    results.print(f"Wrote {out}/result.json{beside} and {done.student}", highlight=False, markup=False, soft_wrap=True)
+    say(results, f"Wrote {out}/result.json{beside} and {done.student}")
 
 
 def _say(line: str) -> None:
-    console.print(line, highlight=False, markup=False)
+    say(console, line)
 
 
 def _folder_to_resume(flags: TrainFlags) -> Path:
@@ -96,7 +102,14 @@ def _preset_in(words: tuple[str, ...]) -> str | None:
 
 
 COMMAND = Command(
-    "train", __doc__, TrainFlags, ("workers", "storage", "trackers"), given="given", words="words", optional=("resume",)
+    "train",
+    __doc__,
+    TrainFlags,
+    ("workers", "storage", "trackers"),
+    distils=True,
+    given="given",
+    words="words",
+    optional=("resume",),
 )
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ timm.create_model("local-dir:OUT/best/...", pretrained=True) loads.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +20,18 @@ from typing import TYPE_CHECKING
 
 from singer_ray.cli import Command, check_out, console, default_out, print_plan, results, run_command
 from singer_ray.config import Config
+from singer_ray.config.given import settle
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError
 from singer_ray.storage.address import own_name
+from singer_ray.terminal import lasting, say
+from singer_ray.wording import command
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from singer_ray.search.experiment import Searched
+    from singer_ray.search.space import SearchSpace
 
 REFINER = "method.refiner"
 
@@ -44,7 +49,7 @@ class TuneFlags:
     status: Place | None = None
     """Show how far the search in this folder, or at STORAGE/NAME, has come, and stop."""
     dry_run: bool = False
-    """Print the resolved configuration and what would run, and stop."""
+    """Check what can be checked without reading data, print configuration and plan, and stop."""
     submit: str | None = None
     """Hand the search to the cluster whose dashboard is at this address (http://HEAD:8265), as a job, and follow it.
 
@@ -79,20 +84,24 @@ def main(config: Config, flags: TuneFlags) -> None:
             flags.resume, out=flags.out, endpoint=config.export.endpoint, changes=changes, console=console
         ))  # fmt: skip
         return
+    from singer_ray.search.dead import space_remarks
     from singer_ray.search.samplers import check_sampler
     from singer_ray.search.space import load_space
 
     out = flags.out or default_out("tune")
     if flags.dry_run:
+        check_out(out, overwrite=flags.overwrite)
         space = load_space(config.search.space, config, flags.given)
-        config = space.apply(config, flags.given)
+        config = settle(space.apply(config, flags.given), {*flags.given, *space.fixed})
         check_sampler(config, space, config.search.objectives)
+        lines = space_remarks(space, config, flags.given)
+        _check_plan(config, space)
         limit = f" or {config.search.time_budget:g} s" if config.search.time_budget else ""
         print_plan(config, [
             f"would search {', '.join(space.parameters)}",
             f"by {', '.join(config.search.objectives) or 'the best metric that the data can give'}",
             f"{config.search.trials} trials{limit}, into {out}",
-        ])  # fmt: skip
+        ], given=flags.given, remarks=lines)  # fmt: skip
         return
     space = load_space(config.search.space, config, flags.given)
     if flags.submit:
@@ -106,25 +115,45 @@ def main(config: Config, flags: TuneFlags) -> None:
     ))  # fmt: skip
 
 
+def _check_plan(config: Config, space: SearchSpace) -> None:
+    """Raises UserError for what the search would refuse before its first trial, as far as that is known without Ray."""
+    from singer_ray.search.objectives import Objectives
+    from singer_ray.tracking.trackers import check_trackers
+    from singer_ray.training.blueprint import check_search
+    from singer_ray.training.loop import EPOCH_METRICS
+
+    check_trackers(config.search.trackers)
+    if config.export.to is not None:
+        from singer_ray.publishing.delivery import check_formats
+        from singer_ray.publishing.store import Store
+
+        check_formats(config.export)
+        Store(config.export.to, settings=config.export)
+    plan = check_search(config, space.corners(config))
+    reported = [*plan.suite.metric_names(), *EPOCH_METRICS]
+    Objectives.of(config.search.objectives, config.search.stop_metric, reported)
+
+
 def _finish(done: Searched, console: Console = results) -> None:
     from singer_ray.conclusion import conclude
     from singer_ray.search.leaderboard import as_rich_table, winners
 
+    lasting(console)  # students are delivered also when nobody watches any more
     out, table = done.out, done.leaderboard
     console.print(as_rich_table(table, done.objectives, title=f"{len(table)} trials by {done.objectives}"))
     if REFINER in table.columns:
         best_of_each = winners(table, REFINER)
         console.print(as_rich_table(best_of_each, done.objectives, title="The best trial of each refiner"))
-    report = conclude(done, lambda line: console.print(line, highlight=False))
+    report = conclude(done, lambda line: say(console, line))
     if not done.best:
-        console.print(f"No trial came far enough to export a student; {out}/leaderboard.csv says why.")
+        say(console, f"No trial came far enough to export a student; {out}/leaderboard.csv says why.")
         return
     best = done.best[0]
-    console.print(
-        f"Wrote {out}. Best student: {best} (timm.create_model('local-dir:{best}', pretrained=True))", highlight=False
-    )
-    console.print(f"Train it again:  python -m singer_ray.train --preset {best}/config.yaml", highlight=False)
-    console.print(f"Look further:    {report or out}   tensorboard --logdir {out}/tensorboard", highlight=False)
+    say(console, f"Wrote {out}. Best student: {best} (timm.create_model({f'local-dir:{best}'!r}, pretrained=True))")
+    say(console, f"Train it again:  {command('train', '--preset', best / 'config.yaml')}")
+    say(console, f"Its report:      {report or out}")
+    if (out / "tensorboard").is_dir():
+        say(console, f"Its curves:      {shlex.join(['tensorboard', '--logdir', str(out / 'tensorboard')])}")
 
 
 def _metadata(config: Config) -> dict[str, str]:
@@ -146,13 +175,13 @@ def _submit(
     argv = [word for n, word in enumerate(words) if n not in apart]
     metadata = {"experiment": name, **metadata}
     job = submit(address, argv, name=name, metadata=metadata, files=local_files(argv))
-    console.print(f"submitted {job}. {how_to(address, job)}", highlight=False)
-    console.print(f"job {job}: {follow(address, job)}", highlight=False)
+    say(console, f"submitted {job}. {how_to(address, job)}")
+    say(console, f"job {job}: {follow(address, job)}")
 
 
 COMMAND = Command(
     "tune", __doc__, TuneFlags, ("trials", "time-budget", "concurrent", "space", "storage", "export", "workers"),
-    given="given", words="words",
+    distils=True, given="given", words="words",
 )  # fmt: skip
 
 if __name__ == "__main__":

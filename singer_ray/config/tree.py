@@ -25,6 +25,9 @@ from singer_ray.storage.address import expanded_as
 ADDRESSES = ("search.study", "search.warm_start", "train.storage", "export.to", "export.endpoint")
 """Knobs whose values may hold a password."""
 
+FOLDERS = ("train", "val", "test", "train_masks", "val_masks", "test_masks")
+"""Settings of a source that are folders."""
+
 
 class Config(Block):
     """Everything that decides a run."""
@@ -111,7 +114,22 @@ def load_preset(name: str) -> Config:
             f"--preset {name!r} is neither a file nor a shipped preset. "
             f"Allowed: {', '.join(shipped_names('presets'))}, or the path of a .yaml file."
         )
-    return validate(read_yaml_mapping(path), str(path) if Path(name).exists() else f"preset {name}")
+    return validate(_with_sources(read_yaml_mapping(path)), str(path) if Path(name).exists() else f"preset {name}")
+
+
+def _with_sources(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a preset, in which folders without a source mean images from folders."""
+    settled = dict(tree)
+    for path in (("data",), ("evaluation", "data")):
+        block: Any = settled
+        for name in path:
+            block = block.get(name) if isinstance(block, Mapping) else None
+        if not isinstance(block, Mapping) or "source" in block:
+            continue
+        if any(block.get(name) is not None for name in FOLDERS):
+            inner = {**block, "source": "imagefolder"}
+            settled = {**settled, path[0]: inner if len(path) == 1 else {**settled[path[0]], path[1]: inner}}
+    return settled
 
 
 def read_yaml_mapping(path: Path) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from singer_ray.data.source import Source, shuffled_subset
 from singer_ray.data.splits import open_splits
 from singer_ray.errors import UserError
+from singer_ray.evaluation.frozen import check_sources
 from singer_ray.evaluation.protocol import FIT
-from singer_ray.vision.models import load_teacher
-from singer_ray.vision.networks import Network, has_own_weights, network_of, open_network
+from singer_ray.vision.models import load_teacher, outline
+from singer_ray.vision.networks import Network, find_network, has_own_weights, network_of, open_network
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -44,6 +45,29 @@ def open_reference(config: Config, given: Collection[str], say: Callable[[str], 
             raise
         say(f"no gram_cosine: {error}")
         return None
+
+
+def check_inputs(config: Config, names: Collection[str], given: Collection[str]) -> None:
+    """Raises UserError for whatever `open_candidate`, `open_sources` and `open_reference` would refuse.
+
+    Networks are built without weights: nothing is fetched but a config.json, and no image is read.
+    """
+    data, settings = config.data, config.teacher
+    for name in names:
+        source = find_network(name)
+        size = data.image_size if "data.image_size" in given else None
+        model = outline(source, "network", size, pretrained=settings.pretrained or has_own_weights(source))
+        network_of(name, model, size)
+    check_sources(*open_sources(config))
+    try:
+        model = outline(
+            settings.name, "teacher.name", data.image_size, pretrained=settings.pretrained,
+            checkpoint=settings.checkpoint,
+        )  # fmt: skip
+        network_of(f"teacher {settings.name}", model, data.image_size)
+    except UserError:
+        if {"teacher.name", "teacher.checkpoint"} & set(given):
+            raise
 
 
 def open_sources(config: Config, given: Mapping[str, Source] | None = None) -> tuple[dict[str, Source], str]:

@@ -69,6 +69,11 @@ class ProbeSuite:
         """The splits that can be scored."""
         return [name for name in ("val", "test") if name in self.sources]
 
+    def annotations_shared(self) -> frozenset[str]:
+        """What the probes can be fitted on and scored by: any of "label", "mask", "depth"."""
+        scored = [self.sources[split].fields for split in self.splits()]
+        return self.sources[FIT].fields & frozenset().union(*scored) if FIT in self.sources and scored else frozenset()
+
     def metric_names(self) -> list[str]:
         """What a validation score will hold, best first: what a search may optimise."""
         if FIT not in self.sources or "val" not in self.sources:

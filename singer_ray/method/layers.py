@@ -8,6 +8,11 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 
+def default_layers(depth: int) -> tuple[int, ...]:
+    """The distilled layers of a teacher when none are named: at 3/4 of the depth, and the last."""
+    return tuple(sorted({max(0, int(0.75 * depth) - 1), depth - 1}))
+
+
 def map_by_depth(layers: Sequence[int], teacher_depth: int, student_depth: int) -> tuple[int, ...]:
     """Student layers at the same relative depth, (l + 1) / depth: (3, 5) of 6 -> (1, 2) of 3.
 

@@ -45,7 +45,8 @@ class Command(Generic[Flags]):
 
     `positional` names the field of the flags (a tuple) that takes arguments without a name, shown as `metavar`;
     `given` the one that receives the dotted names of the settings on the command line, `words` the one that receives
-    the command line itself; without them there is neither.
+    the command line itself; without them there is neither. `distils`: whether the command shows the configured images
+    to the configured teacher.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Command(Generic[Flags]):
     positional: str | None = None
     given: str | None = None
     words: str | None = None
+    distils: bool = False
     metavar: str = "NAME"
     optional: Sequence[str] = ()
     """Own flags whose value may be left out; then it is the empty text."""

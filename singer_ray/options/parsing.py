@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from singer_ray import __version__
 from singer_ray.config import Config, load_preset
+from singer_ray.config.given import GivenNames, settle
 from singer_ray.config.names import did_you_mean, plain
 from singer_ray.config.places import with_places
 from singer_ray.config.tree import allowed
@@ -52,15 +53,18 @@ def parse(command: Command[Flags], argv: Sequence[str]) -> tuple[Config, Flags]:
             settings[option.setting] = _raw(option, words)
         elif name != "preset":
             flags[name] = "" if not words and name in command.optional else _checked(option, words)
+    names = GivenNames(settings)
+    names.start = config
     try:
         config = config.override(settings)
     except UserError as error:
         raise UserError(str(error).replace(" (the configuration)", "")) from error
+    config = settle(config, names, distils=command.distils)
     if command.positional:
         hint = typing.get_type_hints(command.flags)[command.positional]
         flags[command.positional] = TypeAdapter(hint).validate_python(tuple(given.unnamed))
     if command.given:
-        flags[command.given] = frozenset(settings)
+        flags[command.given] = names
     if command.words:
         flags[command.words] = tuple(argv)
     return config, with_places(command.flags(**flags), optional=command.optional, metavar=command.metavar)

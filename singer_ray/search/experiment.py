@@ -20,11 +20,13 @@ from rich.console import Console
 
 from singer_ray import ray_cluster
 from singer_ray.config import field_names, load_preset
+from singer_ray.config.given import settle
 from singer_ray.errors import UserError
 from singer_ray.prices import NodePrices, Price, require_price
 from singer_ray.printing import log_into
 from singer_ray.search.address import bring, storage_at
 from singer_ray.search.budget import Budget
+from singer_ray.search.dead import space_remarks
 from singer_ray.search.description import RECORD, description
 from singer_ray.search.estimate import Estimate
 from singer_ray.search.going_on import check_changes, own_inputs, require_inputs
@@ -46,7 +48,7 @@ from singer_ray.search.study import (
 from singer_ray.search.warm_start import earlier_study, import_trials
 from singer_ray.storage import STUDY_URL, Folder, without_password
 from singer_ray.storage.address import absolute, own_name
-from singer_ray.terminal import Terminal
+from singer_ray.terminal import Terminal, lasting, say
 from singer_ray.tracking.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -99,8 +101,11 @@ def run_search(
     UserError for what the user can mend, before the first trial wherever that is possible.
     """
     searched = load_space(space if space is not None else config.search.space, config, given)
-    config = searched.apply(config, given)
+    config = settle(searched.apply(config, given), {*given, *searched.fixed}, distils=inputs is None)
     check_sampler(config, searched, config.search.objectives)
+    said = console or Console()
+    for line in space_remarks(searched, config, given):
+        said.print(line, highlight=False, markup=False)
     if config.search.study is not None:
         storage_of(config.search.study, out)  # whether it can be reached
     config, out = _meant_from_anywhere(config), _named(out)
@@ -154,7 +159,9 @@ class _Search:
     def __init__(
         self, config: Config, space: SearchSpace, out: Path, inputs: Any, console: Console, *, name: str | None = None
     ) -> None:
-        self.config, self.space, self.out, self.inputs, self.console = config, space, out, inputs, console
+        self.config, self.space, self.out, self.inputs = config, space, out, inputs
+        self.console = lasting(console)
+        """A search goes on when its terminal is closed."""
         self.name = name or out.name
         """Of its folder below --storage."""
         self.record: dict[str, Any] = {}
@@ -178,7 +185,7 @@ class _Search:
             self._check_corners(pool)
             remarks = pool.ask("remarks")
             for line in remarks:
-                self.console.print(f"note: {line}", highlight=False, markup=False)
+                self._say(f"note: {line}")
             self._forecast(plan, pool)
             with home.driving():
                 storage = self._emptied(home) if overwrite else self._empty(home)
@@ -201,6 +208,7 @@ class _Search:
 
     def resume(self) -> Searched:
         """From what OUT holds."""
+        check_trackers(self.config.search.trackers)
         with self._hosts(driving=True) as (home, plan, pool):
             self.record = home.read_record()
             log_into(self.out)
@@ -304,7 +312,7 @@ class _Search:
         self._say(estimate.before(self._price()).text)
 
     def _say(self, line: str) -> None:
-        self.console.print(line, highlight=False)
+        say(self.console, line)
 
 
 def _quiet() -> None:
@@ -320,7 +328,7 @@ def _quiet() -> None:
 
 @contextlib.contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """A polite end (SIGTERM, of a scheduler or a closing shell) leaves as clean a search as Ctrl-C does."""
+    """A polite end (SIGTERM of a scheduler, SIGHUP of a closing terminal) leaves as clean a search as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -328,11 +336,14 @@ def _terminated_as_interrupted() -> Iterator[None]:
     def interrupt(signum: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    # nohup ignores SIGHUP, and so it stays.
+    polite = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in polite}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _dashboard() -> str:

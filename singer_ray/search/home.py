@@ -23,6 +23,7 @@ from singer_ray.search.record import patiently
 from singer_ray.search.study import JOURNAL
 from singer_ray.storage import Folder, read_json_mapping, write_whole
 from singer_ray.storage.lease import HeldError, Lease, LostError, lease_files
+from singer_ray.wording import command
 
 CONFIG, SPACE, LEASE, TRIALS = "config.yaml", "space.yaml", "driver.json", "trials"
 REMARKS = "remarks"
@@ -80,8 +81,8 @@ class Home:
         """Raises UserError when the copy's place holds a search."""
         if self.remote is not None and self.remote.read(RECORD) is not None:
             raise UserError(
-                f"{self.remote.address} holds a search already. Go on with it: --resume {self.remote.address}; or use "
-                "another --out (its name is the folder's), or --overwrite."
+                f"{self.remote.address} holds a search already. Go on with it: {going_on(self.remote.address, ())}; or "
+                "use another --out (its name is the folder's), or --overwrite."
             )
 
     def ids(self) -> set[str]:
@@ -173,7 +174,7 @@ class Home:
             except HeldError as error:
                 raise UserError(
                     f"Another process (on {error.machine}) drives the search at {address}. Watch it with "
-                    f"--status {address}, or wait until it has ended."
+                    f"`{command('tune', '--status', address)}`, or wait until it has ended."
                 ) from error
             yield
             with contextlib.suppress(UserError):  # a store that is away: the lease lapses

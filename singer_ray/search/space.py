@@ -19,6 +19,7 @@ to try first, whole or in part (the sampler draws the rest):
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -109,6 +110,14 @@ class SearchSpace:
             for name, parameter in self.parameters.items()
             for value in parameter.extremes()
         ]
+
+    def points_around(self, name: str, others: Collection[str]) -> Iterator[dict[str, Any]]:
+        """Points at which `name` is drawn, with those of `others` that are choices here at each value they may have."""
+        parents = self._parents[name]
+        varied = {n: p.extremes() for n, p in self.parameters.items() if n in others and isinstance(p, Choice)}
+        varied |= {n: values for n, values in parents.items() if n in others}
+        for values in itertools.product(*varied.values()):
+            yield {**self._needed(name), **dict(zip(varied, values)), name: self.parameters[name].extremes()[0]}
 
     def size(self) -> int | None:
         """How many different points there are; None when there is no end of them."""

@@ -96,17 +96,17 @@ def follow(address: str, submission_id: str, out: TextIO | None = None) -> str:
     if info.status.value == "FAILED":
         why = str(info.message or "no reason given").splitlines()[0].partition(", last available logs")[0]
         raise UserError(
-            f"Job {submission_id} failed: {why.rstrip('.')}. Its log: ray job logs --address {address} {submission_id}"
+            f"Job {submission_id} failed: {why.rstrip('.')}. Its log: "
+            f"{shlex.join(['ray', 'job', 'logs', '--address', address, submission_id])}"
         )
     return str(info.status.value)
 
 
 def how_to(address: str, submission_id: str) -> str:
     """How to come back to a job and how to end it, in one line."""
-    return (
-        f"Follow it: ray job logs --follow --address {address} {submission_id}   "
-        f"Stop it: ray job stop --address {address} {submission_id}"
-    )
+    place = ["--address", address, submission_id]
+    logs, stop = (shlex.join(["ray", "job", *words, *place]) for words in (["logs", "--follow"], ["stop"]))
+    return f"Follow it: {logs}   Stop it: {stop}"
 
 
 def local_files(argv: Sequence[str]) -> dict[str, Path]:

@@ -18,6 +18,7 @@ from singer_ray.method.distiller import Distiller
 from singer_ray.method.refiners import refiner_class
 from singer_ray.training.checkpoint import misfit
 from singer_ray.training.schedule import warmup_cosine
+from singer_ray.vision.fitting import check_fit
 from singer_ray.vision.models import Normalization, create_student
 from singer_ray.vision.tapped import TappedViT, Taps
 
@@ -238,20 +239,10 @@ class Member:
         name = f"student {config.student.name}"
         depth = TappedViT(model, [0], name=name).depth
         kind = refiner_class(config.method)
-        student_layers = config.student.layers or kind.map_layers(layers, self.teacher.depth, depth)
-        if len(set(student_layers)) < len(layers):
-            raise UserError(
-                f"teacher.layers {list(layers)} map to student layers {list(student_layers)} of {depth}: each needs "
-                "its own. Distil fewer layers, or name student.layers."
-            )
+        student_layers = student_layers_of(config, layers, self.teacher.depth, depth)
         student = TappedViT(model, student_layers, name=name)
-        if 0 in student.grid(size):
-            raise UserError(
-                f"{name} has patches of {model.patch_embed.patch_size[0]} pixels, more than data.image_size {size}. "
-                "Lower student.patch_size."
-            )
-        for network in (self.teacher, student):
-            network.check_size(size)
+        check_student(model, name, size)
+        self.teacher.check_size(size)
         with torch.random.fork_rng(devices=[]):  # student and projections start alike whatever the refiner draws
             torch.manual_seed(derive(config.seed, 3))
             refiner = kind(self.teacher, layers, config.method)
@@ -277,14 +268,35 @@ class Member:
         return [*(f"student.model.{name}" for name in listed), *refiner]
 
 
-def build_student(config: Config) -> nn.Module:
-    """The student that a configuration describes, with fresh weights. Raises UserError."""
+def build_student(config: Config, create: Callable[..., nn.Module] = create_student) -> nn.Module:
+    """The student that a configuration describes, with fresh weights (or as `create` makes it). Raises UserError."""
     student = config.student
-    return create_student(
+    return create(
         student.name, config.data.image_size, embed_dim=student.width, depth=student.depth, num_heads=student.heads,
         patch_size=student.patch_size, global_pool={"mean": "avg", "class": "token"}[config.evaluation.pooling],
         drop_path_rate=config.train.drop_path or None,
     )  # fmt: skip
+
+
+def student_layers_of(config: Config, layers: tuple[int, ...], teacher_depth: int, depth: int) -> tuple[int, ...]:
+    """The student's layer for each distilled one. Raises UserError when two would share one."""
+    found = config.student.layers or refiner_class(config.method).map_layers(layers, teacher_depth, depth)
+    if len(set(found)) < len(layers):
+        raise UserError(
+            f"teacher.layers {list(layers)} map to student layers {list(found)} of {depth}: each needs "
+            "its own. Distil fewer layers, or name student.layers."
+        )
+    return found
+
+
+def check_student(model: Any, name: str, size: int) -> None:
+    """Raises UserError for a student that cannot read images of that size, or cannot be read block by block."""
+    if 0 in TappedViT(model, [0], name=name).grid(size):
+        raise UserError(
+            f"{name} has patches of {model.patch_embed.patch_size[0]} pixels, more than data.image_size {size}. "
+            "Lower student.patch_size."
+        )
+    check_fit(model, name, size)
 
 
 def student_of(config: Config, state: dict[str, Any]) -> tuple[nn.Module, Normalization]:

@@ -27,6 +27,7 @@ from singer_ray.training.planting import BLOCK, plant_artifacts
 from singer_ray.training.progress import step_progress
 from singer_ray.training.supervised import SupervisedTeacher, fit_supervised
 from singer_ray.training.workbench import pick_device
+from singer_ray.vision.fitting import check_fit
 from singer_ray.vision.models import normalization_of
 from singer_ray.vision.tapped import TappedViT
 
@@ -50,11 +51,8 @@ def make_teacher(
     """
     device = pick_device(config.train.device)
     torch.set_num_threads(config.train.threads)
-    splits = open_splits(config.data)
-    if config.data.source == "scenes":
-        splits["train"] = Scenes("train", recipe.scenes, derive(config.data.scenes.seed, config.seed))
+    splits = _open(config, recipe)
     source = splits["train"]
-    _check(source, recipe, config)
     size = config.data.image_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.seed, 0))
@@ -84,6 +82,15 @@ def make_teacher(
     return out
 
 
+def check_recipe(config: Config, recipe: TeacherRecipe) -> None:
+    """Raises UserError for whatever `make_teacher` would refuse before its first step."""
+    pick_device(config.train.device)
+    source = _open(config, recipe)["train"]
+    with torch.device("meta"):
+        model = _create(len(source.classes), recipe, config.data.image_size)
+    check_fit(model, "the teacher", config.data.image_size)
+
+
 def plant(
     teacher: SupervisedTeacher, source: Source, config: Config, recipe: TeacherRecipe, device: torch.device,
     console: Console | None = None,
@@ -100,7 +107,15 @@ def plant(
     _fit("hiding artifacts", teacher, source, recipe.plant_steps, recipe.plant_lr, 0.0, config, recipe, device, console)
 
 
-_IO = ("out", "overwrite", "dry_run")
+_IO = ("out", "overwrite", "dry_run", "given")
+
+
+def _open(config: Config, recipe: TeacherRecipe) -> dict[str, Source]:
+    splits = open_splits(config.data)
+    if config.data.source == "scenes":
+        splits["train"] = Scenes("train", recipe.scenes, derive(config.data.scenes.seed, config.seed))
+    _check(splits["train"], recipe, config)
+    return splits
 
 
 def _check(source: Source, recipe: TeacherRecipe, config: Config) -> None:
@@ -112,7 +127,7 @@ def _check(source: Source, recipe: TeacherRecipe, config: Config) -> None:
     if len(source.classes) < 2:
         raise UserError(
             f"data.train {config.data.train!r} has one class only, {printable(source.classes[0])!r}, and a teacher is "
-            "trained to tell classes apart. Give a folder with one folder a class, two or more."
+            "trained to tell classes apart. Give a folder with one folder per class, two or more."
         )
     if recipe.plant and ("mask" not in source.fields or recipe.depth <= BLOCK + 1):
         raise UserError(
@@ -127,7 +142,7 @@ def _check(source: Source, recipe: TeacherRecipe, config: Config) -> None:
     if recipe.width % recipe.heads or config.data.image_size % recipe.patch_size:
         raise UserError(
             f"--width {recipe.width} must be a multiple of --heads {recipe.heads}, and data.image_size "
-            f"{config.data.image_size} one of --patch-size {recipe.patch_size}."
+            f"{config.data.image_size} one of --patch-size {recipe.patch_size}. Choose other sizes."
         )
 
 

@@ -16,6 +16,8 @@ from singer_ray.data.splits import Splits, open_splits
 from singer_ray.data.views import EvaluationView, TrainingView
 from singer_ray.errors import UserError
 from singer_ray.evaluation.suite import FIT, ProbeSuite
+from singer_ray.method.layers import default_layers
+from singer_ray.vision.fitting import check_fit
 from singer_ray.vision.models import load_teacher, normalization_of
 from singer_ray.vision.tapped import TappedViT, Taps
 
@@ -54,13 +56,16 @@ class Workbench:
         if teacher is None:
             settings = config.teacher
             teacher = load_teacher(settings.name, size, pretrained=settings.pretrained, checkpoint=settings.checkpoint)
-        self.teacher_model = teacher.eval().requires_grad_(False).to(self.device)
+        # A teacher of one's own may be in half precision: forward passes get theirs from `train.precision`, norms stay
+        # in float32.
+        self.teacher_model = teacher.eval().requires_grad_(False).float().to(self.device)
         self.normalize = normalization_of(teacher)
         self.evaluation_view = EvaluationView(size, crop)
         self.training_view = TrainingView(size, crop, config.data.augment, config.data.crop_scale, config.seed)
         self.suite = ProbeSuite(
             self._probe_sources(splits, probe_data), self.evaluation_view, config.evaluation, self.device
         )
+        check_fit(self.teacher_model, self.teacher_name, size)
         self.last_teacher = self.tapped_teacher([len(TappedViT(teacher, [0], name=self.teacher_name).blocks) - 1])
 
     @functools.cached_property
@@ -83,8 +88,7 @@ class Workbench:
 
     def distilled_layers(self) -> tuple[int, ...]:
         """D: as configured, else the layer at 3/4 of the depth and the last."""
-        depth = self.last_teacher.depth
-        return self.config.teacher.layers or tuple(sorted({max(0, int(0.75 * depth) - 1), depth - 1}))
+        return self.config.teacher.layers or default_layers(self.last_teacher.depth)
 
     def batches(
         self,

@@ -8,12 +8,16 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import is_model, list_models
+from timm.models import is_model, list_models, list_pretrained
 from torch import nn
 
-from singer_ray.errors import UserError, nearest
+from singer_ray.errors import UserError, nearest, printable
+from singer_ray.vision.checkpoints import in_one_line, load_weights
+from singer_ray.vision.fitting import check_fit
 
 DEMO_TEACHERS = {"demo": "planted", "demo-clean": "clean"}
+_PLACES = ("url", "hf_hub_id", "file", "state_dict")
+"""Where timm may say that weights are published."""
 _ASSETS = Path(__file__).parent / "demo_teacher"
 
 
@@ -43,16 +47,15 @@ def load_teacher(name: str, image_size: int, *, pretrained: bool = True, checkpo
     `name` is `demo` or `demo-clean` (the built-in ones), a timm name such as `vit_large_patch16_224.augreg_in21k`,
     `hf-hub:owner/model` or `local-dir:folder`. `checkpoint` is a file of weights to load instead of the published ones.
 
-    Raises UserError for an unknown name, a missing folder or file, and weights that do not fit.
+    Raises UserError for an unknown name, a missing folder or file, an architecture that cannot be read block by block
+    (before anything is fetched), and weights that do not fit.
     """
-    source = f"local-dir:{_ASSETS / DEMO_TEACHERS[name]}" if name in DEMO_TEACHERS else name
-    if checkpoint is not None and not Path(checkpoint).is_file():
-        raise UserError(
-            f"teacher.checkpoint {checkpoint!r} is not a file. Give the path of a .safetensors or .pth file."
-        )
-    model = _create(source, "teacher.name", pretrained=pretrained and checkpoint is None, num_classes=None,
-                    checkpoint_path=checkpoint, img_size=image_size)  # fmt: skip
-    return model.eval().requires_grad_(False)
+    if checkpoint is not None:
+        _check_file(checkpoint)
+        model = _create(_source(name), "teacher.name", pretrained=False, num_classes=0, img_size=image_size)
+        load_weights(model, checkpoint, name)
+        return model.eval().requires_grad_(False)
+    return _load(name, "teacher.name", image_size, pretrained=pretrained)
 
 
 def load_network(name: str, image_size: int | None, *, pretrained: bool = True) -> nn.Module:
@@ -60,12 +63,38 @@ def load_network(name: str, image_size: int | None, *, pretrained: bool = True) 
 
     Raises UserError as `load_teacher` does.
     """
-    source = f"local-dir:{_ASSETS / DEMO_TEACHERS[name]}" if name in DEMO_TEACHERS else name
     try:
-        model = _create(source, "network", pretrained=pretrained, num_classes=None, img_size=image_size)
+        return _load(name, "network", image_size, pretrained=pretrained)
     except UserError as error:
-        raise UserError(str(error).replace(repr(source), repr(name))) from error
-    return model.eval().requires_grad_(False)
+        raise UserError(str(error).replace(repr(_source(name)), repr(name))) from error
+
+
+def outline(
+    name: str, knob: str, image_size: int | None, *, pretrained: bool = False, checkpoint: str | None = None
+) -> nn.Module:
+    """The architecture that `name` means, on the meta device: no weights, no memory, nothing fetched but a config.json.
+
+    With `pretrained` it must also have weights that could be fetched; a `checkpoint` must be a file. Raises UserError.
+    """
+    if checkpoint is not None:
+        _check_file(checkpoint)
+    if pretrained and checkpoint is None and name.startswith("local-dir:"):
+        _check_weights(name, knob)
+    with torch.device("meta"):
+        model = _create(_source(name), knob, pretrained=False, img_size=image_size)
+    published: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    if pretrained and checkpoint is None and _fetched(name) and not any(published.get(key) for key in _PLACES):
+        raise UserError(
+            f"{knob} {name!r} has no published weights. Give a file with --teacher.checkpoint, or name one that has: "
+            f"{', '.join(list_pretrained(name.partition('.')[0] + '.*')[:5]) or 'timm.list_pretrained() lists them'}."
+        )
+    return model
+
+
+def outline_student(name: str, image_size: int, **architecture: float | str | None) -> nn.Module:
+    """What `create_student` would make, on the meta device. Raises UserError as that does."""
+    with torch.device("meta"):
+        return create_student(name, image_size, **architecture)
 
 
 def create_student(name: str, image_size: int, **architecture: float | str | None) -> nn.Module:
@@ -81,19 +110,63 @@ def create_student(name: str, image_size: int, **architecture: float | str | Non
     return model.train()
 
 
-def _create(name: str, knob: str, *, pretrained: bool, **arguments: Any) -> nn.Module:
-    given = {key: value for key, value in arguments.items() if value is not None}
+def _source(name: str) -> str:
+    return f"local-dir:{_ASSETS / DEMO_TEACHERS[name]}" if name in DEMO_TEACHERS else name
+
+
+def _fetched(name: str) -> bool:
+    """Whether weights come from a registry."""
+    return name not in DEMO_TEACHERS and not name.startswith("local-dir:")
+
+
+def _load(name: str, knob: str, image_size: int | None, *, pretrained: bool) -> nn.Module:
+    if pretrained and _fetched(name):  # gigabytes may follow: whether the blocks can be read is known before
+        what = f"{knob.partition('.')[0]} {name}"
+        model = outline(name, knob, image_size, pretrained=True)
+        made_for: dict[str, Any] = timm.data.resolve_model_data_config(model)
+        check_fit(model, what, image_size or int(made_for["input_size"][1]))
+    model = _create(_source(name), knob, pretrained=pretrained, num_classes=None, img_size=image_size)
+    return model.eval().requires_grad_(False)
+
+
+def _check_file(checkpoint: str) -> None:
+    if not Path(checkpoint).is_file():
+        raise UserError(
+            f"teacher.checkpoint {checkpoint!r} is not a file. Give the path of a .safetensors or .pth file."
+        )
+
+
+def _check_weights(name: str, knob: str) -> None:
+    folder = Path(name.removeprefix("local-dir:"))
+    if folder.is_dir() and not any(p.suffix in (".safetensors", ".bin", ".pth", ".pt") for p in folder.iterdir()):
+        raise UserError(f"{knob} {name!r} has no weights beside its config.json. Give a folder that timm can load.")
+
+
+def _check_name(name: str, knob: str) -> None:
     scheme, _, path = name.partition(":")
+    architecture, _, tag = name.partition(".")
     if scheme == "local-dir":
         if not (Path(path) / "config.json").is_file():
             raise UserError(f"{knob} {name!r}: {path}/config.json is missing. Give a folder that timm can load.")
-    elif scheme != "hf-hub" and not is_model(name.partition(".")[0]):
+    elif scheme == "hf-hub":
+        return
+    elif not is_model(architecture):
         known = [*list_models(), *DEMO_TEACHERS]
         raise UserError(
-            f"{knob} {name!r} is no timm model.{nearest(name.partition('.')[0], known)} "
+            f"{knob} {name!r} is not a timm model.{nearest(architecture, known)} "
             "Allowed: a timm name, hf-hub:owner/model, local-dir:folder"
             + (", demo, demo-clean." if knob != "student.name" else ".")
         )
+    elif tag and tag not in (tags := [known.partition(".")[2] for known in list_pretrained(f"{architecture}.*")]):
+        raise UserError(
+            f"{knob} {name!r}: timm has no weights {tag!r} for {architecture}.{nearest(tag, tags)} "
+            f"Allowed: {', '.join(tags) or f'{architecture} alone'}."
+        )
+
+
+def _create(name: str, knob: str, *, pretrained: bool, **arguments: Any) -> nn.Module:
+    _check_name(name, knob)
+    given = {key: value for key, value in arguments.items() if value is not None}
     while True:
         try:
             model: nn.Module = timm.create_model(name, pretrained=pretrained, **given)
@@ -107,10 +180,11 @@ def _create(name: str, knob: str, *, pretrained: bool, **arguments: Any) -> nn.M
                 del given["img_size"]
                 continue
             raise UserError(
-                f"{knob} {name!r} cannot be made with {given}: {error}. Change one of these, or give another name."
+                f"{knob} {name!r} cannot be made with {given}: {printable(error)}. Change one of these, or give "
+                "another name."
             ) from error
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
-                f"{knob} {name!r} cannot be made with {given}: {reason}. Change one of these, or give another name."
+                f"{knob} {name!r} cannot be made with {given}: {in_one_line(error)}. Change one of these, or give "
+                "another name."
             ) from error

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from timm.models import is_model
 from torch import nn
 
 from singer_ray.errors import UserError
+from singer_ray.vision.fitting import check_fit
 from singer_ray.vision.models import DEMO_TEACHERS, Normalization, load_network, normalization_of
-from singer_ray.vision.tapped import TappedViT, evaluating
+from singer_ray.vision.tapped import TappedViT
 
 STUDENT = "student"
 """Where a run keeps its student."""
@@ -92,29 +92,8 @@ def network_of(name: str, model: nn.Module, image_size: int | None = None, crop_
             f"network {name} reads {height} x {width} images; only squares are evaluated. Give --data.image_size."
         )
     size = image_size or int(height)
-    grid = _checked_grid(name, tapped, size)
+    grid = check_fit(model, f"network {name}", size)
     return Network(
         name, tapped, normalization_of(model), size,
         float(made_for["crop_pct"]) if crop_pct is None else crop_pct, grid,
     )  # fmt: skip
-
-
-def _checked_grid(name: str, tapped: TappedViT, size: int) -> tuple[int, int]:
-    """The grid of patches, after one pass over an empty image has shown that the network takes that size."""
-    tapped.check_size(size)
-    grid = tapped.grid(size)
-    fault = f"its grid of patches would be {grid[0]} x {grid[1]}" if 0 in grid else ""
-    if not fault:
-        try:
-            with evaluating(tapped):
-                tokens = tapped(torch.zeros(1, 3, size, size)).tokens[tapped.layers[-1]]
-            found = tokens.shape[1] - tapped.prefix if tokens.ndim == 3 else 0
-            fault = "" if found == grid[0] * grid[1] else f"its {found} patch tokens are no {grid[0]} x {grid[1]} grid"
-        except (AssertionError, RuntimeError) as error:
-            fault = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-    if fault:
-        raise UserError(
-            f"network {name} cannot read images of {size} x {size} pixels ({fault}). Give a --data.image_size that it "
-            "can read, or leave it out for the network's own."
-        )
-    return grid

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +46,13 @@ class _LastTap(Exception):  # noqa: N818 (no error)
     """Ends a pass once the last wanted layer has been read."""
 
 
+def check_layers(layers: Sequence[int], depth: int, name: str) -> None:
+    """Raises UserError when there are no `layers`, or when one does not exist in a network of that depth."""
+    wrong = [layer for layer in layers if not 0 <= layer < depth]
+    if wrong or not layers:
+        raise UserError(f"{name} has layers 0 to {depth - 1}, not {list(wrong or layers)}. Choose among those.")
+
+
 class TappedViT(nn.Module):
     """Wraps a timm Vision Transformer (anything with `.blocks`) and reads the outputs of `layers`.
 
@@ -66,11 +73,7 @@ class TappedViT(nn.Module):
         self.name = name
         self.model: Any = model  # timm adds its own attributes to modules
         self.layers = tuple(sorted(set(layers)))
-        wrong = [layer for layer in self.layers if not 0 <= layer < len(blocks)]
-        if wrong or not self.layers:
-            raise UserError(
-                f"{name} has layers 0 to {len(blocks) - 1}, not {list(wrong or self.layers)}. Choose among those."
-            )
+        check_layers(self.layers, len(blocks), name)
 
     @property
     def blocks(self) -> nn.ModuleList:

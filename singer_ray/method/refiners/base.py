@@ -37,6 +37,7 @@ class Refiner(nn.Module):
 
     def __init__(self, teacher: TappedViT, layers: Sequence[int], method: MethodConfig) -> None:
         super().__init__()
+        self.check(teacher, layers, method)
         self.layers, self.prefix, self.width = tuple(layers), teacher.prefix, teacher.width
         self.median_norms = dict.fromkeys(self.layers, 1.0)
 
@@ -44,6 +45,10 @@ class Refiner(nn.Module):
     def extra_layers(cls, layers: Sequence[int], depth: int) -> tuple[int, ...]:
         """Teacher layers to tap besides the distilled ones."""
         return ()
+
+    @classmethod
+    def check(cls, teacher: TappedViT, layers: Sequence[int], method: MethodConfig) -> None:
+        """Raises UserError when it cannot refine `layers` of this teacher; asks for shapes alone, not for weights."""
 
     @property
     def learns(self) -> bool:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from singer_ray.config import MethodConfig
     from singer_ray.vision.tapped import TappedViT, Taps
 
+_MATRICES = {"mlp": mlp_matrix, "attention_mlp": linearized_block}
+"""Linearisations that ask a block's weights alone."""
 OBSERVED_IMAGES = 32
 """Images that the linearisation `jacobian` looks at."""
 
@@ -53,23 +55,38 @@ class Singer(Refiner):
 
     def __init__(self, teacher: TappedViT, layers: Sequence[int], method: MethodConfig) -> None:
         super().__init__(teacher, layers, method)
-        if method.rank > teacher.width:
-            raise UserError(
-                f"method.rank {method.rank} is above the teacher's width {teacher.width}: there are only "
-                f"{teacher.width} directions. Allowed: 1 to {teacher.width}; 8 to 64 is usual."
-            )
         self.rank, self.strength, self.gamma = method.rank, method.strength, method.outlier_quantile
         self.gate, self.radial = method.gate, method.radial and not self.joint
         self.weights = {"outlier": method.loss.outlier, "info": method.loss.info}
         self.depth, self.probes = teacher.depth, method.jacobian_probes
-        kind = method.linearization
-        self.linearization = self.default_linearization if kind == "auto" else kind
+        self.linearization = self._linearization(method)
         self._notes: list[str] = []
         self.adapters = nn.ModuleDict(
             {str(n): SingerAdapter(*self.start(teacher.blocks[self.next_block(n)], n, method)) for n in self.layers}
         )
         if not any(self.weights.values()):
             self.requires_grad_(False)
+
+    @classmethod
+    def check(cls, teacher: TappedViT, layers: Sequence[int], method: MethodConfig) -> None:
+        if method.rank > teacher.width:
+            raise UserError(
+                f"method.rank {method.rank} is above the teacher's width {teacher.width}: there are only "
+                f"{teacher.width} directions. Allowed: 1 to {teacher.width}; 8 to 64 is usual."
+            )
+        kind = cls._linearization(method)
+        if kind in _MATRICES:
+            try:
+                _MATRICES[kind](teacher.blocks[min(layers[-1] + 1, teacher.depth - 1)])
+            except ValueError as error:
+                raise UserError(
+                    f"method.linearization {kind} cannot start from this teacher: its {error}. "
+                    "Choose jacobian, random or pca."
+                ) from error
+
+    @classmethod
+    def _linearization(cls, method: MethodConfig) -> str:
+        return cls.default_linearization if method.linearization == "auto" else method.linearization
 
     @classmethod
     def extra_layers(cls, layers: Sequence[int], depth: int) -> tuple[int, ...]:
@@ -86,7 +103,7 @@ class Singer(Refiner):
 
     def start(self, block: nn.Module, layer: int, method: MethodConfig) -> tuple[torch.Tensor, torch.Tensor]:
         """Phi_down and Phi_up at the start, from the weights of `block`; `observe` may set Phi_down anew."""
-        matrix = {"mlp": mlp_matrix, "attention_mlp": linearized_block}.get(self.linearization)
+        matrix = _MATRICES.get(self.linearization)
         if matrix is None:
             down = torch.zeros(self.width, self.rank)
         else:

@@ -37,13 +37,14 @@ class OfficialSinger(Singer):
     joint = True
     map_layers: ClassVar[Callable[[Sequence[int], int, int], tuple[int, ...]]] = staticmethod(map_official)
 
-    def __init__(self, teacher: TappedViT, layers: Sequence[int], method: MethodConfig) -> None:
+    @classmethod
+    def check(cls, teacher: TappedViT, layers: Sequence[int], method: MethodConfig) -> None:
         if len(layers) < 2:
             raise UserError(
                 f"method.variant official compares the last distilled layer with the one before, but teacher.layers is "
                 f"{list(layers)}. Name two layers or more."
             )
-        super().__init__(teacher, layers, method)
+        super().check(teacher, layers, method)
 
     def start(self, block: nn.Module, layer: int, method: MethodConfig) -> tuple[torch.Tensor, torch.Tensor]:
         left, values, _ = torch.linalg.svd(mlp_matrix(block).T, full_matrices=True)

@@ -1,0 +1,230 @@
+"""Which settings have an effect, and when: one table over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from singer_ray.config.tree import Config
+
+
+@dataclass(frozen=True)
+class Condition:
+    """When a setting has an effect."""
+
+    holds: Callable[[Config], bool]
+    knobs: tuple[str, ...]
+    """The settings that decide it."""
+    wanted: str
+    """The same in words, as advice: what it has an effect with."""
+
+
+def only(knob: str, *values: object) -> Condition:
+    """Where `knob` is one of `values`."""
+    return Condition(lambda c: c.value(knob) in values, (knob,), f"{knob} {' or '.join(map(str, values))}")
+
+
+def above_zero(knob: str) -> Condition:
+    return Condition(lambda c: c.value(knob) > 0, (knob,), f"{knob} above 0")
+
+
+def is_set(knob: str) -> Condition:
+    return Condition(lambda c: c.value(knob) is not None, (knob,), knob)
+
+
+def unset(knob: str) -> Condition:
+    return Condition(lambda c: not c.value(knob), (knob,), f"no {knob}")
+
+
+def in_s3(knob: str) -> Condition:
+    return Condition(lambda c: str(c.value(knob)).startswith("s3://"), (knob,), f"{knob} in s3://")
+
+
+def any_of(*conditions: Condition) -> Condition:
+    return Condition(
+        lambda c: any(each.holds(c) for each in conditions), tuple(k for each in conditions for k in each.knobs),
+        ", or ".join(each.wanted for each in conditions),
+    )  # fmt: skip
+
+
+def _named_teacher() -> Condition:
+    return Condition(lambda c: not c.teacher.name.startswith("own:"), ("teacher.name",), "a teacher that is named")
+
+
+_SINGER = (only("method.refiner", "singer"),)
+_RECOMMENDED = (*_SINGER, only("method.variant", "recommended"))
+_FITTED = (*_RECOMMENDED, any_of(above_zero("method.loss.outlier"), above_zero("method.loss.info")))
+_PREFIT = (*_FITTED, above_zero("method.prefit.steps"))
+_FOLDERS = (only("data.source", "imagefolder"),)
+_OWN_PROBES = only("evaluation.data.source", "same")
+_PROBE_FOLDERS = (only("evaluation.data.source", "imagefolder"),)
+_IN_S3 = (any_of(in_s3("export.to"), in_s3("train.storage")),)
+_EXPORTED = (is_set("export.to"),)
+_STOPPED = (only("search.scheduler", "asha", "hyperband", "median"),)
+
+
+def _masks(block: str, own: tuple[Condition, ...]) -> dict[str, tuple[Condition, ...]]:
+    """Masks are fitted on in one set and scored in another: one without the other gives nothing."""
+    scored = any_of(is_set(f"{block}.val_masks"), is_set(f"{block}.test_masks"))
+    fitted = is_set(f"{block}.train_masks")
+    return {
+        f"{block}.train_masks": (*own, is_set(f"{block}.train"), scored),
+        f"{block}.val_masks": (*own, is_set(f"{block}.val"), fitted),
+        f"{block}.test_masks": (*own, is_set(f"{block}.test"), fitted),
+    }
+
+
+ALWAYS: tuple[Condition, ...] = ()
+EFFECTS: dict[str, tuple[Condition, ...]] = {
+    "seed": ALWAYS,
+    "data.source": ALWAYS,
+    "data.train": _FOLDERS,
+    "data.val": (*_FOLDERS, _OWN_PROBES),
+    "data.test": (*_FOLDERS, _OWN_PROBES),
+    **_masks("data", (*_FOLDERS, _OWN_PROBES)),
+    "data.scenes.train_images": (only("data.source", "scenes"),),
+    "data.scenes.val_images": (only("data.source", "scenes"), _OWN_PROBES),
+    "data.scenes.test_images": (only("data.source", "scenes"), _OWN_PROBES),
+    "data.scenes.seed": (only("data.source", "scenes"),),
+    "data.exif": _FOLDERS,
+    "data.image_size": ALWAYS,
+    "data.crop_pct": ALWAYS,
+    "data.augment": ALWAYS,
+    "data.crop_scale": (only("data.augment", "crop_flip"),),
+    "data.loader_workers": ALWAYS,
+    "teacher.name": ALWAYS,
+    "teacher.checkpoint": (_named_teacher(),),
+    "teacher.pretrained": (_named_teacher(), unset("teacher.checkpoint")),
+    "teacher.layers": ALWAYS,
+    **{f"student.{name}": ALWAYS for name in ("name", "width", "depth", "heads", "patch_size", "layers")},
+    "method.refiner": ALWAYS,
+    "method.variant": _SINGER,
+    "method.linearization": (*_SINGER, only("method.variant", "recommended", "paper")),
+    "method.jacobian_probes": (
+        *_SINGER, only("method.variant", "recommended", "paper"), only("method.linearization", "jacobian"),
+    ),
+    "method.official_threshold": (*_SINGER, only("method.variant", "official")),
+    "method.gate": _SINGER,
+    "method.radial": _RECOMMENDED,
+    "method.rank": _SINGER,
+    "method.strength": _SINGER,
+    "method.outlier_quantile": _SINGER,
+    "method.detach_target": _FITTED,
+    "method.loss.kd": ALWAYS,
+    "method.loss.outlier": _SINGER,
+    "method.loss.info": _SINGER,
+    "method.prefit.steps": _FITTED,
+    "method.prefit.lr": _PREFIT,
+    "method.prefit.batch_size": _PREFIT,
+    "method.clip.ratio": (only("method.refiner", "clip"),),
+    "method.quantile_clip.quantile": (only("method.refiner", "quantile_clip"),),
+    "method.vitkd.mask_ratio": (only("method.refiner", "vitkd"),),
+    **{f"train.{name}": ALWAYS for name in (
+        "epochs", "steps_per_epoch", "batch_size", "lr", "weight_decay", "warmup", "clip_grad", "drop_path",
+        "precision", "workers", "launcher", "device", "threads", "storage", "trackers",
+    )},
+    "evaluation.data.source": ALWAYS,
+    **{f"evaluation.data.{name}": _PROBE_FOLDERS for name in ("train", "val", "test", "exif")},
+    **_masks("evaluation.data", _PROBE_FOLDERS),
+    **{f"evaluation.data.scenes.{name}": (only("evaluation.data.source", "scenes"),) for name in (
+        "train_images", "val_images", "test_images", "seed",
+    )},
+    **{f"evaluation.{name}": ALWAYS for name in (
+        "protocol", "every", "fit_images", "pooling", "l2", "l2_grid", "knn.k", "knn.temperature", "batch_size",
+        "artifact_ratio",
+    )},
+    **{f"evaluation.official.{name}": (only("evaluation.protocol", "official"),) for name in (
+        "epochs", "batch_size", "lr", "weight_decay", "mode", "max_depth",
+    )},
+    **{f"search.{name}": ALWAYS for name in (
+        "space", "objectives", "sampler", "scheduler", "trials", "concurrent", "time_budget", "gpu_hours", "money",
+        "price_per_node_hour", "target", "plateau_trials", "warm_start", "repeats", "study", "cpus_per_trial",
+        "gpus_per_trial", "max_failures", "trackers",
+    )},
+    "search.stop_metric": _STOPPED,
+    "search.grace_epochs": _STOPPED,
+    "search.reduction_factor": (only("search.scheduler", "asha", "hyperband"),),
+    "search.startup_trials": (
+        any_of(only("search.sampler", "tpe", "gp", "cmaes"), only("search.scheduler", "median")),
+    ),
+    "search.plateau_gain": (above_zero("search.plateau_trials"),),
+    "search.repeat_top": (Condition(lambda c: c.search.repeats > 1, ("search.repeats",), "search.repeats above 1"),),
+    "export.to": ALWAYS,
+    "export.top": ALWAYS,
+    "export.onnx": _EXPORTED,
+    "export.program": _EXPORTED,
+    "export.license": _EXPORTED,
+    **{f"export.{name}": _IN_S3 for name in ("endpoint", "storage_class", "encryption", "tags", "attempts", "timeout")},
+    "export.kms_key": (*_IN_S3, only("export.encryption", "aws:kms")),
+}  # fmt: skip
+"""Setting -> all that must hold for it to have an effect."""
+
+_DATA_ONLY = ("method.", "student.", "search.", "export.")
+_NOT_EVALUATED = ("data.augment", "data.crop_scale", *(f"train.{name}" for name in (
+    "epochs", "steps_per_epoch", "batch_size", "lr", "weight_decay", "warmup", "clip_grad", "drop_path", "precision",
+    "workers", "launcher", "storage", "trackers",
+)))  # fmt: skip
+_ALONE = ("evaluation.protocol", "evaluation.official.", "evaluation.l2_grid")
+"""Of the evaluate command: training always uses the probes, with one regulariser."""
+UNREAD: dict[str, tuple[str, ...]] = {
+    "train": ("search.", "export.", *_ALONE),
+    "tune": ("train.trackers", *_ALONE),
+    "analyze": (
+        "search.", "export.", "train.epochs", "train.steps_per_epoch", "train.workers", "train.launcher",
+        "train.storage", "train.trackers", "evaluation.every", "evaluation.l2", "evaluation.knn.", *_ALONE,
+    ),
+    "evaluate": (*_DATA_ONLY, *_NOT_EVALUATED, "teacher.layers", "evaluation.every"),
+    "teacher": (*_DATA_ONLY, *_NOT_EVALUATED, "teacher.", "evaluation.", "data.scenes.train_images"),
+    "export": ("seed", "data.", "teacher.", *_DATA_ONLY[:3], "train.", "evaluation."),
+    "digits": ("",),
+    "report": ("",),
+}  # fmt: skip
+"""Command -> beginnings of the settings that it never reads."""
+
+
+_OF_LABELS = ("evaluation.knn.",)
+
+
+def has_effect(name: str, config: Config) -> bool:
+    """Whether a setting decides anything, the others being as they are."""
+    return all(condition.holds(config) for condition in EFFECTS[name])
+
+
+def deciding(name: str) -> tuple[str, ...]:
+    """The settings on which it depends whether this one has an effect."""
+    return tuple(dict.fromkeys(knob for condition in EFFECTS[name] for knob in condition.knobs))
+
+
+def explain_dead(name: str, config: Config) -> str:
+    """Why a setting has no effect, and what to do. It must have none."""
+    missing = next(condition for condition in EFFECTS[name] if not condition.holds(config))
+    found = ", ".join(f"{knob} is {_shown(config.value(knob))}" for knob in dict.fromkeys(missing.knobs))
+    return f"{name} has no effect: {found}. Use it with {missing.wanted}, or leave it out"
+
+
+def remarks(
+    given: Collection[str], configs: Sequence[Config], command: str, annotations: Collection[str] | None = None
+) -> list[str]:
+    """One line for each setting in `given` that has no effect in any of `configs` (the first is the one to name).
+
+    `annotations`, where the images are known, are those that the probes are fitted on and scored by ("label", ...).
+    Without `configs` only that is judged which the command never reads.
+    """
+    lines = []
+    for name in EFFECTS:
+        if name not in given:
+            continue
+        if name.startswith(UNREAD.get(command, ())):
+            lines.append(f"{name} has no effect: `{command}` does not read it. Leave it out.")
+        elif configs and not any(has_effect(name, config) for config in configs):
+            lines.append(f"{explain_dead(name, configs[0])}.")
+        elif annotations is not None and name.startswith(_OF_LABELS) and "label" not in annotations:
+            lines.append(
+                f"{name} has no effect: the images have no labels to compare neighbours by. Leave it out, or give "
+                "images in one folder per class."
+            )
+    return lines
+
+
+def _shown(value: object) -> str:
+    return "not set" if value is None else repr(value)
