@@ -103,7 +103,7 @@ def is_folder(text: str) -> bool:
 def absolute(address: str) -> str:
     """A folder's address, or that of a SQLite file, as it is meant from any folder; others as they are."""
     scheme, rest = split(address)
-    if scheme in ("", "file"):
+    if scheme == "file" or not (scheme or _MISTYPED.match(address)):
         return str(Path(rest).absolute())
     if _is_sqlite(scheme):
         path, mark, options = rest.removeprefix("/").partition("?")

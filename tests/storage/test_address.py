@@ -104,6 +104,7 @@ def test_addresses_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "sqlite:///x.db?timeout=3": f"sqlite:///{tmp_path}/x.db?timeout=3", "sqlite:////x.db": "sqlite:////x.db",
         "sqlite+pysqlite:///x#.db": f"sqlite+pysqlite:///{tmp_path}/x#.db", "sqlite://": "sqlite://",
         "sqlite:///:memory:": "sqlite:///:memory:", "mysql://h/db": "mysql://h/db",
+        "s3:/bucket": "s3:/bucket",
     }  # fmt: skip
     assert {text: absolute(text) for text in told} == told
     assert own_name(Path(".")) == own_name(Path("x/..")) == tmp_path.name
