@@ -19,6 +19,7 @@ from singer_ray.cli import Command, check_out, console, default_out, prepare_out
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.errors import UserError
+from singer_ray.terminal import say
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,11 @@ def main(config: Config, flags: AnalyzeFlags) -> None:
     result = run_analysis(
         config, out, AnalysisSettings(flags.k, flags.steps, flags.images),
         prepare=lambda: prepare_out(out, overwrite=flags.overwrite),
-        say=lambda line: console.print(line, highlight=False, markup=False),
+        say=lambda line: say(console, line),
     )  # fmt: skip
     if console.quiet:
-        results.print(result["verdict"]["text"], highlight=False, markup=False)
-    results.print(f"Wrote {out}/result.json and pictures", highlight=False, markup=False, soft_wrap=True)
+        say(results, result["verdict"]["text"])
+    say(results, f"Wrote {out}/result.json and pictures")
 
 
 def _check(flags: AnalyzeFlags) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singer_ray.arguments import resolve
 from singer_ray.errors import UserError
+from singer_ray.storage.address import expanded_as
+from singer_ray.terminal import PythonConsole, say
+from singer_ray.wording import speaks_python
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from torch import nn
 
     from singer_ray.config import Config
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
     from singer_ray.training.launch import Inputs
 
 
+@speaks_python
 def distill(
     teacher: nn.Module | str | None = None,
     data: Any = None,
@@ -57,12 +63,12 @@ def distill(
     if resume is not None:
         kept = {"out": out is None, "preset": preset == "demo", "overwrite": not overwrite}
         done = _resumed_run(
-            Path(resume), settings or {}, resolve(teacher, data, probe_data, preset, None),
+            _folder(resume, "resume"), settings or {}, resolve(teacher, data, probe_data, preset, None),
             teacher=teacher if isinstance(teacher, str) else None, refused=[n for n, same in kept.items() if not same],
         )  # fmt: skip
     else:
         config, inputs = resolve(teacher, data, probe_data, preset, settings)
-        folder = Path(out) if out is not None else default_out("train")
+        folder = _folder(out) if out is not None else default_out("train")
         check_out(folder, overwrite=overwrite)
         done = run_distillation(
             config, folder, inputs=inputs, given=tuple(settings or ()),
@@ -89,6 +95,7 @@ def _resumed_run(
     return run_distillation(config, folder, inputs=inputs, resume=True)
 
 
+@speaks_python
 def sweep(
     space: str | Mapping[str, Any] | None = None,
     teacher: nn.Module | str | None = None,
@@ -118,32 +125,45 @@ def sweep(
     from singer_ray.conclusion import conclude
     from singer_ray.search.experiment import run_search
 
+    console = PythonConsole()
     count = {} if trials is None else {"search.trials": trials}
     if resume is not None:
         kept = {"space": space is None, "preset": preset == "demo", "teacher": not isinstance(teacher, str)}
         done = _resumed(
             resume, out, {**(settings or {}), **count}, resolve(teacher, data, probe_data, preset, None, sent=True)[1],
-            refused=[name for name, same in kept.items() if not same] + ["overwrite"] * overwrite,
+            refused=[name for name, same in kept.items() if not same] + ["overwrite"] * overwrite, console=console,
         )  # fmt: skip
-        conclude(done, print)
+        conclude(done, partial(say, console))
         return done
     config, inputs = resolve(teacher, data, probe_data, preset, {**(settings or {}), **count}, sent=True)
-    folder = Path(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = _folder(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
     check_out(folder, overwrite=overwrite)
     done = run_search(
-        config, folder, space=space, given=[*(settings or {}), *count], inputs=inputs, overwrite=overwrite
+        config, folder, space=space, given=[*(settings or {}), *count], inputs=inputs, overwrite=overwrite,
+        console=console,
     )  # fmt: skip
-    conclude(done, print)
+    conclude(done, partial(say, console))
     return done
 
 
 def _resumed(
-    address: str | Path, out: str | Path | None, changes: Mapping[str, Any], inputs: Inputs, *, refused: Sequence[str]
+    address: str | Path,
+    out: str | Path | None,
+    changes: Mapping[str, Any],
+    inputs: Inputs,
+    *,
+    refused: Sequence[str],
+    console: Console,
 ) -> Searched:
     from singer_ray.search.experiment import resume_search
 
     if refused:
         raise UserError(f"sweep(resume=...) goes on with the search as it was: leave out {', '.join(refused)}.")
-    folder = None if out is None else Path(out)
+    folder = None if out is None else _folder(out)
     endpoint = changes.get("export.endpoint")
-    return resume_search(str(address), out=folder, endpoint=endpoint, changes=changes, inputs=inputs)
+    place = expanded_as(str(address), "resume")
+    return resume_search(place, out=folder, endpoint=endpoint, changes=changes, inputs=inputs, console=console)
+
+
+def _folder(given: str | Path, argument: str = "out") -> Path:
+    return Path(expanded_as(str(given), argument))

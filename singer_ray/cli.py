@@ -16,24 +16,28 @@ from typing import Any
 from singer_ray import __version__
 from singer_ray.config import Config
 from singer_ray.config.given import differences
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
 from singer_ray.options.command import QUIET, VERBOSE, Flags
 from singer_ray.options.command import Command as Command
 from singer_ray.options.parsing import parse
 from singer_ray.outputs import LOG, Interrupted, claim, guarded
 from singer_ray.printing import RunLog, is_log, log_into, logged, note, screen
 from singer_ray.storage import without_credentials
+from singer_ray.terminal import tolerate_encodings
 
 console = screen()
 """For how a command gets on; --quiet silences it."""
 results = screen()
 """For what comes of a command."""
+LONGEST_MESSAGE = 2000
+"""Characters."""
 
 
 def run_command(
     command: Command[Flags], main: Callable[[Config, Flags], None], argv: Sequence[str] | None = None
 ) -> int:
     """Parses, runs `main` and returns the exit status; a UserError becomes one line on stderr and status 2."""
+    tolerate_encodings()
     typed = list(sys.argv[1:] if argv is None else argv)
     words = [word for word in typed if word not in (QUIET, VERBOSE)]
     verbose = VERBOSE in typed
@@ -47,7 +51,7 @@ def run_command(
             with guarded():
                 main(config, flags)
         except UserError as error:
-            _complain(command, log, " ".join(str(error).split()), error)
+            _complain(command, log, printable(error, LONGEST_MESSAGE), error)
             return 2
         except KeyboardInterrupt as error:
             how = f" {error}" if isinstance(error, Interrupted) else ""
@@ -97,12 +101,12 @@ def print_plan(
         changed = differences(config, start)
         print("# differs from the preset:" if changed else "# all as in the preset")
         for line in changed:
-            print(f"#   {line}")
+            print(f"#   {printable(line, LONGEST_MESSAGE)}")
     for line in remarks:
-        print(f"# remark: {line}")
+        print(f"# remark: {printable(line, LONGEST_MESSAGE)}")
     print(config.to_yaml(), end="")
     for line in plan:
-        print(f"# {line}")
+        print(f"# {printable(line, LONGEST_MESSAGE)}")
 
 
 def default_out(command: str) -> Path:

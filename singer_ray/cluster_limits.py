@@ -12,10 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from singer_ray.errors import UserError, printable
 from singer_ray.prices import CLUSTER_FILE
+from singer_ray.storage import read_yaml
 
 HEAD = "node:__internal_head__"
 """The resource that only a cluster's head has."""
@@ -105,15 +104,15 @@ def read_limits() -> ClusterLimits | None:
         return _read(file, known.st_mtime_ns, known.st_size)
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        why = str(error).splitlines()[0]
+    except (OSError, UserError) as error:
+        why = printable(error).rstrip(". ")
         raise UserError(f"{CLUSTER_FILE} on the cluster's head cannot be read: {why}. Run `ray up` again.") from error
 
 
 @lru_cache(maxsize=1)
 def _read(file: Path, mtime: int, size: int) -> ClusterLimits:
     """Read again when `ray up` has changed it, such as for another max_workers."""
-    return ClusterLimits.of(yaml.safe_load(file.read_text(encoding="utf-8")))
+    return ClusterLimits.of(read_yaml(file.read_bytes(), file.name, ""))
 
 
 def _limits(content: Mapping[str, Any]) -> ClusterLimits:

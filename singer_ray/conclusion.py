@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 from singer_ray.distillation import Distilled
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
 from singer_ray.reporting.page import build_report
 from singer_ray.reporting.run_page import build_run_report
 from singer_ray.search.experiment import Searched
 from singer_ray.search.winners import BEST
+from singer_ray.storage import Folder
+from singer_ray.wording import command
 
 RESULTS = ("report.html", "leaderboard.parquet", "leaderboard.csv")
 
@@ -25,14 +26,16 @@ def conclude(done: Searched, say: Callable[[str], None]) -> Path | None:
     try:
         report = build_report(done.out)
     except Exception as error:
-        say(f"no report: {type(error).__name__}: {error} (again: python -m singer_ray.report {done.out})")
+        say(f"no report: {type(error).__name__}: {printable(error)} (again: {command('report', done.out)})")
     if done.home.remote is not None:
-        best = [path.relative_to(done.out).as_posix() for path in (done.out / BEST).rglob("*") if path.is_file()]
+        here = Folder(str(done.out), knob="--out")
+        best = here.names(BEST)
         for name in done.home.remote.names(BEST):  # of an earlier session, whose best were others
             done.home.remote.delete(name)
-        for name in (*RESULTS, *sorted(best)):
-            if (done.out / name).exists():
-                done.home.remote.write(name, (done.out / name).read_bytes())
+        for name in (*RESULTS, *best):
+            content = here.read(name)
+            if content is not None:
+                done.home.remote.write(name, content)
     if done.config.export.to is not None:
         _deliver(done, say)
     return report
@@ -43,8 +46,7 @@ def conclude_run(done: Distilled, say: Callable[[str], None]) -> Path | None:
     try:
         return build_run_report(done.out)
     except Exception as error:
-        again = shlex.join(["python", "-m", "singer_ray.report", str(done.out)])
-        say(f"no report: {type(error).__name__}: {error} (again: {again})")
+        say(f"no report: {type(error).__name__}: {printable(error)} (again: {command('report', done.out)})")
         return None
 
 
@@ -55,13 +57,11 @@ def _deliver(done: Searched, say: Callable[[str], None]) -> None:
 
     export = done.config.export
     assert export.to is not None
-    trials = [folder.name.rpartition("-")[2] for folder in done.best]
+    trials = [folder.name.partition("-")[2] for folder in done.best]
     if not trials:
         return
     try:
         store = Store(export.to, settings=export)
         deliver(Experiment(str(done.out)), store, export, Selection(trials=trials), say=say)
     except UserError as error:
-        raise UserError(
-            f"{error} The search is safe; deliver it later: python -m singer_ray.export {done.out}"
-        ) from error
+        raise UserError(f"{error} The search is safe; deliver it later: {command('export', done.out)}") from error

@@ -2,7 +2,7 @@
 
     python -m singer_ray.digits --out runs/digits
 
-OUT gets train/, val/ and test/, with one folder a class: 1,797 images of 8 x 8 pixels.
+OUT gets train/, val/ and test/, with one folder per class: 1,797 images of 8 x 8 pixels.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from singer_ray.cli import Command, check_out, console, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
+from singer_ray.terminal import say
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,7 @@ def main(config: Config, flags: DigitsFlags) -> None:
     from singer_ray.data.digits import write_digits
 
     counts = write_digits(prepare_out(flags.out, overwrite=flags.overwrite))
-    told = ", ".join(f"{n} {split}" for split, n in counts.items())
-    results.print(f"Wrote {told} images into {flags.out}", highlight=False, markup=False, soft_wrap=True)
+    say(results, f"Wrote {', '.join(f'{n} {split}' for split, n in counts.items())} images into {flags.out}")
 
 
 COMMAND = Command("digits", __doc__, DigitsFlags, given="given")

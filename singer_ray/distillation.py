@@ -17,6 +17,7 @@ from singer_ray.publishing.head import linear_head
 from singer_ray.publishing.package import InputSpec, write_student
 from singer_ray.publishing.result import build_result, scrubbed, write_json
 from singer_ray.storage import write_whole
+from singer_ray.storage.address import absolute
 from singer_ray.tracking.run_record import COMPLETE, FAIL, STOPPED, RunRecord
 from singer_ray.tracking.trackers import TRAIN, check_trackers
 from singer_ray.training import checkpoint
@@ -79,6 +80,9 @@ def run_distillation(
     `resumed_config`). A terminal `console` shows a bar. Raises UserError for what the user can mend; a run that fails
     before its first epoch leaves no folder behind, and Ctrl-C says how to go on.
     """
+    storage = config.train.storage
+    if storage is not None and not resume:  # a resume may be typed in another folder
+        config = config.override({"train.storage": absolute(storage)})
     with guarded(lambda folder: going_on(folder, config)):
         session = _Run(config, out, inputs or Inputs(), resume=resume, given=given, say=say, console=console)
         return session.run(prepare)
@@ -111,6 +115,8 @@ class _Run:
         # Built before anything is written: whatever is wrong shows now. The driver of a Ray run leaves GPUs alone.
         bench = self.inputs.workbench(config.override({"train.device": "cpu"}) if by_ray else config)
         remarks = Member(bench, config).remarks
+        if self.resume and not by_ray:
+            checkpoint.load(out)  # refused before anything is written
         for line in remarks:
             self.say(f"note: {line}")
         for line in without_effect(self.given, [config], "train", bench.suite.annotations_shared()):
@@ -136,7 +142,7 @@ class _Run:
     def _trained(self, bench: Workbench, *, by_ray: bool) -> Trained:
         """Through the last epoch, with a record of each."""
         config, out, state = self.config, self.out, FAIL
-        record = RunRecord(out, told_parameters(config), config.train.trackers, console=self.console, say=self.say)
+        record = RunRecord(out, told_parameters(config), config.train.trackers, say=self.say)
         try:
             if by_ray:
                 trained = launch_in_ray(config, self.inputs, out, resume=self.resume, say=self.say, record=record)

@@ -34,8 +34,20 @@ def printable(text: object, limit: int = 300) -> str:
     if len(found) > 4 * limit:
         found = f"{found[: 2 * limit]} ... {found[-2 * limit :]}"
     line = " ".join(found.split())
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
+    line = visible(line)
     return line if len(line) <= limit else f"{line[: limit // 2]} ... {line[-limit // 2 :]}"
+
+
+def visible(text: str) -> str:
+    """A text of any length whose control characters, terminal escapes and undecodable bytes are visible.
+
+    Line breaks and tabs stay; directions of writing, which would reorder what is read, do not.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
 
 
 def shown(value: Any, limit: int = 300) -> str:
@@ -53,7 +65,7 @@ _MARKS = re.compile(r"[\\`*\[\]<>|~&$]|(?<!\w)_|_(?!\w)|^[#+=-]")
 
 
 def markdown(text: object, limit: int = 300) -> str:
-    """What comes from outside, as text of a Markdown page that is shown as it is: no links, HTML, tables or headings."""
+    """What comes from outside, as text of a Markdown page that is shown as it is: no links, HTML or tables."""
     return _MARKS.sub(r"\\\g<0>", printable(text, limit))
 
 

@@ -18,28 +18,35 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
-from singer_ray.errors import UserError
+from singer_ray.config.places import Place
+from singer_ray.errors import UserError, printable
+from singer_ray.search.objectives import MAX, MIN, direction
+from singer_ray.terminal import Column, fitting, say
 
 if TYPE_CHECKING:
     pass
+
+
+_ARROWS = {MAX: "↑", MIN: "↓"}
 
 
 @dataclass(frozen=True)
 class EvaluateFlags:
     """Flags of this command."""
 
-    networks: tuple[str, ...] = ()
+    networks: tuple[Place, ...] = ()
     """What to evaluate: a run or exported folder, demo, demo-clean, a timm name, hf-hub:OWNER/MODEL."""
     out: Path | None = None
     """Folder for the result; by default runs/evaluate-DATE-TIME."""
@@ -69,7 +76,9 @@ def main(config: Config, flags: EvaluateFlags) -> None:
         _say(line)
     begin = time.perf_counter()
     found = _evaluate(config, flags)
-    results.print(table({name: entry["metrics"] for name, entry in found["networks"].items()}))
+    for table in tables(found["networks"], results.width, plain=not results.is_terminal):
+        results.print(table)
+    say(results, "↑ more is better, ↓ less is better" + ("; * the best" if len(flags.networks) > 1 else ""))
     if config.evaluation.protocol == "official":
         _say("The paper's code reports `best`, which it chooses on the test split; here it is chosen on validation.")
     prepare_out(out, overwrite=flags.overwrite)
@@ -78,7 +87,7 @@ def main(config: Config, flags: EvaluateFlags) -> None:
     provenance = {"config": config.model_dump(mode="json"), "versions": versions(), "git_commit": git_commit()}
     seconds = round(time.perf_counter() - begin, 3)
     write_json(out / "result.json", {**found, **provenance, "seconds": seconds})
-    results.print(f"Wrote {out}/result.json", highlight=False, markup=False, soft_wrap=True)
+    say(results, f"Wrote {out}/result.json")
 
 
 def _evaluate(config: Config, flags: EvaluateFlags) -> dict[str, Any]:
@@ -90,19 +99,51 @@ def _evaluate(config: Config, flags: EvaluateFlags) -> dict[str, Any]:
 
 
 def _say(line: str) -> None:
-    console.print(line, highlight=False, markup=False)
+    say(console, line)
 
 
-def table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
-    """One row a metric, one column a network; ruled only where a person reads it."""
-    drawn = Table(box=box.ROUNDED if console.is_terminal else None, pad_edge=False)
-    drawn.add_column("metric", no_wrap=True)
-    for name in metrics:
-        drawn.add_column(name, justify="right", overflow="fold")
-    for row in dict.fromkeys(name for found in metrics.values() for name in found):
-        cells = [found.get(row) for found in metrics.values()]
-        drawn.add_row(row, *("" if value is None else f"{value:.4f}" for value in cells))
+def tables(networks: Mapping[str, Mapping[str, Any]], width: int, *, plain: bool) -> list[Table]:
+    """One row a metric, one column a network, `*` at the best; as many tables as the width asks for.
+
+    Args:
+        networks: name -> entry of result.json.
+        plain: without rules, where no person reads it.
+    """
+    metrics = dict.fromkeys(name for entry in networks.values() for name in entry["metrics"])
+    heads = [f"{name} {_ARROWS[direction(name)]}" for name in metrics]
+    best = {name: _best(name, networks) for name in metrics}
+    columns = []
+    for name, entry in networks.items():
+        cells = [f"{entry['parameters']:,}"]
+        for metric in metrics:
+            value = entry["metrics"].get(metric)
+            star = "*" if value is not None and value == best[metric] else ""
+            cells.append("" if value is None else f"{star}{value:.4f}")
+        columns.append(Column(name, cells))
+    first = Column("metric", ["parameters", *heads], right=False, needed=True)
+    drawn = []
+    while columns:
+        fits = fitting([first, *columns], width)[1:] or columns[:1]
+        columns = columns[len(fits) :]
+        drawn.append(_table([first, *fits], plain=plain))
     return drawn
+
+
+def _table(columns: Sequence[Column], *, plain: bool) -> Table:
+    drawn = Table(box=None if plain else box.ROUNDED, pad_edge=False)
+    for column in columns:
+        drawn.add_column(Text(printable(column.head)), justify="right" if column.right else "left", overflow="fold")
+    for cells in zip(*(column.cells for column in columns)):
+        drawn.add_row(*(Text(cell, style="bold" if cell.startswith("*") else "") for cell in cells))
+    return drawn
+
+
+def _best(metric: str, networks: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """The best value of several networks; None where there is nothing to choose."""
+    values: list[float] = [entry["metrics"][metric] for entry in networks.values() if metric in entry["metrics"]]
+    if len(values) < 2 or min(values) == max(values):
+        return None
+    return max(values) if direction(metric) == MAX else min(values)
 
 
 def _check_networks(names: tuple[str, ...]) -> None:

@@ -24,7 +24,10 @@ from typing import TYPE_CHECKING, Any
 from singer_ray.cli import Command, console, print_plan, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
+from singer_ray.config.places import Place
 from singer_ray.errors import UserError
+from singer_ray.terminal import say
+from singer_ray.wording import command
 
 if TYPE_CHECKING:
     from singer_ray.publishing.experiment import Experiment, Selection
@@ -34,10 +37,10 @@ if TYPE_CHECKING:
 class ExportFlags:
     """Flags of this command."""
 
-    places: tuple[str, ...] = ()
+    places: tuple[Place, ...] = ()
     """Folder or s3:// address of a search or a run; with --pull the new folder."""
-    to: str | None = None
-    """Folder or s3://bucket/prefix that receives the students; by default the experiment's own export.to."""
+    to: Place | None = None
+    """Required unless the experiment has export.to: folder or s3://bucket/prefix that receives the students."""
     top: int = 0
     """How many students, the best first; 0 is export.top."""
     metric: str | None = None
@@ -48,9 +51,9 @@ class ExportFlags:
     """These trials, by their ids: 007 or 007,012."""
     replace: bool = False
     """Put the student in the place of another package that is there."""
-    verify: str | None = None
+    verify: Place | None = None
     """Compare every file of all packages below this address with its manifest."""
-    pull: str | None = None
+    pull: Place | None = None
     """Fetch the package at this address into a new folder, and verify it."""
     dry_run: bool = False
     """Print the resolved configuration and what would be exported, and stop."""
@@ -99,7 +102,7 @@ def _export(config: Config, flags: ExportFlags) -> None:
         _say(line)
     published = deliver(experiment, store, config.export, selection, replace=flags.replace, say=_say)
     _say(f"{len(published)} in {store.address}/{experiment.name}/students, listed in {store.address}/index.json")
-    _say(f"Fetch one:  python -m singer_ray.export --pull {published[0]} DIR")
+    _say(f"Fetch one:  {command('export', '--pull', published[0], 'DIR')}")
 
 
 def _verify(config: Config, address: str, places: tuple[str, ...]) -> None:
@@ -144,7 +147,7 @@ def _pull(config: Config, address: str, places: tuple[str, ...]) -> None:
         raise UserError(f"--pull {address!r} is no package. Name one in it: {', '.join(inside[:5])}.")
     manifest = store.pull("", Path(places[0]))
     _say(f"{places[0]}: {len(manifest.files)} files, {manifest.size / 1e6:.1f} MB, all as their manifest says")
-    _say(f"timm.create_model('local-dir:{places[0]}', pretrained=True)")
+    _say(f"timm.create_model({f'local-dir:{places[0]}'!r}, pretrained=True)")
 
 
 def _with_own_settings(config: Config, experiment: Experiment, flags: ExportFlags) -> Config:
@@ -188,7 +191,7 @@ def _metrics_of(experiment: Experiment, trial: str) -> Mapping[str, Any]:
 
 
 def _say(line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(console, line)
 
 
 COMMAND = Command("export", __doc__, ExportFlags, positional="places", metavar="EXPERIMENT_OR_RUN", given="given")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from singer_ray.arguments import resolve
 from singer_ray.errors import UserError
+from singer_ray.wording import speaks_python
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,6 +80,7 @@ class Analysis:
         return f"Analysis(artifacts={self.artifacts}, rank={self.rank}, {len(self.metrics)} metrics)"
 
 
+@speaks_python
 def evaluate_networks(
     networks: str | nn.Module | Sequence[str | nn.Module] | Mapping[str, str | nn.Module],
     data: Any = None,
@@ -129,6 +131,7 @@ def evaluate_networks(
     return Evaluation(result)
 
 
+@speaks_python
 def analyze_teacher(
     teacher: nn.Module | str | None = None,
     data: Any = None,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from singer_ray.errors import UserError, printable
+from singer_ray.storage.drafts import drafted as drafted
 
 LOG = "log.txt"
 NOTES = {LOG, "config.yaml", "run.json"}
@@ -111,7 +112,7 @@ def _sentence(number: int, path: Path | None, folder: Path | None) -> str:
         return f"{printable(folder)} is gone: it was moved or deleted while the command ran. Leave it in place."
     why = f"{place} cannot be written: {os.strerror(number)}."
     if number in ROOM:
-        return f"{why} Make room there."
+        return f"{why} Free some space there."
     return f"{why} Make the folder writable."
 
 

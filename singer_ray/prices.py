@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from singer_ray.errors import UserError, nearest
+from singer_ray.storage import read_yaml
 
 CLUSTER_FILE = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` leaves the cluster file, with everything resolved, on the head."""
@@ -58,7 +59,9 @@ class NodePrices:
         file = cluster_file.expanduser()
         if price_per_node_hour is not None or not file.is_file():
             return cls(every=price_per_node_hour)
-        cluster: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+        cluster: Any = read_yaml(file.read_bytes(), str(file), "Run `ray up` again.")
+        if not isinstance(cluster, dict):
+            raise UserError(f"{file} is not a cluster file: it does not contain a mapping. Run `ray up` again.")
         kinds: dict[str, Any] = cluster.get("available_node_types") or {}
         provider: dict[str, Any] = cluster.get("provider") or {}
         listed = provider.get("type") == "aws" and provider.get("region") in price_list()["regions"]
@@ -133,7 +136,7 @@ def _stated(metadata: Any, known: Sequence[str]) -> dict[str, float]:
             )
         if name != "*" and str(name) not in known:
             raise UserError(
-                f"metadata.{METADATA} of the cluster file names {name!r}, which is no node there."
+                f"metadata.{METADATA} of the cluster file names {name!r}, which is not a node there."
                 f"{nearest(str(name), known)} Allowed: {', '.join(known)}. Correct it and run `ray up` again."
             )
     return {str(name): float(price) for name, price in prices.items()}

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.control import Control
 
 from singer_ray.outputs import LOG
+from singer_ray.terminal import Terminal
 
 WIDTH = 180
 """Columns of a table where no terminal sets them."""
@@ -107,7 +107,7 @@ def is_log(path: Path) -> bool:
         return False
 
 
-class LoggedConsole(Console):
+class LoggedConsole(Terminal):
     """A console whose lines also go into the log of the command that runs, whether or not the screen shows them."""
 
     def print(self, *objects: Any, **options: Any) -> None:
@@ -124,5 +124,5 @@ def screen() -> LoggedConsole:
 def _plain(objects: Sequence[Any], options: dict[str, Any]) -> str:
     text = all(isinstance(each, str) for each in objects)
     drawn = io.StringIO()
-    Console(file=drawn, width=10_000 if text else WIDTH, color_system=None).print(*objects, **options)
+    Terminal(file=drawn, width=10_000 if text else WIDTH, color_system=None).print(*objects, **options)
     return drawn.getvalue()

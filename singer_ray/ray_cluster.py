@@ -12,6 +12,7 @@ from singer_ray.cluster_limits import HEAD, ClusterLimits, Room, read_limits
 from singer_ray.errors import UserError
 from singer_ray.ray_start import NAMESPACE as NAMESPACE
 from singer_ray.ray_start import connected as connected
+from singer_ray.storage.address import absolute, own_name
 
 ON_HEAD = {HEAD: 0.001}
 """A place on the head node, next to the driver: for light actors that must not die with a spot machine."""
@@ -130,7 +131,7 @@ def shared_storage(given: str | None, out: Path) -> str | None:
     Raises UserError when the cluster has, or will have, several nodes and nothing that they share is named.
     """
     if given is not None:
-        return given if "://" in given else str(Path(given).absolute())
+        return absolute(given)
     most, now = limits(), len(nodes())
     if now > 1 or (most is not None and most.most):
         many = f"has {now} nodes" if now > 1 or most is None else f"grows to {most.machines} nodes"
@@ -147,7 +148,7 @@ def storage(given: str | None, out: Path, name: str) -> tuple[str, str]:
     Raises UserError as `shared_storage` does.
     """
     shared = shared_storage(given, out)
-    return (shared, out.name) if shared is not None else (str(out.absolute()), name)
+    return (shared, own_name(out)) if shared is not None else (str(out.absolute()), name)
 
 
 def is_alive(actor: Any) -> bool:

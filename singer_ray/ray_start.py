@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,9 +53,36 @@ def connected(name: str | None = None) -> Iterator[None]:
         _require_answer(found, address)
         _init(options, f"The Ray cluster at {address or f'{found} (this machine)'} cannot be reached")
     try:
-        yield
+        with brief_raylets():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def brief_raylets() -> Iterator[None]:
+    """Within, what Ray's daemons report is a line each: of a machine that is gone they print their last state whole."""
+    from ray._private import worker
+
+    def brief(data: dict[str, Any], print_file: Any, ignore_prefix: bool = False) -> None:
+        if data.get("pid") == "raylet":
+            data = {**data, "lines": [line for line in map(_in_brief, data["lines"]) if line]}
+        if data["lines"]:
+            printing(data, print_file, ignore_prefix)
+
+    printing = worker.print_worker_logs
+    with _set(worker, "print_worker_logs", brief):
+        yield
+
+
+def _in_brief(message: str) -> str:
+    """A daemon's report as a line; empty for what another line says."""
+    if "has been marked dead" in message:
+        address = re.search(r"address: (\S+)", message)
+        return f"a machine of the cluster is gone{f': {address[1]}' if address else ''}"
+    if message.lstrip().startswith("Raylet is terminated"):
+        return ""
+    return printable(message.strip().splitlines()[0]) if message.strip() else ""
 
 
 def use_token_if_there() -> bool:

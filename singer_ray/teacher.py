@@ -10,6 +10,7 @@ teacher has none of its own: they emerge in large transformers only). Both are f
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config, TeacherRecipe
 from singer_ray.config.effect import remarks
+from singer_ray.terminal import say
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,8 @@ def main(config: Config, flags: TeacherFlags) -> None:
     from singer_ray.training.teacher import make_teacher
 
     make_teacher(config, flags, lambda: prepare_out(out, overwrite=flags.overwrite), console)
-    _result(f"Wrote {out}. Distil from it with --teacher.name local-dir:{out / 'clean'}")
-
-
-def _result(line: str) -> None:
-    results.print(line, highlight=False, markup=False, soft_wrap=True)
+    option = shlex.join(["--teacher.name", f"local-dir:{out / 'clean'}"])
+    say(results, f"Wrote {out}. Distil from it with {option}")
 
 
 COMMAND = Command("teacher", __doc__, TeacherFlags, given="given")

@@ -18,7 +18,9 @@ from pathlib import Path
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
+from singer_ray.config.places import Place
 from singer_ray.errors import UserError
+from singer_ray.terminal import say
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class TrainFlags:
     """Folder for the result; by default runs/train-DATE-TIME."""
     overwrite: bool = False
     """Replace an earlier result in --out."""
-    resume: str | None = None
+    resume: Place | None = None
     """Go on with the run in this folder (without a value: in --out) after its last finished epoch."""
     dry_run: bool = False
     """Check what needs no data, print what would run, and stop."""
@@ -69,11 +71,11 @@ def main(config: Config, flags: TrainFlags) -> None:
     )  # fmt: skip
     report = conclude_run(done, _say)
     beside = f", {report}" if report else ""
-    results.print(f"Wrote {out}/result.json{beside} and {done.student}", highlight=False, markup=False, soft_wrap=True)
+    say(results, f"Wrote {out}/result.json{beside} and {done.student}")
 
 
 def _say(line: str) -> None:
-    console.print(line, highlight=False, markup=False)
+    say(console, line)
 
 
 def _folder_to_resume(flags: TrainFlags) -> Path:

@@ -11,6 +11,7 @@ timm.create_model("local-dir:OUT/best/...", pretrained=True) loads.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,11 @@ from typing import TYPE_CHECKING
 from singer_ray.cli import Command, check_out, console, default_out, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.given import settle
+from singer_ray.config.places import Place
 from singer_ray.errors import UserError
+from singer_ray.storage.address import own_name
+from singer_ray.terminal import lasting, say
+from singer_ray.wording import command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,9 +44,9 @@ class TuneFlags:
     """Folder for the result; by default runs/tune-DATE-TIME."""
     overwrite: bool = False
     """Replace an earlier result in --out."""
-    resume: str | None = None
+    resume: Place | None = None
     """Go on with the search in this folder, or at STORAGE/NAME: finished trials are kept, others continue."""
-    status: str | None = None
+    status: Place | None = None
     """Show how far the search in this folder, or at STORAGE/NAME, has come, and stop."""
     dry_run: bool = False
     """Check what needs no data, print what would run, and stop."""
@@ -100,7 +105,7 @@ def main(config: Config, flags: TuneFlags) -> None:
         return
     space = load_space(config.search.space, config, flags.given)
     if flags.submit:
-        _submit(flags.submit, out.name, _metadata(space.apply(config, flags.given)), flags.words)
+        _submit(flags.submit, own_name(out), _metadata(space.apply(config, flags.given)), flags.words)
         return
     check_out(out, overwrite=flags.overwrite)
     from singer_ray.search.experiment import run_search
@@ -133,21 +138,22 @@ def _finish(done: Searched, console: Console = results) -> None:
     from singer_ray.conclusion import conclude
     from singer_ray.search.leaderboard import as_rich_table, winners
 
+    lasting(console)  # students are delivered also when nobody watches any more
     out, table = done.out, done.leaderboard
     console.print(as_rich_table(table, done.objectives, title=f"{len(table)} trials by {done.objectives}"))
     if REFINER in table.columns:
         best_of_each = winners(table, REFINER)
         console.print(as_rich_table(best_of_each, done.objectives, title="The best trial of each refiner"))
-    report = conclude(done, lambda line: console.print(line, highlight=False))
+    report = conclude(done, lambda line: say(console, line))
     if not done.best:
-        console.print(f"No trial came far enough to export a student; {out}/leaderboard.csv says why.")
+        say(console, f"No trial came far enough to export a student; {out}/leaderboard.csv says why.")
         return
     best = done.best[0]
-    console.print(
-        f"Wrote {out}. Best student: {best} (timm.create_model('local-dir:{best}', pretrained=True))", highlight=False
-    )
-    console.print(f"Train it again:  python -m singer_ray.train --preset {best}/config.yaml", highlight=False)
-    console.print(f"Look further:    {report or out}   tensorboard --logdir {out}/tensorboard", highlight=False)
+    say(console, f"Wrote {out}. Best student: {best} (timm.create_model({f'local-dir:{best}'!r}, pretrained=True))")
+    say(console, f"Train it again:  {command('train', '--preset', best / 'config.yaml')}")
+    say(console, f"Its report:      {report or out}")
+    if (out / "tensorboard").is_dir():
+        say(console, f"Its curves:      {shlex.join(['tensorboard', '--logdir', str(out / 'tensorboard')])}")
 
 
 def _metadata(config: Config) -> dict[str, str]:
@@ -169,8 +175,8 @@ def _submit(
     argv = [word for n, word in enumerate(words) if n not in apart]
     metadata = {"experiment": name, **metadata}
     job = submit(address, argv, name=name, metadata=metadata, files=local_files(argv))
-    console.print(f"submitted {job}. {how_to(address, job)}", highlight=False)
-    console.print(f"job {job}: {follow(address, job)}", highlight=False)
+    say(console, f"submitted {job}. {how_to(address, job)}")
+    say(console, f"job {job}: {follow(address, job)}")
 
 
 COMMAND = Command(

@@ -56,7 +56,7 @@ def test_what_python_callers_meet(tmp_path: Path) -> None:
     """Names, types and docstrings; nothing that only the commands need is imported for them."""
     program = """
 import sys
-for name in ("rich", "tyro", "torch"):
+for name in ("rich", "torch"):
     sys.modules[name] = None
 import singer_ray
 from singer_ray import analyze_teacher, distill, evaluate_networks, sweep

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import io
 
-from singer_ray.errors import printable
+import pytest
+from rich.table import Table
+
+from singer_ray.errors import code, markdown, printable, shown
+from singer_ray.terminal import Terminal
 
 
 @pytest.mark.parametrize(
@@ -27,3 +31,43 @@ def test_it_is_short() -> None:
     assert len(printable("x" * 10_000_000)) < 320
     assert printable("a" * 200 + "b" * 200, limit=100).startswith("aaa")
     assert printable("a" * 200 + "b" * 200, limit=100).endswith("bbb")
+
+
+def test_a_value_is_short_however_large_it_is() -> None:
+    for value in ("x" * 10_000_000, [["x"] * 1000] * 1000, 10**6000, {n: "y" * 5000 for n in range(1000)}):
+        assert len(shown(value)) <= 320
+    assert shown("a'\x1b") == '"a\'\\x1b"'
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("vit_tiny_patch16_224", "vit_tiny_patch16_224"),
+        ("a | b\n\n# c", "a \\| b # c"),
+        ("[x](http://y)<script>", "\\[x\\](http://y)\\<script\\>"),
+        ("**bold** _it_ `code`", "\\*\\*bold\\*\\* \\_it\\_ \\`code\\`"),
+        ("# head", "\\# head"),
+    ],
+)
+def test_markdown_shows_it_as_it_is(given: str, kept: str) -> None:
+    assert markdown(given) == kept
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("a_b", "`a_b`"), ("a`b", "`` a`b ``"), ("a|b", "`a\u00a6b`"), ("", "`  `"), ("a\nb", "`a b`")]
+)
+def test_code_ends_where_it_ends(given: str, kept: str) -> None:
+    assert code(given) == kept
+
+
+def test_a_terminal_shows_texts_as_they_are() -> None:
+    screen = io.StringIO()
+    terminal = Terminal(file=screen, width=80, force_terminal=False)
+    table = Table("[/head]", title="[bold]title")
+    table.add_row("[red]cell \x1b[2J :smile:")
+    terminal.print("runs/[a]/[/x] \x1b]0;title\x07 \u202e", highlight=False)
+    terminal.print(table)
+    text = screen.getvalue()
+    for kept in ("runs/[a]/[/x] \\x1b]0;title\\x07 \\u202e", "[/head]", "[bold]title", "[red]cell \\x1b[2J :smile:"):
+        assert kept in text
+    assert "\x1b" not in text

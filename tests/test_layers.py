@@ -13,7 +13,17 @@ import singer_ray
 
 ROOT = Path(singer_ray.__file__).parent
 FLOORS = [
-    {"cluster_limits", "errors", "outputs", "prices", "printing", "resources", "storage"},
+    {
+        "cluster_limits",
+        "errors",
+        "outputs",
+        "prices",
+        "printing",
+        "resources",
+        "storage",
+        "terminal",
+        "wording",
+    },
     {"config", "tracking"},
     {"data", "vision"},
     {"method", "evaluation"},

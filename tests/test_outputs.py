@@ -38,8 +38,8 @@ def failing(error: BaseException, file: Path | None = None) -> Callable[[], None
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(errno.ENOSPC, "x"), "{out} cannot be written: No space left on device. Make room there."),
-        (OSError(errno.EDQUOT, "x"), "{out} cannot be written: Disk quota exceeded. Make room there."),
+        (OSError(errno.ENOSPC, "x"), "{out} cannot be written: No space left on device. Free some space there."),
+        (OSError(errno.EDQUOT, "x"), "{out} cannot be written: Disk quota exceeded. Free some space there."),
         (OSError(errno.EROFS, "x", "{out}/a"), "{out}/a cannot be written: Read-only file system. Make the"),
         (PermissionError(errno.EACCES, "x", "{out}/a"), "{out}/a cannot be written: Permission denied."),
         (SafetensorError("I/O error: No space left on device (os error 28)"), "{out} cannot be written: No space left"),

@@ -106,7 +106,7 @@ def test_without_a_price_money_cannot_be_limited(tmp_path: Path) -> None:
     [
         ("cheap", "has 'cheap' for"),
         ({"gpu_spot": -1}, "has -1 for gpu_spot"),
-        ({"gpu_spott": 1.0}, r"names 'gpu_spott', which is no node there. Did you mean gpu_spot\?"),
+        ({"gpu_spott": 1.0}, r"names 'gpu_spott', which is not a node there. Did you mean gpu_spot\?"),
     ],
 )
 def test_metadata_that_are_no_prices_are_refused(stated: Any, message: str, tmp_path: Path) -> None:

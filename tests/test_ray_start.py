@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray._private import worker
 
 from singer_ray import ray_start
 from singer_ray.errors import UserError
-from singer_ray.ray_start import _short_folder, connected, protect_token, use_token_if_there
+from singer_ray.ray_start import _short_folder, brief_raylets, connected, protect_token, use_token_if_there
 from tests.ray_head import ROOT
 
 
@@ -99,6 +101,25 @@ def test_a_token_is_closed_to_others_and_shown_unless_the_user_says_otherwise(
     assert use_token_if_there()
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
     assert protect_token() == file
+
+
+def test_a_machine_that_is_gone_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    state = "\n".join(f"    [state-dump] {n}" for n in range(20))
+    reports = [
+        f"Raylet is terminated. Termination is unexpected. Possible reasons include: (1) SIGKILL\n{state}",
+        "The node with node id: 0f1 and address: 192.0.2.12 and node name: x has been marked dead because the detector "
+        "has missed too many heartbeats from it. This can happen when a (1) raylet crashes\n\t(2) raylet has lagging",
+        "A worker died or was killed while executing a task.\nTraceback (most recent call last):\n  File x",
+    ]
+    with brief_raylets():
+        for report in reports:
+            worker.print_to_stdstream({"lines": [report], "pid": "raylet", "is_err": False, "ip": "x"}, False)
+        worker.print_to_stdstream({"lines": ["epoch 1", "epoch 2"], "pid": 7, "is_err": False, "ip": "x"}, False)
+    said = [re.sub(r"^.*?\) ?", "", re.sub(r"\x1b\[\d+m", "", line)) for line in capsys.readouterr().out.splitlines()]
+    assert said == [
+        "a machine of the cluster is gone: 192.0.2.12", "A worker died or was killed while executing a task.",
+        "epoch 1", "epoch 2",
+    ]  # fmt: skip
 
 
 STARTED = """

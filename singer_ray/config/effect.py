@@ -221,7 +221,7 @@ def remarks(
         elif annotations is not None and name.startswith(_OF_LABELS) and "label" not in annotations:
             lines.append(
                 f"{name} has no effect: the images have no labels to compare neighbours by. Leave it out, or give "
-                "images in one folder a class."
+                "images in one folder per class."
             )
     return lines
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from singer_ray.config.block import Block
 from singer_ray.config.inputs import ScenesConfig
+from singer_ray.config.places import Place
 
 
 class EvaluationSourceConfig(Block):
@@ -15,17 +16,17 @@ class EvaluationSourceConfig(Block):
 
     source: Literal["same", "scenes", "imagefolder", "own"] = "same"
     """same (the sets of `data`), or another source with its own train, val and test sets; own is for Python."""
-    train: str | None = None
+    train: Place | None = None
     """Folder of labelled images that the probes are fitted on (imagefolder)."""
-    val: str | None = None
+    val: Place | None = None
     """Folder of labelled validation images (imagefolder)."""
-    test: str | None = None
+    test: Place | None = None
     """Folder of labelled test images (imagefolder)."""
-    train_masks: str | None = None
+    train_masks: Place | None = None
     """Folder of masks of the training images (imagefolder): PNG files of class numbers (255: unknown), classes.txt."""
-    val_masks: str | None = None
+    val_masks: Place | None = None
     """Folder of masks of the validation images (imagefolder), with the classes of train_masks."""
-    test_masks: str | None = None
+    test_masks: Place | None = None
     """Folder of masks of the test images (imagefolder), with the classes of train_masks."""
     exif: Literal["ignore", "apply"] = "ignore"
     """EXIF orientation of images (imagefolder): ignore it, as torchvision does, or apply it. Masks are never turned."""
@@ -47,7 +48,7 @@ class OfficialConfig(Block):
     epochs: int = Field(150, ge=1)
     """Passes over the fit images; the paper's code is run with 150 for classification and 200 for the dense heads."""
     batch_size: int = Field(64, ge=1)
-    """Images a step."""
+    """Images per step."""
     lr: float = Field(0.5, gt=0)
     """Peak learning rate of SGD without momentum; it falls as a half cosine."""
     weight_decay: float = Field(1e-6, ge=0)
@@ -76,7 +77,7 @@ class EvaluationConfig(Block):
     """Regularisers that the evaluate command chooses from, on validation; empty: l2. Training always uses l2."""
     knn: KnnConfig = KnnConfig()
     batch_size: int = Field(128, ge=1)
-    """Images a forward pass."""
+    """Images per forward pass."""
     artifact_ratio: float = Field(4.0, gt=1)
     """A patch is an artifact when its norm is above this many times the median norm of its image."""
     official: OfficialConfig = OfficialConfig()

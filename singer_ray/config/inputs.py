@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from singer_ray.config.block import Block
+from singer_ray.config.places import Place
 
 
 class ScenesConfig(Block):
@@ -27,17 +28,17 @@ class SourceConfig(Block):
 
     source: Literal["scenes", "imagefolder", "own"] = "scenes"
     """scenes (built in), imagefolder (folders of image files; class folders give the labels), or own (from Python)."""
-    train: str | None = None
+    train: Place | None = None
     """Folder of training images (imagefolder). Labels are optional for distillation."""
-    val: str | None = None
+    val: Place | None = None
     """Folder of validation images (imagefolder): trials are selected on it."""
-    test: str | None = None
+    test: Place | None = None
     """Folder of test images (imagefolder), read once at the end. Without it there are no test/ metrics."""
-    train_masks: str | None = None
+    train_masks: Place | None = None
     """Folder of masks of the training images (imagefolder): PNG files of class numbers (255: unknown), classes.txt."""
-    val_masks: str | None = None
+    val_masks: Place | None = None
     """Folder of masks of the validation images (imagefolder), with the classes of train_masks."""
-    test_masks: str | None = None
+    test_masks: Place | None = None
     """Folder of masks of the test images (imagefolder), with the classes of train_masks."""
     exif: Literal["ignore", "apply"] = "ignore"
     """EXIF orientation of images (imagefolder): ignore it, as torchvision does, or apply it. Masks are never turned."""
@@ -62,9 +63,9 @@ class DataConfig(SourceConfig):
 class TeacherConfig(Block):
     """The large network."""
 
-    name: str = "demo"
+    name: Place = "demo"
     """demo, demo-clean, a timm name, hf-hub:owner/model, or local-dir:folder."""
-    checkpoint: str | None = None
+    checkpoint: Place | None = None
     """File of weights to load instead of the published ones."""
     pretrained: bool = True
     """Load the published weights. False gives random ones: only for trying things out."""
@@ -75,7 +76,7 @@ class TeacherConfig(Block):
 class StudentConfig(Block):
     """The small network. Fields left None keep what the named architecture has."""
 
-    name: str = "vit_tiny_patch16_224"
+    name: Place = "vit_tiny_patch16_224"
     """timm architecture; its weights start fresh."""
     width: int | None = Field(None, ge=1)
     """Embedding dimension."""

@@ -31,7 +31,7 @@ class PrefitConfig(Block):
     lr: float = Field(5e-3, gt=0)
     """Learning rate of AdamW."""
     batch_size: int = Field(32, ge=1)
-    """Images a step."""
+    """Images per step."""
 
 
 class ClipConfig(Block):

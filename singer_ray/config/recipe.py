@@ -14,7 +14,7 @@ class TeacherRecipe:
     steps: int = 2000
     """Optimiser steps."""
     batch_size: int = 48
-    """Images a step."""
+    """Images per step."""
     lr: float = 1e-3
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.05

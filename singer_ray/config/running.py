@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from singer_ray.config.block import Block
+from singer_ray.config.places import Place
 
 
 class TrainConfig(Block):
@@ -38,7 +39,7 @@ class TrainConfig(Block):
     """auto takes a GPU where there is one."""
     threads: int = Field(1, ge=1)
     """CPU threads a worker."""
-    storage: str | None = None
+    storage: Place | None = None
     """Where Ray keeps checkpoints and state: a folder that all nodes share, or s3://bucket/prefix; else in OUT."""
     trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
     """Where the curves of a run go besides OUT/history.csv; those of a search go by search.trackers."""
@@ -47,7 +48,7 @@ class TrainConfig(Block):
 class SearchConfig(Block):
     """The hyperparameter search."""
 
-    space: str = "singer"
+    space: Place = "singer"
     """Search space: a YAML file, or the name of a shipped one (tune_spaces/*.yaml)."""
     objectives: tuple[str, ...] = ()
     """What is optimised: NAME, NAME:max or NAME:min of metrics that trials report; several make a Pareto front. By
@@ -84,14 +85,14 @@ class SearchConfig(Block):
     trials; 0 never stops for that."""
     plateau_gain: float = Field(0.0, ge=0)
     """What is too little for plateau_trials."""
-    warm_start: str | None = None
+    warm_start: Place | None = None
     """Folder or s3:// address of an earlier search over the same space, with the same data, teacher, student and
     epochs: the sampler starts with its finished trials."""
     repeats: int = Field(1, ge=1)
     """Seeds with which the leading trials are trained, the first included, before a winner is named."""
     repeat_top: int = Field(3, ge=1)
     """How many leading trials are repeated."""
-    study: str | None = None
+    study: Place | None = None
     """Database for the Optuna study (postgresql://..., mysql://..., sqlite:///...), instead of a journal in OUT."""
     cpus_per_trial: float = Field(1.0, gt=0)
     """CPUs that each trial's host holds, or each of its workers."""
@@ -114,7 +115,7 @@ class SearchConfig(Block):
 class ExportConfig(Block):
     """Where the best students go, and as what."""
 
-    to: str | None = None
+    to: Place | None = None
     """Folder or s3://bucket/prefix that receives the best students as packages."""
     top: int = Field(3, ge=1)
     """How many students."""

@@ -20,6 +20,7 @@ from singer_ray.config.running import ExportConfig, SearchConfig, TrainConfig
 from singer_ray.errors import UserError, shown
 from singer_ray.resources import find_shipped, shipped_names
 from singer_ray.storage import read_yaml, without_credentials, without_password
+from singer_ray.storage.address import expanded_as
 
 ADDRESSES = ("search.study", "search.warm_start", "train.storage", "export.to", "export.endpoint")
 """Knobs whose values may hold a password."""
@@ -106,6 +107,7 @@ class Config(Block):
 
 def load_preset(name: str) -> Config:
     """The configuration of a shipped preset (`demo`) or of a YAML file. Raises UserError."""
+    name = expanded_as(name, "--preset")
     path = find_shipped("presets", name)
     if path is None:
         raise UserError(

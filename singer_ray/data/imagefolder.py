@@ -13,6 +13,7 @@ from singer_ray.data.pixels import open_image, orientation, read_rgb
 from singer_ray.data.source import Sample, evenly
 from singer_ray.data.walk import EXTENSIONS, walk
 from singer_ray.errors import UserError, printable
+from singer_ray.storage.address import is_folder, split
 
 _CHECKED_AT_START = 10_000
 _LOOKED_AT = 1000
@@ -114,13 +115,13 @@ class ImageFolder:
 
 def checked_folder(folder: str, knob: str, advice: str) -> Path:
     """`folder` as a path. Raises UserError for an address, a file, a name that is not text, and for nothing at all."""
-    if "://" in folder:
+    if not is_folder(folder):
         raise UserError(f"{knob} {folder!r} is an address. Allowed: a local folder; copy or mount the images first.")
     if not _is_text(folder):
         raise UserError(
             f"{knob} {folder!r} is not valid UTF-8, so that no configuration can name it. Change the folder's name."
         )
-    root = Path(folder)
+    root = Path(split(folder)[1])
     if not root.is_dir():
         what = "is a file" if root.is_file() else "does not exist"
         raise UserError(f"{knob} {folder!r} {what}. {advice}")

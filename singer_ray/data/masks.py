@@ -63,7 +63,7 @@ class MaskedFolder:
         wrong = values[(values != IGNORED) & ((values < 0) | (values >= len(self.mask_classes)))]
         if wrong.size:
             raise UserError(
-                f"{self.knob}: {str(path)!r} holds the value {wrong[0]}. Allowed: 0 to {len(self.mask_classes) - 1} "
+                f"{self.knob}: {str(path)!r} contains the value {wrong[0]}. Allowed: 0 to {len(self.mask_classes) - 1} "
                 f"({CLASSES} names {len(self.mask_classes)} classes) and {IGNORED} for unknown."
             )
         return torch.from_numpy(values)

@@ -208,7 +208,7 @@ def label_fault(where: str, index: int, label: int, count: int) -> str:
 def mask_fault(where: str, index: int, value: Any, count: int) -> str:
     """The line for a mask value that is no class."""
     return (
-        f"{where}: the mask of image {index} holds the value {value}. Allowed: 0 to {count - 1} ({count} mask classes "
+        f"{where}: the mask of image {index} contains the value {value}. Allowed: 0 to {count - 1} ({count} classes "
         "are named), and 255 for unknown."
     )
 

@@ -55,7 +55,7 @@ def check_sources(sources: Mapping[str, Source], block: str) -> list[str]:
         had = "; ".join(f"{s}: {', '.join(sorted(sources[s].fields)) or 'none'}" for s in (FIT, *splits))
         raise UserError(
             f"{block} has no annotation that both the fit images ({FIT}) and {' or '.join(splits)} share ({had}). "
-            "Give images in one folder a class, or with masks."
+            "Give images in one folder per class, or with masks."
         )
     return splits
 

@@ -58,8 +58,6 @@ class Command(Generic[Flags]):
     words: str | None = None
     distils: bool = False
     metavar: str = "NAME"
-    required: Sequence[str] = ()
-    """Own flags that the command cannot do without, as --help says."""
     optional: Sequence[str] = ()
     """Own flags whose value may be left out; then it is the empty text."""
 

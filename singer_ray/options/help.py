@@ -134,7 +134,7 @@ Row = tuple[str, Option, bool]
 
 
 def _own_rows(command: Command[Any], own: Mapping[str, Option], settings: Mapping[str, Option]) -> list[Row]:
-    rows = [(f"--{option.name}", option, option.name in command.required) for option in own.values()]
+    rows = [(f"--{option.name}", option, False) for option in own.values()]
     rows += [(f"--{name}", settings[SHORTCUTS[name]], False) for name in command.shortcuts]
     if command.positional:
         from singer_ray.options.command import attribute_docs

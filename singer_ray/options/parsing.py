@@ -14,6 +14,7 @@ from singer_ray import __version__
 from singer_ray.config import Config, load_preset
 from singer_ray.config.given import GivenNames, settle
 from singer_ray.config.names import did_you_mean, plain
+from singer_ray.config.places import with_places
 from singer_ray.config.tree import allowed
 from singer_ray.errors import UserError, printable
 from singer_ray.options.command import LOUDNESS, Command, Flags, Option, options_of, own_options
@@ -66,7 +67,7 @@ def parse(command: Command[Flags], argv: Sequence[str]) -> tuple[Config, Flags]:
         flags[command.given] = names
     if command.words:
         flags[command.words] = tuple(argv)
-    return config, command.flags(**flags)
+    return config, with_places(command.flags(**flags), optional=command.optional, metavar=command.metavar)
 
 
 def _topic(argv: Sequence[str]) -> Topic | None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import timm
 import yaml
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
-from singer_ray.errors import printable
+from singer_ray.errors import UserError, code, markdown, printable
 from singer_ray.publishing.head import HEAD, classes_of
 from singer_ray.publishing.manifest import ONNX, PROGRAM
+from singer_ray.storage import read_json_mapping
 
 PICTURES = "pictures"
 _CAPTIONS = {
@@ -30,14 +32,27 @@ def card(result: Mapping[str, Any], folder: Path) -> str:
 
     `result["search"]`, where a search made the student, says which (see `singer_ray.publishing.experiment`).
     """
+    path = folder / "config.json"
+    try:
+        architecture = read_json_mapping(path.read_bytes(), str(path))
+        return _card(result, architecture, folder)
+    except OSError as error:
+        raise UserError(f"{printable(path)} cannot be read: {error.strerror}. Restore it.") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, SafetensorError) as error:
+        raise UserError(
+            f"{printable(folder)} holds no student of singer_ray: {type(error).__name__} ({printable(error)}) in its "
+            "config.json, result.json or model.safetensors. Restore them."
+        ) from error
+
+
+def _card(result: Mapping[str, Any], architecture: Mapping[str, Any], folder: Path) -> str:
     config = result["config"]
-    architecture = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     student, teacher = config["student"]["name"], config["teacher"]["name"]
     parts = [
         _front_matter(result),
-        f"# {student} distilled from {teacher}",
-        f"A Vision Transformer of {_parameters(folder):,} parameters, {architecture['num_features']} features wide, "
-        f"trained by singer_ray to reproduce the features of `{teacher}`, "
+        f"# {markdown(student)} distilled from {markdown(teacher)}",
+        f"A Vision Transformer of {_parameters(folder):,} parameters, {int(architecture['num_features'])} features "
+        f"wide, trained by singer_ray to reproduce the features of {code(teacher)}, "
         + ("with a linear classification head beside it." if classes_of(folder) else "without a classification head."),
         "## How to load it",
         _loading(architecture, folder),
@@ -49,8 +64,8 @@ def card(result: Mapping[str, Any], folder: Path) -> str:
         "## Licence",
         _licence(result),
         "## Versions",
-        ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-        + (f"; singer_ray at commit {result['git_commit']}" if result.get("git_commit") else "") + ".",
+        ", ".join(f"{markdown(name)} {markdown(version)}" for name, version in result["versions"].items())
+        + (f"; singer_ray at commit {markdown(result['git_commit'])}" if result.get("git_commit") else "") + ".",
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
@@ -70,13 +85,17 @@ def _front_matter(result: Mapping[str, Any]) -> str:
         head["base_model"] = config["teacher"]["name"].removeprefix("hf-hub:")
     elif published.get("hf_hub_id"):
         head["base_model"] = published["hf_hub_id"]
-    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---"
+    lines = {
+        k: [printable(v) for v in value] if isinstance(value, list) else printable(value) for k, value in head.items()
+    }
+    return f"---\n{yaml.safe_dump(lines, sort_keys=False, width=10_000)}---"
 
 
 def _loading(architecture: Mapping[str, Any], folder: Path) -> str:
     pretrained = architecture["pretrained_cfg"]
-    _, height, width = pretrained["input_size"]
-    dim, classes = architecture["num_features"], classes_of(folder)
+    _, height, width = map(int, pretrained["input_size"])
+    dim, classes = int(architecture["num_features"]), classes_of(folder)
+    pooling = re.sub(r"\W", "", str(architecture.get("global_pool", "avg")))
     text = f"""```python
 import timm
 model = timm.create_model("local-dir:PATH_OF_THIS_FOLDER", pretrained=True).eval()   # or "hf-hub:OWNER/NAME"
@@ -84,13 +103,15 @@ transform = timm.data.create_transform(**timm.data.resolve_model_data_config(mod
 pixels = transform(image)[None]              # [1, 3, {height}, {width}]
 tokens = model.forward_features(pixels)      # [1, prefix + patches, {dim}], final norm applied
 patches = tokens[:, model.num_prefix_tokens:]   # row by row, for dense tasks
-pooled = model(pixels)                       # [1, {dim}], pooled by {architecture.get("global_pool", "avg")}
+pooled = model(pixels)                       # [1, {dim}], pooled by {pooling}
 ```
 
 Input: {height} x {width} pixels, centre crop {pretrained["crop_pct"]:g}, mean {_numbers(pretrained["mean"])}, standard
 deviation {_numbers(pretrained["std"])}."""
     if classes:
-        names = ", ".join(classes[:_SHOWN_CLASSES]) + (", ..." if len(classes) > _SHOWN_CLASSES else "")
+        names = ", ".join(markdown(name, 100) for name in classes[:_SHOWN_CLASSES]) + (
+            ", ..." if len(classes) > _SHOWN_CLASSES else ""
+        )
         text += f"""
 
 `{HEAD}` is a linear classifier of `pooled` (the linear probe behind `after_norm/linear_top1` below), for
@@ -126,43 +147,48 @@ def _making(result: Mapping[str, Any]) -> str:
     config, search = result["config"], result.get("search")
     train, teacher, data = config["train"], config["teacher"], config["data"]
     lines = [
-        f"Teacher: `{teacher['name']}`" + (f", weights of `{teacher['checkpoint']}`" if teacher["checkpoint"] else "")
-        + f"; distilled layers {_listed(teacher['layers']) or 'at 3/4 of the depth and the last'}.",
-        f"Data: {_data(data)}, {data['image_size']} x {data['image_size']} pixels, augmentation {data['augment']}.",
+        f"Teacher: {code(teacher['name'])}"
+        + (f", weights of {code(teacher['checkpoint'])}" if teacher["checkpoint"] else "")
+        + f"; distilled layers {markdown(_listed(teacher['layers'])) or 'at 3/4 of the depth and the last'}.",
+        f"Data: {_data(data)}, {int(data['image_size'])} x {int(data['image_size'])} pixels, augmentation "
+        f"{markdown(data['augment'])}.",
         f"Refinement of the teacher's features: {_remedy(config['method'])}.",
-        (f"{result['epochs']} of {train['epochs']} epochs" if result.get("epochs") else "Trained")
+        (f"{int(result['epochs'])} of {int(train['epochs'])} epochs" if result.get("epochs") else "Trained")
         + (" (the search stopped it early)" if search and search.get("state") == "PRUNED" else "")
-        + f", batch {train['batch_size']}, AdamW, learning rate {train['lr']:.3g}, weight decay "
+        + f", batch {int(train['batch_size'])}, AdamW, learning rate {train['lr']:.3g}, weight decay "
         f"{train['weight_decay']:.3g}, warm-up {train['warmup']:.3g}, drop path {train['drop_path']:.3g}, seed "
-        f"{config['seed']}, {result['seconds']:.0f} s.",
+        f"{int(config['seed'])}, {result['seconds']:.0f} s.",
     ]  # fmt: skip
     if search:
-        lines.append(f"Trial {search['trial']} of the search `{search['name']}`, rank {search['rank']} of "
-                     f"{search['trials']} by {', '.join(search['objectives']) or 'its metric'}.")  # fmt: skip
-        lines.append("Searched: " + ", ".join(f"{n} = {_value(v)}" for n, v in search["parameters"].items()) + ".")
+        lines.append(f"Trial {markdown(search['trial'])} of the search {code(search['name'])}, rank "
+                     f"{int(search['rank'])} of {int(search['trials'])} by "
+                     f"{markdown(', '.join(search['objectives'])) or 'its metric'}.")  # fmt: skip
+        searched = ", ".join(f"{markdown(n)} = {markdown(_value(v))}" for n, v in search["parameters"].items())
+        lines.append(f"Searched: {searched}.")
     return (
         "\n".join(f"- {line}" for line in lines)
         + "\n\nThe whole configuration is in `config.yaml`. This trains it again, and again with another seed:\n\n"
         "```\npython -m singer_ray.train --preset config.yaml\npython -m singer_ray.train --preset config.yaml --seed "
-        f"{config['seed'] + 1}\n```"
+        f"{int(config['seed']) + 1}\n```"
     )
 
 
 def _scores(result: Mapping[str, Any]) -> str:
     config, metrics, search = result["config"], result["metrics"], result.get("search") or {}
     rows = [
-        f"| {name} | {_cell(metrics.get(f'val/{name}'))} | {_cell(metrics.get(f'test/{name}'))} |"
+        f"| {markdown(name)} | {_cell(metrics.get(f'val/{name}'))} | {_cell(metrics.get(f'test/{name}'))} |"
         for name in _score_names(metrics)
     ]
     seeds = search.get("seeds") or 1
-    spread = f"One seed ({config['seed']}): the spread over seeds is not known."
+    spread = f"One seed ({int(config['seed'])}): the spread over seeds is not known."
     if seeds > 1 and search.get("spread") is not None:
+        what, mean, deviation = markdown(_objective(search)), search["mean"], search["spread"]
         spread = (
-            f"Over {seeds} seeds, {_objective(search)} is {search['mean']:.4f} ± {search['spread']:.4f} (mean, "
+            f"Over {int(seeds)} seeds, {what} is {mean:.4f} ± {deviation:.4f} (mean, "
             "standard deviation); the table is of the seed that is published."
         )
-    norms = [f"| {name} | {value:.2f} |" for name, value in metrics.items() if "/max_median_norm/" in name]
-    text = f"""Probes on frozen last-block features, pooled by `{config["evaluation"]["pooling"]}`, before the final
+    norms = [f"| {markdown(name)} | {value:.2f} |" for name, value in metrics.items() if "/max_median_norm/" in name]
+    text = f"""Probes on frozen last-block features, pooled by {code(config["evaluation"]["pooling"])}, before the final
 norm; `after_norm/` is what `forward_features` gives. {_selection(search)} {spread}
 
 | metric | validation | test |
@@ -184,8 +210,8 @@ Artifacts: largest over median patch norm, mean over images:
 def _selection(search: Mapping[str, Any]) -> str:
     by = search.get("selected_by")
     if by and by.startswith("test/"):
-        return f"Selected by `{by}`: the figures of the test split are therefore too good."
-    return f"Selected on validation{f' (by `{by}`)' if by else ''}; the test split was read once."
+        return f"Selected by {code(by)}: the figures of the test split are therefore too good."
+    return f"Selected on validation{f' (by {code(by)})' if by else ''}; the test split was read once."
 
 
 def _pictures(folder: Path) -> list[str]:
@@ -194,8 +220,8 @@ def _pictures(folder: Path) -> list[str]:
         return []
     shown = []
     for path in found:
-        caption = _CAPTIONS.get(path.name, path.stem.replace("_", " "))
-        shown.append(f"![{caption}]({PICTURES}/{path.name})\n\n*{caption}*")
+        caption = _CAPTIONS.get(path.name) or markdown(path.stem.replace("_", " "))
+        shown.append(f"![{caption}]({PICTURES}/{quote(path.name)})\n\n*{caption}*")
     return ["## Pictures", *shown]
 
 
@@ -209,8 +235,9 @@ def _licence(result: Mapping[str, Any]) -> str:
     teacher = config["teacher"]["name"]
     theirs = _published(teacher).get("license")
     return "\n".join([
-        f"- This student: {own or 'not stated by who published it (--export.license)'}.",
-        f"- Teacher `{teacher}`: " + (f"{theirs}, says timm's registry." if theirs else "see where it was published."),
+        f"- This student: {markdown(own) if own else 'not stated by who published it (--export.license)'}.",
+        f"- Teacher {code(teacher)}: "
+        + (f"{markdown(theirs)}, says timm's registry." if theirs else "see where it was published."),
         f"- Data: {_data(config['data'])}; see its own terms.",
     ])  # fmt: skip
 
@@ -234,9 +261,9 @@ def _remedy(method: Mapping[str, Any]) -> str:
         return "none (plain feature distillation)"
     if refiner != "singer":
         own = method.get(refiner) or {}
-        return ", ".join([str(refiner), *(f"{name} {_value(value)}" for name, value in own.items())])
+        return ", ".join(markdown(part) for part in (refiner, *(f"{n} {_value(v)}" for n, v in own.items())))
     return (
-        f"SiNGER adapter (arXiv 2509.20986, {method['variant']}) of rank {method['rank']}, strength "
+        f"SiNGER adapter (arXiv 2509.20986, {markdown(method['variant'])}) of rank {int(method['rank'])}, strength "
         f"{method['strength']:.3g}, lambda_outlier {method['loss']['outlier']:.3g}, lambda_info "
         f"{method['loss']['info']:.3g}, gamma {method['outlier_quantile']:.3g}"
     )
@@ -244,8 +271,9 @@ def _remedy(method: Mapping[str, Any]) -> str:
 
 def _data(data: Mapping[str, Any]) -> str:
     if data["source"] == "scenes":
-        return f"{data['scenes']['train_images']} built-in procedural scenes (seed {data['scenes']['seed']})"
-    return f"images in `{data['train']}`" if data["source"] == "imagefolder" else "images given from Python"
+        scenes = data["scenes"]
+        return f"{int(scenes['train_images'])} built-in procedural scenes (seed {int(scenes['seed'])})"
+    return f"images in {code(data['train'])}" if data["source"] == "imagefolder" else "images given from Python"
 
 
 def _objective(search: Mapping[str, Any]) -> str:

@@ -15,13 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
 from singer_ray.publishing.experiment import Choice, Experiment, Selection
 from singer_ray.publishing.formats import onnx_available, write_onnx, write_program
 from singer_ray.publishing.manifest import FORMAT, ONNX, PROGRAM, RESULT, Manifest, OtherFormatError
 from singer_ray.publishing.package import seal
 from singer_ray.publishing.result import parsed
 from singer_ray.publishing.store import Published, Store
+from singer_ray.publishing.table import trial_in
+from singer_ray.storage.address import is_plain
 
 if TYPE_CHECKING:
     from singer_ray.config import ExportConfig
@@ -54,6 +56,9 @@ def deliver(
     """
     check_formats(settings)
     choices = experiment.choose(selection)
+    files = experiment.study_files()  # what cannot be published shows before anything is written
+    for choice in choices:
+        experiment.source_of(choice)
     _reserve(experiment, store, replace=replace)
     published = []
     with tempfile.TemporaryDirectory(prefix="singer-ray-export-") as drafts:
@@ -64,7 +69,7 @@ def deliver(
             published.append(done)
     if replace:  # only now, when the new ones have come
         _remove_strangers(experiment, store)
-    for name, content in experiment.study_files().items():
+    for name, content in files.items():
         store.write(f"{experiment.name}/{name}", content)
     store.write_listing(f"{experiment.name}/{EXPERIMENT}", lambda: _listed_experiment(experiment, store))
     store.write_listing(INDEX, lambda: _listed_all(store))
@@ -73,13 +78,23 @@ def deliver(
 
 def listed_packages(store: Store) -> dict[str, str]:
     """Name -> digest of all packages that the lists below a store's address name. Raises UserError."""
-    names = [name for name in store.folder.names() if f"/{name}".endswith(f"/{EXPERIMENT}")]
-    found = {name: parsed(store.read(name), f"{store.address}/{name}") for name in names}
-    return {
-        f"{name.removesuffix(EXPERIMENT)}{student['path'].partition('/')[2]}": student["package"]
-        for name, tree in found.items()
-        for student in tree.get("students", [])
-    }
+    found = {}
+    for name in store.folder.names():
+        if not f"/{name}".endswith(f"/{EXPERIMENT}"):
+            continue
+        where = f"{store.address}/{name}"
+        try:
+            for student in parsed(store.read(name), where).get("students", []):
+                path = str(student["path"]).partition("/")[2]
+                if not is_plain(path):
+                    raise ValueError(f"{path!r} is no package's name")
+                found[f"{name.removesuffix(EXPERIMENT)}{path}"] = str(student["package"])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(
+                f"{printable(where)} is damaged ({type(error).__name__}: {printable(error, 60)}). Publish the "
+                "experiment again."
+            ) from error
+    return found
 
 
 def _deliver_student(
@@ -94,7 +109,7 @@ def _deliver_student(
         name = f"{experiment.name}/{STUDENTS}/{choice.name}"
         others = []
         for there in store.packages(f"{experiment.name}/{STUDENTS}"):
-            if there.rpartition("-")[2] != choice.trial:
+            if trial_in(there.rpartition("/")[2]) != choice.trial:
                 continue
             manifest = _found(store, there)
             if manifest is not None and manifest.student == own.student and manifest.formats >= wanted and not replace:
@@ -104,8 +119,8 @@ def _deliver_student(
                 others.append(there)
         if others and not replace:
             raise UserError(
-                f"{store.address}/{others[0]} holds another student of trial {choice.trial}. Use --replace to put this "
-                "one in its place, or give another address."
+                f"{store.address}/{others[0]} contains another student of trial {choice.trial}. Use --replace to put "
+                "this one in its place, or give another address."
             )
         if ONNX in wanted:
             write_onnx(folder)
@@ -113,7 +128,8 @@ def _deliver_student(
             write_program(folder)
         seal(folder)
     except OSError as error:
-        raise UserError(f"{folder} could not be written: {error.strerror}. Make room there, or set TMPDIR.") from error
+        why = f"{folder} could not be written: {error.strerror}."
+        raise UserError(f"{why} Free some space there, or set TMPDIR.") from error
     done = store.put(folder, name, replace=replace)
     for other in others:
         store.remove(other)
@@ -157,11 +173,14 @@ def _found(store: Store, name: str) -> Manifest | None:
 def _listed_experiment(experiment: Experiment, store: Store) -> bytes:
     students = []
     for name in store.packages(f"{experiment.name}/{STUDENTS}"):
+        trial = trial_in(name.rpartition("/")[2])
+        if trial is None:  # somebody else's
+            continue
         manifest = _found(store, name)
         result = parsed(store.read(f"{name}/{RESULT}"), f"{store.address}/{name}/{RESULT}")
         if manifest is None or result.get("experiment") != experiment.identity:
             continue
-        rank, _, trial = name.rpartition("/")[2].partition("-")
+        rank = name.rpartition("/")[2].partition("-")[0]
         rank = str(experiment.rank_of(trial) or rank)  # further trials may have come before it since
         scores = {
             metric: value for metric, value in result.get("metrics", {}).items()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from singer_ray.errors import UserError, nearest
+from singer_ray.errors import UserError, nearest, printable
+from singer_ray.publishing.local_writer import is_draft
 from singer_ray.publishing.manifest import CARD, CONFIG, MANIFEST, RESULT, Manifest, entry_of
 from singer_ray.publishing.package import InputSpec, seal, write_student
 from singer_ray.publishing.result import build_result, parsed, scrubbed, write_json
+from singer_ray.publishing.table import cleaned, plain, read_table, trial_in
 from singer_ray.storage import TIMEOUT, Folder, read_yaml, without_credentials
+from singer_ray.storage.address import is_plain
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -82,7 +83,9 @@ class Experiment:
         self.address, self.metrics_of = self.folder.address, metrics_of
         content = self.folder.read(LEADERBOARD)
         self.is_search = content is not None
-        self.table = _table(content, f"{self.address}/{LEADERBOARD}", COLUMNS) if content is not None else pd.DataFrame()
+        self.table = (
+            read_table(content, f"{self.address}/{LEADERBOARD}", COLUMNS) if content is not None else pd.DataFrame()
+        )
         if not self.is_search:
             self._check_run()
 
@@ -94,11 +97,11 @@ class Experiment:
     @property
     def name(self) -> str:
         """The study's name, or that of the folder. Raises UserError for one that cannot be a folder's."""
-        found = str(self.search.get("name") or self.folder.name)[:300]
-        if found in ("", ".", "..") or "/" in found or "\\" in found:
+        found = str(self.search.get("name") or self.folder.name)
+        if not is_plain(found) or "/" in found or is_draft(found):
             raise UserError(
-                f"{self.address}: the name {found!r} cannot be that of a folder. Correct it in {SEARCH}, or copy "
-                "the experiment to a folder with a name."
+                f"{self.address}: the name {printable(found)!r} cannot be that of a folder. Correct it in {SEARCH}, or "
+                "copy the experiment to a folder with a name."
             )
         return found
 
@@ -153,6 +156,26 @@ class Experiment:
         found = list(self.table[self.table["id"] == trial]["rank"])
         return int(found[0]) if found else None
 
+    def source_of(self, choice: Choice) -> str | None:
+        """The folder in it that holds a student; None where there is only the trial's checkpoint.
+
+        Raises UserError for a student with files that cannot be published.
+        """
+        source: str | None = STUDENT
+        if self.is_search:
+            folders = [name.rpartition("/")[2] for name in self.folder.folders(BEST)]
+            source = next((f"{BEST}/{name}" for name in folders if trial_in(name) == choice.trial), None)
+        if source is not None:
+            inner = self.folder.below(source)
+            for name in inner.names():
+                if not is_plain(name):
+                    raise UserError(
+                        f"{inner.address} holds the file {printable(name)!r}, under whose name nothing can be "
+                        "published. Change its name, or remove it."
+                    )
+                inner.require(name)
+        return source
+
     def stage(
         self, choice: Choice, target: Path, *, license: str | None = None, selected_by: str | None = None
     ) -> None:
@@ -162,11 +185,7 @@ class Experiment:
 
         Raises UserError when its files were changed after their manifest, or there is no checkpoint.
         """
-        if not self.is_search:
-            source: str | None = STUDENT
-        else:
-            folders = [name.rpartition("/")[2] for name in self.folder.folders(BEST)]
-            source = next((f"{BEST}/{name}" for name in folders if name.rpartition("-")[2] == choice.trial), None)
+        source = self.source_of(choice)
         if source is not None:
             self._copy(source, target)
         else:
@@ -205,7 +224,7 @@ class Experiment:
         if not self.is_search:
             places = {f"study/{CONFIG}": CONFIG, f"study/{RESULT}": RESULT}
         found = {place: self.folder.read(name) for place, name in places.items()}
-        return {p: _clean(p, content) for p, content in found.items() if content is not None}
+        return {p: cleaned(p, content) for p, content in found.items() if content is not None}
 
     def _check_run(self) -> None:
         content = self.folder.read(f"{STUDENT}/config.json")
@@ -300,7 +319,7 @@ class Experiment:
         return validate(read_yaml(content, where, "Restore it."), where)
 
     def _provenance(self, choice: Choice) -> dict[str, Any]:
-        seeds, mean, spread = (_plain(choice.row.get(name)) for name in ("seeds", "mean", "spread"))
+        seeds, mean, spread = (plain(choice.row.get(name)) for name in ("seeds", "mean", "spread"))
         return {
             "name": self.name,
             "trial": choice.trial,
@@ -324,48 +343,5 @@ def _parameters(row: Mapping[str, Any]) -> dict[str, Any]:
     from singer_ray.config import field_names
 
     knobs = field_names()
-    found = {name: _plain(value) for name, value in row.items() if name in knobs}
+    found = {name: plain(value) for name, value in row.items() if name in knobs}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _plain(value: Any) -> Any:
-    """A cell of a table as Python has it; None for a missing one."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list):
-        return value
-    return None if value is None or pd.isna(value) else value
-
-
-def _table(content: bytes, where: str, columns: Sequence[str] = ()) -> pd.DataFrame:
-    try:
-        table = pd.read_parquet(io.BytesIO(content))
-    except Exception as error:  # pyarrow has many
-        raise UserError(f"{where} is damaged ({type(error).__name__}). Restore it; --resume writes it anew.") from error
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        raise UserError(
-            f"{where} has no column {missing[0]!r}: it is not of singer_ray.tune. Restore it; --resume writes it anew."
-        )
-    ranks = table["rank"] if "rank" in columns else pd.Series([0])
-    if not pd.api.types.is_numeric_dtype(ranks) or ranks.isna().any():
-        raise UserError(f"{where} has ranks that are no numbers. Restore it; --resume writes it anew.")
-    return table
-
-
-def _clean(name: str, content: bytes) -> bytes:
-    """A file as it may be published: without credentials of any address."""
-    if name.endswith(".parquet"):
-        table, cleaned = _table(content, name), io.BytesIO()
-        texts = table.select_dtypes(include=["object", "string"])
-        for column in texts:
-            table[column] = table[column].map(without_credentials, na_action="ignore").astype(table[column].dtype)
-        table.to_parquet(cleaned, index=False)
-        return cleaned.getvalue()
-    text = content.decode("utf-8", "surrogateescape")
-    if name.endswith(".html"):  # its own programs hold no secrets, and must stay as they are
-        parts = re.split(r"(<script>.*?</script>)", text, flags=re.DOTALL)
-        text = "".join(part if n % 2 else without_credentials(part) for n, part in enumerate(parts))
-    else:
-        text = without_credentials(text)
-    return text.encode("utf-8", "surrogateescape")

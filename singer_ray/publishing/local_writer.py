@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import shutil
@@ -59,7 +60,7 @@ class LocalWriter:
             )
         if target.is_dir() and any(target.iterdir()) and not replace:
             raise UserError(
-                f"{target} holds files, but no package. Give another address, or use --replace to remove them."
+                f"{target} contains files but no package. Give another address, or use --replace to remove them."
             )
         return False
 
@@ -73,7 +74,7 @@ def is_draft(name: str) -> bool:
 def drafting(target: Path) -> Iterator[Path]:
     """A folder beside `target` to be filled and renamed; it is gone afterwards, whatever happens."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f".{target.name}.*{DRAFT}"):
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*{DRAFT}"):
         if _left_behind(left.name):
             shutil.rmtree(left, ignore_errors=True)
     draft = target.with_name(_draft_name(target, DRAFT))
@@ -132,7 +133,7 @@ def _exchange(draft: Path, target: Path) -> None:
 
 def _recover(target: Path) -> None:
     """What a replacement left that was cut off: back where there is nothing in its place, else gone."""
-    for aside in target.parent.glob(f".{target.name}.*{ASIDE}"):
+    for aside in target.parent.glob(f".{glob.escape(target.name)}.*{ASIDE}"):
         if not target.exists():
             aside.rename(target)
         elif _left_behind(aside.name):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
 from singer_ray.storage import DRAFT, hashed, read_json, write_whole
+from singer_ray.storage.address import is_plain
+from singer_ray.storage.reading import opened, stays_inside
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
@@ -21,6 +24,7 @@ FORMATS = (ONNX, PROGRAM)
 """The same student for other runtimes."""
 CARD, CONFIG, RESULT = "README.md", "config.yaml", "result.json"
 PICTURES = "pictures"
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class OtherFormatError(UserError):
@@ -44,30 +48,45 @@ class Manifest:
 
     @classmethod
     def of(cls, folder: Path) -> Manifest:
-        """Hashes all files in `folder` except the manifest itself. Raises UserError for one that cannot be read."""
+        """Hashes all files in `folder` except drafts and the manifest itself.
+
+        Raises UserError for one that cannot be read, that a link leads to from elsewhere, or that cannot be published
+        under its name.
+        """
         names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-        return cls({n: entry_of(folder / n) for n in names if n != MANIFEST and not n.endswith(DRAFT)})
+        names = [n for n in names if n != MANIFEST and not n.endswith(DRAFT)]
+        unfit = next((n for n in names if not is_plain(n)), None)
+        if unfit is not None:
+            raise UserError(
+                f"{printable(folder)} holds the file {printable(unfit)!r}, under whose name nothing can be published "
+                "(control characters, backslashes, bytes that are no UTF-8, or too long). Rename it."
+            )
+        return cls({n: entry_of(stays_inside(folder / n, folder)) for n in names})
 
     @classmethod
     def parse(cls, content: bytes, where: str) -> Manifest:
-        """From the content of MANIFEST.json. Raises UserError for one that is broken or of another format."""
-        tree: Any = None
+        """From the content of MANIFEST.json.
+
+        Raises UserError for one that is broken or of another format, names no file, or one that no package holds.
+        """
+        where, tree = printable(where), None
         try:
             tree = read_json(content, where, "Publish the package again.")
             version = tree["format"]
-            files = {str(n): Entry(int(e["bytes"]), str(e["sha256"])) for n, e in tree["files"].items()}
+            files = {str(n): _entry(e) for n, e in tree["files"].items()}
             stated = tree.get("package")
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             if isinstance(tree, dict) and tree.get("format", FORMAT) != FORMAT:
                 raise OtherFormatError(_other(where, tree["format"])) from error
             raise UserError(f"{where} is no manifest ({type(error).__name__}). Publish the package again.") from error
         if version != FORMAT:
             raise OtherFormatError(_other(where, version))
-        unsafe = [n for n in files if not _is_inside(n)]
-        if unsafe:
-            raise UserError(f"{where} names the file {unsafe[0]!r}, outside the package. Do not use this package.")
+        if not files:
+            raise UserError(f"{where} names no file: it is no package. Publish the student again.")
+        for name in files:
+            _check(name, where)
         found = cls(files)
-        if found.digest != stated or any(entry.size < 0 for entry in files.values()):
+        if found.digest != stated:
             raise UserError(f"{where} does not fit its own digest: it was changed. Publish the package again.")
         return found
 
@@ -111,12 +130,12 @@ class Manifest:
 
 
 def entry_of(path: Path) -> Entry:
-    """Size and hash of a file. Raises UserError."""
+    """Size and hash of a regular file. Raises UserError."""
     try:
-        with open(path, "rb") as stream:
+        with opened(path) as stream:
             return Entry(*hashed(stream))
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}. Allow it to be read.") from error
+        raise UserError(f"{printable(path)} cannot be read: {error.strerror}. Allow it to be read.") from error
 
 
 def write_manifest(folder: Path) -> Manifest:
@@ -129,7 +148,10 @@ def write_manifest(folder: Path) -> Manifest:
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a local folder, None when there is none. Raises UserError for a broken one."""
     path = folder / MANIFEST
-    return Manifest.parse(path.read_bytes(), str(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    with opened(path) as file:
+        return Manifest.parse(file.read(), str(path))
 
 
 def check_folder(folder: Path) -> Manifest:
@@ -146,14 +168,28 @@ def check_folder(folder: Path) -> Manifest:
     return manifest
 
 
-def _is_inside(name: str) -> bool:
-    """Whether a file of that name lies in the package, and is not its manifest."""
-    usual = name not in ("", MANIFEST) and "\\" not in name and "\0" not in name
-    return usual and not any(part in ("", ".", "..") for part in name.split("/"))
+def _entry(stated: Any) -> Entry:
+    """What a manifest says of a file. Raises ValueError for what no file can have."""
+    size, digest = stated["bytes"], stated["sha256"]
+    if type(size) is not int or size < 0 or not _SHA256.fullmatch(digest):
+        raise ValueError(f"no size and hash of a file: {size!r}, {digest!r}")
+    return Entry(size, digest)
+
+
+def _check(name: str, where: str) -> None:
+    """Raises UserError for a name under which no package holds a file."""
+    shown = printable(name)
+    if name == MANIFEST or not is_plain(name):
+        raise UserError(f"{where} names the file {shown!r}, outside the package. Use another package.")
+    if name.endswith(DRAFT):  # which no package is made with, and no reader would find
+        raise UserError(
+            f"{where} names the file {shown!r}: what ends in {DRAFT} is a draft, which no package holds. Publish the "
+            "package again."
+        )
 
 
 def _other(where: str, version: object) -> str:
-    return f"{where} has the format {version!r}, not {FORMAT}. Use the singer_ray that wrote it."
+    return f"{where} has the format {printable(repr(version), 40)}, not {FORMAT}. Use the singer_ray that wrote it."
 
 
 def _digest(tree: Any) -> str:

@@ -93,7 +93,7 @@ class S3Writer:
         foreign = [file for file in there if file not in known and not file.startswith(f"{PICTURES}/")]
         if foreign:
             raise UserError(
-                f"{self.bucket.address}/{name} holds files, but no package ({foreign[0]}). Give another address, or "
+                f"{self.bucket.address}/{name} contains files but no package ({foreign[0]}). Give another address, or "
                 "use --replace to remove them."
             )
 
@@ -178,7 +178,7 @@ class _Upload:
             over = None if found is None else found.tag
             if over is not None and self._digest(key) == entry:
                 return over
-        raise UserError(f"{self.bucket.address}/{key} arrives damaged, {self.attempts} times. Check the connection.")
+        raise UserError(f"{self.bucket.address}/{key} arrived damaged {self.attempts} times. Check the connection.")
 
     def _seal(self) -> None:
         key, content = f"{self.name}/{MANIFEST}", self.manifest.to_bytes()
@@ -191,7 +191,7 @@ class _Upload:
             if not written and found is not None and _parses(found):
                 raise LostError  # another export has written its manifest meanwhile
             self.bucket.delete([key])  # spoilt on its way
-        raise UserError(f"{self.bucket.address}/{key} arrives damaged, {self.attempts} times. Check the connection.")
+        raise UserError(f"{self.bucket.address}/{key} arrived damaged {self.attempts} times. Check the connection.")
 
     def _digest(self, key: str) -> Entry | None:
         found = with_retries(self.attempts, lambda: self.bucket.stream(key))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
 from singer_ray.publishing.local_writer import LocalWriter, drafting, explained, is_draft, sync_folders, write_synced
 from singer_ray.publishing.manifest import MANIFEST, Entry, Manifest, OtherFormatError, check_folder, read_manifest
 from singer_ray.publishing.s3_writer import LEASE, S3Writer
@@ -132,14 +133,16 @@ class Store:
             found = dict(zip(manifest.files, pool.map(read, manifest.files)))
         fault = manifest.fault({file: entry for file, entry in found.items() if entry is not None})
         if fault:
-            raise UserError(f"{self._where(name)} is not whole: {fault}. Publish it again with --replace.")
+            raise UserError(f"{self._where(name)} is incomplete: {fault}. Publish it again with --replace.")
         return manifest
 
     def pull(self, name: str, target: Path) -> Manifest:
         """Fetches the package ADDRESS/`name` into the new folder `target`, checked. Raises UserError."""
         manifest = self._required(name)
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise UserError(f"{target} is there already. Give a new folder.")
+        if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
+            raise UserError(f"{printable(target)} is there already. Give a new folder.")
+        for file in manifest.files:
+            self.folder.require(_inside(name, file))
 
         def fetch(file: str) -> None:
             for _ in range(self.settings.attempts):
@@ -149,7 +152,7 @@ class Store:
                 if found is not None and Entry(*found) == manifest.files[file]:
                     return
             raise UserError(
-                f"{self._where(name)}/{file} does not fit its manifest. Publish the package again: --replace."
+                f"{self._where(name)}/{file} does not match its manifest. Publish the package again: --replace."
             )
 
         with explained(str(target)), drafting(target) as draft:
@@ -201,7 +204,7 @@ class Store:
     def _required(self, name: str) -> Manifest:
         content = self.folder.read(_inside(name, MANIFEST))
         if content is None:
-            raise UserError(f"{self._where(name)} has no {MANIFEST}: there is no whole package. Publish it again.")
+            raise UserError(f"{self._where(name)} has no {MANIFEST}: there is no complete package. Publish it again.")
         return Manifest.parse(content, f"{self.address}/{_inside(name, MANIFEST)}")
 
     def _where(self, name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from plotly import graph_objects
 
 from singer_ray.reporting.importance import importances
-from singer_ray.reporting.record import SearchRecord, TrialRecord
+from singer_ray.reporting.record import SearchRecord, TrialRecord, last_moment
 from singer_ray.reporting.style import (
     COLOURS,
     LEAD,
@@ -26,7 +26,7 @@ from singer_ray.reporting.style import (
     thinned,
 )
 from singer_ray.reporting.text import MISSING, duration, number
-from singer_ray.search.study import COMPLETE, FAIL, PRUNED, RUNNING
+from singer_ray.search.study import COMPLETE, FAIL, PRUNED, QUEUED, RUNNING
 
 JITTER = 0.16
 
@@ -39,7 +39,7 @@ def history(search: SearchRecord, objective: int) -> Figure | None:
     name = search.objectives.names[objective]
     traces = [
         _points([t for t in valued if t.state == state], objective, state, lambda t: t.number, search)
-        for state in (PRUNED, RUNNING, COMPLETE)
+        for state in (PRUNED, QUEUED, RUNNING, COMPLETE)
     ]
     best: list[tuple[int, float]] = []
     for trial in valued:
@@ -71,7 +71,7 @@ def history(search: SearchRecord, objective: int) -> Figure | None:
 def learning_curves(search: SearchRecord) -> Figure | None:
     """The stopping metric of every trial by epoch; stopped ones dimmed, the best one in front."""
     best = search.best
-    kinds = ((PRUNED, 0.45, 1.0), (FAIL, 0.5, 1.0), (RUNNING, 0.9, 1.6), (COMPLETE, 0.75, 1.2))
+    kinds = ((PRUNED, 0.45, 1.0), (FAIL, 0.5, 1.0), (QUEUED, 0.9, 1.6), (RUNNING, 0.9, 1.6), (COMPLETE, 0.75, 1.2))
     traces = [
         _curves(
             [t for t in search.trials if t.state == state and t is not best],
@@ -227,11 +227,13 @@ def slice_of(search: SearchRecord, name: str, objective: int, *, height: int = 2
 
 
 def timeline(search: SearchRecord) -> Figure | None:
-    """Which trial ran when, in as many rows as trials ran at a time; one that runs goes on to the last known moment."""
-    timed = sorted((t for t in search.trials if t.begin), key=lambda t: (t.begin or datetime.min, t.number))
-    if not timed:
+    """Which host had which trial when, in as many rows as trials ran at a time; one that runs goes on to the last known
+    moment, and one that waits is not there."""
+    running = [t for t in search.trials if t.begin and t.state != QUEUED]
+    timed = sorted(running, key=lambda t: (t.begin or datetime.min, t.number))
+    last = last_moment(search.trials, search.sessions)
+    if not timed or last is None:
         return None
-    last = max(t for each in timed for t in (each.begin, each.end) if t)
     free: list[tuple[datetime, int]] = []
     bars: dict[str, list[tuple[TrialRecord, int, datetime, datetime]]] = {}
     rows = 0

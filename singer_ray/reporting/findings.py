@@ -15,7 +15,7 @@ from singer_ray.errors import UserError
 from singer_ray.reporting.record import SearchRecord, TrialRecord
 from singer_ray.reporting.style import Axis
 from singer_ray.reporting.text import number, plural, score, spread_of
-from singer_ray.search.study import FAIL, PRUNED, RUNNING
+from singer_ray.search.study import FAIL, PRUNED, QUEUED, RUNNING
 
 EDGE = 0.05
 """A best value this close to an end of its range (as a share of it) hints that the optimum lies outside."""
@@ -49,7 +49,7 @@ def findings(search: SearchRecord, config: Config | None) -> list[Finding]:
 
 
 def _state_of_the_search(search: SearchRecord) -> Iterator[Finding]:
-    running, finished = search.count(RUNNING), len(search.finished)
+    running, finished = search.count(RUNNING) + search.count(QUEUED), len(search.finished)
     if running:
         yield Finding(
             CAUTION, "The search is not over",
@@ -134,7 +134,7 @@ def _edges(search: SearchRecord, config: Config | None) -> Iterator[Finding]:
             f"The best trial has {number(value)}; the range goes {'up' if upper else 'down'} to {number(end)}, and "
             f"{near} of the {len(leaders)} leading trials are near that end. "
             + (f"Widen it, for example to {number(proposal)}, and search again." if allowed else
-               f"The knob cannot go to {number(proposal)}; an end a little further out may still be worth a try."),
+               f"The setting cannot go to {number(proposal)}; an end a little further out may still be worth a try."),
         )  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def _selection(search: SearchRecord) -> Iterator[Finding]:
 
 def _stopped(search: SearchRecord) -> Iterator[Finding]:
     stopped = [t for t in search.trials if t.state == PRUNED]
-    ended = [t for t in search.trials if t.state != RUNNING]
+    ended = [t for t in search.trials if t.state not in (RUNNING, QUEUED)]
     if not stopped or not ended:
         return
     all_seconds = sum(t.seconds for t in ended)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,11 +22,12 @@ from singer_ray.errors import UserError, printable
 from singer_ray.reporting.text import short_names
 from singer_ray.search import study as studies
 from singer_ray.search.objectives import Objectives, front
-from singer_ray.search.study import COMPLETE, FAIL, PRUNED, REPEATS, RUNNING
-from singer_ray.storage import read_json_mapping, without_credentials
+from singer_ray.search.study import COMPLETE, FAIL, PRUNED, QUEUED, REPEATS, RUNNING
+from singer_ray.storage import Folder, read_json_mapping, without_credentials
+from singer_ray.storage.reading import stays_inside
 
 LEADERBOARD, SEARCH, CONFIG, SPACE, BEST = "leaderboard.parquet", "search.json", "config.yaml", "space.yaml", "best"
-STATES = (COMPLETE, PRUNED, RUNNING, FAIL)
+STATES = (COMPLETE, PRUNED, RUNNING, QUEUED, FAIL)
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class TrialRecord:
     epochs: int
     seconds: float
     begin: datetime | None
+    """When a host first took it; None before that."""
     end: datetime | None
     """None while it runs."""
     resumed_from: int | None
@@ -176,16 +179,18 @@ def read_search(folder: Path) -> SearchRecord:
     notes: list[str] = []
     students = _students(folder)
     table = _leaderboard(folder, notes)
-    trials = _with_leaderboard(_ranked([_trial(row, objectives) for row in rows], objectives), table)
+    sessions = [_session(each) for each in description.get("sessions") or []]
+    found = _until_now([_trial(row, objectives) for row in rows], sessions)
+    trials = _with_leaderboard(_ranked(found, objectives), table)
     epochs = study.user_attrs.get(studies.EPOCHS)
     return SearchRecord(
         folder=folder, name=str(description.get("name") or study.study_name), objectives=objectives,
         epochs=int(epochs) if epochs else None, trials=trials, imported=_imported(study),
         distributions=_distributions(rows, study.user_attrs.get(studies.SPACE)),
-        sessions=[_session(each) for each in description.get("sessions") or []],
+        sessions=sessions,
         seconds=_number(description.get("seconds")) or _span(trials), gpu_hours=_number(description.get("gpu_hours")),
         money=_number(description.get("money")), price=_number(description.get("price_per_node_hour")),
-        students=students, config=_text(folder / CONFIG), space=_text(folder / SPACE), notes=notes,
+        students=students, config=_text(folder, CONFIG), space=_text(folder, SPACE), notes=notes,
         remarks=_remarks(description.get("remarks")),
     )  # fmt: skip
 
@@ -202,7 +207,9 @@ def _description(folder: Path) -> dict[str, Any]:
             )
         return {}
     try:
-        return read_json_mapping(path.read_bytes(), str(path), "Restore it, or remove it to go by the study.")
+        return read_json_mapping(
+            _content(folder, SEARCH) or b"", str(path), "Restore it, or remove it to go by the study."
+        )
     except OSError as error:
         raise UserError(
             f"{path} cannot be read: {_line(error)}. Restore it, or remove it to go by the study."
@@ -252,28 +259,47 @@ def _trial(row: FrozenTrial, objectives: Objectives) -> TrialRecord:
     if values is None and (by_epoch := studies.values_by_epoch(row, objectives)):  # one that runs
         values = objectives.values(by_epoch[max(by_epoch)])
     known = values is not None and row.state.name != FAIL and all(map(math.isfinite, values))
-    end = row.datetime_complete
+    begin, end = studies.started(row), row.datetime_complete
     seconds = _number(attributes.get(studies.SECONDS))
     if seconds is None:
-        seconds = (end - row.datetime_start).total_seconds() if end and row.datetime_start else 0.0
+        seconds = max(0.0, (end - begin).total_seconds()) if end and begin else 0.0
     resumed, fault = attributes.get(studies.RESUMED), attributes.get(studies.FAULT)
     return TrialRecord(
-        row.number, row.state.name, dict(row.params), tuple(values) if known and values else None, metrics,
+        row.number, studies.state_of(row), dict(row.params), tuple(values) if known and values else None, metrics,
         {n: v for n, v in sorted(row.intermediate_values.items()) if math.isfinite(v)}, studies.epochs_of(row), seconds,
-        row.datetime_start, end, int(resumed) if resumed else None, without_credentials(str(fault)) if fault else None,
+        begin, end, int(resumed) if resumed else None, without_credentials(str(fault)) if fault else None,
     )  # fmt: skip
 
 
+def _until_now(trials: Sequence[TrialRecord], sessions: Sequence[Session]) -> list[TrialRecord]:
+    """Trials that run have taken what has passed of this session, as far as it is known."""
+    last = last_moment(trials, sessions)
+    first = datetime.fromtimestamp(sessions[-1].begin) if sessions else datetime.min
+    return [
+        replace(t, seconds=max(0.0, (last - max(t.begin, first)).total_seconds()))
+        if t.state == RUNNING and t.begin and last
+        else t
+        for t in trials
+    ]
+
+
+def last_moment(trials: Sequence[TrialRecord], sessions: Sequence[Session]) -> datetime | None:
+    """The last time that a search's files speak of."""
+    told = [moment for t in trials for moment in (t.begin, t.end) if moment]
+    told += [datetime.fromtimestamp(session.end) for session in sessions if session.end]
+    return max(told, default=None)
+
+
 def _ranked(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialRecord]:
-    """Finished, stopped, running and failed ones, each by the first objective; the front before the rest."""
+    """Finished, stopped, running, queued and failed ones, each by the first objective; the front before the rest."""
     finished = [t for t in trials if t.state == COMPLETE and t.values]
     leading = {finished[n].number for n in front([objectives.costs(t.values) for t in finished if t.values])}
-    order = {COMPLETE: 0, PRUNED: 1, RUNNING: 2}
+    order = {COMPLETE: 0, PRUNED: 1, RUNNING: 2, QUEUED: 3}
 
     def place(trial: TrialRecord) -> tuple[int, bool, float, int]:
         cost = objectives.costs(trial.values)[0] if trial.values else math.inf
         behind = objectives.several and trial.number not in leading
-        return order.get(trial.state, 3), behind, cost, trial.number
+        return order.get(trial.state, 4), behind, cost, trial.number
 
     marked = sorted(trials, key=place)
     return [replace(t, rank=n, front=objectives.several and t.number in leading) for n, t in enumerate(marked, start=1)]
@@ -313,7 +339,7 @@ def _leaderboard(folder: Path, notes: list[str]) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        table = pd.read_parquet(path)
+        table = pd.read_parquet(io.BytesIO(_content(folder, LEADERBOARD) or b""))
         missing = [name for name in ("rank", "id", "state") if name not in table.columns]
         if missing:
             notes.append(f"{LEADERBOARD} has no column {missing[0]}: ranks and values are those of the study.")
@@ -330,11 +356,14 @@ def _students(folder: Path) -> list[Student]:
         if not each.is_dir() or not rank.isdigit():
             continue
         try:
-            result = read_json_mapping((each / "result.json").read_bytes(), "result.json")
+            result = read_json_mapping(_content(folder, f"{BEST}/{each.name}/result.json") or b"", "result.json")
             metrics = {n: float(v) for n, v in result.get("metrics", {}).items() if _number(v) is not None}
         except (OSError, UserError, AttributeError):
             metrics = {}
-        found.append(Student(each, int(rank), trial_id, metrics, sorted((each / "pictures").glob("*.png"))))
+        pictures = sorted(path for path in (each / "pictures").glob("*.png") if path.is_file())
+        for path in pictures:
+            stays_inside(path, folder)
+        found.append(Student(each, int(rank), trial_id, metrics, pictures))
     return sorted(found, key=lambda s: s.rank)
 
 
@@ -378,11 +407,17 @@ def _span(trials: Sequence[TrialRecord]) -> float | None:
     return max(0.0, (max(ends) - min(begins)).total_seconds()) if begins and ends else None
 
 
-def _text(path: Path) -> str | None:
+def _text(folder: Path, name: str) -> str | None:
+    content = _content(folder, name)
     try:
-        return without_credentials(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
+        return None if content is None else without_credentials(content.decode())
+    except UnicodeDecodeError:
         return None
+
+
+def _content(folder: Path, name: str) -> bytes | None:
+    """Of a file of the search. Raises UserError for a link that leads out of it: the report may be published."""
+    return Folder(str(folder), writable=False).read(name)
 
 
 def _given(value: Any) -> bool:

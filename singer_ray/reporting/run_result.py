@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from singer_ray.config import Config, load_preset
 from singer_ray.errors import UserError, printable
 from singer_ray.reporting.record import SEARCH
 from singer_ray.search.study import JOURNAL
-from singer_ray.storage import without_credentials
+from singer_ray.storage import read_json_mapping, without_credentials
 from singer_ray.tracking.history import HISTORY, SECONDS, Row, read_history
 
 CONFIG, RESULT, PICTURES, STUDENT = "config.yaml", "result.json", "pictures", "student"
@@ -67,7 +66,7 @@ def is_run(folder: Path) -> bool:
 def read_run(folder: Path) -> RunResult:
     """The run in FOLDER. Raises UserError when there is none."""
     if not is_run(folder):
-        raise UserError(f"{printable(folder)} is no training run. Give the --out of singer_ray.train.")
+        raise UserError(f"{printable(folder)} is not a training run. Give the --out of singer_ray.train.")
     rows, result = read_history(folder), _result(folder / RESULT)
     last: Row = rows[max(rows)] if rows else {}
     metrics = _numbers(result.get("metrics")) or {name: value for name, value in last.items() if "/" in name}
@@ -91,10 +90,9 @@ def _result(path: Path) -> dict[str, Any]:
     try:
         if not path.is_file() or path.stat().st_size > LARGEST:
             return {}
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_json_mapping(path.read_bytes(), str(path))
+    except (OSError, UserError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _numbers(found: Any) -> dict[str, float]:

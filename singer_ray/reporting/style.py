@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from plotly import graph_objects
 
-from singer_ray.search.study import COMPLETE, FAIL, PRUNED, RUNNING
+from singer_ray.search.study import COMPLETE, FAIL, PRUNED, QUEUED, RUNNING
 
-COLOURS = {COMPLETE: "#3f7fd9", PRUNED: "#98a2ae", RUNNING: "#23a18b", FAIL: "#d64f4f"}
-WORDS = {COMPLETE: "finished", PRUNED: "stopped early", RUNNING: "running", FAIL: "failed"}
+COLOURS = {COMPLETE: "#3f7fd9", PRUNED: "#98a2ae", RUNNING: "#23a18b", QUEUED: "#c9b458", FAIL: "#d64f4f"}
+WORDS = {COMPLETE: "finished", PRUNED: "stopped early", RUNNING: "running", QUEUED: "queued", FAIL: "failed"}
 LEAD = "#ef8a17"
 """The best trial, and the Pareto front."""
 SCALE = [[0.0, "#7a5bb5"], [0.25, "#4474c4"], [0.5, "#2a948d"], [0.75, "#7cbf4b"], [1.0, "#f2c230"]]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from singer_ray.errors import UserError
-from singer_ray.search.home import RECORD, STATE, TRIALS, fetch, is_same
+from singer_ray.errors import UserError, printable
+from singer_ray.search.description import RECORD
+from singer_ray.search.home import STATE, TRIALS, fetch, is_same
 from singer_ray.search.lock import refuse_driven
 from singer_ray.storage import Folder
+from singer_ray.storage.address import Address
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -19,17 +21,19 @@ def bring(address: str, endpoint: str | None = None, out: Path | None = None) ->
 
     A search in S3 is brought to OUT, runs/NAME by default; one in a folder only where OUT is another. Raises UserError.
     """
-    if "://" in address:
-        folder = out or Path("runs") / address.rstrip("/").rpartition("/")[2]
+    place = Address.of(address, "--resume")
+    here = place.folder
+    if here is None:
+        folder = out or Path("runs") / place.name
     else:
-        folder = out or Path(address)
-        if not (Path(address) / RECORD).exists():
+        folder = out or Path(place.text)
+        if not (here / RECORD).exists():
             raise UserError(
-                f"There is no search in {address}: it has no {RECORD}. Give the --out of a search, or s3://..."
+                f"There is no search in {printable(place.text)}: it has no {RECORD}. Give the --out of a search, or s3://..."
             )
-        refuse_driven(Path(address))
+        refuse_driven(here)
     refuse_driven(folder)
-    if "://" in address or not is_same(Path(address), folder):
+    if here is None or not is_same(here, folder):
         fetch(Folder(address, endpoint, knob="--resume"), folder)
     links = [name for name in STATE if (folder / name).is_symlink()]
     if links:
@@ -39,8 +43,10 @@ def bring(address: str, endpoint: str | None = None, out: Path | None = None) ->
 
 def storage_at(address: str, folder: Path, config: Config) -> str | None:
     """STORAGE/NAME where `address` is that of a search, which may have been moved since; None where it is its OUT."""
-    if "://" in address:
-        return address.rstrip("/")
+    place = Address.of(address, "--resume")
+    here = place.folder
+    if here is None:
+        return place.text
     # With storage elsewhere the checkpoints are there; without, OUT has them and another folder shall go on with them.
-    elsewhere, own = config.train.storage is not None, (Path(address) / TRIALS).is_dir()
-    return str(Path(address).absolute()) if (own if elsewhere else not is_same(Path(address), folder)) else None
+    elsewhere, own = config.train.storage is not None, (here / TRIALS).is_dir()
+    return str(here) if (own if elsewhere else not is_same(here, folder)) else None

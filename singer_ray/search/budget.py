@@ -172,7 +172,7 @@ class Budget:
         """Raises UserError when GPU-hours are limited and no trial holds a GPU: the limit would never bite."""
         if self.gpu_hours and not gpus:
             raise UserError(
-                f"search.gpu_hours {self.gpu_hours:g} limits nothing: no trial holds a GPU here. Use --time-budget "
+                f"search.gpu_hours {self.gpu_hours:g} has no effect: no trial holds a GPU here. Use --time-budget "
                 "SECONDS, connect to a cluster with GPUs, or raise search.gpus_per_trial."
             )
 

@@ -19,7 +19,19 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from singer_ray.search.budget import HOUR, Budget, Spending, duration
-from singer_ray.search.study import COMPLETE, RESUMED, RUNNING, SECONDS, WAITED, epochs_of, own_rows
+from singer_ray.search.study import (
+    COMPLETE,
+    QUEUED,
+    RESUMED,
+    RUNNING,
+    SECONDS,
+    STARTED,
+    WAITED,
+    epochs_of,
+    own_rows,
+    started,
+    state_of,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -118,9 +130,10 @@ class Estimate:
         per_epoch = (sum(seconds for seconds, _ in paced) + weight * guess) / (seen + weight)
         start = _overhead(rows, start)
         alive = self._survival(rows)
-        running = [self._rest(alive, epochs_of(row)) * per_epoch for row in rows if row.state.name == RUNNING]
+        running = [self._rest(alive, epochs_of(row)) * per_epoch for row in rows if state_of(row) == RUNNING]
+        queued = [self._rest(alive, epochs_of(row), 0) * per_epoch for row in rows if state_of(row) == QUEUED]
         left = 0 if no_more_trials else max(0, self.search.trials - len(rows))
-        new = [start + epochs * per_epoch for epochs in spread(alive, left)]
+        new = [start + seconds for seconds in queued] + [start + n * per_epoch for n in spread(alive, left)]
         done = 0 if repeats is None else sum(row.state.is_finished() for row in own_rows(repeats))
         again = self._repeats(start + self.epochs * per_epoch, done)
         return min(most, self._play(running, new) + again)
@@ -168,11 +181,11 @@ class Estimate:
             alive.append(share)
         return alive
 
-    def _rest(self, alive: Sequence[float], epoch: int) -> float:
+    def _rest(self, alive: Sequence[float], epoch: int, within: float = 0.5) -> float:
         """Epochs that a trial has before it after so many; it is taken to stand in the middle of the next one."""
         if epoch >= self.epochs:
             return 0.0
-        return max(0.0, sum(alive[epoch:]) / alive[epoch] - 0.5) if alive[epoch] else 0.5
+        return max(0.0, sum(alive[epoch:]) / alive[epoch] - within) if alive[epoch] else 1 - within
 
     def _line(
         self, low: float, high: float, gpu_hours: float, money: float | None, price: Price | None, limit: float
@@ -261,13 +274,17 @@ def _passes(rule: Sequence[float], epoch: int) -> float:
 def _overhead(rows: Sequence[FrozenTrial], guess: float) -> float:
     """Seconds that a trial takes beside its epochs: the median of what ended ones took; `guess` before any has."""
     found = [
-        (row.datetime_complete - row.datetime_start).total_seconds()
-        - row.user_attrs[SECONDS] - row.user_attrs.get(WAITED, 0.0)
+        (row.datetime_complete - begin).total_seconds() - row.user_attrs[SECONDS] - _waited(row)
         for row in rows
-        if row.datetime_complete and row.datetime_start and SECONDS in row.user_attrs and RESUMED not in row.user_attrs
-        and row.state.name == COMPLETE
-    ]  # fmt: skip
+        if row.state.name == COMPLETE and SECONDS in row.user_attrs and RESUMED not in row.user_attrs
+        if row.datetime_complete and (begin := started(row))
+    ]
     return max(0.0, median(found)) if found else guess
+
+
+def _waited(row: FrozenTrial) -> float:
+    """Seconds after `started` in which a row had no host: none, where that is known at all."""
+    return 0.0 if STARTED in row.user_attrs else float(row.user_attrs.get(WAITED, 0.0))
 
 
 def _span(low: float, high: float) -> str:

@@ -42,10 +42,13 @@ from singer_ray.search.study import (
     create_study,
     load_study,
     remove_study,
+    require_own,
     storage_of,
 )
 from singer_ray.search.warm_start import earlier_study, import_trials
 from singer_ray.storage import STUDY_URL, Folder, without_password
+from singer_ray.storage.address import absolute, own_name
+from singer_ray.terminal import Terminal, lasting, say
 from singer_ray.tracking.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -105,10 +108,8 @@ def run_search(
         said.print(line, highlight=False, markup=False)
     if config.search.study is not None:
         storage_of(config.search.study, out)  # whether it can be reached
-    storage = config.train.storage
-    if storage is not None and "://" not in storage:  # a resume may be typed in another folder
-        config = config.override({"train.storage": str(Path(storage).absolute())})
-    return _Search(config, searched, out, inputs, console or Console()).begin(overwrite=overwrite)
+    config, out = _meant_from_anywhere(config), _named(out)
+    return _Search(config, searched, out, inputs, console or Terminal()).begin(overwrite=overwrite)
 
 
 def resume_search(
@@ -130,14 +131,26 @@ def resume_search(
     config = load_preset(str(folder / CONFIG))
     check_changes(changes or {})
     require_inputs(address, config, inputs)
-    config = config.override(changes or {})
+    config = config.override({n: absolute(v) if n == "export.to" and v else v for n, v in (changes or {}).items()})
     space = load_space(str(folder / SPACE), config, field_names())  # what it fixes is in the configuration by now
     name = description((folder / RECORD).read_bytes(), str(folder / RECORD))["name"]
+    require_own(load_study(storage_of(config.search.study, folder, "read"), name), folder)
     storage = storage_at(address, folder, config)
     if storage is not None:
         storage, _, name = storage.rpartition("/")
         config = config.override({"train.storage": storage})
-    return _Search(config, space, folder, inputs, console or Console(), name=name).resume()
+    return _Search(config, space, folder, inputs, console or Terminal(), name=name).resume()
+
+
+def _meant_from_anywhere(config: Config) -> Config:
+    """With the places that the search writes to as they are from any folder: a resume may be typed in another one."""
+    given = {name: config.value(name) for name in ("train.storage", "search.study", "export.to")}
+    return config.override({name: absolute(place) for name, place in given.items() if place is not None})
+
+
+def _named(out: Path) -> Path:
+    """OUT by a path that ends in a name: the search has its own, and its folder below --storage."""
+    return out if own_name(out) == out.name else Path(os.path.abspath(out))
 
 
 class _Search:
@@ -146,7 +159,9 @@ class _Search:
     def __init__(
         self, config: Config, space: SearchSpace, out: Path, inputs: Any, console: Console, *, name: str | None = None
     ) -> None:
-        self.config, self.space, self.out, self.inputs, self.console = config, space, out, inputs, console
+        self.config, self.space, self.out, self.inputs = config, space, out, inputs
+        self.console = lasting(console)
+        """A search goes on when its terminal is closed."""
         self.name = name or out.name
         """Of its folder below --storage."""
         self.record: dict[str, Any] = {}
@@ -170,7 +185,7 @@ class _Search:
             self._check_corners(pool)
             remarks = pool.ask("remarks")
             for line in remarks:
-                self.console.print(f"note: {line}", highlight=False, markup=False)
+                self._say(f"note: {line}")
             self._forecast(plan, pool)
             with home.driving():
                 storage = self._emptied(home) if overwrite else self._empty(home)
@@ -193,6 +208,7 @@ class _Search:
 
     def resume(self) -> Searched:
         """From what OUT holds."""
+        check_trackers(self.config.search.trackers)
         with self._hosts(driving=True) as (home, plan, pool):
             self.record = home.read_record()
             log_into(self.out)
@@ -214,7 +230,9 @@ class _Search:
             shared = ray_cluster.shared_storage(self.config.train.storage, self.out)
             plan = Plan.of(self.config, self._say, here=shared is None)
             self._say(f"{plan.concurrent} trials at a time on {ray_cluster.describe()}{_dashboard()}")
-            remote = Folder(shared, settings=self.config.export, knob="--storage").below(self.name) if shared else None
+            remote = None
+            if shared:  # NAME may well be a link there, which is the user's own
+                remote = Folder(f"{shared}/{self.name}", settings=self.config.export, knob="--storage")
             home = Home(self.out, remote, self._say, own=own_inputs(self.config))
             if driving:
                 stack.enter_context(home.driving())
@@ -294,7 +312,7 @@ class _Search:
         self._say(estimate.before(self._price()).text)
 
     def _say(self, line: str) -> None:
-        self.console.print(line, highlight=False)
+        say(self.console, line)
 
 
 def _quiet() -> None:
@@ -310,7 +328,7 @@ def _quiet() -> None:
 
 @contextlib.contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """A polite end (SIGTERM, of a scheduler or a closing shell) leaves as clean a search as Ctrl-C does."""
+    """A polite end (SIGTERM of a scheduler, SIGHUP of a closing terminal) leaves as clean a search as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -318,11 +336,14 @@ def _terminated_as_interrupted() -> Iterator[None]:
     def interrupt(signum: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    # nohup ignores SIGHUP, and so it stays.
+    polite = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in polite}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _dashboard() -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from singer_ray.errors import UserError
 from singer_ray.training.resuming import own_inputs as own_inputs
+from singer_ray.wording import command
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -34,7 +35,7 @@ def check_changes(changes: Mapping[str, Any]) -> None:
 def going_on(address: str, own: Sequence[str]) -> str:
     """What goes on with the search at `address`; `own` is what `own_inputs` finds."""
     if not own:
-        return f"python -m singer_ray.tune --resume {address}"
+        return command("tune", "--resume", address)
     return f"singer_ray.sweep(resume={address!r}, {', '.join(f'{name}=...' for name in own)}) in Python"
 
 

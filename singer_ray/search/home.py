@@ -15,13 +15,15 @@ from typing import Any
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 
 from singer_ray.errors import UserError
-from singer_ray.search.description import RECORD, description
+from singer_ray.search.description import RECORD as RECORD
+from singer_ray.search.description import description
 from singer_ray.search.going_on import going_on
 from singer_ray.search.lock import LOCK, FolderLock
 from singer_ray.search.record import patiently
 from singer_ray.search.study import JOURNAL
 from singer_ray.storage import Folder, read_json_mapping, write_whole
 from singer_ray.storage.lease import HeldError, Lease, LostError, lease_files
+from singer_ray.wording import command
 
 CONFIG, SPACE, LEASE, TRIALS = "config.yaml", "space.yaml", "driver.json", "trials"
 REMARKS = "remarks"
@@ -79,8 +81,8 @@ class Home:
         """Raises UserError when the copy's place holds a search."""
         if self.remote is not None and self.remote.read(RECORD) is not None:
             raise UserError(
-                f"{self.remote.address} holds a search already. Go on with it: --resume {self.remote.address}; or use "
-                "another --out (its name is the folder's), or --overwrite."
+                f"{self.remote.address} holds a search already. Go on with it: {going_on(self.remote.address, ())}; or "
+                "use another --out (its name is the folder's), or --overwrite."
             )
 
     def ids(self) -> set[str]:
@@ -172,7 +174,7 @@ class Home:
             except HeldError as error:
                 raise UserError(
                     f"Another process (on {error.machine}) drives the search at {address}. Watch it with "
-                    f"--status {address}, or wait until it has ended."
+                    f"`{command('tune', '--status', address)}`, or wait until it has ended."
                 ) from error
             yield
             with contextlib.suppress(UserError):  # a store that is away: the lease lapses
@@ -197,7 +199,7 @@ class Home:
         try:
             patiently(self._bring)
         except UserError as error:
-            self.say(f"the copy of the search lacks its end: {error} {self.go_on}")
+            self.say(f"the copy of the search is incomplete: {error} {self.go_on}")
             self._dirty.clear()
 
     def _bring(self) -> None:
@@ -264,8 +266,8 @@ def fetch(remote: Folder, out: Path) -> None:
     if record is None:
         raise UserError(f"There is no search at {address}: it has no {RECORD}. Give the folder NAME below --storage.")
     if (out / RECORD).exists():
-        here, there = description((out / RECORD).read_bytes(), str(out / RECORD)), description(record, f"{address}/{RECORD}")
-        if here.get("id") != there.get("id"):
+        here = read_json_mapping((out / RECORD).read_bytes(), str(out / RECORD))
+        if here.get("id") != read_json_mapping(record, f"{address}/{RECORD}").get("id"):
             raise UserError(f"{out} holds another search than {address}. Use --out with another folder.")
     out.mkdir(parents=True, exist_ok=True)
     journal = remote.read(JOURNAL)
@@ -274,7 +276,7 @@ def fetch(remote: Folder, out: Path) -> None:
         if own.startswith(journal):
             return  # this machine has seen at least as much
         if not journal.startswith(own):
-            raise UserError(f"{out} and {address} have gone different ways. Use --out with another folder.")
+            raise UserError(f"{out} and {address} have diverged. Use --out with another folder.")
     for name in STATE:
         content = remote.read(name)
         if content is not None:

@@ -11,35 +11,41 @@ from typing import Any
 import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial
-from rich.table import Table
 
 from singer_ray.search.objectives import Objectives, front
 from singer_ray.search.study import (
     COMPLETE,
     FAULT,
     PRUNED,
+    QUEUED,
     REPEAT_OF,
     RESUMED,
+    RUNNING,
     SECONDS,
     epochs_of,
     label_of,
     last_result,
     own_rows,
+    state_of,
     values_by_epoch,
 )
 from singer_ray.storage import write_whole
+from singer_ray.terminal import Column, FittedTable
 
 FRONT, SEEDS, MEAN, SPREAD = "front", "seeds", "mean", "spread"
 _HEAD, _TAIL = ("rank", "id", "state"), ("epochs", "seconds", RESUMED, FAULT)
-_ORDER = {COMPLETE: 0, PRUNED: 1}
+_ORDER = {COMPLETE: 0, PRUNED: 1, RUNNING: 2, QUEUED: 3}
+_SAID = {FRONT: "on the front", SEEDS: "seeds", MEAN: "mean of seeds", SPREAD: "± of seeds"}
+_VAGUE = ("rank", "outlier", "ratio", "quantile", "kd", "info", "name", "source", "steps", "train", "state", "seconds")
 
 
 def leaderboard(study: optuna.Study, objectives: Objectives, *, repeats: optuna.Study | None = None) -> pd.DataFrame:
     """The rows of a study, ranked.
 
-    Finished trials come before stopped ones and those before failed ones. Within each the best value of the objective
-    comes first; with several objectives those on the front (`front`), then the others, each by the first objective.
-    Where trials were repeated, those come before the others, by their mean over the seeds that finished.
+    Finished trials come before stopped ones, then those that run, those in the queue, and failed ones. Within each the
+    best value of the objective comes first; with several objectives those on the front (`front`), then the others,
+    each by the first objective. Where trials were repeated, those come before the others, by their mean over the seeds
+    that finished.
     Columns: rank, id, state, the parameters, the objectives, `val/...` and `test/...`, front, seeds, mean and spread
     (standard deviation over seeds), epochs, seconds, resumed_from_epoch, fault.
     """
@@ -57,7 +63,7 @@ def leaderboard(study: optuna.Study, objectives: Objectives, *, repeats: optuna.
         value = row.get(MEAN, row.get(objectives.first))
         missing = value is None
         alone = bool(seeds) and MEAN not in row
-        return _ORDER.get(row["state"], 2), alone or not row.get(FRONT, True), missing, sign * (value or 0.0), row["id"]
+        return _ORDER.get(row["state"], 4), alone or not row.get(FRONT, True), missing, sign * (value or 0.0), row["id"]
 
     table.sort(key=place)
     names = dict.fromkeys(name for row in table for name in row)
@@ -91,20 +97,38 @@ def parameters_in(table: pd.DataFrame, objectives: Objectives | None = None) -> 
     return [c for c in table.columns if c not in fixed and not c.startswith(("val/", "test/"))]
 
 
-def as_rich_table(table: pd.DataFrame, objectives: Objectives, *, title: str, most: int = 20) -> Table:
-    """The leading rows for a terminal; columns that none of them fills are left out."""
+def as_rich_table(table: pd.DataFrame, objectives: Objectives, *, title: str, most: int = 20) -> FittedTable:
+    """The leading rows for a terminal; columns that none of them fills, or that have no room, are left out."""
     leading = table.head(most).dropna(axis="columns", how="all")
     tests = [name.replace("val/", "test/", 1) for name in objectives.names]
     scores = [name for name in dict.fromkeys((*objectives.names, *tests)) if name in leading.columns]
     scores += [name for name in (FRONT, SEEDS, MEAN, SPREAD) if name in leading.columns]
     parameters = parameters_in(leading, objectives)
-    shown = Table(title=title, title_justify="left")
-    for column in ("#", "trial", "state", *scores, *(p.rpartition(".")[2] for p in parameters), "epochs", "s"):
-        shown.add_column(column, justify="left" if column in ("trial", "state") else "right", overflow="fold")
-    for row in leading.to_dict("records"):
-        cells = [row["rank"], row["id"], row["state"], *(row[s] for s in scores), *(row[p] for p in parameters)]
-        shown.add_row(*map(cell, [*cells, row["epochs"], round(row["seconds"])]))
-    return shown
+    rows = leading.to_dict("records")
+    said = {"rank": "place", "id": "trial", "state": "state", **{name: _SAID.get(name, name) for name in scores}}
+    said |= {**heads(parameters), "epochs": "epochs", "seconds": "seconds"}
+    needed = ("id", "state", objectives.first)
+    columns = [
+        Column(head, [_shown(name, row) for row in rows], right=name not in ("id", "state"), needed=name in needed)
+        for name, head in said.items()
+        if name in leading.columns
+    ]
+    return FittedTable(columns, title=title)
+
+
+def heads(parameters: Sequence[str]) -> dict[str, str]:
+    """Parameters -> the heads of their columns: the last part of a name, with what stands before it where one needs it.
+
+    `train.lr` is lr, but `method.rank` is no place in a table, and `ratio` alone says nothing.
+    """
+    short = {name: name.rpartition(".")[2] for name in parameters}
+    short |= {name: ".".join(name.split(".")[-2:]) for name, end in short.items() if end in _VAGUE}
+    known = list(short.values())
+    return {name: end if known.count(end) == 1 else name for name, end in short.items()}
+
+
+def _shown(name: str, row: Mapping[Any, Any]) -> str:
+    return cell(round(row[name]) if name == "seconds" else row[name])
 
 
 def cell(value: Any) -> str:
@@ -125,7 +149,7 @@ def _row(row: FrozenTrial, objectives: Objectives, seeds: Sequence[float] | None
     scores = {k: v for k, v in result.items() if k.startswith(("val/", "test/")) and "/after_norm/" not in k}
     scores |= {name: v for name in objectives.names if (v := result.get(name, reached.get(name))) is not None}
     found: dict[str, Any] = {
-        "id": label_of(row.number), "state": row.state.name, **row.params, **scores, "epochs": epochs_of(row),
+        "id": label_of(row.number), "state": state_of(row), **row.params, **scores, "epochs": epochs_of(row),
         "seconds": float(row.user_attrs.get(SECONDS, 0.0)), RESUMED: row.user_attrs.get(RESUMED),
         FAULT: row.user_attrs.get(FAULT),
     }  # fmt: skip

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner
@@ -21,6 +23,7 @@ from singer_ray.search.study import (
     FAIL,
     FAULT,
     FOLDER,
+    IN_QUEUE,
     METRICS,
     OF_EPOCH,
     PRUNED,
@@ -28,7 +31,9 @@ from singer_ray.search.study import (
     RUNNING,
     SECONDS,
     SEED,
+    STARTED,
     STOPPED,
+    TAKEN,
     TRIAL_ID,
     WAITED,
     WAITING,
@@ -37,6 +42,7 @@ from singer_ray.search.study import (
     values_by_epoch,
 )
 from singer_ray.storage import without_credentials
+from singer_ray.tracking.tracker import Tracker
 
 HISTORY = "history"
 """Result key: [epoch, {metric: value}] of earlier epochs, which the study may have missed when its driver died."""
@@ -64,18 +70,6 @@ class Assignment:
         return self.parameters if self.seed is None else {**self.parameters, "seed": self.seed}
 
 
-class Watcher(Protocol):
-    """Hears what happens to the trials, each by its label."""
-
-    def start(self, trial: str, parameters: Mapping[str, Any]) -> None: ...
-
-    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None: ...
-
-    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class Ledger:
     """Asks the study for parameters and tells it what became of them.
 
@@ -87,7 +81,7 @@ class Ledger:
         folder: address below which the trials' folders lie.
         pruner: who stops trials early, by the objectives' stop metric.
         sampler_of: who suggests the parameters of a number; the study's own sampler without it.
-        watchers: hear of every start, epoch and end.
+        watchers: hear of every trial that is asked for, taken by a host, its epochs and its end.
         saved: called after every change; True where the change must not be lost.
         exhausted: whether there is nothing new to ask for.
         recall: by label and overrides what a trial's last checkpoint has reported, None without one.
@@ -104,7 +98,7 @@ class Ledger:
         folder: str,
         pruner: BasePruner,
         sampler_of: Callable[[int], BaseSampler] | None = None,
-        watchers: Sequence[Watcher] = (),
+        watchers: Sequence[Tracker] = (),
         saved: Callable[[bool], None] = lambda urgent: None,
         exhausted: Callable[[], bool] = lambda: False,
         recall: Callable[[str, Mapping[str, Any]], Mapping[str, Any] | None] = lambda label, overrides: None,
@@ -117,6 +111,8 @@ class Ledger:
         self.left = max(0, trials - len(own_rows(study)))
         self.open: dict[int, _Open] = {}
         self._storage = study._storage
+        for row in self.orphans:  # their hosts have gone with their driver
+            self._storage.set_trial_user_attr(row._trial_id, IN_QUEUE, True)
 
     @property
     def expected(self) -> int:
@@ -145,14 +141,31 @@ class Ledger:
         trial.set_user_attr(TRIAL_ID, trial_id)
         if FOLDER not in stored.user_attrs:
             trial.set_user_attr(FOLDER, f"{self.folder}/{assignment.label}")
+        trial.set_user_attr(IN_QUEUE, True)
         self.saved(True)
         for watcher in self.watchers:
-            watcher.start(assignment.label, assignment.parameters)
+            watcher.queue(assignment.label, assignment.parameters)
         return assignment
+
+    def placed(self, when: float, places: Mapping[str, float]) -> None:
+        """Which trials have a host, by label: since when, and when that was seen (Unix seconds)."""
+        for row in list(self.open.values()):
+            since = places.get(row.label)
+            if since is not None:
+                self._take(row, since)
+            elif row.taken is not None and row.taken < when:  # its host or its actor is gone
+                row.taken = None
+                self._storage.set_trial_user_attr(row.storage_id, IN_QUEUE, True)
+                self.saved(False)
+                for watcher in self.watchers:
+                    watcher.queue(row.label, row.assignment.parameters)
 
     def report(self, number: int, result: Mapping[str, Any]) -> None:
         """Records an epoch's values, and those of earlier epochs that the study has missed."""
         row = self.open[number]
+        if TAKEN in result or result.get("epoch"):
+            self._take(row, float(result.get(TAKEN, time.time())))
+        result = {key: value for key, value in result.items() if key != TAKEN}
         for epoch, values in result.get(HISTORY, ()):
             if self._record(row, int(epoch), values) or int(epoch) == max(row.values, default=0):
                 # Others are measured by what the pruner notes of it.
@@ -206,6 +219,20 @@ class Ledger:
         for watcher in self.watchers:
             watcher.end(row.label, state, metrics | ({FAULT: fault} if fault else {}))
         return state
+
+    def _take(self, row: _Open, since: float) -> None:
+        """A host has the trial."""
+        if row.taken is not None:
+            return
+        row.taken = since
+        if not row.begun:
+            row.begun = True
+            begin = datetime.fromtimestamp(since).isoformat(timespec="milliseconds")
+            self._storage.set_trial_user_attr(row.storage_id, STARTED, begin)
+        self._storage.set_trial_user_attr(row.storage_id, IN_QUEUE, False)
+        self.saved(False)
+        for watcher in self.watchers:
+            watcher.start(row.label, row.assignment.parameters)
 
     def _tell(self, number: int, row: _Open, state: str) -> None:
         if state == PRUNED and self.objectives.stops_apart:
@@ -261,6 +288,7 @@ class Ledger:
         return _Open(
             row._trial_id, Assignment(row.number, label_of_row(row), row.params, row.user_attrs.get(SEED)), values,
             row.user_attrs.get(STOPPED), latest=values[max(values)] if values else None, adopted=adopted,
+            begun=adopted and (STARTED in row.user_attrs or bool(values)),
         )  # fmt: skip
 
     def _id(self, number: int) -> int:
@@ -310,6 +338,10 @@ class _Open:
     """The stop metric as it was last reported, be it finite or not; None before that."""
     adopted: bool = False
     """Whether its driver died: its checkpoint may know more than the study."""
+    begun: bool = False
+    """Whether a host has ever had it."""
+    taken: float | None = None
+    """Since when its host has it (Unix seconds); None while it waits for one."""
     result: dict[str, Any] = field(default_factory=dict)
     """The last result."""
 

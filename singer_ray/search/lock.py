@@ -51,7 +51,7 @@ def refuse_driven(out: Path) -> None:
 
 def _locked(out: Path) -> IO[str]:
     try:
-        file = open(out / LOCK, "a+", encoding="utf-8", opener=lambda path, how: os.open(path, how | os.O_NOFOLLOW, 0o666))
+        file = os.fdopen(os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666), "a+")
     except OSError as error:
         if not (out / LOCK).is_symlink():
             raise

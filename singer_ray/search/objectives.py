@@ -33,7 +33,7 @@ class Objectives:
         """
         if not wanted and not reported:
             raise UserError(
-                "There is nothing to search by: the validation images have neither labels nor masks nor depth. Give "
+                "There is nothing to optimise: the validation images have neither labels nor masks nor depth. Give "
                 "labelled ones with --data.val, or --evaluation.data.source imagefolder and its train and val folders."
             )
         pairs = [_parse(text) for text in wanted or reported[:1]]

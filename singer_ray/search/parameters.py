@@ -189,7 +189,7 @@ class LogUniform(_Number):
     def _without_step(cls, given: Any) -> Any:
         if isinstance(given, dict) and "step" in given:
             raise ValueError(
-                "a loguniform takes no step. Use a choice with the values listed, int with log: true, or uniform"
+                "a loguniform has no step. Use a choice with the values listed, int with log: true, or uniform"
             )
         return given
 

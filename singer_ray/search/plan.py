@@ -94,7 +94,7 @@ def _check_workers(config: Config, gpus: float) -> None:
     workers = config.train.workers
     if 0 < gpus < 1:
         raise UserError(
-            f"search.gpus_per_trial {gpus:g} with --workers {workers}: NCCL wants a GPU of its own for each worker. "
+            f"search.gpus_per_trial {gpus:g} with --workers {workers}: NCCL needs a GPU for each worker. "
             "Use 1 (it counts for each worker), or --workers 1."
         )
     if config.train.device == "cuda" and not gpus:

@@ -73,6 +73,8 @@ class HostPool:
         self._note = Note(self.registry_name)
         registry = _actor(HostRegistry, num_cpus=0, max_task_retries=-1, resources=ON_HEAD)
         self.registry = registry.options(name=self.registry_name, namespace=NAMESPACE).remote(self._note)
+        self.placed: tuple[float, dict[str, float]] = (0.0, {})
+        """When it was last seen which trials have a host, and since when each has it (Unix seconds)."""
         self._say: Callable[[str], None] = _silent
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._attend, daemon=True)
@@ -123,11 +125,12 @@ class HostPool:
         return min(len(self._seen), self._target) if self.share.workers > 1 else len(self._seen)
 
     def timing(self) -> StepTimes:
-        """The mean over all hosts, timed at the same time. Raises UserError."""
+        """The mean over all hosts that have room, timed at the same time. Raises UserError."""
         from singer_ray.training.timing import StepTimes
 
+        there = self.present()[: max(1, self.size())]
         try:
-            return StepTimes.mean(ray.get([self.hosts[name].timing.remote() for name in self.present()]))
+            return StepTimes.mean(ray.get([self.hosts[name].timing.remote() for name in there]))
         except ray.exceptions.RayError as error:
             raise user_error_in(error) from error
 
@@ -220,7 +223,7 @@ class HostPool:
     def _look(self) -> None:
         self._seen = self.present()
         most = self._target if self.share.workers > 1 else None
-        self.registry.attend.remote(self._seen, most)
+        self.placed = ray.get(self.registry.attend.remote(self._seen, most), timeout=5 * LOOK)
 
     def _idle(self) -> Any:
         """A HostedTrainer that answers at once. Where all are busy for long they are killed, and come back."""

@@ -8,25 +8,29 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from singer_ray.errors import visible
 from singer_ray.search.budget import duration
-from singer_ray.search.leaderboard import cell
+from singer_ray.search.leaderboard import cell, heads
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.study import (
     FAIL,
     FAULT,
     PRUNED,
+    QUEUED,
     RUNNING,
     epochs_of,
     label_of_row,
     last_result,
     own_rows,
+    state_of,
     values_by_epoch,
 )
+from singer_ray.terminal import Column, FittedTable, say
+from singer_ray.tracking.background import Guard
 
 SHOWN = 20
 
@@ -35,7 +39,7 @@ SHOWN = 20
 class _Row:
     label: str
     parameters: dict[str, Any]
-    state: str = RUNNING
+    state: str = QUEUED
     epoch: int = 0
     values: dict[str, float] = field(default_factory=dict)
     fault: str | None = None
@@ -66,6 +70,11 @@ class SearchProgress:
         self.begin = time.monotonic() - spent
         self.rows: dict[str, _Row] = {}
         self.live: Live | None = None
+        self.last = True
+        """Whether the live table stays on the screen when it is closed: no other table follows."""
+        self._unsaid: list[str] = []
+        self._drawing = Guard("the live table", self._unsaid.append)
+        self._estimate = Guard("the estimate of the time left", self._unsaid.append)
 
     def read(self, study: optuna.Study) -> None:
         """Takes over what a study has."""
@@ -75,15 +84,23 @@ class SearchProgress:
             values = {k: v for k, v in last_result(row).items() if k in self._names()}
             values = values or (by_epoch[max(by_epoch)] if by_epoch else {})
             fault = row.user_attrs.get(FAULT)
-            self.rows[label] = _Row(label, row.params, row.state.name, epochs_of(row), values, fault)
+            self.rows[label] = _Row(label, row.params, state_of(row), epochs_of(row), values, fault)
         self._look_ahead()
 
     def show(self) -> None:
         """Starts the live table, where there is a terminal."""
         if self.console.is_terminal:
             # Drawn twice a second from a thread: the clock goes on, whatever the trials do.
-            self.live = Live(get_renderable=self.table, console=self.console, refresh_per_second=2, transient=True)
+            # The last one stays on the screen, also after Ctrl-C.
+            self.live = Live(get_renderable=self._drawn, console=self.console, refresh_per_second=2)
             self.live.start()
+
+    def queue(self, trial: str, parameters: Mapping[str, Any]) -> None:
+        known = self.rows.setdefault(trial, _Row(trial, dict(parameters)))
+        again = f" again after epoch {known.epoch}" if known.epoch else ""
+        known.state = QUEUED
+        self._look_ahead()
+        self._say(f"trial {trial} queued{again}")
 
     def start(self, trial: str, parameters: Mapping[str, Any]) -> None:
         known = self.rows.setdefault(trial, _Row(trial, dict(parameters)))
@@ -109,10 +126,12 @@ class SearchProgress:
         row.state, row.fault = state, metrics.get(FAULT)
         self._look_ahead()
         why = f" ({row.fault})" if row.fault else ""
-        self._say(f"trial {trial} {state} after {row.epoch} epochs{why}. {self.summary()}")
+        epochs = f"{row.epoch} epoch{'s' * (row.epoch != 1)}"
+        self._say(f"trial {trial} {state} after {epochs}{why}. {self.summary()}")
 
     def close(self) -> None:
         if self.live is not None:
+            self.live.transient = not self.last
             self.live.stop()
             self.live = None
 
@@ -136,19 +155,26 @@ class SearchProgress:
 
     def table(self) -> Group:
         """The latest trials, and the summary below."""
-        shown = Table()
         rows = list(self.rows.values())[-SHOWN:]
         names = list(dict.fromkeys(name for row in rows for name in row.parameters))
-        watched = self._watched()
-        for column in ("trial", "state", "epoch", *watched, *(name.rpartition(".")[2] for name in names)):
-            shown.add_column(column, justify="left" if column in ("trial", "state") else "right")
+        waits = [row.state == QUEUED and not row.epoch for row in rows]
+        columns = [
+            Column("trial", [row.label for row in rows], right=False, needed=True),
+            Column("state", [row.state for row in rows], right=False, needed=True),
+            Column("epoch", ["" if new else f"{row.epoch}/{self.epochs}" for row, new in zip(rows, waits)]),
+        ]
+        for number, name in enumerate(self._watched()):
+            columns.append(Column(name, [cell(row.values.get(name)) for row in rows], needed=not number))
+        for name, head in heads(names).items():
+            columns.append(Column(head, [cell(row.parameters.get(name)) for row in rows]))
         best = self.best()
-        for row in rows:
-            cells = [cell(row.values.get(name)) for name in watched]
-            cells += [cell(row.parameters.get(name)) for name in names]
-            style = "bold green" if row is best else ("dim" if row.state in (PRUNED, FAIL) else "")
-            shown.add_row(row.label, row.state, f"{row.epoch}/{self.epochs}", *cells, style=style)
-        return Group(shown, Text(self.summary()))
+        dim = (PRUNED, FAIL, QUEUED)
+        styles = ["bold green" if row is best else ("dim" if row.state in dim else "") for row in rows]
+        return Group(FittedTable(columns, styles=styles), Text(visible(self.summary())))
+
+    def _drawn(self) -> RenderableType:
+        """The table, called from a thread of Rich's, where an error would end the picture without a word."""
+        return self._drawing(self.table, Group())
 
     def _watched(self) -> list[str]:
         return list(dict.fromkeys((*self.objectives.names, self.objectives.stop_metric)))
@@ -157,11 +183,15 @@ class SearchProgress:
         return [*self._watched(), *(name.replace("val/", "test/", 1) for name in self.objectives.names)]
 
     def _look_ahead(self) -> None:
-        left = self.left()
+        left = self._estimate(self.left, None)
         self.until = None if left is None else time.monotonic() + left
 
     def _say(self, line: str) -> None:
+        if self.live is not None and self._drawing.failed:
+            self.close()
         if self.live is not None:
             self.live.refresh()
         else:
-            self.console.print(line, highlight=False)
+            say(self.console, line)
+        while self._unsaid:
+            say(self.console, self._unsaid.pop(0))

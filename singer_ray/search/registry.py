@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,19 +28,23 @@ class HostRegistry:
         self.hosts: list[str] = known.get("hosts", [])
         self.most: int | None = known.get("most")
         self.places: dict[str, str] = known.get("places", {})
+        self.since: dict[str, float] = dict.fromkeys(self.places, time.time()) | known.get("since", {})
+        """Trial -> Unix seconds at which it got its place."""
         self.queue: list[str] = known.get("queue", [])
         self.retired: set[str] = set(known.get("retired", []))
 
-    def attend(self, hosts: Sequence[str], most: int | None = None) -> None:
+    def attend(self, hosts: Sequence[str], most: int | None = None) -> tuple[float, dict[str, float]]:
         """These hosts are there now, and no others. Trials of the others come first when they ask again.
 
-        No trial gets a place while `most` have one; those that have keep theirs.
+        No trial gets a place while `most` have one; those that have keep theirs. Returns the time (Unix seconds), and
+        since when each trial that has a place has it.
         """
         self.hosts, self.most = list(hosts), most
         for trial in [trial for trial, name in self.places.items() if name not in hosts]:
             del self.places[trial]
             self.queue.insert(0, trial)
         self._write()
+        return time.time(), {trial: self.since[trial] for trial in self.places}
 
     def announce(self, trial: str) -> None:
         """The trial will ask for a place."""
@@ -64,6 +69,7 @@ class HostRegistry:
                 return None
             self.queue.remove(trial)
             self.places[trial] = free[0]
+            self.since[trial] = time.time()
             self._write()
         return self.places[trial]
 
@@ -75,16 +81,14 @@ class HostRegistry:
     def release(self, trial: str) -> None:
         """The trial's actor has ended, or the trial itself."""
         self.places.pop(trial, None)
+        self.since.pop(trial, None)
         if trial in self.queue:
             self.queue.remove(trial)
         self._write()
 
     def _write(self) -> None:
-        known = {
-            "hosts": self.hosts, "most": self.most, "places": self.places, "queue": self.queue,
-            "retired": sorted(self.retired),
-        }  # fmt: skip
-        text = json.dumps(known)
+        known = {"hosts": self.hosts, "most": self.most, "places": self.places, "since": self.since}
+        text = json.dumps(known | {"queue": self.queue, "retired": sorted(self.retired)})
         if text != self._written:
             self.note.write(text)
             self._written = text
@@ -96,8 +100,10 @@ class Places:
     def __init__(self, registry: Any) -> None:
         self.registry = registry
 
-    def start(self, trial: str, parameters: Mapping[str, Any]) -> None:
+    def queue(self, trial: str, parameters: Mapping[str, Any]) -> None:
         self.registry.announce.remote(trial)
+
+    def start(self, trial: str, parameters: Mapping[str, Any]) -> None: ...
 
     def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None: ...
 

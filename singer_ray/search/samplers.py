@@ -134,7 +134,7 @@ def _fault(sampler: str, space: SearchSpace, objectives: Sequence[str]) -> str |
     if sampler == "grid":
         endless = next((name for name, parameter in space.parameters.items() if parameter.count() is None), None)
         if endless:
-            return f"needs an end of values, and {endless} has none: give it a step (uniform), or make it a choice"
+            return f"needs a finite number of values, but {endless} is continuous: give it a step, or make it a choice"
         if (space.size() or 0) > LARGEST_GRID:
             return f"would try {space.size()} points; {LARGEST_GRID} at most: widen steps or drop values"
     return None
@@ -272,7 +272,7 @@ class GridSampler(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        raise RuntimeError(f"{param_name} is no parameter of this grid")
+        raise RuntimeError(f"{param_name} is not a parameter of this grid")
 
 
 def grid_exhausted(study: optuna.Study, space: SearchSpace) -> bool:

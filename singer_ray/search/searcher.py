@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 from singer_ray.errors import printable
 from singer_ray.search.faults import DIED, in_words
 from singer_ray.search.ledger import UNSAVED
-from singer_ray.search.study import FAULT
+from singer_ray.search.study import FAULT, REMARK
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -97,11 +97,14 @@ class StudySearcher(Searcher):
 
 
 class StudyScheduler(FIFOScheduler):
-    """Reports each epoch to the ledger and stops the trials that the ledger's pruner names."""
+    """Reports each epoch to the ledger and stops the trials that the ledger's pruner names.
 
-    def __init__(self, ledger: Ledger, failure: Failure) -> None:
+    `remarked` hears what a trial wants to be said.
+    """
+
+    def __init__(self, ledger: Ledger, failure: Failure, remarked: Callable[[str], None] = lambda remark: None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.ledger, self.failure = ledger, failure
+        self.ledger, self.failure, self.remarked = ledger, failure, remarked
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         stop = self.failure.guard(lambda: self._stops(trial.config["number"], result), True)
@@ -114,6 +117,8 @@ class StudyScheduler(FIFOScheduler):
     def _stops(self, number: int, result: dict[str, Any]) -> bool:
         if UNSAVED in result:
             raise OSError(result[UNSAVED])
+        if REMARK in result:
+            self.remarked(str(result[REMARK]))
         self.ledger.report(number, result)
         return self.ledger.should_stop(number)
 

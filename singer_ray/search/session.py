@@ -26,7 +26,7 @@ from singer_ray.search.estimate import Estimate
 from singer_ray.search.going_on import going_on
 from singer_ray.search.home import END, FINISHED
 from singer_ray.search.leaderboard import leaderboard, write_leaderboard
-from singer_ray.search.ledger import Ledger, Watcher
+from singer_ray.search.ledger import Ledger
 from singer_ray.search.progress import SearchProgress
 from singer_ray.search.record import TrialRecord
 from singer_ray.search.samplers import grid_exhausted, make_sampler, remarks
@@ -42,6 +42,8 @@ from singer_ray.search.study import (
     own_rows,
 )
 from singer_ray.search.winners import chosen, package_best
+from singer_ray.terminal import say
+from singer_ray.tracking.background import Background, Guard, close
 from singer_ray.tracking.trackers import make_trackers
 
 if TYPE_CHECKING:
@@ -91,6 +93,8 @@ class Session:
             self.record["sessions"], concurrent=self.plan.concurrent, gpus=self.plan.gpus_held, price=setting.price
         )
         self.accounts = Accounts(self.home, self.record, self.meter)
+        self.said: set[str] = set()
+        """What is not said again."""
         self.concurrent, self.gpus = self.plan.concurrent, self.plan.gpus_held
         self._changed: float | None = None
 
@@ -136,27 +140,29 @@ class Session:
             left=left,
         )  # fmt: skip
         progress.read(study)
-        trackers = make_trackers(config.search.trackers, self.setting.name, self.home.out, self.setting.console)
-        watchers: list[Watcher] = [progress, self.setting.pool.places(), *trackers]
+        trackers = make_trackers(config.search.trackers, self.setting.name, self.home.out, self._say)
+        observers = [Background("the progress display", lambda: progress, self._say), *trackers]
         ledger = Ledger(
             study, self.setting.space, self.objectives, epochs=config.train.epochs, trials=wanted,
             folder=self.home.trials.address, pruner=NopPruner() if repeats else make_pruner(config),
-            sampler_of=None if repeats else self._sampler_of(study), watchers=watchers, saved=self.accounts.save,
+            sampler_of=None if repeats else self._sampler_of(study), saved=self.accounts.save,
+            watchers=[self.setting.pool.places(), *observers],
             exhausted=lambda: self._exhausted(study, limits),
             recall=lambda label, overrides: TrialRecord.read(self.home.trials, label, overrides).result(),
         )  # fmt: skip
         if not ledger.expected:
             if not repeats:
                 self._say(f"the search has its {wanted} trials already: nothing is left to train")
+            close(observers)
             return
-        progress.show()
+        Guard("the live table", self._say)(progress.show, None)
         try:
             if limits.check().action != STOP:
                 self._tune(ledger, limits, "repeats" if repeats else "session")
             ledger.close()
+            progress.last = False  # the leaderboard follows
         finally:
-            for watcher in watchers:
-                watcher.close()
+            close(observers)
         if limits.verdict.reason:
             self.accounts.note(**{END: limits.verdict.reason})
             self._say(limits.verdict.reason)
@@ -183,6 +189,8 @@ class Session:
         failure, pool = Failure(), self.setting.pool
 
         def ended() -> bool:
+            # Tune asks often, and in the thread of all that is told to the ledger.
+            failure.guard(lambda: ledger.placed(*pool.placed), None)
             self._follow(pool)
             over = failure.error is not None or limits.check().action == STOP
             if over:
@@ -203,7 +211,8 @@ class Session:
                 "registry": pool.registry_name, "epochs": ledger.epochs, "experiment": self.setting.name,
             },
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(ledger, failure, most), scheduler=StudyScheduler(ledger, failure),
+                search_alg=StudySearcher(ledger, failure, most),
+                scheduler=StudyScheduler(ledger, failure, self._say_once),
                 num_samples=ledger.expected,
                 max_concurrent_trials=ledger.expected,  # the searcher counts, by what the cluster has at the time
                 trial_name_creator=lambda trial: trial.config["label"],
@@ -273,5 +282,10 @@ class Session:
         spent = self.meter.tick()
         return Budget.of(self.config.search).seconds_left(spent, gpus=self.gpus, dollars_per_hour=dollars)
 
+    def _say_once(self, line: str) -> None:
+        if line not in self.said:
+            self.said.add(line)
+            self._say(line)
+
     def _say(self, line: str) -> None:
-        self.setting.console.print(line, highlight=False)
+        say(self.setting.console, line)

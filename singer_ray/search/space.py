@@ -39,6 +39,7 @@ from singer_ray.search.parameters import (
     Value,
     number_in_text,
 )
+from singer_ray.storage.address import expanded_as
 
 UNSEARCHABLE = ("seed", "search.", "export.", "data.", "evaluation.", "train.workers", "train.launcher", "train.epochs",
                 "train.steps_per_epoch", "train.device", "train.threads", "train.storage",
@@ -186,6 +187,7 @@ def load_space(source: str | Mapping[str, Any], config: Config, given: Collectio
     broken, names no knob or one that trials must share, or reaches values that the configuration refuses.
     """
     if isinstance(source, str):
+        source = expanded_as(source, "--space")
         path = find_shipped("tune_spaces", source)
         if path is None:
             raise UserError(
@@ -199,7 +201,7 @@ def load_space(source: str | Mapping[str, Any], config: Config, given: Collectio
     fixed, enqueue = tree.pop(FIXED, None), tree.pop(ENQUEUE, None)
     if not tree:
         raise UserError(
-            f"{where} {'is empty' if fixed is None else 'has no parameter'}. Name at least one knob, for example "
+            f"{where} {'is empty' if fixed is None else 'has no parameter'}. Name at least one setting, for example "
             "method.rank: {type: int, low: 4, high: 32}."
         )
     try:
@@ -247,7 +249,7 @@ def _check_knob(name: str) -> None:
 
 def _parse_fixed(given: Any, parameters: Mapping[str, AnyParameter]) -> dict[str, Any]:
     if not isinstance(given, Mapping):
-        raise UserError(f"{FIXED} is {given!r}. Allowed: knobs and their values, for example {{train.epochs: 3}}.")
+        raise UserError(f"{FIXED} is {given!r}. Allowed: settings and their values, for example {{train.epochs: 3}}.")
     fixed = {str(name): number_in_text(value) for name, value in given.items()}
     for name, value in fixed.items():
         _check_knob(name)
@@ -282,7 +284,7 @@ def _parse_value(
         raise UserError(f"{where} names {name}, which is {FIXED} to {fixed[name]!r}. Leave it out of the point.")
     if name not in parameters:
         raise UserError(
-            f"{where} names {name!r}, which is no parameter of this space.{nearest(name, parameters)} "
+            f"{where} names {name!r}, which is not a parameter of this space.{nearest(name, parameters)} "
             f"Allowed: {', '.join(parameters)}."
         )
     try:
@@ -311,7 +313,7 @@ def _check_conditions(parameters: Mapping[str, AnyParameter], fixed: Mapping[str
             if other not in parameters:
                 hint = f" It is {FIXED} to {fixed[other]!r}: leave the condition out." if other in fixed else ""
                 raise UserError(
-                    f"{name} is drawn when {other} is {_shown(wanted)}, but {other} is no parameter of this space."
+                    f"{name} is drawn when {other} is {_shown(wanted)}, but {other} is not a parameter of this space."
                     f"{hint or nearest(other, parameters)} Name one of: "
                     f"{', '.join(n for n in parameters if n != name)}."
                 )

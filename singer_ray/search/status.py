@@ -20,6 +20,7 @@ from singer_ray.search.going_on import going_on, own_inputs
 from singer_ray.search.home import CONFIG, END, FINISHED, bring_study
 from singer_ray.search.progress import SearchProgress
 from singer_ray.search.study import REPEATS, load_study, objectives_of, require_own, storage_of
+from singer_ray.terminal import say
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -53,7 +54,7 @@ def show_status(address: str, endpoint: str | None, console: Console) -> None:
         show(study, config.search.trials, left)
         if again is not None:
             show(again, len(again.trials))
-        console.print(f"used: {spent}" + (f"; {printable(record[END])}" if record.get(END) else ""), highlight=False)
+        say(console, f"used: {spent}" + (f"; {printable(record[END])}" if record.get(END) else ""))
         if not record.get(FINISHED):
             _doubt(record, going_on(address, own_inputs(config)), console)
 
@@ -83,4 +84,4 @@ def _doubt(record: Mapping[str, Any], command: str, console: Console) -> None:
     if silent is not None and silent <= SILENT:
         return
     what = "has not begun" if silent is None else f"has said nothing for {duration(silent)}"
-    console.print(f"Its driver {what}. If it is dead: {command}", highlight=False)
+    say(console, f"Its driver {what}. If it is dead: {command}")

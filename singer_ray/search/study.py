@@ -1,13 +1,16 @@
 """The Optuna study of a search: the one record of what happened, in a journal file or a database.
 
-Each row holds the parameters, the state (RUNNING, COMPLETE, FAIL, or PRUNED for stopped early), the objectives of a
-COMPLETE trial, and by epoch the metric by which trials are stopped; its user attributes are the constants below.
+Each row holds the parameters, the state (RUNNING, COMPLETE, FAIL, or PRUNED for stopped early; RUNNING also while the
+trial waits for a host, see `state_of`), the objectives of a COMPLETE trial, and by epoch the metric by which trials are
+stopped; its user attributes are the constants below.
 """
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from singer_ray.errors import UserError, printable
+from singer_ray.errors import UserError, printable, shown
 from singer_ray.search.database import Access, database
 from singer_ray.search.objectives import Objectives
 from singer_ray.storage import lacks_password, with_password, without_credentials
@@ -27,6 +30,8 @@ REPEATS = "-repeats"
 
 COMPLETE, PRUNED, FAIL, RUNNING, WAITING = "COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"
 ENDED = (COMPLETE, PRUNED, FAIL)
+QUEUED = "QUEUED"
+"""What people are shown of a row that is RUNNING to Optuna while its trial waits for a host."""
 MISSING_PASSWORD = (
     "Passwords are not kept in a search's files: set PGPASSWORD, write it to ~/.pgpass, or set SINGER_RAY_STUDY_URL to "
     "the whole address. "
@@ -45,6 +50,10 @@ SECONDS = "seconds"
 """Seconds that its epochs took."""
 WAITED = "waited_seconds"
 """Seconds that its actor waited for a host: it is started while its host is still busy."""
+IN_QUEUE = "queued"
+"""Whether it waits for a host. Rows of earlier versions say nothing of it."""
+STARTED = "started"
+"""When a host first took it: local time in ISO 8601, as Optuna's own times are. Missing likewise."""
 RESUMED = "resumed_from_epoch"
 STOPPED = "stopped"
 """At which epoch the scheduler stopped it, and what it noted of it."""
@@ -54,6 +63,12 @@ IMPORTED = "imported_from"
 """Address of the earlier search that a warm-start row comes from; such a row was not run here."""
 REPEAT_OF, SEED = "repeat_of", "seed"
 """In the study of repeats: number of the repeated row, and the seed."""
+
+# Keys of a trial's results, beside those above.
+TAKEN = "taken"
+"""Unix seconds at which a host took this incarnation of the trial."""
+REMARK = "remark"
+"""What whoever watches the search should be told, once."""
 
 # System attributes of a row.
 OF_EPOCH = "epoch:"
@@ -142,7 +157,10 @@ def load_study(storage: BaseStorage, name: str) -> optuna.Study:
         return study
     except KeyError as error:
         names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
-        raise UserError(f"There is no study {name!r} there. Found: {printable(', '.join(names) or 'none')}.") from error
+        raise UserError(
+            f"There is no study {shown(name)} there. Found: {printable(', '.join(names) or 'none')}. Correct "
+            "search.study, or restore the study."
+        ) from error
 
 
 def objectives_of(study: optuna.Study) -> Objectives:
@@ -172,13 +190,32 @@ def own_rows(study: optuna.Study, states: Sequence[str] = ()) -> list[FrozenTria
 
 
 def label_of(number: int, seed: int | None = None) -> str:
-    """The name of a trial's folder, and of the trial on screen and in tables."""
+    """The name of a trial's folder, and of the trial on screen and in tables. Raises UserError for no whole numbers."""
+    if any(type(part) is not int or part < 0 for part in (number, seed) if part is not None):
+        raise UserError(
+            f"The study has a trial {printable(repr(number), 60)} with the seed {printable(repr(seed), 60)}, which no "
+            "search writes. Do not use this study."
+        )
     return f"{number:03d}" if seed is None else f"{number:03d}-seed{seed}"
 
 
 def label_of_row(row: FrozenTrial) -> str:
     """The same of a row, which may repeat another one."""
     return label_of(row.user_attrs.get(REPEAT_OF, row.number), row.user_attrs.get(SEED))
+
+
+def state_of(row: FrozenTrial) -> str:
+    """The state as people are shown it: QUEUED for a trial that waits for a host."""
+    waits = row.state is TrialState.RUNNING and row.user_attrs.get(IN_QUEUE)
+    return QUEUED if waits else row.state.name
+
+
+def started(row: FrozenTrial) -> datetime | None:
+    """When a host first took it (local time); of a row that does not know, when it was asked for; None before that."""
+    if STARTED in row.user_attrs:
+        with contextlib.suppress(ValueError, TypeError):
+            return datetime.fromisoformat(row.user_attrs[STARTED]).replace(tzinfo=None)
+    return None if row.user_attrs.get(IN_QUEUE) else row.datetime_start
 
 
 def values_by_epoch(row: FrozenTrial, objectives: Objectives) -> dict[int, dict[str, float]]:

@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 
 from singer_ray.errors import UserError, printable
 from singer_ray.ray_start import use_token_if_there
+from singer_ray.storage import STUDY_URL, without_password
+from singer_ray.storage.address import expanded_as, is_folder
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -29,6 +31,9 @@ JOB_NAME = "job_name"
 """The key of a job's metadata that the dashboard's Jobs page shows as its name."""
 YOUNG = 60
 """Seconds in which a cluster that has just been started may not answer yet, or have no agent that takes jobs."""
+SECRET_OPTIONS = {"--search.study": STUDY_URL, "--export.endpoint": "AWS_ENDPOINT_URL"}
+"""Options whose value may hold a password, and the variable by which a job is given it."""
+HANDED_OVER = (STUDY_URL, "PGPASSWORD")
 FILE_OPTIONS = ("--space", "--search.space", "--preset")
 """Options whose value may be a file of this machine."""
 
@@ -49,6 +54,7 @@ def submit(
     Returns the job's submission id, NAME and the time. Raises UserError when the cluster cannot be reached or refuses.
     """
     submission_id = f"{_plain(name)}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
+    argv, secret = apart(argv)
     with _client(address, YOUNG) as client, tempfile.TemporaryDirectory() as folder:
         shipped: dict[str, str] = {}
         for number, (value, path) in enumerate(files.items()):
@@ -61,7 +67,8 @@ def submit(
                     return client.submit_job(
                         entrypoint=entrypoint(argv, name, shipped),
                         submission_id=submission_id,
-                        runtime_env={"working_dir": folder} if shipped else {},
+                        runtime_env=({"working_dir": folder} if shipped else {})
+                        | ({"env_vars": secret} if secret else {}),
                         metadata={JOB_NAME: name, **metadata},
                     )
                 except RuntimeError as error:
@@ -89,23 +96,47 @@ def follow(address: str, submission_id: str, out: TextIO | None = None) -> str:
     if info.status.value == "FAILED":
         why = str(info.message or "no reason given").splitlines()[0].partition(", last available logs")[0]
         raise UserError(
-            f"Job {submission_id} failed: {why.rstrip('.')}. Its log: ray job logs --address {address} {submission_id}"
+            f"Job {submission_id} failed: {why.rstrip('.')}. Its log: "
+            f"{shlex.join(['ray', 'job', 'logs', '--address', address, submission_id])}"
         )
     return str(info.status.value)
 
 
 def how_to(address: str, submission_id: str) -> str:
     """How to come back to a job and how to end it, in one line."""
-    return (
-        f"Follow it: ray job logs --follow --address {address} {submission_id}   "
-        f"Stop it: ray job stop --address {address} {submission_id}"
-    )
+    place = ["--address", address, submission_id]
+    logs, stop = (shlex.join(["ray", "job", *words, *place]) for words in (["logs", "--follow"], ["stop"]))
+    return f"Follow it: {logs}   Stop it: {stop}"
 
 
 def local_files(argv: Sequence[str]) -> dict[str, Path]:
     """The files of this machine that arguments of singer_ray.tune name, by the values that name them."""
     named = [value for option, value in _options(argv) if value is not None and option in FILE_OPTIONS]
-    return {value: Path(value) for value in named if Path(value).is_file()}
+    paths = {value: Path(expanded_as(value, "a file to send with the job")) for value in named}
+    return {value: path for value, path in paths.items() if path.is_file()}
+
+
+def apart(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Arguments without passwords, which everybody on the cluster could read, and the variables that hold them instead.
+
+    The job gets the passwords that this process knows: those of the arguments, PGPASSWORD and SINGER_RAY_STUDY_URL.
+    """
+    secret = {name: os.environ[name] for name in HANDED_OVER if os.environ.get(name)}
+    words: list[str] = []
+    for word in argv:
+        name, equals, value = word.partition("=") if word.startswith("--") else (_last_option(words), "", word)
+        variable = SECRET_OPTIONS.get(name.replace("_", "-"))
+        clean = without_password(value)
+        if variable is None or clean == value:
+            words.append(word)
+            continue
+        secret[variable] = value
+        words.append(f"{name}={clean}" if equals else clean)
+    return words, secret
+
+
+def _last_option(words: Sequence[str]) -> str:
+    return words[-1] if words and words[-1].startswith("--") and "=" not in words[-1] else ""
 
 
 def entrypoint(argv: Sequence[str], name: str, shipped: Mapping[str, str]) -> str:
@@ -117,7 +148,7 @@ def entrypoint(argv: Sequence[str], name: str, shipped: Mapping[str, str]) -> st
             out = value
         elif option == "--resume" and value is not None:
             words += [option, _folder(value)]
-            has_folder = "://" not in value
+            has_folder = is_folder(value)
         elif value is None:
             words.append(shlex.quote(option))
         else:
@@ -142,7 +173,7 @@ def _options(argv: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 def _folder(out: str) -> str:
     """--out as a shell word; a relative one is below the home folder of the machine that runs it."""
-    if "://" in out or out.startswith("/"):
+    if not is_folder(out) or out.startswith(("/", "$", "file:")):
         return shlex.quote(out)
     return f'"$HOME"/{shlex.quote(out.removeprefix("~/"))}'
 

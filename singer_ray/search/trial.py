@@ -13,8 +13,8 @@ import ray
 from ray.tune import PlacementGroupFactory, Trainable
 
 from singer_ray.ray_cluster import NAMESPACE, ON_HEAD
-from singer_ray.search.gauges import TrialGauges, describe
-from singer_ray.search.study import FAULT, RESUMED, WAITED
+from singer_ray.search.gauges import QUEUED, TrialGauges, describe
+from singer_ray.search.study import FAULT, REMARK, RESUMED, TAKEN, WAITED
 
 POLL = 0.1
 """Seconds between two looks for a free host."""
@@ -39,6 +39,7 @@ class DistillationTrial(Trainable):
         self.resumed_from: int | None = None
         self.host: Any = None
         self.waited = 0.0
+        self.taken: float | None = None
         self.gauges = TrialGauges(self.label, self.parameters, config["experiment"])
 
     @classmethod
@@ -50,7 +51,10 @@ class DistillationTrial(Trainable):
         epoch = int(result.get("epoch", 0))
         self.gauges.set(result)
         done = FAULT in result or epoch >= self.epochs
-        return {"epoch": epoch, "done": done, RESUMED: self.resumed_from, WAITED: self.waited, **result}
+        known: dict[str, Any] = {"epoch": epoch, "done": done, RESUMED: self.resumed_from, WAITED: self.waited}
+        known |= {} if self.taken is None else {TAKEN: self.taken}
+        known |= {REMARK: self.gauges.remark} if self.gauges.remark else {}
+        return {**known, **result}
 
     def cleanup(self) -> None:
         self.gauges.close()
@@ -70,6 +74,7 @@ class DistillationTrial(Trainable):
     def _join(self) -> dict[str, Any] | None:
         """What the trial's checkpoint had reported, or why it cannot run; None for a trial that starts."""
         registry = ray.get_actor(self.registry_name, NAMESPACE)
+        self.gauges.set({QUEUED: 1})
         place: Any = None
         begin = time.monotonic()
         while (place := ray.get(registry.place.remote(self.label))) is None or (place and not _answers(place)):
@@ -77,6 +82,8 @@ class DistillationTrial(Trainable):
         self.waited = time.monotonic() - begin
         if not place:
             return {"done": True}
+        self.taken = time.time()
+        self.gauges.set({QUEUED: 0})
         self.host = ray.get_actor(place, NAMESPACE)
         result: dict[str, Any] | None = ray.get(self.host.join.remote(self.key, self.overrides))
         if result is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 DRAFT = ".part"
@@ -20,8 +22,8 @@ def write_whole(path: Path, content: bytes | str, *, synced: bool = False) -> No
     Raises OSError. The folder may be a stranger's: a draft with a name that can be foreseen would follow a link there.
     """
     data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
-    draft = path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex}{DRAFT}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    draft = _draft_of(path)
+    handle = _opened(draft)
     try:
         with open(handle, "wb") as file:
             file.write(data)
@@ -34,6 +36,27 @@ def write_whole(path: Path, content: bytes | str, *, synced: bool = False) -> No
         raise
     if synced:
         sync(path.parent)
+
+
+@contextlib.contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """A new, empty file beside `path` for a library to fill, that takes its place at the end. Raises OSError."""
+    draft = _draft_of(path)
+    os.close(_opened(draft))
+    try:
+        yield draft
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex}{DRAFT}")
+
+
+def _opened(draft: Path) -> int:
+    return os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def sync(path: Path) -> None:

@@ -9,7 +9,9 @@ from singer_ray.storage.secrets import PASSWORDS, SECRETS
 _PASSWORD = re.compile(r"""(://)[^\s/:@"<>]*:[^\s"<>]*@""")
 _USER = re.compile(r"""(://)[^\s/@"'<>]+@""")
 _SIGNED = re.compile(rf"""([?&](?:{SECRETS})=)[^&\s"'<>]+""", re.IGNORECASE)
-_PAIR = re.compile(rf"""(?<![\w.-])((?:{PASSWORDS})\s*=\s*)(?:'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[^\s&;,"'<>]+)""", re.IGNORECASE)
+_PAIR = re.compile(
+    rf"""(?<![\w.-])((?:{PASSWORDS})\s*=\s*)(?:'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[^\s&;"<>]+)""", re.IGNORECASE
+)
 """Of key=value addresses (`host=db password=x`) and of messages that repeat one; short names would be words there."""
 _ADVICE = [(re.compile(pattern), advice) for pattern, advice in (
     ("ExpiredToken|EXPIRED_TOKEN|[Tt]oken.{0,20}expired|RequestExpired",
@@ -21,7 +23,7 @@ _ADVICE = [(re.compile(pattern), advice) for pattern, advice in (
     ("InvalidAccessKeyId|INVALID_ACCESS_KEY_ID|SignatureDoesNotMatch|INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH",
      "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."),
     (r"AccessDenied|ACCESS_DENIED|Forbidden|\(403\)",
-     "These credentials may not: allow s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject, "
+     "These credentials lack a permission: allow s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject, "
      "s3:AbortMultipartUpload and s3:ListBucketMultipartUploads there (with export.tags s3:PutObjectTagging too)."),
     ("RequestTimeTooSkewed|REQUEST_TIME_TOO_SKEWED", "Set the clock of this machine."),
     ("NoSuchBucket|NO_SUCH_BUCKET", "Make the bucket first: aws s3 mb s3://BUCKET."),
@@ -30,7 +32,8 @@ _ADVICE = [(re.compile(pattern), advice) for pattern, advice in (
     ("KMS|InvalidEncryptionAlgorithm", "Check export.encryption and export.kms_key."),
     ("EndpointConnectionError|Could not connect|ConnectTimeout|Connection refused|NewConnectionError",
      "Check the endpoint and the network."),
-    (r"No space left|Disk quota|File too large|[Ee]rrno (28|122|27)\b", "Make room there, or give another address."),
+    (r"No space left|Disk quota|File too large|[Ee]rrno (28|122|27)\b",
+     "Free some space there, or give another address."),
     (r"Read-only file system|Permission denied|[Ee]rrno (30|13)\b", "Give a folder that may be written to."),
 )]  # fmt: skip
 
@@ -45,6 +48,7 @@ def reason(error: Exception) -> str:
 def without_credentials(text: str) -> str:
     """A text whose addresses have lost their users, passwords and signatures: `db://me:secret@host` -> `db://***@host`.
 
-    In addresses written as `host=db password=secret`, and as parameters (`?sslpassword=secret`), too. Rather too much than too little: a password may hold any character but white space, quotes and angle brackets.
+    Those of addresses written as `host=db password=secret`, and of parameters (`?sslpassword=secret`), too. Rather too
+    much than too little: a password may hold any character but white space, quotes and angle brackets.
     """
     return _PAIR.sub(r"\1***", _SIGNED.sub(r"\1***", _USER.sub(r"\1***@", _PASSWORD.sub(r"\1***@", text))))

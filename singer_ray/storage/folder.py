@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
+from singer_ray.storage.address import Address, leads_out
 from singer_ray.storage.drafts import DRAFT, write_whole
 from singer_ray.storage.explain import reason
+from singer_ray.storage.reading import UnfitError, opened, stays_inside
 
 if TYPE_CHECKING:
     from singer_ray.storage.s3 import Bucket
@@ -24,6 +26,9 @@ CHUNK = 1 << 22
 
 class Folder:
     """Files below one address; names are relative to it, with `/` between parts.
+
+    Whose files they are is not known: names that would lead out of the folder are refused, and locally so are links
+    that do, and whatever is no regular file (UserError).
 
     Credentials come from AWS's standard chain (environment, profile, instance role). `endpoint` is the address of an
     S3-compatible server; without it AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL are honoured.
@@ -48,26 +53,20 @@ class Folder:
         writable: bool = True,
         settings: S3Settings | None = None,
     ) -> None:
-        self.address, self.knob = address.rstrip("/") or "/", knob
+        place = Address.of(address, knob)
+        self.address, self.knob = place.text, knob
         self.bucket: Bucket | None = None
         """What it is in S3; None for a local folder."""
-        self.root = Path()
+        self.root = place.folder or Path()
         """A local folder's path."""
-        try:
-            parts = urlsplit(address)
-        except ValueError as error:
-            raise UserError(f"{knob} {address!r} is no address: {error}.") from error
-        if parts.scheme in ("", "file"):
-            self.root = Path(parts.path if parts.scheme else address).absolute()
-            parent = next(p for p in (self.root, *self.root.parents) if p.exists())
-            if writable and (not parent.is_dir() or not os.access(parent, os.W_OK)):
-                raise UserError(f"{knob} {address!r} cannot be written: {parent} is no folder that may be written to.")
-        elif parts.scheme == "s3":
-            self.bucket = _bucket(address, settings, endpoint, timeout, knob)
-        else:
-            raise UserError(
-                f"{knob} {address!r} has the scheme {parts.scheme!r}. Allowed: a folder, or s3://BUCKET/PREFIX."
-            )
+        self._outermost = self.root
+        """Of the folders that it is in, the one that was named: links may lead to other places in it."""
+        if place.folder is None:
+            self.bucket = _bucket(place.text, settings, endpoint, timeout, knob)
+            return
+        parent = next(p for p in (self.root, *self.root.parents) if p.exists())
+        if writable and (not parent.is_dir() or not os.access(parent, os.W_OK)):
+            raise UserError(f"{knob} {address!r} cannot be written: {parent} is no folder that may be written to.")
 
     @property
     def is_local(self) -> bool:
@@ -79,7 +78,8 @@ class Folder:
         return self.root.resolve().name if self.bucket is None else self.bucket.prefix.rpartition("/")[2]
 
     def below(self, name: str) -> Folder:
-        """The folder `name` in this one."""
+        """The folder `name` in this one. Raises UserError for a name that leads out of it."""
+        self._check(name)
         inner = object.__new__(Folder)
         inner.__dict__ |= self.__dict__
         inner.address, inner.root = f"{self.address}/{name}", self.root / name
@@ -88,14 +88,23 @@ class Folder:
 
     def read(self, name: str) -> bytes | None:
         """The content of a file, None when there is none. Raises UserError when it cannot be read."""
+        self._check(name)
         if self.bucket is not None:
             return self.bucket.get(name)
         try:
-            return (self.root / name).read_bytes()
+            with opened(self._real(name)) as file:
+                return file.read()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise self._unread(name, error) from error
+
+    def require(self, name: str) -> None:
+        """Raises UserError for a file that will not be read, whatever is in it."""
+        self._check(name)
+        if self.bucket is None:
+            with contextlib.suppress(OSError), opened(self._real(name)):
+                pass  # what else is wrong shows when it is read
 
     def digest(self, name: str) -> tuple[int, str] | None:
         """Size and SHA-256 of a file, read through to its end; None when there is none. Raises UserError."""
@@ -109,16 +118,21 @@ class Folder:
                 found = self._stream(name, _checked(target.write))
             if found is None:
                 path.unlink()
+        except UnfitError:
+            path.unlink()
+            raise
         except (_TargetError, OSError) as error:
             raise UserError(f"{path} could not be written: {reason(error)}") from error
         return found
 
     def write(self, name: str, content: bytes) -> str:
         """Writes a file whole or not at all, over an earlier one; returns its address. Raises UserError."""
+        self._check(name)
         if self.bucket is not None:
             self.bucket.put(name, content)
             return f"{self.address}/{name}"
         path = self.root / name
+        stays_inside(path.parent, self._outermost)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, content)  # several may write one name
@@ -127,12 +141,12 @@ class Folder:
         return f"{self.address}/{name}"
 
     def names(self, below: str = "") -> list[str]:
-        """The names of all files in it, or in its folder `below`, sorted. Raises UserError."""
+        """The names of all files in it, or in its folder `below`, sorted; drafts apart. Raises UserError."""
         if self.bucket is not None:
-            return sorted(self.bucket.list(below))
+            return sorted(name for name in self.bucket.list(below) if not name.endswith(DRAFT))
         try:
             found = [
-                path for path in (self.root / below).rglob("*") if path.is_file() and not path.name.endswith(DRAFT)
+                path for path in self._inside(below).rglob("*") if path.is_file() and not path.name.endswith(DRAFT)
             ]
         except OSError as error:
             raise UserError(f"{self.address} cannot be listed: {reason(error)}") from error
@@ -143,8 +157,8 @@ class Folder:
         if self.bucket is not None:
             return self.bucket.folders(below)
         try:
-            found = [path for path in (self.root / below).iterdir() if path.is_dir()]
-        except FileNotFoundError:
+            found = [path for path in self._inside(below).iterdir() if path.is_dir()]
+        except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise UserError(f"{self.address} cannot be listed: {reason(error)}") from error
@@ -152,6 +166,7 @@ class Folder:
 
     def delete(self, name: str) -> None:
         """Removes a file, if it is there. Raises UserError."""
+        self._check(name)
         if self.bucket is not None:
             self.bucket.delete([name])
             return
@@ -160,11 +175,29 @@ class Folder:
         except OSError as error:
             raise UserError(f"{self.address}/{name} could not be removed: {reason(error)}") from error
 
+    def _check(self, name: str) -> None:
+        if leads_out(name):
+            raise UnfitError(
+                f"{printable(self.address)} is asked for {printable(name)!r}, which would lead out of it. Do not use "
+                "what names it so."
+            )
+
+    def _real(self, name: str) -> Path:
+        return stays_inside(self.root / name, self._outermost)
+
+    def _inside(self, below: str) -> Path:
+        """The folder `below` in this one, once it is known that links lead nowhere else."""
+        if below:
+            self._check(below)
+        self._real(below)
+        return self.root / below
+
     def _stream(self, name: str, take: Callable[[bytes], object]) -> tuple[int, str] | None:
+        self._check(name)
         if self.bucket is not None:
             return self.bucket.stream(name, take)
         try:
-            with open(self.root / name, "rb") as stream:
+            with opened(self._real(name)) as stream:
                 return hashed(stream, take)
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -172,7 +205,7 @@ class Folder:
             raise self._unread(name, error) from error
 
     def _unread(self, name: str, error: OSError) -> UserError:
-        return UserError(f"{self.address}/{name} cannot be read: {reason(error)}")
+        return UserError(f"{printable(self.address)}/{printable(name)} cannot be read: {reason(error)}")
 
 
 class _TargetError(Exception):

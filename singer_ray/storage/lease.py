@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Protocol
 
 from singer_ray.errors import UserError
+from singer_ray.storage.drafts import DRAFT
 from singer_ray.storage.explain import reason
-from singer_ray.storage.folder import DRAFT, Folder
+from singer_ray.storage.folder import Folder
 from singer_ray.storage.found import Seen
 
 _HELD: set[str] = set()
@@ -219,7 +220,7 @@ class LocalLeaseFiles:
         with self._explained(name):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
+                path.write_bytes(content)  # nobody can foresee its name
                 yield path
             finally:
                 path.unlink(missing_ok=True)

@@ -47,7 +47,7 @@ def read_json_mapping(content: bytes | str, where: str, advice: str = _MEND) -> 
     return tree
 
 
-def read_yaml(content: bytes | str, where: str, advice: str = "Mend it at that place.") -> Any:
+def read_yaml(content: bytes | str, where: str, advice: str = "Fix it there.") -> Any:
     """What a YAML text holds; None for an empty one. Raises UserError as `read_json` does."""
     if len(content) > LARGEST_YAML:
         raise _refused(where, f"has {len(content)} bytes; {LARGEST_YAML} at most", advice)
@@ -152,5 +152,12 @@ def _why(error: Exception) -> str:
 
 
 def _kind(tree: Any) -> str:
-    kinds = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
+    kinds = {
+        list: "a list",
+        str: "a text",
+        int: "a number",
+        float: "a number",
+        bool: "true or false",
+        type(None): "null",
+    }
     return kinds.get(type(tree), f"a {type(tree).__name__}")

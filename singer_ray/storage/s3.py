@@ -18,17 +18,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import boto3
 from botocore.config import Config as ClientConfig
 from botocore.exceptions import ClientError
 
 from singer_ray.errors import UserError
+from singer_ray.storage.address import Address
 from singer_ray.storage.explain import reason
 from singer_ray.storage.found import Object, Seen
+from singer_ray.storage.reading import UnfitError
 from singer_ray.storage.s3_send import ABSENT, FAILED, REFUSED, UNKNOWN, Sent, code_of, send, send_parts
-from singer_ray.storage.s3_settings import S3Settings, endpoint_of
+from singer_ray.storage.s3_settings import S3Settings, endpoint_of, habits_of
 from singer_ray.storage.tags import MULTIPART, md5_of
 
 CHUNK = 1 << 22
@@ -48,13 +50,12 @@ class Bucket:
 
     def __init__(self, address: str, settings: S3Settings) -> None:
         """Raises UserError for an address without a bucket, or an endpoint without a scheme."""
-        parts = urlsplit(address)
-        if not parts.netloc:
-            raise UserError(f"{address!r} names no bucket. Allowed: s3://BUCKET/PREFIX.")
-        self.address, self.settings = address.rstrip("/"), settings
-        self.name, self.prefix = parts.netloc, parts.path.strip("/")
-        # The environment is asked here: elsewhere in the cluster it may say nothing.
+        place = Address.of(address)
+        self.address, self.settings = place.text, settings
+        self.name, self.prefix = place.bucket, place.key
+        # Environment and configuration files are asked here: elsewhere in the cluster they may say nothing.
         self.endpoint = endpoint_of(settings.endpoint)
+        self.habits = habits_of(self.endpoint)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "client"}
@@ -206,9 +207,7 @@ class Bucket:
             retries={"mode": "standard", "total_max_attempts": attempts},
             connect_timeout=min(10.0, timeout), read_timeout=timeout, max_pool_connections=16, tcp_keepalive=True,
             response_checksum_validation="when_required",  # whatever is read is hashed by its reader
-            # Checksums behind a streamed body are more than older S3-compatible servers know.
-            request_checksum_calculation="when_required" if self.endpoint else "when_supported",
-            s3={"addressing_style": "path"} if self.endpoint else None,
+            **self.habits,
         )  # fmt: skip
         region = os.environ.get("AWS_REGION")  # which AWS's other tools heed; boto3 alone does not
         with _MAKING, self._explained(" cannot be reached"):
@@ -237,7 +236,7 @@ class Bucket:
             if tag == md5_of(content) or content == before or "-" in tag or _is_keyed(answer):
                 return content, answer
             before = content
-        why = reason(fault) if fault else "it comes differently each time."
+        why = reason(fault) if fault else "it is different at each reading."
         raise UserError(f"{self.address}/{name} cannot be read: {why} Check the connection.")
 
     def _put(self, name: str, content: bytes, extra: Mapping[str, Any], condition: Mapping[str, str]) -> Sent | None:
@@ -278,10 +277,15 @@ class Bucket:
 
 
 def with_retries(attempts: int, act: Callable[[], Result], *, pause: float = 0.5) -> Result:
-    """What `act` returns; a UserError makes it try again, up to `attempts` times with growing pauses."""
+    """What `act` returns; a UserError makes it try again, up to `attempts` times with growing pauses.
+
+    What is refused for good (UnfitError) is not asked for again.
+    """
     for attempt in range(attempts):
         try:
             return act()
+        except UnfitError:
+            raise
         except UserError:
             if attempt == attempts - 1:
                 raise

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from urllib.parse import parse_qsl, urlencode
 
 STUDY_URL = "SINGER_RAY_STUDY_URL"
 """Environment variable with the whole address of a study's database."""
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+"""The same of an S3-compatible server."""
 SECRETS = (
     r"(?:[\w.-]*[_.-])?(?:pass|passwd|password|passphrase|pwd|secret|token|credential|credentials|signature|auth)"
     r"|ssl[_-]?password|access[_-]?key|api[_-]?key|account[_-]?key|shared[_-]?key|secret[_-]?\w*key|private[_-]?key"
@@ -44,13 +46,15 @@ def without_password(address: str) -> str:
     return f"{found['scheme']}{f'{user}@' if user else ''}{found['host']}{found['path']}{rest}"
 
 
-def with_password(address: str, environment: Mapping[str, str] | None = None) -> str:
-    """A study's address as SINGER_RAY_STUDY_URL has it, where that names the same place, and this has no password.
+def with_password(address: str, variables: Sequence[str] = (STUDY_URL,)) -> str:
+    """An address as one of the environment's variables has it, where that names the same place.
 
-    PGPASSWORD and ~/.pgpass need no help: the driver reads them.
+    One that has a password is taken as it is. Of a study PGPASSWORD and ~/.pgpass need no help: the driver reads them.
     """
-    given = (os.environ if environment is None else environment).get(STUDY_URL, "")
-    return given if given and without_password(address) == address and _place(given) == _place(address) else address
+    if without_password(address) != address:
+        return address
+    known = (os.environ.get(name, "") for name in variables)
+    return next((given for given in known if given and _place(given) == _place(address)), address)
 
 
 def lacks_password(address: str) -> bool:

@@ -1,52 +1,97 @@
-"""A tracker in a thread of its own."""
+"""Whoever watches a run or a search, in a thread of its own: nothing of it may end the training, or hold it up."""
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from singer_ray.tracking.tracker import Parameters, Tracker, one_line
 
 PATIENCE = 60.0
-"""Seconds that `close` waits for what is still on its way to a server."""
+"""Seconds that the end waits for what is still on its way to a server."""
+Returned = TypeVar("Returned")
 
 
-class Background:
-    """A tracker that works in a thread of its own. Its first failure is said in one line, and it hears no more.
+class Guard:
+    """Calls what only observes. Its first failure is said in one line, and from then on it is called no more.
 
     `goes_on` is what is said to go on without it.
     """
 
-    def __init__(self, name: str, tracker: Tracker, say: Callable[[str], object], goes_on: str) -> None:
-        self.name, self.tracker, self.say, self.goes_on = name, tracker, say, goes_on
+    def __init__(self, name: str, say: Callable[[str], object], goes_on: str = "the search goes on") -> None:
+        self.name, self.say, self.goes_on = name, say, goes_on
         self.failed = False
-        self.calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+
+    def __call__(self, call: Callable[[], Returned], otherwise: Returned) -> Returned:
+        """What `call` returns; `otherwise` when it fails, or has failed before."""
+        if not self.failed:
+            try:
+                return call()
+            except (Exception, SystemExit) as error:  # some libraries leave where they should raise
+                self.failed = True
+                with contextlib.suppress(Exception):
+                    self.say(f"{self.name} failed and will be left out from here on; {self.goes_on}: {one_line(error)}")
+        return otherwise
+
+
+class Background:
+    """A tracker that is made and works in a thread of its own, under a guard: be it slow, it delays no training."""
+
+    def __init__(
+        self, name: str, make: Callable[[], Tracker], say: Callable[[str], object], goes_on: str = "the search goes on"
+    ) -> None:
+        self.name, self.make, self.say = name, make, say
+        self.guard = Guard(name, say, goes_on)
+        self.calls: queue.SimpleQueue[Callable[[Tracker], None] | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
         self.thread.start()
 
+    def queue(self, trial: str, parameters: Parameters) -> None:
+        self.calls.put(lambda tracker: tracker.queue(trial, parameters))
+
     def start(self, trial: str, parameters: Parameters) -> None:
-        self.calls.put(lambda: self.tracker.start(trial, parameters))
+        self.calls.put(lambda tracker: tracker.start(trial, parameters))
 
     def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
-        self.calls.put(lambda: self.tracker.log(trial, epoch, metrics))
+        self.calls.put(lambda tracker: tracker.log(trial, epoch, metrics))
 
     def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
-        self.calls.put(lambda: self.tracker.end(trial, state, metrics))
+        self.calls.put(lambda tracker: tracker.end(trial, state, metrics))
 
     def close(self) -> None:
-        self.calls.put(lambda: self.tracker.close())
+        close([self])
+
+    def finish(self) -> None:
+        """Asks for the end without waiting for it."""
+        self.calls.put(lambda tracker: tracker.close())
         self.calls.put(None)
-        self.thread.join(PATIENCE)
-        if self.thread.is_alive() and not self.failed:
+
+    def wait(self, seconds: float) -> None:
+        """Waits for the end, unless it has failed; says so when it does not come."""
+        if not self.guard.failed:
+            self.thread.join(seconds)
+        if self.thread.is_alive() and not self.guard.failed:
             self.say(f"{self.name} did not take the last figures within {PATIENCE:g} s: they may be missing there.")
 
     def _work(self) -> None:
-        while (call := self.calls.get()) is not None:
-            try:
-                if not self.failed:
-                    call()
-            except Exception as error:
-                self.failed = True
-                self.say(f"{self.name} failed and is left out from here on; {self.goes_on}: {one_line(error)}")
+        tracker = self.guard(self.make, None)
+        while tracker is not None and (call := self.calls.get()) is not None:
+            self.guard(partial(call, tracker), None)
+            if self.guard.failed:
+                with contextlib.suppress(Exception):  # it may hold a terminal, or files
+                    tracker.close()
+                return
+
+
+def close(trackers: Sequence[Background]) -> None:
+    """Ends all of them at once, in `PATIENCE` seconds at most."""
+    deadline = time.monotonic() + PATIENCE
+    for each in trackers:
+        each.finish()
+    for each in trackers:
+        each.wait(max(0.0, deadline - time.monotonic()))

@@ -14,35 +14,39 @@ from singer_ray.storage import without_credentials
 from singer_ray.tracking.figures import describe, figures
 from singer_ray.tracking.tracker import Parameters, one_line
 
-MLFLOW_DATABASE = "mlflow.db"
+MLFLOW_DATABASE, MLFLOW_SERVER = "mlflow.db", "MLFLOW_TRACKING_URI"
 
 
 class MLflow:
     """One run a trial in the MLflow experiment of the search's name, at MLFLOW_TRACKING_URI or in FOLDER/mlflow.db."""
 
     def __init__(self, experiment: str, folder: Path) -> None:
-        # A server that is gone is noticed in seconds, not in MLflow's quarter of an hour.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-        import mlflow
-
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # lines about its tables
-        address = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute() / MLFLOW_DATABASE}"
+        self.client = _mlflow(os.environ.get(MLFLOW_SERVER) or f"sqlite:///{folder.absolute() / MLFLOW_DATABASE}")
         self.runs: dict[str, str] = {}
         self.known: dict[str, int] = {}
+        found = self.client.get_experiment_by_name(experiment)
+        self.experiment = found.experiment_id if found else self.client.create_experiment(experiment)
+
+    @staticmethod
+    def check() -> None:
+        """Raises UserError when the server does not answer."""
+        address = os.environ.get(MLFLOW_SERVER)
+        if not address:
+            return
         try:
-            self.client = mlflow.MlflowClient(address)
-            found = self.client.get_experiment_by_name(experiment)
-            self.experiment = found.experiment_id if found else self.client.create_experiment(experiment)
+            _mlflow(address).search_experiments(max_results=1)
         except Exception as error:
             raise UserError(
-                f"names 'mlflow', and {without_credentials(address)} cannot be used: {one_line(error)}. Start the "
-                "server, correct MLFLOW_TRACKING_URI, or leave mlflow out."
+                f"names 'mlflow', and {without_credentials(address)} cannot be used: "
+                f"{one_line(error).rstrip('.')}. Start the server, correct MLFLOW_TRACKING_URI, or leave mlflow out."
             ) from error
 
+    def queue(self, trial: str, parameters: Parameters) -> None:
+        """Gets its run when it starts."""
+
     def start(self, trial: str, parameters: Parameters) -> None:
-        name = trial
-        found = self.client.search_runs([self.experiment], f"tags.trial = '{name}'", max_results=1)
+        name, quote = trial, '"' if "'" in trial else "'"
+        found = self.client.search_runs([self.experiment], f"tags.trial = {quote}{name}{quote}", max_results=1)
         if found:
             self.runs[trial] = found[0].info.run_id
             self.known[trial] = int(found[0].data.metrics.get("epoch", 0))
@@ -64,8 +68,21 @@ class MLflow:
         self.known[trial] = epoch
 
     def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+        if trial not in self.runs:
+            return  # no host has had it in this session
         self.client.set_tag(self.runs[trial], "state", state)
         self.client.set_terminated(self.runs[trial], {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}.get(state, "FAILED"))
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _mlflow(address: str) -> Any:
+    """A client of MLflow."""
+    # A server that is gone is noticed in seconds, not in MLflow's quarter of an hour.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # lines about its tables
+    return mlflow.MlflowClient(address)

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from singer_ray.storage import write_whole
+from singer_ray.errors import UserError
+from singer_ray.storage import read_json_mapping, write_whole
+from singer_ray.tracking.background import close
 from singer_ray.tracking.curves import CURVES, draw_curves
 from singer_ray.tracking.history import EPOCH, HISTORY, SECONDS, History
-from singer_ray.tracking.tracker import Parameters, Tracker, one_line
+from singer_ray.tracking.tracker import Parameters, one_line
 from singer_ray.tracking.trackers import TRAIN, make_trackers
 
 RUN = "run.json"
@@ -29,16 +29,15 @@ COMPLETE, STOPPED, FAIL = "COMPLETE", "PRUNED", "FAIL"
 class RunRecord:
     """Hears of each epoch of the run in OUT. Nothing that fails here ends the training: it is said once.
 
-    `say` prints a remark. Raises UserError for a tracker that is not installed or cannot be reached at all.
+    `say` prints a remark.
     """
 
     def __init__(
-        self, out: Path, parameters: Parameters, trackers: Sequence[str] = (), *, console: Console | None = None,
-        say: Callable[[str], object] = print,
-    ) -> None:  # fmt: skip
+        self, out: Path, parameters: Parameters, trackers: Sequence[str] = (), *, say: Callable[[str], object] = print
+    ) -> None:
         self.out, self.parameters, self.say = out, parameters, say
         self.history = History(out)
-        self.trackers: list[Tracker] = make_trackers(trackers, EXPERIMENT, out, console, knob=TRAIN)
+        self.trackers = make_trackers(trackers, EXPERIMENT, out, say, knob=TRAIN)
         self.label = out.absolute().name
         self.begun = self.drawn = time.monotonic()
         self.spent = 0.0
@@ -81,16 +80,15 @@ class RunRecord:
         last: Mapping[str, Any] = self.history.rows[max(self.history.rows)] if self.history.rows else {}
         for tracker in self.trackers:
             tracker.end(self.label, state, last)
-            tracker.close()
+        close(self.trackers)
 
     def _name(self) -> None:
         """Two runs of one name are not mixed up by a server: each has a label of its own, kept in run.json."""
         path = self.out / RUN
         try:
             small = path.is_file() and path.stat().st_size < 4096
-            found = json.loads(path.read_text(encoding="utf-8")) if small else None
-            known = found.get("id") if isinstance(found, dict) else None
-        except (OSError, ValueError):
+            known = read_json_mapping(path.read_bytes(), str(path)).get("id") if small else None
+        except (OSError, UserError):
             known = None
         if not (isinstance(known, str) and known.isalnum() and len(known) <= 32):
             known = secrets.token_hex(3)

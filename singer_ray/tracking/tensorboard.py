@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ class TensorBoard:
 
     def __init__(self, experiment: str, folder: Path) -> None:
         self.folder = folder / TENSORBOARD
-        self.writers: dict[str, Any] = {}
+        self.writers: dict[str, _Events] = {}
         self.parameters: dict[str, Parameters] = {}
+
+    def queue(self, trial: str, parameters: Parameters) -> None:
+        """Has no curve yet."""
 
     def start(self, trial: str, parameters: Parameters) -> None:
         self._close(trial)
@@ -27,8 +31,10 @@ class TensorBoard:
     def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         values = figures(metrics)
         writer = self.writers.get(trial) or self._open(trial, epoch, values)
+        from tensorboardX.summary import scalar
+
         for name, value in values.items():
-            writer.add_scalar(name, value, epoch)
+            writer.add(scalar(name, value), epoch)
         writer.flush()
 
     def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
@@ -41,31 +47,61 @@ class TensorBoard:
             content = HParamsPluginData(session_end_info=SessionEndInfo(status=status), version=0).SerializeToString()
             plugin = SummaryMetadata.PluginData(plugin_name="hparams", content=content)
             value = Summary.Value(tag="_hparams_/session_end_info", metadata=SummaryMetadata(plugin_data=plugin))
-            self.writers[trial].file_writer.add_summary(Summary(value=[value]))
+            self.writers[trial].add(Summary(value=[value]))
         self._close(trial)
 
     def close(self) -> None:
         for trial in list(self.writers):
             self._close(trial)
 
-    def _open(self, trial: str, epoch: int, values: Mapping[str, float]) -> Any:
-        from tensorboardX import SummaryWriter
+    def _open(self, trial: str, epoch: int, values: Mapping[str, float]) -> _Events:
         from tensorboardX.summary import hparams
 
         folder = self.folder / trial
         earlier = len(list(folder.glob("events.*")))
-        # A trial that goes on may report epochs again: what earlier files hold of them and later ones is void.
-        writer = SummaryWriter(str(folder), purge_step=epoch if earlier else None, filename_suffix=f".{earlier:03d}")
-        self.writers[trial] = writer
-        if not earlier:
+        writer = self.writers[trial] = _Events(folder, f".{earlier:03d}")
+        if earlier:  # a trial that goes on may report epochs again: what earlier files hold of them is void
+            writer.restart(epoch)
+        else:
             plain = {n: v if isinstance(v, (bool, int, float)) else str(v) for n, v in self.parameters[trial].items()}
             for summary in hparams(plain, dict.fromkeys(_scores(values), 0.0))[:2]:
-                writer.file_writer.add_summary(summary)
+                writer.add(summary)
         return writer
 
     def _close(self, trial: str) -> None:
         if trial in self.writers:
             self.writers.pop(trial).close()
+
+
+class _Events:
+    """A file that TensorBoard reads, written at once.
+
+    tensorboardX's SummaryWriter has a thread for it, which dies of a full disk unheard; then who writes waits forever.
+    """
+
+    def __init__(self, folder: Path, suffix: str) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.kinds: Any = event_pb2
+        self.file = EventsWriter(str(folder / "events"), suffix)
+
+    def add(self, summary: Any, step: int | None = None) -> None:
+        self.file.write_event(self.kinds.Event(wall_time=time.time(), step=step, summary=summary))
+
+    def restart(self, step: int) -> None:
+        """What other files of the folder hold from this step on is void."""
+        log = self.kinds.SessionLog(status=self.kinds.SessionLog.START)
+        self.file.write_event(self.kinds.Event(wall_time=time.time(), step=step, session_log=log))
+
+    def flush(self) -> None:
+        """Raises OSError."""
+        self.file.flush()
+
+    def close(self) -> None:
+        """Raises OSError."""
+        self.file.close()
 
 
 def _scores(values: Mapping[str, float]) -> list[str]:

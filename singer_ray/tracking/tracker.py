@@ -15,15 +15,22 @@ Parameters = Mapping[str, Any]
 class Tracker(Protocol):
     """Hears what happens to runs (the trials of a search, or one run alone), each by its label."""
 
-    def start(self, trial: str, parameters: Parameters) -> None: ...
+    def queue(self, trial: str, parameters: Parameters) -> None:
+        """It waits for a host: for its first one, or again because it has lost one. A run alone never does."""
 
-    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None: ...
+    def start(self, trial: str, parameters: Parameters) -> None:
+        """A host has taken it."""
 
-    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None: ...
+    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
+        """It has ended an epoch."""
 
-    def close(self) -> None: ...
+    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+        """It has ended, perhaps without ever having had a host."""
+
+    def close(self) -> None:
+        """Nothing follows."""
 
 
-def one_line(error: Exception) -> str:
-    """An error in one short line."""
+def one_line(error: BaseException) -> str:
+    """An error in one short line, without passwords."""
     return printable(without_credentials(str(error))) or type(error).__name__

@@ -7,8 +7,6 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from singer_ray.errors import UserError
 from singer_ray.tracking.background import Background
 from singer_ray.tracking.mlflow import MLflow
@@ -19,33 +17,37 @@ from singer_ray.tracking.wandb import WandB
 PACKAGES = {"mlflow": "mlflow", "wandb": "wandb"}
 """What to import for a tracker that is an extra of the package; the extra has the tracker's name."""
 KINDS: dict[str, Callable[[str, Path], Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}
+SERVERS: dict[str, Callable[[], None]] = {"mlflow": MLflow.check, "wandb": WandB.check}
+"""What is asked before anything begins."""
 SEARCH, TRAIN = "search.trackers", "train.trackers"
 """The knobs that name trackers."""
 _GO_ON = {SEARCH: "the search goes on", TRAIN: "training goes on"}
 
 
 def check_trackers(names: Sequence[str], knob: str = SEARCH) -> None:
-    """Raises UserError for one that is not installed."""
-    for name in names:
+    """Raises UserError for one that is not installed, or whose server cannot be reached or wants another key."""
+    for name in dict.fromkeys(names):
         if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
             raise UserError(f"{knob} names {name!r}, which is not installed: pip install 'singer-ray[{name}]'")
+        try:
+            SERVERS.get(name, _nothing)()
+        except UserError as error:
+            raise UserError(f"{knob} {error}") from error
 
 
 def make_trackers(
-    names: Sequence[str], experiment: str, folder: Path, console: Console | None = None, *, knob: str = SEARCH
-) -> list[Tracker]:
+    names: Sequence[str], experiment: str, folder: Path, say: Callable[[str], object], *, knob: str = SEARCH
+) -> list[Background]:
     """The trackers that `knob` names for an `experiment`, whose own files go into `folder`.
 
-    Each works in a thread of its own, so that a slow server delays no training; one that fails says so once and is
-    left out from then on. Raises UserError for one that is not installed, or cannot be reached at all.
+    Each is made and works in a thread of its own, so that a slow server delays no training; one that fails says so
+    once and is left out from then on.
     """
-    check_trackers(names, knob)
-    say = functools.partial((console or Console(stderr=True)).print, markup=False, highlight=False)
-    made: list[Tracker] = []
-    for name in dict.fromkeys(names):
-        try:
-            tracker = KINDS[name](experiment, folder)
-        except UserError as error:
-            raise UserError(f"{knob} {error}") from error
-        made.append(Background(name, tracker, say, _GO_ON[knob]))
-    return made
+    return [
+        Background(name, functools.partial(KINDS[name], experiment, folder), say, _GO_ON[knob])
+        for name in dict.fromkeys(names)
+    ]
+
+
+def _nothing() -> None:
+    """Has no server."""

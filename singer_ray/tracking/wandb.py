@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from singer_ray.errors import UserError
-from singer_ray.tracking.figures import figures
-from singer_ray.tracking.tracker import Parameters
+from singer_ray.tracking.figures import ascii_only, figures
+from singer_ray.tracking.tracker import Parameters, one_line
 
 
 class WandB:
@@ -19,14 +19,28 @@ class WandB:
     def __init__(self, experiment: str, folder: Path) -> None:
         import wandb
 
-        mode = os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
-        if mode == "online" and not wandb.login(prompt=False):
-            raise UserError(
-                "names 'wandb', and there is no API key for it: run `wandb login`, set WANDB_API_KEY, "
-                "or set WANDB_MODE=offline and `wandb sync` later."
-            )
         self.wandb, self.experiment, self.folder = wandb, experiment, folder
         self.runs: dict[str, Any] = {}
+
+    @staticmethod
+    def check() -> None:
+        """Raises UserError without a key that the server takes."""
+        import wandb
+
+        why = "there is no API key for it"
+        try:
+            mode = os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
+            if mode != "online" or wandb.login(prompt=False):
+                return
+        except Exception as error:
+            why = f"it cannot be used: {one_line(error).rstrip('.')}"
+        raise UserError(
+            f"names 'wandb', and {why}. Run `wandb login`, set WANDB_API_KEY, set WANDB_MODE=offline "
+            "and `wandb sync` later, or leave wandb out."
+        )
+
+    def queue(self, trial: str, parameters: Parameters) -> None:
+        """Gets its run when it starts."""
 
     def start(self, trial: str, parameters: Parameters) -> None:
         if trial in self.runs:
@@ -35,7 +49,7 @@ class WandB:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.runs[trial] = self.wandb.init(
             project=os.environ.get("WANDB_PROJECT", "singer_ray"), group=self.experiment, name=name,
-            id=re.sub(r"[^\w-]", "-", f"{self.experiment}-{name}", flags=re.ASCII), resume="allow",
+            id=re.sub(r"[^\w-]", "-", ascii_only(f"{self.experiment}-{name}"), flags=re.ASCII), resume="allow",
             config=dict(parameters), dir=self.folder, reinit="create_new",
             settings=self.wandb.Settings(
                 silent=True, console="off", disable_git=True, disable_code=True, x_disable_stats=True, init_timeout=30,
@@ -48,7 +62,8 @@ class WandB:
             self.runs[trial].log(figures(metrics) | {"epoch": epoch}, step=epoch, commit=True)
 
     def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
-        self.runs[trial].summary["state"] = state
+        if trial in self.runs:  # else no host has had it in this session
+            self.runs[trial].summary["state"] = state
         self._finish(trial, int(state == "FAIL"))
 
     def close(self) -> None:

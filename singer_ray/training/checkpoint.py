@@ -92,7 +92,7 @@ def _check_digest(content: bytes, where: str, advice: str) -> None:
     if content[-22:-18] == _END and content[-2:] == b"\0\0":
         return  # of a version that wrote no digest
     written = _WRITTEN.search(content[-_LONGEST:])
-    if written is None:
+    if written is None or content[-len(written[0]) - 2 : -len(written[0])] != len(written[0]).to_bytes(2, "little"):
         raise _damaged(where, "was cut off or changed: it has no digest", advice)
     if int(written[1]) != FORMAT:
         raise UserError(f"{where} has the format {int(written[1])}, not {FORMAT}. Use the singer_ray that wrote it.")

@@ -15,6 +15,7 @@ from torch import nn
 
 from singer_ray.data.splits import Splits
 from singer_ray.errors import UserError
+from singer_ray.storage.address import Address
 from singer_ray.tracking.history import RATE
 from singer_ray.tracking.run_record import RunRecord
 from singer_ray.training import checkpoint
@@ -111,12 +112,15 @@ def launch_in_ray(
         what = f"the {workers} workers of --workers {workers}" if workers > 1 else "a worker"
         ray_cluster.wait_for_room(each, workers, what, say)
         say(f"{workers} worker{'s' * (workers > 1)} on {ray_cluster.describe()}")
+        written = config.without_passwords()  # Ray shows and logs what its workers are given
         begun = resume and (out / checkpoint.FILE).exists()
         # As a reference: settings travel within messages, which have a limit.
         saved = ray.put(checkpoint.load(out)) if begun else None
         with heard({"line": say, "begin": lambda told: record.begin(*told), "epoch": record.epoch}) as tell:
-            settings = {"config": config.model_dump(), "inputs": inputs, "tell": tell, "saved": (saved,)}
-            trainer = worker_group(_worker, settings, workers, path, name, gpu=use_gpu, each=each)
+            settings = {"config": written.model_dump(), "inputs": inputs, "tell": tell, "saved": (saved,)}
+            trainer = worker_group(
+                _worker, settings, workers, path, name, gpu=use_gpu, each=each, endpoint=config.export.endpoint
+            )
             try:
                 result = trainer.fit()
             except ray.train.TrainingFailedError as error:
@@ -150,10 +154,12 @@ def worker_group(
     gpu: bool,
     each: dict[str, float] | None = None,
     preemptions: int = -1,
+    endpoint: str | None = None,
 ) -> TorchTrainer:
     """A TorchTrainer whose `workers` run `loop(settings)`; its own state is in PATH/NAME.
 
     Args:
+        endpoint: of an S3-compatible server, where PATH is in S3.
         each: what each worker holds; by default a GPU, or a CPU without `gpu`.
         preemptions: how often it starts anew by itself when the cloud takes a machine away; -1 is always.
     """
@@ -169,7 +175,7 @@ def worker_group(
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker=each),
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         run_config=RunConfig(  # type: ignore[call-arg]
-            name=name, storage_path=path,
+            name=name, storage_path=Address.of(path).uri(endpoint),
             # A worker group that can never be placed would otherwise be asked for again and again, for ever.
             failure_config=FailureConfig(  # type: ignore[call-arg]
                 max_failures=0, controller_failure_limit=STARTS - 1, max_preemption_failures=preemptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from timm.optim import param_groups_weight_decay
 from torch import nn
 
 from singer_ray.data.views import derive
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, printable
 from singer_ray.evaluation.suite import Reader
 from singer_ray.method.artifacts import max_median_ratio, median_norm, patch_norms
 from singer_ray.method.distiller import Distiller
@@ -135,7 +136,14 @@ class Member:
             )
 
     def calibrate(self, median_norms: dict[int, float]) -> None:
-        """Fixes the scale of each layer by the teacher's median patch norm."""
+        """Fixes the scale of each layer by the teacher's median patch norm. Raises UserError where there is none."""
+        for layer, norm in median_norms.items():
+            if not (norm > 0 and math.isfinite(norm)):
+                raise UserError(
+                    f"teacher {printable(self.bench.teacher_name)}: the median norm of its patch features is {norm:g} "
+                    f"in layer {layer}, so there is nothing to teach. Check its weights (teacher.checkpoint, "
+                    "teacher.pretrained), or give another teacher."
+                )
         self.median_norms = median_norms
         self.distiller.refiner.calibrate(median_norms)
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from singer_ray.terminal import Terminal
+
 if TYPE_CHECKING:
     from singer_ray.config import Config
     from singer_ray.training.loop import Metrics
@@ -35,7 +37,7 @@ def step_progress(what: str, steps: int, console: Console | None = None) -> Iter
 
     Both say how much time is left.
     """
-    console = console or Console()
+    console = console or Terminal()
     if (progress := bar_on(console)) is not None:
         with progress:
             bar = progress.add_task(what, total=steps, note="")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from singer_ray.config import Config, load_preset, read_yaml_mapping
 from singer_ray.config.tree import ADDRESSES
 from singer_ray.errors import UserError, printable
+from singer_ray.storage.address import absolute, is_folder, own_name
 
 if TYPE_CHECKING:
     from singer_ray.training.launch import Inputs
@@ -48,7 +49,7 @@ def resumed_config(folder: Path, given: Mapping[str, Any], preset: str | None = 
     changed = {name: value for name, value in given.items() if name.startswith(allowed) and value is not None}
     kept = before.without_passwords()
     for name, value in before.override(given).without_passwords().differences(kept):
-        if not name.startswith(CHANGEABLE):
+        if not name.startswith(CHANGEABLE) and not _is_same_place(before, name, value):
             raise UserError(
                 f"--resume continues the run in {printable(folder)} as it was, with {name} {_shown(before, name)}; "
                 f"{_shown_value(value)} is given. Leave --{name} out, or start another run."
@@ -56,7 +57,7 @@ def resumed_config(folder: Path, given: Mapping[str, Any], preset: str | None = 
     if preset is not None:
         wanted = by_the_same_launcher(folder, load_preset(preset).override(given))
         for name, value in wanted.without_passwords().differences(by_the_same_launcher(folder, kept)):
-            if not name.startswith(CHANGEABLE):
+            if not name.startswith(CHANGEABLE) and not _is_same_place(before, name, value):
                 raise UserError(
                     f"--resume continues the run in {printable(folder)} as it was, with {name} {_shown(before, name)}; "
                     f"--preset {printable(preset)} has {_shown_value(value)}. Leave --preset out: the folder knows its "
@@ -119,15 +120,22 @@ def require_own(folder: Path, config: Config, inputs: Inputs) -> None:
 def _in_ray(folder: Path, config: Config) -> bool:
     """Whether Ray Train may have a checkpoint of the run: what is in a store elsewhere is not looked up."""
     here = folder / RAY_TRAIN
-    if config.train.storage is not None and "://" in config.train.storage:
+    storage = config.train.storage
+    if storage is not None and not is_folder(storage):
         return config.train.workers > 1 or config.train.launcher == "ray"
-    if config.train.storage is not None:
-        here = Path(config.train.storage) / folder.name
+    if storage is not None:
+        here = Path(absolute(storage)) / own_name(folder)
     return any(True for _ in _checkpoints(here))
 
 
 def _checkpoints(folder: Path) -> Iterator[Path]:
     return folder.glob("checkpoint_*")
+
+
+def _is_same_place(before: Config, name: str, value: Any) -> bool:
+    """Whether a relative --storage is given again, which a run keeps as it is from any folder."""
+    storage = before.train.storage
+    return name == "train.storage" and None not in (storage, value) and absolute(str(storage)) == absolute(value)
 
 
 def _has(tree: Any, dotted: str) -> bool:

@@ -127,7 +127,7 @@ def _check(source: Source, recipe: TeacherRecipe, config: Config) -> None:
     if len(source.classes) < 2:
         raise UserError(
             f"data.train {config.data.train!r} has one class only, {printable(source.classes[0])!r}, and a teacher is "
-            "trained to tell classes apart. Give a folder with one folder a class, two or more."
+            "trained to tell classes apart. Give a folder with one folder per class, two or more."
         )
     if recipe.plant and ("mask" not in source.fields or recipe.depth <= BLOCK + 1):
         raise UserError(

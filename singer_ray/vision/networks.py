@@ -77,7 +77,7 @@ def find_network(name: str) -> str:
             return f"local-dir:{place}"
     best = sorted(p.parent.name for p in folder.glob("best/*/config.json"))
     advice = f"It is a search: name one of its students, {folder}/best/{best[0]}" if best else "Give an exported folder"
-    what = "has neither config.json nor student/config.json" if folder.is_dir() else "is no folder"
+    what = "has neither config.json nor student/config.json" if folder.is_dir() else "is not a folder"
     raise UserError(f"network {name!r} {what}. {advice}, a run's folder, a timm name, or hf-hub:OWNER/MODEL.")
 
 

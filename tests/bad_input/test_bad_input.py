@@ -25,7 +25,10 @@ TABLES: dict[str, ModuleType] = {
     for module in [importlib.import_module(f"tests.bad_input.{found.name}")]
 }
 ROWS = [(table, case) for table, module in TABLES.items() for case in module.CASES]
-ADVICE = r"Allowed|Give|Use|Choose|Change|Replace|Lower|Name|Mend|Leave|Start again|mean|lists all|explains|needs (a|--)|name one"
+ADVICE = (
+    r"Allowed|Restore|Correct|Put|Give|Use|Choose|Change|Replace|Lower|Name|Mend|Leave|Publish|Start again|mean"
+    r"|lists all|explains|needs (a|--)|name one"
+)
 
 
 def named(value: Any) -> str:

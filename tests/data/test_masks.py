@@ -98,7 +98,7 @@ def test_missing_masks_and_names_are_named(folders: tuple[Path, Path]) -> None:
 
 def test_masks_must_hold_class_numbers(folders: tuple[Path, Path]) -> None:
     (folders[1] / "classes.txt").write_text("ground\n")
-    with pytest.raises(UserError, match=r"a/0.png' holds the value 1. Allowed: 0 to 0 .* and 255"):
+    with pytest.raises(UserError, match=r"a/0.png' contains the value 1. Allowed: 0 to 0 .* and 255"):
         opened(folders)[0]
     Image.new("RGB", (48, 40)).save(folders[1] / "a" / "0.png")
     assert "is a RGB image. Allowed: one channel" in refused(folders)

@@ -118,7 +118,7 @@ def test_a_set_without_labels_is_named() -> None:
 
 @pytest.mark.parametrize("wrong", [2, 254, -2])
 def test_mask_values_that_are_no_class_are_refused(wrong: int) -> None:
-    with pytest.raises(UserError, match=rf"mask of image 1 holds the value {wrong}. Allowed: 0 to 1"):
+    with pytest.raises(UserError, match=rf"mask of image 1 contains the value {wrong}. Allowed: 0 to 1"):
         look(masked([0, 1]), val=masked([0, 1], [0, wrong]))
 
 

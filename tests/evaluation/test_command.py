@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from singer_ray import evaluate
 from singer_ray.cli import run_command
@@ -53,6 +56,8 @@ def test_a_student_scores_as_its_own_training_said(
     shown = capfd.readouterr().out
     assert "val/after_norm/miou" in shown
     assert not {c for c in shown if c == "\x1b" or "─" <= c <= "╿"}, "plain where nobody watches"
+    assert re.search(r"^parameters +[\d,]+ +[\d,]+ *$", shown, re.MULTILINE)
+    assert "↑ more is better, ↓ less is better; * the best" in shown
     assert command(*arguments) == 2  # the folder now holds a result
     assert "is not empty" in capfd.readouterr().err
 
@@ -77,3 +82,32 @@ def test_a_baseline_keeps_its_own_input_unless_another_is_given(tmp_path: Path) 
     assert command(*common, "--data.image-size=64", "--data.crop_pct", "1", "--out", str(tmp_path / "given")) == 0
     given = result(tmp_path / "given")["networks"][BASELINE]
     assert (given["image_size"], given["crop_pct"], given["grid"]) == (64, 1.0, [4, 4])
+
+
+def test_the_table_marks_the_best_and_fits_the_screen() -> None:
+    networks = {
+        f"runs/[red]{name}": {"parameters": 1_234_567, "metrics": metrics}
+        for name, metrics in {
+            "one": {"val/miou": 0.5, "val/depth_rmse": 0.1, "val/knn_top1": 0.9},
+            "two": {"val/miou": 0.6, "val/depth_rmse": 0.2, "val/knn_top1": 0.9, "val/gram_cosine": 1.0},
+            "three": {"val/miou": 0.4, "val/depth_rmse": 0.3},
+        }.items()
+    }
+
+    def drawn(width: int) -> str:
+        screen = io.StringIO()
+        console = Console(file=screen, width=width, color_system=None)
+        for table in evaluate.tables(networks, width, plain=False):
+            console.print(table)
+        return screen.getvalue()
+
+    wide = drawn(100)
+    assert re.search(r"val/miou ↑ +│ +0\.5000 +│ +\*0\.6000 │ +0\.4000", wide)
+    assert re.search(r"val/depth_rmse ↓ +│ +\*0\.1000 │ +0\.2000 +│ +0\.3000", wide)
+    assert re.search(r"val/knn_top1 ↑ +│ +0\.9000 +│ +0\.9000 +│ +│?", wide), "nothing to choose"
+    assert re.search(r"parameters +│ +1,234,567 ", wide)
+    narrow = drawn(50)
+    assert narrow.count("val/miou") == 3, "a table for each that has no room beside the others"
+    for text in (wide, narrow):
+        assert max(map(len, text.splitlines())) <= (100 if text is wide else 50)
+        assert all(name in text for name in networks)

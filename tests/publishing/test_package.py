@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,10 @@ from safetensors.torch import load_file
 
 from singer_ray.config import Config, load_preset
 from singer_ray.distillation import Distilled, run_distillation
+from singer_ray.errors import UserError
+from singer_ray.publishing.card import card
 from singer_ray.publishing.manifest import check_folder
+from singer_ray.publishing.package import seal
 from singer_ray.training.launch import Inputs
 
 
@@ -83,3 +88,69 @@ def test_the_head_classifies_as_the_probe_does(run: Distilled, small: Config) ->
 
 def test_the_manifest_fits_the_folder(run: Distilled) -> None:
     assert set(check_folder(run.student).files) >= {"README.md", "config.yaml", "result.json", "pictures/norm_maps.png"}
+
+
+EVIL = "x` | [y](http://z) <img src=q onerror=r>\n---\n# head \x1b[2J"
+
+
+def test_names_cannot_write_the_card(run: Distilled, tmp_path: Path) -> None:
+    """Names of teachers, classes, searches and parameters are a stranger's to choose."""
+    folder = tmp_path / "student"
+    shutil.copytree(run.student, folder)
+    (folder / "classes.json").write_text(json.dumps([EVIL, "fine"]))
+    result = json.loads((folder / "result.json").read_text())
+    plain = card(result, folder)
+    config = result["config"]
+    config["teacher"] |= {"name": EVIL, "checkpoint": EVIL}
+    config["student"]["name"] = EVIL
+    config["data"] |= {"source": "imagefolder", "train": EVIL}
+    config["evaluation"]["pooling"] = EVIL
+    config["export"]["license"] = EVIL
+    result["metrics"][f"val/{EVIL}"] = result["metrics"][f"teacher/max_median_norm/{EVIL}"] = 0.5
+    result["versions"][EVIL] = EVIL
+    result["search"] = {
+        "trial": EVIL, "name": EVIL, "rank": 1, "trials": 2, "objectives": [EVIL], "parameters": {EVIL: EVIL},
+        "selected_by": EVIL, "seeds": 2, "mean": 0.5, "spread": 0.1, "state": "COMPLETE",
+    }  # fmt: skip
+    text = card(result, folder)
+    _, head, body = text.split("---\n", 2)
+    assert yaml.safe_load(head)["license"].startswith("x` | [y]")
+    lines = text.splitlines()
+    assert next(line for line in lines if line.startswith("#")).startswith("# x\\`")
+    assert [line for line in lines if line.startswith("## ")] == [
+        line for line in plain.splitlines() if line.startswith("## ")
+    ]
+    assert not any(line.startswith(("# head", "---")) for line in body.splitlines() if "| --- |" not in line)
+    assert "\x1b" not in text
+    prose = re.sub(
+        r"(`+)(?!`).*?(?<!`)\1(?!`)", "", re.sub(r"\\.", "", re.sub(r"```.*?```", "", body, flags=re.DOTALL))
+    )
+    assert "<img" not in prose
+    assert "[y]" not in prose
+    rows = [re.sub(r"\\.", "", line) for line in lines if line.startswith("| ")]
+    assert {row.count("|") for row in rows} <= {3, 4}
+
+
+@pytest.mark.parametrize(
+    "spoil", [{"num_features": "many"}, {"pretrained_cfg": []}, {"pretrained_cfg": {"input_size": 3}}]
+)
+def test_a_spoilt_student_is_said_in_one_line(run: Distilled, tmp_path: Path, spoil: dict[str, Any]) -> None:
+    folder = tmp_path / "student"
+    shutil.copytree(run.student, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | spoil))
+    with pytest.raises(UserError, match="holds no student of singer_ray"):
+        seal(folder)
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"config.json is nested more than"):
+        seal(folder)
+
+
+def test_what_is_written_holds_no_password(small: Config, tmp_path: Path) -> None:
+    secret = {"search.study": "postgresql://me:sesame@db/x", "export.endpoint": "http://key:sesame@minio:9000"}
+    config = small.override({**secret, "train.epochs": 1})
+    done = run_distillation(config, tmp_path / "run", say=lambda line: None)
+    found = [path for path in done.out.rglob("*") if path.is_file()]
+    assert not [path for path in found if b"sesame" in path.read_bytes()]
+    assert load_preset(str(done.out / "config.yaml")).search.study == "postgresql://me@db/x"
+    run_distillation(config, done.out, resume=True, say=lambda line: None)  # the same settings, password and all

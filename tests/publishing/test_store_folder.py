@@ -33,7 +33,7 @@ except UserError as error:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "could not be written" in done.stdout
-    assert "Make room there" in done.stdout
+    assert "Free some space there" in done.stdout
     assert not [path for path in (tmp_path / "target").rglob("*") if path.is_file()]
 
 
@@ -115,6 +115,6 @@ Store({store.address!r}).put(Path({str(tmp_path / "other")!r}), "x", replace=Tru
 def test_foreign_files_are_not_taken_for_a_package(package: Path, tmp_path: Path) -> None:
     (tmp_path / "target" / "x").mkdir(parents=True)
     (tmp_path / "target" / "x" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="holds files, but no package"):
+    with pytest.raises(UserError, match="contains files but no package"):
         Store(str(tmp_path / "target")).put(package, "x")
     assert (tmp_path / "target" / "x" / "thesis.tex").exists()

@@ -170,7 +170,7 @@ def test_a_replacement_that_fails_leaves_what_was_there(
 def test_foreign_files_in_s3_stay(server: str, bucket: str, package: Path) -> None:
     store = Store(f"s3://{bucket}", server)
     store.folder.write("x/thesis.tex", b"years of work")
-    with pytest.raises(UserError, match=r"holds files, but no package \(thesis.tex\)"):
+    with pytest.raises(UserError, match=r"contains files but no package \(thesis.tex\)"):
         store.put(package, "x")
     assert store.read("x/thesis.tex") == b"years of work"
 

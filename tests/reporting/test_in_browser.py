@@ -117,3 +117,31 @@ def test_the_page_turns_dark_with_its_figures(opened: Opened, tmp_path: Path) ->
 def brightness(colour: str) -> float:
     parts = [float(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
     return sum(parts) / 3
+
+
+def test_the_page_is_loaded_when_its_figures_are_drawn_also_for_paper(opened: Opened, tmp_path: Path) -> None:
+    """Whoever prints or photographs a page waits for its load event, and for nothing else."""
+    path = build_report(fake_search(tmp_path / "search", space=REFINERS, trials=20))
+    page = opened.page
+    page.add_init_script(
+        """addEventListener("load", () => {
+          const plots = [...document.querySelectorAll(".plot")].filter((plot) => !plot.closest("[hidden]"));
+          window.found = [plots.length, plots.filter((plot) => plot.dataset.drawn).length,
+            plots.filter((plot) => plot.nextElementSibling.matches("img.paper")).length];
+        })"""
+    )
+    page.goto(path.as_uri(), wait_until="load")
+    shown, drawn, copied = page.evaluate("window.found")
+    assert shown > 6
+    assert (drawn, copied) == (shown, shown)
+    page.emulate_media(media="print", color_scheme="dark")
+    page.set_viewport_size({"width": 720, "height": 1000})
+    sizes_on_paper: list[list[float]] = page.evaluate(
+        "[...document.querySelectorAll('.paper')].map((p) => [p.naturalWidth, p.getBoundingClientRect().width])"
+    )
+    assert all(natural > 300 and width > 250 for natural, width in sizes_on_paper)
+    assert not page.locator(".plot").first.is_visible(), "its copy stands in its place"
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert brightness(colour) > 200, "paper is light"
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is cut off"
+    assert opened.complaints == []

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.trial import TrialState, create_trial
 
+from singer_ray.reporting.figures import timeline
+from singer_ray.reporting.page import build_report
 from singer_ray.reporting.record import read_search
-from tests.reporting.searches import SINGER, fake_search, journal_of
+from singer_ray.search.leaderboard import leaderboard
+from singer_ray.search.study import IN_QUEUE, SECONDS, STARTED, create_study, storage_of
+from tests.reporting.searches import BEGIN, SINGER, fake_search, journal_of
+from tests.search.studies import MIOU
 
 
 @pytest.mark.parametrize("objectives", [("val/miou",), ("val/depth_rmse",), ("val/miou", "student/parameters")])
@@ -86,3 +95,50 @@ def test_the_test_value_comes_from_the_exported_student_when_nothing_else_has_it
     assert best is not None
     assert best.values is not None
     assert search.test_of(best, "val/miou") == pytest.approx(best.values[0] - 0.008)
+
+
+def test_a_trial_begins_when_a_host_takes_it_and_a_queued_one_has_not(tmp_path: Path) -> None:
+    """Five trials, two places: what was asked for at once ran one after the other."""
+    folder = tmp_path / "search"
+    folder.mkdir()
+    study = create_study(storage_of(None, folder), "search", MIOU, epochs=1)
+    distributions: dict[str, BaseDistribution] = {"train.lr": FloatDistribution(1e-3, 1e-2)}
+
+    def add(state: str, taken: float | None, seconds: float | None = None) -> None:
+        more: dict[str, Any] = {IN_QUEUE: taken is None}
+        more |= {} if taken is None else {STARTED: (BEGIN + timedelta(seconds=taken)).isoformat()}
+        more |= {} if seconds is None else {SECONDS: seconds}
+        row = create_trial(
+            state=TrialState[state], value=0.5 if seconds else None, params={"train.lr": 5e-3},
+            distributions=distributions, user_attrs=more,
+        )  # fmt: skip
+        row.datetime_start = BEGIN
+        row.datetime_complete = None if seconds is None or taken is None else BEGIN + timedelta(seconds=taken + seconds)
+        study.add_trial(row)
+
+    for taken in (0.0, 1.0, 60.0):
+        add("COMPLETE", taken, 58.0)
+    add("RUNNING", 61.0)
+    add("RUNNING", None)
+    session = {"begin": BEGIN.timestamp(), "end": BEGIN.timestamp() + 130, "concurrent": 2}
+    (folder / "search.json").write_text(json.dumps({"name": "search", "study": None, "sessions": [session]}))
+    search = read_search(folder)
+    assert [(t.id, t.state, t.seconds) for t in search.trials] == [
+        ("000", "COMPLETE", 58.0), ("001", "COMPLETE", 58.0), ("002", "COMPLETE", 58.0), ("003", "RUNNING", 69.0),
+        ("004", "QUEUED", 0.0),
+    ]  # fmt: skip
+    assert sum(t.seconds for t in search.trials) <= 2 * 130, "no more than two places can give"
+    drawn = timeline(search)
+    assert drawn is not None
+    assert {row for trace in drawn.data for row in trace.y} == {1, 2}
+    assert [told[0] for trace in drawn.data for told in trace.customdata] == ["000", "001", "002", "003"]
+    page = build_report(folder).read_text(encoding="utf-8")
+    assert ">queued<" in page
+    assert "2 trials had not ended" in page
+    assert leaderboard(study, MIOU)["state"].tolist() == ["COMPLETE"] * 3 + ["RUNNING", "QUEUED"]
+
+
+def test_trials_of_earlier_versions_began_when_they_were_asked_for(tmp_path: Path) -> None:
+    search = read_search(fake_search(tmp_path / "search", trials=4, states=["RUNNING"]))
+    assert all(t.begin is not None for t in search.trials)
+    assert [t.state for t in search.trials if t.number == 0] == ["RUNNING"]

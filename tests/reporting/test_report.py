@@ -153,7 +153,7 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     cases: list[tuple[list[object], str]] = [
         ([], "one folder is needed"),
         ([good, tmp_path], "2 are given"),
-        ([tmp_path / "nowhere"], "is no folder"),
+        ([tmp_path / "nowhere"], "is not a folder"),
         ([tmp_path / "empty"], "is no search"),
         ([broken(tmp_path / "a" / "study.journal", "\n".join(["no journal", *lines]) + "\n")], "cannot be read"),
         ([broken(tmp_path / "b" / "study.journal", "")], "cannot be read"),

@@ -100,7 +100,7 @@ class Search:
         self.now += 10.0
 
     def _session(self, config: Config, curve: Curve) -> PlayedSession:
-        silent = SimpleNamespace(start=_nothing, log=_nothing, end=_nothing, close=_nothing)
+        silent = SimpleNamespace(queue=_nothing, start=_nothing, log=_nothing, end=_nothing, close=_nothing)
         pool: Any = SimpleNamespace(places=lambda: silent)
         home = Home(self.out, None, lambda line: None)
         session = PlayedSession(Setting(

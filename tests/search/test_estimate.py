@@ -21,6 +21,7 @@ from singer_ray.search.estimate import Estimate, spread, survival
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.study import METRICS, SECONDS, create_study
 from singer_ray.training.timing import StepTimes
+from tests.search.studies import new_ledger
 
 MIOU = Objectives(("val/miou",), ("max",), "val/miou", "max")
 BEGIN = datetime(2026, 1, 1)
@@ -276,3 +277,18 @@ def test_lengths_follow_the_shares_and_are_mixed() -> None:
     assert lengths != sorted(lengths)
     assert spread([0.75, 0.75], 4).count(0) == 1  # one in four fails before its first epoch ends
     assert spread([1.0], 0) == []
+
+
+def test_queued_trials_take_no_place_from_the_time_left() -> None:
+    """One at a time, a minute an epoch, four epochs: one trial is in its second, and another waits behind it."""
+    estimate = Estimate.of(
+        load_preset("demo").override({"search.trials": 2, "search.scheduler": "none", "train.epochs": 4}),
+        concurrent=1, gpus=0.0, times=None,
+    )  # fmt: skip
+    ledger = new_ledger(epochs=4, trials=2)
+    ledger.ask("a")
+    ledger.ask("b")
+    ledger.placed(2.0, {"000": 1.0})
+    ledger.report(0, {"epoch": 1, "val/miou": 0.1})
+    ledger.study._storage.set_trial_user_attr(ledger.study.trials[0]._trial_id, SECONDS, 60.0)
+    assert estimate.update(ledger.study) == pytest.approx(2.5 * 60 + 4 * 60)

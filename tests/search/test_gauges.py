@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,10 @@ from singer_ray import ray_cluster
 from singer_ray.config import Config
 from singer_ray.search import gauges
 from singer_ray.search.gauges import TrialGauges, series
+from singer_ray.search.searcher import Failure, StudyScheduler
+from singer_ray.search.study import REMARK
+from singer_ray.tracking.figures import ascii_only
+from tests.search.studies import new_ledger
 
 DASHBOARD = Path(__file__).parents[2] / "clusters" / "grafana.json"
 RESULT = {
@@ -65,7 +70,9 @@ def test_a_trials_figures_reach_the_metrics_port_and_stay_until_it_ends(metrics_
     class Trial:
         def report(self) -> None:
             gauges.EVERY = 0.5
-            self.gauges = TrialGauges("007", PARAMETERS, "my search")
+            self.gauges = TrialGauges("007", PARAMETERS, "möbel 日")  # Ray takes ASCII alone
+            self.gauges.set({gauges.QUEUED: 1})
+            self.gauges.set({gauges.QUEUED: 0})
             self.gauges.set(RESULT)
 
         def end(self) -> None:
@@ -76,10 +83,15 @@ def test_a_trials_figures_reach_the_metrics_port_and_stay_until_it_ends(metrics_
     found = _wait_for(metrics_port, present=True)
     assert {name: [sample.value for sample in samples] for name, samples in found.items()} == {
         "ray_singer_ray_epoch": [3], "ray_singer_ray_val_miou": [0.5], "ray_singer_ray_images_per_second": [812.5],
-        "ray_singer_ray_teacher_max_median_norm": [9.25],
+        "ray_singer_ray_teacher_max_median_norm": [9.25], "ray_singer_ray_queued": [0],
     }  # fmt: skip
     (sample,) = found["ray_singer_ray_teacher_max_median_norm"]
-    own = {"experiment": "my search", "trial": "007", "parameters": 'rank=16 lr=0.004 refiner=singer"', "layer": "3"}
+    own = {
+        "experiment": "m%C3%B6bel %E6%97%A5",
+        "trial": "007",
+        "parameters": 'rank=16 lr=0.004 refiner=singer"',
+        "layer": "3",
+    }
     assert own.items() <= sample.items()
     time.sleep(5)  # a long epoch: nothing new is set
     assert scrape(metrics_port)["ray_singer_ray_val_miou"][0].value == 0.5
@@ -100,6 +112,52 @@ def test_names_are_valid_for_prometheus_and_layers_become_labels() -> None:
     assert series("epoch") == ("singer_ray_epoch", {})
 
 
+def test_texts_become_ascii_and_stay_different() -> None:
+    texts = ["möbel", "mobel", "日", "月", "a b=c", "caf\udce9", "\n"]
+    found = [ascii_only(text) for text in texts]
+    assert found[4] == "a b=c"
+    assert all(text.isascii() and text.isprintable() for text in found)
+    assert len(set(found)) == len(texts)
+
+
+def test_a_gauge_that_fails_is_named_once_and_ends_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def refuse(name: str, *given: Any) -> None:
+        tried.append(name)
+        raise ValueError("no room for metrics")
+
+    monkeypatch.setattr(gauges, "Gauge", refuse)
+    found = TrialGauges("007", PARAMETERS, "my search")
+    for _ in range(3):
+        found.set(RESULT | {"huge": 10**400})
+        assert found.setter is not None
+        found.setter.join(10)
+    found.close()
+    assert tried == []  # what cannot be read at all is no reason to try further
+    assert found.remark is not None
+    assert found.remark.startswith("the metrics for Prometheus failed and will be left out from here on")
+    other = TrialGauges("008", PARAMETERS, "my search")
+    for _ in range(3):
+        other.set(RESULT)
+        assert other.setter is not None
+        other.setter.join(10)
+    assert len(tried) == 1
+    assert other.remark is not None
+    assert "no room for metrics" in other.remark
+
+
+def test_what_a_trial_remarks_is_said_once_a_search() -> None:
+    remarked: list[str] = []
+    ledger = new_ledger(epochs=2)
+    scheduler = StudyScheduler(ledger, Failure(), remarked.append)
+    ledger.ask("t0")
+    tune: Any = None
+    trial: Any = SimpleNamespace(config={"number": 0})
+    scheduler.on_trial_result(tune, trial, {"epoch": 1, "val/miou": 0.5, REMARK: "the metrics are left out"})
+    assert remarked == ["the metrics are left out"]
+
+
 def test_gauges_need_no_torch() -> None:
     check = "import sys, singer_ray.search.gauges; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
@@ -116,7 +174,7 @@ def exported() -> set[str]:
 
     config: Config = load_preset("demo").override(SMALL)
     (*_, last) = epochs(Member.begin(Inputs().workbench(config), config))
-    return {f"ray_{series(name)[0]}" for name in last}
+    return {f"ray_{series(name)[0]}" for name in (*last, gauges.QUEUED)}
 
 
 def test_every_panel_of_the_dashboard_asks_for_metrics_that_exist(exported: set[str]) -> None:

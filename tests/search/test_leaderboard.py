@@ -9,7 +9,7 @@ import optuna
 import pandas as pd
 from rich.console import Console
 
-from singer_ray.search.leaderboard import as_rich_table, leaderboard, winners
+from singer_ray.search.leaderboard import as_rich_table, heads, leaderboard, winners
 from singer_ray.search.objectives import Objectives
 from singer_ray.search.study import REPEAT_OF, SEED
 from tests.search.studies import MIOU, TWO, new_ledger, play
@@ -116,3 +116,11 @@ def test_warm_start_rows_are_not_trials_of_this_search() -> None:
     )
     play(ledger, [0.5])
     assert leaderboard(ledger.study, MIOU)["id"].tolist() == ["001"]
+
+
+def test_heads_say_which_parameter_it_is() -> None:
+    names = ["method.rank", "method.loss.outlier", "train.lr", "method.prefit.lr", "method.clip.ratio", "student.depth"]
+    assert heads(names) == {
+        "method.rank": "method.rank", "method.loss.outlier": "loss.outlier", "train.lr": "train.lr",
+        "method.prefit.lr": "method.prefit.lr", "method.clip.ratio": "clip.ratio", "student.depth": "depth",
+    }  # fmt: skip

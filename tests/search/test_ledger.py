@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,19 @@ import pytest
 from singer_ray.config import load_preset
 from singer_ray.search.ledger import HISTORY, Ledger
 from singer_ray.search.scheduler import make_pruner
-from singer_ray.search.study import FAULT, IMPORTED, REPEAT_OF, SEED, own_rows, values_by_epoch
+from singer_ray.search.study import (
+    FAULT,
+    IMPORTED,
+    IN_QUEUE,
+    REPEAT_OF,
+    SEED,
+    STARTED,
+    TAKEN,
+    own_rows,
+    started,
+    state_of,
+    values_by_epoch,
+)
 from tests.search.studies import APART, MIOU, TWO, new_ledger, play
 
 NAN = math.nan
@@ -69,7 +82,7 @@ def test_a_row_says_where_its_trial_is_and_what_it_reached() -> None:
 def test_a_fault_is_kept_without_the_passwords_in_it() -> None:
     heard: list[Any] = []
     ledger = new_ledger(epochs=1)
-    ledger.watchers = [SimpleNamespace(start=lambda *a: None, end=lambda *a: heard.append(a))]
+    ledger.watchers = [SimpleNamespace(queue=lambda *a: None, end=lambda *a: heard.append(a))]
     ledger.ask("t0")
     assert ledger.end(0, {FAULT: "no answer from postgresql://me:secret@host/db"}) == "FAIL"
     assert ledger.study.trials[0].user_attrs[FAULT] == "no answer from postgresql://***@host/db"
@@ -227,6 +240,9 @@ def test_watchers_hear_everything_and_changes_that_must_not_be_lost_are_urgent()
     heard: list[Any] = []
 
     class Watcher:
+        def queue(self, trial: str, parameters: Any) -> None:
+            heard.append(("queue", trial))
+
         def start(self, trial: str, parameters: Any) -> None:
             heard.append(("start", trial))
 
@@ -240,7 +256,69 @@ def test_watchers_hear_everything_and_changes_that_must_not_be_lost_are_urgent()
 
     ledger = new_ledger(epochs=1, watchers=[Watcher()], saved=lambda urgent: heard.append(urgent))
     play(ledger, [0.1])
-    assert heard == [True, ("start", "000"), ("log", "000", 1), False, True, ("end", "000", "COMPLETE")]
+    assert heard == [
+        True, ("queue", "000"), False, ("start", "000"), ("log", "000", 1), False, True, ("end", "000", "COMPLETE"),
+    ]  # fmt: skip
+
+
+def test_a_trial_is_queued_until_a_host_takes_it_and_again_when_it_has_lost_it() -> None:
+    heard: list[str] = []
+    watcher = SimpleNamespace(
+        queue=lambda trial, parameters: heard.append(f"queue {trial}"),
+        start=lambda trial, parameters: heard.append(f"start {trial}"),
+        log=lambda *given: None,
+        end=lambda trial, state, metrics: heard.append(f"end {trial}"),
+    )
+    ledger = new_ledger(epochs=2, watchers=[watcher])
+    ledger.ask("a")
+    ledger.ask("b")
+
+    def states() -> list[str]:
+        return [state_of(row) for row in ledger.study.trials]
+
+    assert states() == ["QUEUED", "QUEUED"]
+    assert [started(row) for row in ledger.study.trials] == [None, None]
+    ledger.placed(100.0, {"000": 99.0})
+    assert states() == ["RUNNING", "QUEUED"]
+    ledger.report(0, {"epoch": 1, "val/miou": 0.1})
+    ledger.placed(101.0, {"000": 99.0})  # nothing new
+    ledger.placed(102.0, {})  # its machine is gone
+    assert states() == ["QUEUED", "QUEUED"]
+    ledger.placed(104.0, {"000": 103.0, "001": 103.0})
+    ledger.report(1, {"epoch": 1, "val/miou": 0.1, TAKEN: 103.0})
+    ledger.placed(102.5, {})  # what was seen before it got its host says nothing
+    assert states() == ["RUNNING", "RUNNING"]
+    assert [started(row) for row in ledger.study.trials] == [datetime.fromtimestamp(s) for s in (99.0, 103.0)]
+    for number in (0, 1):
+        ledger.report(number, {"epoch": 2, "val/miou": 0.2})
+        ledger.end(number)
+    assert states() == ["COMPLETE", "COMPLETE"]
+    assert heard == [
+        "queue 000", "queue 001", "start 000", "queue 000", "start 000", "start 001", "end 000", "end 001",
+    ]  # fmt: skip
+
+
+def test_a_trial_that_no_host_took_waits_for_a_later_session_without_a_begin() -> None:
+    ledger = new_ledger(epochs=2)
+    ledger.ask("a")
+    ledger.report(0, {"epoch": 0, "done": True})  # the search ended before its turn
+    assert ledger.end(0) == "WAITING"
+    assert STARTED not in ledger.study.trials[0].user_attrs
+
+
+def test_rows_of_a_dead_driver_wait_and_older_ones_began_when_they_were_asked_for() -> None:
+    study, _ = orphaned()
+    older = study.trials[1]
+    for attribute in (IN_QUEUE, STARTED):  # as versions before them left it
+        older.user_attrs.pop(attribute, None)
+    assert (state_of(older), started(older)) == ("RUNNING", older.datetime_start)
+    began = started(study.trials[1])
+    ledger = new_ledger(epochs=3, trials=4, study=study)
+    assert [state_of(row) for row in study.trials] == ["COMPLETE", "QUEUED", "QUEUED"]
+    ledger.ask("again")
+    ledger.placed(2e9, {"001": 2e9 - 1})
+    assert state_of(study.trials[1]) == "RUNNING"
+    assert started(study.trials[1]) == began
 
 
 def stopped_at(ledger: Ledger, curve: list[float]) -> int:

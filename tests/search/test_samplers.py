@@ -96,7 +96,7 @@ def new_study(objectives: Objectives = ONE, sampler: optuna.samplers.BaseSampler
          "cmaes does not learn choices, such as method.radial. Allowed for this search: tpe, gp, nsga2, random."),
         ("cmaes", NUMBERS, TWO, "takes one objective, not 2 (val/miou, student/parameters)"),
         ("nsga2", {"method.rank": NUMBERS["method.rank"]}, TWO, "needs two parameters or more"),
-        ("grid", NUMBERS, ONE, "method.strength has none: give it a step (uniform), or make it a choice"),
+        ("grid", NUMBERS, ONE, "method.strength is continuous: give it a step, or make it a choice"),
         ("grid", HUGE, ONE, "would try 216000 points; 100000 at most"),
     ],
 )  # fmt: skip

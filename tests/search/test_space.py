@@ -62,7 +62,7 @@ def test_values_lie_where_the_space_says(demo: Config) -> None:
         ({"train.epochs": {"type": "int", "low": 1, "high": 9}}, "must be the same in all trials"),
         ({"seed": {"type": "int", "low": 1, "high": 9}}, "must be the same in all trials"),
         ({"search.space": {"type": "choice", "values": ["a"]}}, "Set it with --search.space instead."),
-        ({"fixed": {"train.epochs": 3}}, "has no parameter. Name at least one knob"),
+        ({"fixed": {"train.epochs": 3}}, "has no parameter. Name at least one setting"),
         ({"fixed": {}, "enqueue": []}, "has no parameter"),
         ({"method.rank": {"type": "float", "low": 1, "high": 2}}, "Allowed: {type: choice | int"),
         ({"method.rank": {"type": "int", "low": 4, "high": 32, "step": 5}},
@@ -72,7 +72,7 @@ def test_values_lie_where_the_space_says(demo: Config) -> None:
         ({"method.rank": {"type": "int", "low": 4, "high": 32, "step": 2, "log": True}}, "step 2 with log: true"),
         ({"method.strength": {"type": "uniform", "low": 0.5, "high": 1.0, "step": 0.2}}, "Let high be 0.9 or 1.1"),
         ({"method.strength": {"type": "uniform", "low": 0.5, "high": 1.0, "step": -0.1}}, "greater than 0"),
-        ({"train.lr": {"type": "loguniform", "low": 1e-3, "high": 1e-2, "step": 1e-3}}, "a loguniform takes no step"),
+        ({"train.lr": {"type": "loguniform", "low": 1e-3, "high": 1e-2, "step": 1e-3}}, "a loguniform has no step"),
         ({"method.radial": {"type": "choice", "values": [True, False, True]}}, "names True twice"),
     ],
 )  # fmt: skip
@@ -128,7 +128,7 @@ def test_corners_set_what_their_conditions_need(demo: Config) -> None:
 @pytest.mark.parametrize(
     ("when", "said"),
     [
-        ({"method.refinr": "singer"}, "method.refinr is no parameter of this space. Did you mean method.refiner?"),
+        ({"method.refinr": "singer"}, "method.refinr is not a parameter of this space. Did you mean method.refiner?"),
         ({"method.refiner": "vitkd"}, "which it never is. Allowed: singer, clip"),
         ({"method.refiner": []}, "which it never is"),
         ({"train.lr": 0.1}, "a loguniform. Allowed: a choice parameter"),
@@ -209,7 +209,7 @@ def test_corners_are_checked_with_what_is_fixed(demo: Config) -> None:
 @pytest.mark.parametrize(
     ("fixed", "said"),
     [
-        (["train.epochs"], "fixed is ['train.epochs']. Allowed: knobs and their values"),
+        (["train.epochs"], "fixed is ['train.epochs']. Allowed: settings and their values"),
         ({"train.epoch": 3}, "'train.epoch' names no knob. Did you mean train.epochs?"),
         ({"train": {"epochs": 3}}, "'train' names no knob"),
         ({"method.rank": 8}, "method.rank is both a parameter and fixed to 8"),
@@ -270,8 +270,8 @@ def test_enqueued_points_come_first_and_cover_their_branches(demo: Config) -> No
         ([7], "enqueue, point 1 is 7. Allowed: parameters and their values"),
         ([{}], "point 1 is {}"),
         ([{"train.warmup": 0.1}, {"train.warmpu": 0.1}],
-         "point 2 names 'train.warmpu', which is no parameter of this space. Did you mean train.warmup?"),
-        ([{"method.radial": True}], "'method.radial', which is no parameter of this space"),
+         "point 2 names 'train.warmpu', which is not a parameter of this space. Did you mean train.warmup?"),
+        ([{"method.radial": True}], "'method.radial', which is not a parameter of this space"),
         ([{"train.epochs": 3}], "train.epochs, which is fixed to 3. Leave it out"),
         ([{"train.warmup": 0.6}], "train.warmup is 0.6. Allowed: a number from 0 to 0.5"),
         ([{"train.warmup": "much"}], "train.warmup is 'much'. Allowed: a number"),

@@ -152,7 +152,7 @@ def test_the_live_table_follows_the_trials_and_its_clock_goes_on(shown: tuple[Se
     progress.start("000", {"train.lr": 0.004, "method.rank": 8})
     progress.log("000", 1, {"val/miou": 0.25, "images_per_second": 12.0})
     progress.start("001", {"train.lr": 0.001})
-    assert re.search(r"┃ trial ┃ state +┃ epoch ┃ val/miou ┃ +lr ┃ rank ┃", screen.getvalue())
+    assert re.search(r"┃ trial ┃ state +┃ epoch ┃ val/miou ┃ +lr ┃ method.rank ┃", screen.getvalue())
     assert re.search(r"│ 000 +│ RUNNING │ +1/3 │ +0\.25 │ 0\.004 │ +8 │", screen.getvalue())
     assert "2 of 2 trials: 2 running, best val/miou 0.25 (trial 000), 10 min, about 30 s left" in screen.getvalue()
     said = len(screen.getvalue())
@@ -163,3 +163,64 @@ def test_the_live_table_follows_the_trials_and_its_clock_goes_on(shown: tuple[Se
     progress.end("001", "FAIL", {FAULT: "diverged"})
     assert re.search(r"│ 001 +│ FAIL", screen.getvalue())
     assert "1 running, 1 fail" in screen.getvalue()
+
+
+def test_a_live_table_that_raises_is_named_once_and_lines_follow(
+    shown: tuple[SearchProgress, io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress, screen = shown
+    progress.queue("000", {"train.lr": 0.004})
+
+    def fail() -> None:
+        raise RuntimeError("no table")
+
+    monkeypatch.setattr(progress, "table", fail)
+    progress.start("000", {"train.lr": 0.004})
+    for epoch in (1, 2):
+        progress.log("000", epoch, {"val/miou": 0.25, "images_per_second": 12.0})
+    text = screen.getvalue()
+    assert text.count("the live table failed and will be left out from here on; the search goes on: no table") == 1
+    assert "trial 000 epoch 2/3: val/miou 0.25, 12 images/s" in text
+    assert progress.live is None
+
+
+def test_an_estimate_that_fails_costs_the_time_left_alone() -> None:
+    screen = io.StringIO()
+
+    def fail() -> float:
+        raise ConnectionError("the database is away")
+
+    progress = SearchProgress(Console(file=screen, width=200), MIOU, epochs=3, wanted=2, left=fail)
+    progress.queue("000", {"train.lr": 0.004})
+    progress.end("000", "COMPLETE", {})
+    assert screen.getvalue().count("the estimate of the time left failed") == 1
+    assert "1 of 2 trials: 1 complete" in screen.getvalue()
+
+
+def test_the_last_table_stays_on_the_screen_unless_the_leaderboard_follows(
+    shown: tuple[SearchProgress, io.StringIO],
+) -> None:
+    progress, _ = shown
+    live = progress.live
+    assert live is not None
+    progress.close()
+    assert not live.transient  # Ctrl-C
+    progress.show()
+    live, progress.last = progress.live, False
+    assert live is not None
+    progress.close()
+    assert live.transient
+
+
+def test_who_waits_for_a_host_is_queued_and_has_no_time_yet(tmp_path: Path) -> None:
+    out = tmp_path / "search"
+    study = state_of(out, [CURVE])
+    ledger = new_ledger(study=study, epochs=3)
+    for name in ("a", "b", "c"):
+        ledger.ask(name)
+    ledger.placed(100.0, {"001": 99.0, "002": 99.0})
+    record(out, {**session(HOUR, 1), "concurrent": 2}, finished=False)
+    text = status(out)
+    assert re.search(r"│ 001 +│ RUNNING +│ +0/3 │", text)
+    assert re.search(r"│ 003 +│ QUEUED +│ +│", text)
+    assert "1 complete, 2 running, 1 queued" in text

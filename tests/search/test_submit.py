@@ -17,7 +17,7 @@ from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
 from singer_ray.errors import UserError
 from singer_ray.search import submit as submits
-from singer_ray.search.submit import entrypoint, local_files, submit
+from singer_ray.search.submit import apart, entrypoint, local_files, submit
 
 
 def words(command: str) -> list[str]:
@@ -71,6 +71,23 @@ def test_files_of_this_machine_travel_with_the_job(tmp_path: Path) -> None:
     assert local_files(argv) == {str(space): space}
     command = entrypoint(argv, "x", {str(space): "space.yaml"})
     assert shlex.split(command)[3:] == ["--preset", "demo", "--space", "space.yaml", "--out", str(space)]
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_passwords_reach_the_job_in_its_environment(joined: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its command line stands in the dashboard, and in the logs of the cluster."""
+    for name in ("SINGER_RAY_STUDY_URL", "PGPASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    study, endpoint = "postgresql://me:secret@db/x?sslmode=on", "http://key:secret@minio:9000"
+    given = {"--search.study": study, "--export.endpoint": endpoint}
+    argv = [w for name, value in given.items() for w in ([f"{name}={value}"] if joined else [name, value])]
+    words, environment = apart(["--trials", "3", *argv])
+    assert environment == {"SINGER_RAY_STUDY_URL": study, "AWS_ENDPOINT_URL": endpoint}
+    told = entrypoint(words, "x", {})
+    assert "secret" not in told
+    assert "--search.study 'postgresql://me@db/x?sslmode=on' --export.endpoint http://key@minio:9000" in told
+    monkeypatch.setenv("PGPASSWORD", "other")
+    assert apart(["--resume", "s3://b/x"]) == (["--resume", "s3://b/x"], {"PGPASSWORD": "other"})
 
 
 def test_an_address_without_a_cluster_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from singer_ray.errors import UserError
 from singer_ray.tracking import background, trackers
 from singer_ray.tracking.background import Background
-from singer_ray.tracking.trackers import make_trackers
+from singer_ray.tracking.trackers import check_trackers, make_trackers
 
 PARAMETERS = {"method.rank": 16, "train.lr": 4e-3, "method.refiner": "singer"}
 EPOCHS = {1: 0.25, 2: 0.5, 3: 0.75, 4: 0.875}
@@ -27,9 +26,9 @@ def result(epoch: int) -> dict[str, Any]:
     return {"epoch": epoch, "val/miou": EPOCHS[epoch], "train/loss": 1 / epoch, "test/miou": math.nan, "fault": None}
 
 
-def driver(name: str, folder: Path, epochs: range, *, ends: bool, console: Console | None = None) -> None:
+def driver(name: str, folder: Path, epochs: range, *, ends: bool, said: list[str]) -> None:
     """What one life of a driver tells a tracker about two trials."""
-    (tracker,) = make_trackers([name], "my search", folder, console)
+    (tracker,) = make_trackers([name], "my search", folder, said.append)
     for trial in (0, 7):
         tracker.start(f"{trial:03d}", PARAMETERS | {"method.rank": 16 + trial})
     for epoch in epochs:
@@ -53,10 +52,11 @@ def told_twice(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
     """A driver that died after epoch 3, and one that resumed behind epoch 1 and came to the end."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    said = io.StringIO()
+    monkeypatch.setattr(sys, "argv", ["tune", "--search.study", "postgresql://me:sesame@db/x"])
+    said: list[str] = []
     for epochs, ends in ((range(1, 4), False), (range(2, 5), True)):
-        driver(request.param, tmp_path, epochs, ends=ends, console=Console(file=said))
-    assert said.getvalue() == ""
+        driver(request.param, tmp_path, epochs, ends=ends, said=said)
+    assert said == []
     return tmp_path
 
 
@@ -109,6 +109,8 @@ def test_wandb_keeps_offline_what_each_driver_said_under_one_id_a_trial(told_twi
     lives = sorted(
         (told_twice / "wandb").glob("offline-run-*/run-my-search-007.wandb"), key=lambda p: p.stat().st_mtime
     )
+    files = [path for path in (told_twice / "wandb").rglob("*") if path.is_file()]
+    assert not [path for path in files if b"sesame" in path.read_bytes()], "the command line, with its passwords"
     assert [history(life) for life in lives] == [{n: EPOCHS[n] for n in epochs} for epochs in ((1, 2, 3), (2, 3, 4))]
 
 
@@ -130,11 +132,11 @@ def history(path: Path) -> dict[int, float]:
 
 @pytest.mark.parametrize(("name", "package"), [("mlflow", "mlflow"), ("wandb", "wandb")])
 def test_an_extra_that_is_missing_is_named_before_the_search(
-    name: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(trackers.PACKAGES, name, f"{package}_that_is_not_there")
     with pytest.raises(UserError, match=rf"{name!r}, which is not installed: pip install 'singer-ray\[{name}\]'"):
-        make_trackers(["tensorboard", name], "x", tmp_path)
+        check_trackers(["tensorboard", name])
 
 
 def test_wandb_without_a_key_is_refused_before_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,17 +144,15 @@ def test_wandb_without_a_key_is_refused_before_the_search(tmp_path: Path, monkey
     monkeypatch.setenv("WANDB_MODE", "online")
     for variable in ("WANDB_API_KEY", "NETRC"):
         monkeypatch.delenv(variable, raising=False)
-    with pytest.raises(UserError, match="no API key for it: run `wandb login`"):
-        make_trackers(["wandb"], "x", tmp_path)
+    with pytest.raises(UserError, match=r"no API key for it\. Run `wandb login`"):
+        check_trackers(["wandb"])
 
 
-def test_an_mlflow_server_that_does_not_answer_is_named_before_the_search(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_mlflow_server_that_does_not_answer_is_named_before_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9 cannot be used") as caught:
-        make_trackers(["mlflow"], "x", tmp_path)
+        check_trackers(["mlflow"])
     assert "\n" not in str(caught.value)
 
 
@@ -161,6 +161,8 @@ class Gone:
 
     def __init__(self) -> None:
         self.heard: list[str] = []
+
+    def queue(self, trial: str, parameters: Mapping[str, Any]) -> None: ...
 
     def start(self, trial: str, parameters: Mapping[str, Any]) -> None:
         self.heard.append("start")
@@ -180,14 +182,14 @@ class Gone:
 def test_a_tracker_that_fails_says_so_once_and_the_search_goes_on() -> None:
     gone = Gone()
     said: list[str] = []
-    tracker = Background("gone", gone, said.append, "the search goes on")
+    tracker = Background("gone", lambda: gone, said.append)
     tracker.start("000", {})
     for epoch in (1, 2, 3):
         tracker.log("000", epoch, {})
     tracker.end("000", "COMPLETE", {})
     tracker.close()
-    assert gone.heard == ["start", "log 1", "log 2"]
-    assert said == ["gone failed and is left out from here on; the search goes on: server is gone"]
+    assert gone.heard == ["start", "log 1", "log 2", "close"]
+    assert said == ["gone failed and will be left out from here on; the search goes on: server is gone"]
 
 
 def test_a_tracker_that_hangs_delays_neither_the_trials_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +202,7 @@ def test_a_tracker_that_hangs_delays_neither_the_trials_nor_the_end(monkeypatch:
 
     slow = Slow()
     said: list[str] = []
-    tracker = Background("slow", slow, said.append, "the search goes on")
+    tracker = Background("slow", lambda: slow, said.append)
     tracker.start("000", {})
     tracker.log("000", 1, {})
     tracker.close()
@@ -208,3 +210,65 @@ def test_a_tracker_that_hangs_delays_neither_the_trials_nor_the_end(monkeypatch:
     free.set()
     tracker.thread.join(10)
     assert slow.heard == ["log 1", "close"]
+
+
+def test_what_cannot_be_made_is_named_and_left_out() -> None:
+    def fail() -> Gone:
+        raise RuntimeError("no room\x1b[31m")
+
+    said: list[str] = []
+    tracker = Background("late", fail, said.append)
+    tracker.start("000", {})
+    tracker.close()
+    assert said == ["late failed and will be left out from here on; the search goes on: no room\\x1b[31m"]
+
+
+def test_a_full_disk_ends_no_more_than_the_curves_of_tensorboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda path: open("/dev/full", "wb"))  # noqa: SIM115
+    said: list[str] = []
+    begin = time.monotonic()
+    driver("tensorboard", tmp_path, range(1, 5), ends=True, said=said)
+    (line,) = said
+    assert line.startswith("tensorboard failed and will be left out from here on; the search goes on: ")
+    assert line.endswith("No space left on device")
+    assert time.monotonic() - begin < 30  # its own writer would never come back
+
+
+def test_an_mlflow_server_that_goes_away_in_the_middle_of_a_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tracker,) = make_trackers(["mlflow"], "x", tmp_path, said.append)
+    tracker.start("000", {})
+    tracker.log("000", 1, {"val/miou": 0.5})
+    monkeypatch.setattr("mlflow.MlflowClient.log_batch", _refused)
+    tracker.log("000", 2, {"val/miou": 0.5})
+    tracker.end("000", "COMPLETE", {})
+    tracker.close()
+    assert said == ["mlflow failed and will be left out from here on; the search goes on: connection refused"]
+
+
+def _refused(*given: Any, **more: Any) -> None:
+    raise ConnectionError("connection refused")
+
+
+def test_a_key_that_wandb_refuses_is_named_before_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setattr("wandb.login", _refused)
+    with pytest.raises(UserError, match=r"'wandb', and it cannot be used: connection refused\. Run `wandb login`"):
+        check_trackers(["wandb"])
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
+def test_trials_that_no_host_took_are_no_trouble(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said: list[str] = []
+    (tracker,) = make_trackers([name], "x", tmp_path, said.append)
+    tracker.queue("000", PARAMETERS)
+    tracker.end("000", "WAITING", {})
+    tracker.close()
+    assert said == []

@@ -71,7 +71,7 @@ def copied(cut: Cut, to: Path) -> Path:
 def test_a_full_disk_is_one_line_that_says_how_to_go_on_and_nothing_is_half_written(cut: Cut) -> None:
     assert cut.status == 2
     assert cut.error == (
-        f"python -m singer_ray.train: {cut.folder} cannot be written: No space left on device. Make room there. "
+        f"python -m singer_ray.train: {cut.folder} cannot be written: No space left on device. Free some space there. "
         f"Then go on with: python -m singer_ray.train --resume '{cut.folder}'\n"
     )
     names = {path.name for path in cut.folder.iterdir()}
@@ -161,6 +161,6 @@ def test_a_disk_that_is_really_full(small_disk: Path) -> None:
     status, error = trained("--out", str(small_disk / "run"), *ARGUMENTS, "--quiet")
     assert status == 2
     assert error.count("\n") == 1, error
-    assert "cannot be written: No space left on device. Make room there. Then go on with" in error
+    assert "cannot be written: No space left on device. Free some space there. Then go on with" in error
     assert checkpoint.load(small_disk / "run")["step"] == 3  # the first epoch's, whole
     assert not [path for path in small_disk.rglob("*.part")]

@@ -35,6 +35,37 @@
     responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   };
 
+  // On paper: light, and as wide as the paper, whatever the screen is.
+  const WIDE = 720, NARROW = 360, PATIENCE = 8000;
+  const light = () => {
+    const before = root.dataset.theme;
+    root.dataset.theme = "light";
+    const found = template();
+    if (before === undefined) delete root.dataset.theme; else root.dataset.theme = before;
+    return found;
+  };
+  async function copyForPaper(plot) {
+    const { data, layout } = read(plot);
+    const size = { width: plot.closest(".slice") ? NARROW : WIDE, height: layout.height };
+    const copy = document.createElement("img");
+    copy.className = "paper";
+    copy.alt = "";
+    copy.src = await Plotly.toImage({ data, layout: { ...layout, ...size, template: light() } }, { format: "svg", ...size });
+    if (plot.nextElementSibling && plot.nextElementSibling.className === "paper") plot.nextElementSibling.remove();
+    await copy.decode().catch(() => {});
+    plot.after(copy);
+  }
+
+  // Whoever prints or photographs the page waits for it to be loaded: it is when all figures are drawn, and text is
+  // there long before. A frame that is being written holds up that moment.
+  const hold = document.body.appendChild(document.createElement("iframe"));
+  hold.hidden = true;
+  hold.contentDocument.open();
+
+  // WebGL may be slow, or never come where there is none: no other figure waits for it.
+  const inTime = (work) => Promise.race([work, new Promise((done) => setTimeout(done, PATIENCE))]);
+  const heavy = (plot) => read(plot).data.some(({ type }) => type === "parcoords" || type === "scatter3d");
+
   const read = (plot) => JSON.parse(document.querySelector(`script[data-for="${plot.id}"]`).textContent);
   const shown = (plot) => !plot.closest("[hidden]");
 
@@ -51,13 +82,20 @@
   }
 
   async function drawAll(again) {
-    for (const plot of $$(".plot")) {
-      if (shown(plot) && (again || !plot.dataset.drawn)) {
-        await draw(plot);
-        await new Promise((done) => setTimeout(done)); // the page stays responsive between figures
+    const waiting = $$(".plot").filter((plot) => shown(plot) && (again || !plot.dataset.drawn));
+    waiting.sort((a, b) => heavy(a) - heavy(b));
+    for (const plot of waiting) {
+      try {
+        const first = !plot.dataset.drawn;
+        await inTime(draw(plot));
+        if (first) await inTime(copyForPaper(plot));
+      } catch (error) {
+        console.error(error); // the other figures are drawn
       }
+      await new Promise((done) => setTimeout(done)); // the page stays responsive between figures
     }
     document.body.dataset.ready = "yes";
+    hold.contentDocument.close();
   }
 
   function find(id) {
@@ -132,5 +170,5 @@
   });
   dark.addEventListener("change", () => drawAll(true));
 
-  addEventListener("load", () => setTimeout(() => drawAll(false))); // text and tables first
+  requestAnimationFrame(() => setTimeout(() => drawAll(false))); // text and tables first
 })();

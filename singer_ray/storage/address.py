@@ -1,0 +1,211 @@
+"""Where things are: one reading of folders, places in S3 and databases, for the whole program.
+
+Nothing is decoded and nothing cut off: `#`, `?`, `%`, spaces and letters of any alphabet belong to the name that they
+stand in. Only the addresses of databases have a `?` of their own, before their options.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from singer_ray.errors import UserError, printable
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_MISTYPED = re.compile(r"(s3|gs|file|https?|ftp):", re.IGNORECASE)
+"""What begins so is no folder's name, but an address that lacks its slashes."""
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*|arn:[A-Za-z0-9:_-]+")
+_LONGEST = 255
+"""Bytes of a file's name; file systems take no more."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """A folder of this machine, or a place in S3."""
+
+    text: str
+    """For messages and for `--resume`: without slashes at its end."""
+    folder: Path | None = None
+    """Absolute; None in S3."""
+    bucket: str = ""
+    key: str = ""
+    """In the bucket, without slashes at its ends; empty for the bucket itself."""
+
+    @classmethod
+    def of(cls, text: str, knob: str = "the address") -> Address:
+        """Reads a path, file://PATH, or s3://BUCKET/KEY.
+
+        Raises UserError for another scheme, an address without a bucket, and what no store could keep.
+        """
+        scheme, rest = split(text)
+        shown = f"{knob} {printable(text)!r}"
+        allowed = "Allowed: a folder, or s3://BUCKET/PREFIX."
+        if scheme == "s3":
+            return _in_s3(shown, rest)
+        if scheme not in ("", "file"):
+            raise UserError(f"{shown} has the scheme {scheme!r}. {allowed}")
+        if not scheme and _MISTYPED.match(text):
+            raise UserError(f"{shown} lacks the two slashes behind its scheme. {allowed}")
+        if scheme and not rest.startswith("/"):
+            raise UserError(f"{shown} is no absolute path. Give file:///PATH, or the path alone.")
+        fault = fault_of(rest)
+        if fault:
+            raise UserError(f"{shown} cannot be a path: {fault}. Give another folder.")
+        return cls(rest.rstrip("/") or "/", Path(rest).absolute())
+
+    @property
+    def name(self) -> str:
+        """Its own name: its last part."""
+        return self.key.rpartition("/")[2] if self.folder is None else self.folder.resolve().name
+
+    def uri(self, endpoint: str | None = None) -> str:
+        """For Ray and pyarrow, which read it as a URI: a folder's path, or s3:// with its key encoded."""
+        if self.folder is not None:
+            return str(self.folder)
+        scheme, _, host = (endpoint or "").partition("://")
+        server = f"?scheme={scheme}&endpoint_override={quote(host.rstrip('/'), safe='')}" if endpoint else ""
+        return f"s3://{self.bucket}/{quote(self.key, safe='/')}{server}"
+
+
+def _in_s3(shown: str, rest: str) -> Address:
+    bucket, _, key = rest.partition("/")
+    if not bucket:
+        raise UserError(f"{shown} names no bucket. Allowed: s3://BUCKET/PREFIX.")
+    if not _BUCKET.fullmatch(bucket):
+        raise UserError(
+            f"{shown} names the bucket {printable(bucket)!r}. Allowed: letters, digits, dots and dashes. Correct it."
+        )
+    key = key.strip("/")
+    parts = key.split("/") if key else []
+    fault = next((f for f in map(_name_fault, filter(None, parts)) if f), None)
+    if fault is None and len(key.encode("utf-8", "surrogateescape")) > 1024:
+        fault = "S3 takes 1,024 bytes"
+    if fault:
+        raise UserError(f"{shown} cannot be a place in S3: {fault}. Give another prefix.")
+    return Address("/".join(("s3:/", bucket, *parts)), None, bucket, key)
+
+
+def split(text: str) -> tuple[str, str]:
+    """(scheme in small letters, what follows its `://`); without a scheme ("", text)."""
+    found = _SCHEME.match(text)
+    return (found[1].lower(), text[found.end() :]) if found else ("", text)
+
+
+def is_folder(text: str) -> bool:
+    """Whether an address is that of a folder of this machine, rather than of a server's."""
+    return split(text)[0] in ("", "file")
+
+
+def absolute(address: str) -> str:
+    """A folder's address, or that of a SQLite file, as it is meant from any folder; others as they are."""
+    scheme, rest = split(address)
+    if scheme in ("", "file"):
+        return str(Path(rest).absolute())
+    if _is_sqlite(scheme):
+        path, mark, options = rest.removeprefix("/").partition("?")
+        if rest.startswith("/") and path and not path.startswith((":memory:", "file:")):
+            return f"{scheme}:///{Path(path).absolute()}{mark}{options}"
+    return address
+
+
+def expanded(text: str) -> str:
+    """A path or address with `~`, $NAME and ${NAME} replaced by what they stand for.
+
+    Of a database's address only a SQLite file is a path: in others a `$` may belong to a password. Raises ValueError,
+    which says what would be allowed, for an empty text, a variable that is not set, an unknown user and what cannot
+    be a path.
+    """
+    prefix = "local-dir:" if text.startswith("local-dir:") else ""
+    scheme, rest = split(text[len(prefix) :])
+    if scheme not in ("", "s3", "file") and not _is_sqlite(scheme):
+        return text
+    if not rest:
+        raise ValueError("a path or an address (this one is empty)")
+    begin = text[: len(text) - len(rest)]
+    if _is_sqlite(scheme):  # sqlite:///PATH
+        begin, rest = f"{begin}{rest[:1]}", rest[1:]
+    rest = _VARIABLE.sub(lambda found: _variable(found, rest), rest)
+    if scheme != "s3" and rest.startswith("~"):
+        rest = _at_home(rest)
+    fault = fault_of(rest)
+    if fault:
+        raise ValueError(f"a path ({fault})")
+    return begin + rest
+
+
+def expanded_as(text: str, knob: str) -> str:
+    """The same for what `knob` was given. Raises UserError."""
+    try:
+        return expanded(text)
+    except ValueError as error:
+        raise UserError(f"{knob} is {printable(text)!r}. Allowed: {error}. Correct it.") from error
+
+
+def own_name(folder: Path) -> str:
+    """The last part of a folder's path, also of `.` and `..`."""
+    return folder.name if folder.name not in ("", "..") else Path(os.path.abspath(folder)).name
+
+
+def leads_out(name: str) -> bool:
+    """Whether a file's name could be that of one outside the folder that it is relative to."""
+    return "\0" in name or any(part in ("", ".", "..") for part in name.split("/"))
+
+
+def is_plain(name: str) -> bool:
+    """Whether files may be published under a name (with `/` between parts): every store and file system takes it."""
+    usual = "\\" not in name and all(c.isprintable() for c in name) and len(name.encode("utf-8", "replace")) <= 900
+    return usual and not any(_name_fault(part) for part in name.split("/"))
+
+
+def fault_of(path: str) -> str | None:
+    """What keeps a text from being a path on this machine, in words; None where nothing does."""
+    if "\0" in path:
+        return "it holds a null byte"
+    if _is_undecodable(path):
+        return "it is not in UTF-8: rename the folder"
+    return next((_too_long(part) for part in path.split("/") if len(part.encode()) > _LONGEST), None)
+
+
+def _name_fault(part: str) -> str | None:
+    if part in ("", ".", ".."):
+        return f"it has a part {part!r}"
+    if any(ord(c) < 32 or ord(c) == 127 for c in part):
+        return "it holds control characters"
+    if _is_undecodable(part):
+        return "it is not in UTF-8"
+    return _too_long(part) if len(part.encode()) > _LONGEST else None
+
+
+def _too_long(part: str) -> str:
+    return f"the name {printable(part, 20)} is {len(part.encode())} bytes long, and {_LONGEST} is the most"
+
+
+def _is_undecodable(text: str) -> bool:
+    return any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def _is_sqlite(scheme: str) -> bool:
+    return scheme.partition("+")[0] == "sqlite"
+
+
+def _variable(found: re.Match[str], text: str) -> str:
+    name = found[1] or found[2]
+    if name in os.environ:
+        return os.environ[name]
+    # A folder may be called so; a path below it is then meant as it stands.
+    end = text.find("/", found.end())
+    if os.path.lexists(text if end < 0 else text[:end]):
+        return found[0]
+    raise ValueError(f"a path whose variables are set (${name} is not)")
+
+
+def _at_home(path: str) -> str:
+    found = os.path.expanduser(path)
+    user = path.partition("/")[0]
+    if found == path and not os.path.lexists(user):
+        raise ValueError(f"a path (there is no user {user.removeprefix('~')!r})")
+    return found

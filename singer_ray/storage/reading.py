@@ -1,0 +1,51 @@
+"""Local files read as what comes from outside: regular ones alone, and none that a link leads to elsewhere."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from singer_ray.errors import UserError, printable
+
+
+class UnfitError(UserError):
+    """A file that is refused for what it is: to ask again is of no use."""
+
+
+def opened(path: Path) -> BinaryIO:
+    """A regular file, for reading. A pipe, which would wait for a writer, or a device is never waited for.
+
+    Raises OSError as `open` does, and UnfitError for anything else than a file.
+    """
+    _require_regular(path, os.stat(path).st_mode)  # opening a device may do something
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        _require_regular(path, os.fstat(handle).st_mode)  # it may have been exchanged since
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def stays_inside(path: Path, root: Path) -> Path:
+    """Where `path` really is. Raises UnfitError when links lead out of `root`, OSError when they lead in a circle."""
+    real = Path(os.path.realpath(path))
+    if not real.is_relative_to(os.path.realpath(root)):
+        raise UnfitError(
+            f"{printable(path)} leads out of {printable(root)}, by a link to {printable(real)}. Replace the link by "
+            "what is meant, or remove it."
+        )
+    return real
+
+
+def _require_regular(path: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise UnfitError(
+            f"{printable(path)} is no regular file (but a pipe, a device or the like). Replace it by a "
+            "file, or remove it."
+        )

@@ -1,0 +1,169 @@
+"""What is shown on a screen that may go away or be narrow: lines that survive being copied, tables that fit."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+from rich.box import HEAVY_HEAD, Box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from singer_ray.errors import printable, visible
+from singer_ray.wording import in_python
+
+
+class Lasting:
+    """The file of a console whose other end may go away: a closed terminal, a pipe whose reader has left, a full disk.
+
+    What cannot be written any more is dropped; characters that the encoding lacks are written as escapes. Without
+    `file` it is whatever standard output is at that moment.
+    """
+
+    def __init__(self, file: IO[str] | None = None) -> None:
+        self.own = file
+        self.gone = False
+
+    @property
+    def file(self) -> IO[str]:
+        file = sys.stdout if self.own is None else self.own
+        return getattr(file, "rich_proxied_file", file)  # a live table puts itself before standard output
+
+    def write(self, text: str) -> int:
+        if not self.gone:
+            try:
+                return self.file.write(text)
+            except UnicodeEncodeError:
+                coding = getattr(self.file, "encoding", None) or "ascii"
+                return self.write(text.encode(coding, "backslashreplace").decode(coding))
+            except (OSError, ValueError) as error:  # ValueError: the file is closed
+                self._leave(error)
+        return len(text)
+
+    def flush(self) -> None:
+        if not self.gone:
+            try:
+                self.file.flush()
+            except (OSError, ValueError) as error:
+                self._leave(error)
+
+    def _leave(self, error: Exception) -> None:
+        """What Python still holds for the file would fail again when the process ends."""
+        if isinstance(error, BlockingIOError):
+            return  # it takes no more for the moment
+        self.gone = True
+        with contextlib.suppress(OSError, ValueError):
+            number = self.file.fileno()
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, number)
+            os.close(null)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "rich_proxied_file":
+            raise AttributeError(name)  # else Rich would write behind this one's back
+        return getattr(self.file, name)
+
+
+def lasting(console: Console) -> Console:
+    """The console, unable to raise because of what it writes to."""
+    if not isinstance(console._file, Lasting) and not console.is_jupyter:
+        console.file = Lasting(console._file or (sys.stderr if console.stderr else None))  # type: ignore[assignment]
+    return console
+
+
+class Terminal(Console):
+    """A Rich console on which a text is a text.
+
+    Paths, class names and messages of servers may hold `[...]`, which Rich would take for its markup, and escapes that
+    the terminal would obey. Here neither means anything, in lines and in the cells of tables. `rich.text.Text` is
+    shown as it was made.
+    """
+
+    def render_str(self, text: str, **given: Any) -> Text:
+        return super().render_str(visible(text), **{**given, "markup": False, "emoji": False})
+
+
+class PythonConsole(Terminal):
+    """A console for who has called a function: what `say` prints on it names arguments instead of options."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(Text(in_python(o.plain)) if type(o) is Text else o for o in objects), **options)
+
+
+def say(console: Console, line: str) -> None:
+    """Prints a line as it is: no markup, no colours, no line breaks that would spoil a command when it is copied."""
+    console.print(Text(visible(line)), highlight=False, soft_wrap=True)
+
+
+def tolerate_encodings() -> None:
+    """Lets standard output and error show escapes for what their encoding lacks, where they would raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table."""
+
+    head: str
+    cells: Sequence[str]
+    right: bool = True
+    needed: bool = False
+    """Whether it is shown however narrow the screen is."""
+
+
+class FittedTable:
+    """A table that leaves out columns where the screen has no room for them, the last ones first, and names them.
+
+    Args:
+        styles: of the rows, in Rich's words.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        *,
+        title: str | None = None,
+        styles: Sequence[str] = (),
+        box: Box | None = HEAVY_HEAD,
+    ) -> None:
+        self.columns, self.title, self.styles, self.box = list(columns), title, styles, box
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        kept = fitting(self.columns, options.max_width)
+        shown = Table(title=self.title and Text(printable(self.title)), title_justify="left", box=self.box)
+        for column in kept:
+            head = Text(printable(column.head))
+            shown.add_column(head, justify="right" if column.right else "left", no_wrap=True, overflow="ellipsis")
+        for number, row in enumerate(zip(*(column.cells for column in kept))):
+            style = self.styles[number] if number < len(self.styles) else ""
+            shown.add_row(*(Text(printable(cell)) for cell in row), style=style)
+        yield shown
+        left_out = [printable(column.head) for column in self.columns if column not in kept]
+        if left_out:
+            yield Text(f"No room for: {', '.join(left_out)}", style="dim")
+
+
+def fitting(columns: Sequence[Column], width: int) -> list[Column]:
+    """The columns that fit into so many characters: the needed ones, then as many others as there is room for."""
+    room = width - 1 - sum(_width(column) for column in columns if column.needed)
+    kept = []
+    for column in columns:
+        if not column.needed:
+            room -= _width(column)
+        if column.needed or room >= 0:
+            kept.append(column)
+    return kept
+
+
+def _width(column: Column) -> int:
+    """Of the longest cell, the space on either side, and a rule."""
+    return max(map(cell_len, map(printable, (column.head, *column.cells)))) + 3

@@ -1,0 +1,63 @@
+"""Commands that may be copied, and messages in the words of whoever reads them: a shell or Python."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shlex
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from singer_ray.errors import UserError
+
+Given = ParamSpec("Given")
+Returned = TypeVar("Returned")
+
+
+def command(name: str, *arguments: object) -> str:
+    """`python -m singer_ray.NAME ARGUMENTS`, as a shell reads it: quoted where it has to be."""
+    return shlex.join(["python", "-m", f"singer_ray.{name}", *map(str, arguments)])
+
+
+ARGUMENTS = {
+    "out": "out", "overwrite": "overwrite=True", "resume": "resume", "preset": "preset", "space": "space",
+    "trials": "trials",
+}  # fmt: skip
+"""Options of the commands that are arguments of `distill` and `sweep`."""
+SETTINGS = {
+    "workers": "train.workers", "storage": "train.storage", "concurrent": "search.concurrent", "seed": "seed",
+    "time-budget": "search.time_budget", "export": "export.to",
+}  # fmt: skip
+"""Options that are settings there, under other names; dotted ones keep theirs."""
+_WORD = r"(?:'[^']*'(?:\"'\"'[^']*')*|[^\s'`,;)]+?)(?=[.,;)]?(?:\s|$)|[`)])"
+_RESUME = re.compile(rf"`?python -m singer_ray\.tune --resume ({_WORD})`?")
+_COMMAND = r"python -m singer_ray\.\w+(?: +(?:--[\w.-]+|[\w./:-]+(?=[ `)])))*"
+_OPTION = re.compile(rf"(?P<command>{_COMMAND})|(?<![\w-])--(?P<name>[a-z][\w-]*(?:\.\w+)*)")
+
+
+def in_python(message: str) -> str:
+    """A message of the commands as one for Python: `--out` is `out`, and a search goes on by `sweep(resume=...)`."""
+    message = _RESUME.sub(lambda found: f"singer_ray.sweep(resume={' '.join(shlex.split(found[1]))!r})", message)
+    return _OPTION.sub(lambda found: found["command"] or _named(found["name"]), message)
+
+
+def speaks_python(call: Callable[Given, Returned]) -> Callable[Given, Returned]:
+    """A function whose UserErrors name its arguments instead of options."""
+
+    @functools.wraps(call)
+    def speaking(*given: Given.args, **named: Given.kwargs) -> Returned:
+        try:
+            return call(*given, **named)
+        except UserError as error:
+            error.args = (in_python(str(error)), *error.args[1:])
+            raise
+
+    return speaking
+
+
+def _named(option: str) -> str:
+    plain = option.replace("_", "-")
+    if "." in option:
+        return option
+    known = ARGUMENTS.get(plain) or SETTINGS.get(plain)
+    return f"`{known}`" if known else f"--{option}"
