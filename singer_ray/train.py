@@ -34,7 +34,7 @@ class TrainFlags:
     resume: Place | None = None
     """Go on with the run in this folder (without a value: in --out) after its last finished epoch."""
     dry_run: bool = False
-    """Check what can be checked without reading data, print configuration and plan, and stop."""
+    """Check what needs no data, print what would run, and stop."""
     given: frozenset[str] = frozenset()
     """Settings set on the command line."""
     words: tuple[str, ...] = ()

@@ -49,7 +49,7 @@ class TuneFlags:
     status: Place | None = None
     """Show how far the search in this folder, or at STORAGE/NAME, has come, and stop."""
     dry_run: bool = False
-    """Check what can be checked without reading data, print configuration and plan, and stop."""
+    """Check what needs no data, print what would run, and stop."""
     submit: str | None = None
     """Hand the search to the cluster whose dashboard is at this address (http://HEAD:8265), as a job, and follow it.
 
