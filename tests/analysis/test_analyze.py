@@ -36,7 +36,7 @@ def test_the_demo_teacher(tmp_path: Path, small_arguments: list[str], capsys: py
     assert [entry["step"] for entry in result["training"]] == [0, 1, 2, 3]
     assert result["verdict"]["artifacts"] is True
     assert " ".join(result["verdict"]["text"].split()) in " ".join(capsys.readouterr().out.split())
-    assert {p.name for p in out.iterdir()} == {"result.json", "config.yaml", *PICTURES}
+    assert {p.name for p in out.iterdir()} == {"result.json", "config.yaml", "log.txt", *PICTURES}
     for name in PICTURES:
         pixels = pyplot.imread(out / name)
         assert 400 <= pixels.shape[1] <= 1100

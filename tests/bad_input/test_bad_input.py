@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import tests.bad_input
+from singer_ray import ray_cluster
 from singer_ray.cli import run_command
 from tests.bad_input.case import Case, Trees
 
@@ -40,6 +41,16 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused is refused before Ray starts: a mistake must not cost a search here, nor its user a minute."""
+
+    def connected(name: str | None = None) -> None:
+        raise AssertionError("bad input reached Ray")
+
+    monkeypatch.setattr(ray_cluster, "connected", connected)
 
 
 def test_there_are_tables_of_many_cases() -> None:
