@@ -53,7 +53,7 @@ class EvaluateFlags:
     overwrite: bool = False
     """Replace an earlier result in --out."""
     dry_run: bool = False
-    """Check what can be checked without reading data, print configuration and plan, and stop."""
+    """Check what needs no data, print what would run, and stop."""
     given: frozenset[str] = frozenset()
     """Knobs set on the command line rather than by a preset."""
 

@@ -123,18 +123,18 @@ def _verify(config: Config, address: str, places: tuple[str, ...]) -> None:
             faults.append(str(error))
             continue
         size += manifest.size
-        _say(f"whole: {'/'.join(filter(None, (store.address, name)))}, {len(manifest.files)} files")
+        _say(f"OK: {'/'.join(filter(None, (store.address, name)))}, {len(manifest.files)} files")
     listed = listed_packages(store)
     faults += [
-        f"{store.address}/{name} is listed, and is not there as it was published. Publish it again with --replace."
+        f"{store.address}/{name} is listed, but is not there as it was published. Publish it again with --replace."
         for name in store.missing({name: digest for name, digest in listed.items() if name not in names})
     ]
     for fault in faults[1:]:
-        _say(f"not whole: {fault}")
+        _say(f"incomplete: {fault}")
     if faults:
-        more = f" ({len(faults)} packages are not whole, of {len({*names, *listed})})" if len(faults) > 1 else ""
+        more = f" ({len(faults)} packages are incomplete, of {len({*names, *listed})})" if len(faults) > 1 else ""
         raise UserError(f"{faults[0]}{more}")
-    _say(f"{len(names)} packages, {size / 1e6:.1f} MB, all whole")
+    _say(f"{len(names)} packages, {size / 1e6:.1f} MB, all OK")
 
 
 def _pull(config: Config, address: str, places: tuple[str, ...]) -> None:
@@ -144,9 +144,9 @@ def _pull(config: Config, address: str, places: tuple[str, ...]) -> None:
         raise UserError(f"--pull {address} needs one new folder after it, not {len(places)}.")
     store = Store(address, settings=config.export, knob="--pull", writable=False)
     if store.read("MANIFEST.json") is None and (inside := store.packages()):
-        raise UserError(f"--pull {address!r} is no package. Name one in it: {', '.join(inside[:5])}.")
+        raise UserError(f"--pull {address!r} is not a package. Name one in it: {', '.join(inside[:5])}.")
     manifest = store.pull("", Path(places[0]))
-    _say(f"{places[0]}: {len(manifest.files)} files, {manifest.size / 1e6:.1f} MB, all as their manifest says")
+    _say(f"{places[0]}: {len(manifest.files)} files, {manifest.size / 1e6:.1f} MB, all as in the manifest")
     _say(f"timm.create_model({f'local-dir:{places[0]}'!r}, pretrained=True)")
 
 

@@ -34,7 +34,7 @@ class TrainFlags:
     resume: Place | None = None
     """Go on with the run in this folder (without a value: in --out) after its last finished epoch."""
     dry_run: bool = False
-    """Check what can be checked without reading data, print configuration and plan, and stop."""
+    """Check what needs no data, print what would run, and stop."""
     given: frozenset[str] = frozenset()
     """Settings set on the command line."""
     words: tuple[str, ...] = ()
@@ -56,9 +56,10 @@ def main(config: Config, flags: TrainFlags) -> None:
         found = check_run(config)
         train = config.train
         length = f"{train.steps_per_epoch} steps" if train.steps_per_epoch else "one pass over the images"
+        workers = f"{train.workers} worker{'s' * (train.workers > 1)}"
         print_plan(config, [
             f"would distil {config.teacher.name} into {config.student.name}, refiner {config.method.refiner}",
-            f"for {train.epochs} epochs of {length}, batch {train.batch_size}, {train.workers} worker(s), into {out}",
+            f"for {train.epochs} epochs of {length}, batch {train.batch_size}, {workers}, into {out}",
         ], given=flags.given, remarks=remarks(flags.given, [config], "train", found.annotations))  # fmt: skip
         return
     check_out(out, overwrite=flags.overwrite, resume=resume)

@@ -5,8 +5,8 @@
     python -m singer_ray.tune --resume runs/search          (or s3://bucket/searches/search, on any machine)
     python -m singer_ray.tune --status runs/search
 
-OUT gets leaderboard.parquet and .csv (one row a trial), study.journal (Optuna), and best/<rank>-<trial>/, folders that
-timm.create_model("local-dir:OUT/best/...", pretrained=True) loads.
+OUT gets leaderboard.parquet and .csv (one row per trial), study.journal (Optuna), and best/<rank>-<trial>/, folders
+that timm.create_model("local-dir:OUT/best/...", pretrained=True) loads.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TuneFlags:
     status: Place | None = None
     """Show how far the search in this folder, or at STORAGE/NAME, has come, and stop."""
     dry_run: bool = False
-    """Check what can be checked without reading data, print configuration and plan, and stop."""
+    """Check what needs no data, print what would run, and stop."""
     submit: str | None = None
     """Hand the search to the cluster whose dashboard is at this address (http://HEAD:8265), as a job, and follow it.
 

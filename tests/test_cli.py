@@ -13,10 +13,12 @@ import yaml
 
 import singer_ray
 import singer_ray.__main__ as front
+from singer_ray import evaluate, train
 from singer_ray.cli import run_command
 from singer_ray.config import Config, field_names
 from singer_ray.options.command import own_options
 from singer_ray.options.help import COMMON, blocks
+from singer_ray.options.parsing import parse
 from singer_ray.resources import shipped_names
 
 COMMANDS = ("train", "tune", "analyze", "evaluate", "teacher", "digits")
@@ -82,6 +84,7 @@ def test_help_of_one_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--method.outlier_quantile" in shown_by("tune", capsys, "--help", "outlier-quantile")
     assert "--search.time_budget" in shown_by("tune", capsys, "--help", "time-budget")
     assert "--dry-run" in shown_by("tune", capsys, "--help", "dry_run")
+    assert all(f"--{name} " in shown_by("tune", capsys, "--help", name) for name in field_names())
 
 
 @pytest.mark.parametrize("word", ["false", "False", "no", "0", "OFF"])
@@ -103,9 +106,8 @@ def test_dashes_and_underscores_are_the_same(capsys: pytest.CaptureFixture[str])
     assert (config.search.time_budget, config.method.outlier_quantile, config.search.startup_trials) == (60, 0.9, 3)
 
 
-def test_values_may_look_like_options_behind_an_equals_sign(capsys: pytest.CaptureFixture[str]) -> None:
-    run("train", "--dry-run", "--data.train=--odd", "--data.source", "imagefolder", "--data.val", "None")
-    config = Config.model_validate(yaml.safe_load(capsys.readouterr().out))
+def test_values_may_look_like_options_behind_an_equals_sign() -> None:
+    config, _ = parse(train.COMMAND, ["--data.train=--odd", "--data.source", "imagefolder", "--data.val", "None"])
     assert (config.data.train, config.data.val) == ("--odd", None)
 
 
@@ -119,13 +121,11 @@ def test_a_dry_run_prints_a_preset_and_writes_nothing(name: str, capsys: pytest.
     assert list(Path().iterdir()) == []
 
 
-def test_arguments_without_a_name_stand_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        run("evaluate", "demo", "--seed", "3", "demo-clean", "--dry-run", "runs/x", "--teacher.layers", "2", "4") == 0
-    )
-    shown = capsys.readouterr().out
-    assert "would evaluate demo, demo-clean, runs/x," in shown
-    config = Config.model_validate(yaml.safe_load(shown))
+def test_arguments_without_a_name_stand_anywhere() -> None:
+    words = ["demo", "--seed", "3", "demo-clean", "--dry-run", "runs/x", "--teacher.layers", "2", "4"]
+    config, flags = parse(evaluate.COMMAND, words)
+    assert flags.networks == ("demo", "demo-clean", "runs/x")
+    assert flags.dry_run
     assert (config.seed, config.teacher.layers) == (3, (2, 4))
 
 

@@ -69,7 +69,7 @@ def own():
             stripes = (torch.arange(32) // 4 % 2 * 0.7).expand(3, 32, 32)
             return (stripes if self.labels[i] else stripes.mT) + self.noise[i], self.labels[i]
 
-    return {"train": Stripes(64, 0), "val": Stripes(40, 1), "test": Stripes(40, 2)}
+    return {"train": Stripes(32, 0), "val": Stripes(20, 1), "test": Stripes(20, 2)}
 
 torch.manual_seed(0)
 my_teacher = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=48, depth=4, num_heads=4)
@@ -96,14 +96,14 @@ def test_the_python_example_runs_as_a_script(tmp_path: Path) -> None:
     """As it stands, on small things of one's own: floating-point images, labels without names, a local class."""
     yours, done_with_it = python_blocks()
     settings = {name: value for name, value in SMALL.items() if "scenes" not in name} | {
-        "train.epochs": 1, "data.loader_workers": 0, "teacher.layers": [2, 3], "evaluation.fit_images": 32,
+        "train.epochs": 1, "train.batch_size": 4, "teacher.layers": [2, 3], "evaluation.fit_images": 32,
     }  # fmt: skip
     small = SMALL_THINGS.replace("SETTINGS", repr(settings))
     assert assigned(yours) == assigned(small)
     script = tmp_path / "mine.py"
     script.write_text(small + done_with_it)
     done = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=900
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("the script runs") == 1

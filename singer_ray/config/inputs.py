@@ -31,7 +31,7 @@ class SourceConfig(Block):
     train: Place | None = None
     """Folder of training images (imagefolder). Labels are optional for distillation."""
     val: Place | None = None
-    """Folder of validation images (imagefolder): trials are selected on it."""
+    """Folder of validation images (imagefolder), which select trials."""
     test: Place | None = None
     """Folder of test images (imagefolder), read once at the end. Without it there are no test/ metrics."""
     train_masks: Place | None = None

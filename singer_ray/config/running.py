@@ -16,9 +16,9 @@ class TrainConfig(Block):
     epochs: int = Field(100, ge=1)
     """Epochs: evaluation, report and checkpoint come after each."""
     steps_per_epoch: int = Field(0, ge=0)
-    """Optimiser steps an epoch; 0 means one pass over the training images."""
+    """Optimiser steps per epoch; 0 means one pass over the training images."""
     batch_size: int = Field(512, ge=1)
-    """Images a step over all workers."""
+    """Images per step, over all workers."""
     lr: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW."""
     weight_decay: float = Field(0.05, ge=0)
@@ -38,7 +38,7 @@ class TrainConfig(Block):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU where there is one."""
     threads: int = Field(1, ge=1)
-    """CPU threads a worker."""
+    """CPU threads per worker."""
     storage: Place | None = None
     """Where Ray keeps checkpoints and state: a folder that all nodes share, or s3://bucket/prefix; else in OUT."""
     trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
@@ -77,7 +77,7 @@ class SearchConfig(Block):
     money: float = Field(0.0, ge=0)
     """Cost in US dollars, by the price of the cluster's nodes, after which the search stops; 0 has no limit."""
     price_per_node_hour: float | None = Field(None, ge=0)
-    """Dollars that each node costs an hour; by default what the cluster file or the price list of the package says."""
+    """Dollars that each node costs per hour; by default what the cluster file or the price list of the package says."""
     target: float | None = None
     """Value of the first objective at which the search stops."""
     plateau_trials: int = Field(0, ge=0)

@@ -47,7 +47,7 @@ class Config(Block):
     def _fits_together(self) -> Self:
         if self.train.batch_size % self.train.workers:
             raise ValueError(
-                f"train.batch_size {self.train.batch_size} does not divide among train.workers {self.train.workers}. "
+                f"train.batch_size {self.train.batch_size} cannot be divided among train.workers {self.train.workers}. "
                 "Choose a multiple"
             )
         low, high = self.data.crop_scale
@@ -223,9 +223,9 @@ _IN_WORDS: dict[Any, str] = {
 }  # fmt: skip
 
 
-def _annotated(part: Any) -> tuple[Any, FieldInfo]:
+def _annotated(part: Any) -> tuple[Any, FieldInfo | None]:
     inner, *metadata = get_args(part)
-    return inner, next(found for found in metadata if isinstance(found, FieldInfo))
+    return inner, next((found for found in metadata if isinstance(found, FieldInfo)), None)
 
 
 def _limits(limit: object) -> list[str]:
@@ -247,5 +247,6 @@ def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
     for part in path:
         block = block.get(part) if isinstance(block, dict) else None  # type: ignore[assignment]
     if not isinstance(block, dict) or last not in block or isinstance(block[last], dict):
-        raise UserError(f"{dotted!r} names no knob.{did_you_mean(dotted, field_names())} --help-all lists all names.")
+        hint = did_you_mean(dotted, field_names())
+        raise UserError(f"{dotted!r} is not a setting.{hint} --help-all lists all names.")
     block[last] = value

@@ -38,7 +38,7 @@ class ImageFolder:
     mask_classes: Sequence[str] = ()
 
     def __init__(self, folder: str, knob: str, classes: Sequence[str] | None = None, *, upright: bool = False) -> None:
-        self.root = root = checked_folder(folder, knob, "Give a folder of images, or of one folder a class.")
+        self.root = root = checked_folder(folder, knob, "Give a folder of images, or of one folder per class.")
         self.knob, self.upright = knob, upright
         walked = walk(root, knob)
         self.paths = walked.paths

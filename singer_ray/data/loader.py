@@ -109,7 +109,7 @@ class _Order(Sampler[list[tuple[int, int]]]):
 
     def __init__(self, count: int, batch_size: int, seed: int, first_step: int, rank: int, world: int) -> None:
         if batch_size % world:
-            raise ValueError(f"a batch of {batch_size} does not divide among {world} workers")
+            raise ValueError(f"a batch of {batch_size} cannot be divided among {world} workers")
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.first_step, self.rank, self.share = first_step, rank, batch_size // world
 

@@ -21,7 +21,7 @@ from singer_ray.options.command import LOUDNESS, SHORTCUTS, Command, Option, own
 _IMAGES = ("data.train", "data.val", "data.test", "data.image_size")
 COMMON: dict[str, tuple[str, ...]] = {
     "train": (
-        "data.train", "data.val", "data.image_size", "data.augment", "teacher.name", "student.name",
+        "data.train", "data.val", "data.image_size", "teacher.name", "student.name",
         "method.refiner", "method.rank", "train.epochs", "train.batch_size", "train.lr", "train.device",
         "seed",
     ),

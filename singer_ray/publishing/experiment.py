@@ -100,8 +100,8 @@ class Experiment:
         found = str(self.search.get("name") or self.folder.name)
         if not is_plain(found) or "/" in found or is_draft(found):
             raise UserError(
-                f"{self.address}: the name {printable(found)!r} cannot be that of a folder. Correct it in {SEARCH}, or "
-                "copy the experiment to a folder with a name."
+                f"{self.address}: the name {printable(found)!r} cannot be a folder's name. Correct it in {SEARCH}, or "
+                "copy the experiment to a folder with another name."
             )
         return found
 
@@ -138,7 +138,7 @@ class Experiment:
             )
         if selection.front:
             if "front" not in self.table.columns:
-                raise UserError(f"{self.address} has one objective, and so no Pareto front. Use --top N.")
+                raise UserError(f"{self.address} has one objective, so there is no Pareto front. Use --top N.")
             rows = rows[rows["front"].fillna(False).astype(bool)]
         if selection.metric:
             rows = self._by_metric(rows, selection.metric, selection.mode)
@@ -259,7 +259,7 @@ class Experiment:
         if metric not in numbers:
             scores = [name for name in numbers if "/" in name]
             raise UserError(
-                f"--metric {metric!r} is no column of the leaderboard.{nearest(metric, numbers)} "
+                f"--metric {metric!r} is not a column of the leaderboard.{nearest(metric, numbers)} "
                 f"Allowed: {', '.join(scores)}."
             )
         return rows[rows[metric].notna()].sort_values(metric, ascending=mode == "min", kind="stable")
@@ -269,7 +269,7 @@ class Experiment:
         names = inner.names()
         missing = [name for name in ("config.json", "model.safetensors", RESULT) if name not in names]
         if missing:
-            raise UserError(f"{inner.address} has no {missing[0]}: it is no whole student. Give another experiment.")
+            raise UserError(f"{inner.address} has no {missing[0]}: the student is incomplete. Give another experiment.")
         for name in names:
             inner.fetch(name, target / name)
         path = target / MANIFEST

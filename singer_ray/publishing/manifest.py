@@ -78,16 +78,17 @@ class Manifest:
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             if isinstance(tree, dict) and tree.get("format", FORMAT) != FORMAT:
                 raise OtherFormatError(_other(where, tree["format"])) from error
-            raise UserError(f"{where} is no manifest ({type(error).__name__}). Publish the package again.") from error
+            kind = type(error).__name__
+            raise UserError(f"{where} is not a manifest ({kind}). Publish the package again.") from error
         if version != FORMAT:
             raise OtherFormatError(_other(where, version))
         if not files:
-            raise UserError(f"{where} names no file: it is no package. Publish the student again.")
+            raise UserError(f"{where} names no file: it is not a package. Publish the student again.")
         for name in files:
             _check(name, where)
         found = cls(files)
         if found.digest != stated:
-            raise UserError(f"{where} does not fit its own digest: it was changed. Publish the package again.")
+            raise UserError(f"{where} does not match its own digest: it was changed. Publish the package again.")
         return found
 
     @property
@@ -158,7 +159,7 @@ def check_folder(folder: Path) -> Manifest:
     """Hashes a package against its manifest, which it returns. Raises UserError when there is none, or files differ."""
     manifest = read_manifest(folder)
     if manifest is None:
-        raise UserError(f"{folder} has no {MANIFEST}: it is no whole package. Publish it again.")
+        raise UserError(f"{folder} has no {MANIFEST}: the package is incomplete. Publish it again.")
     fault = manifest.fault(Manifest.of(folder).files)
     if fault:
         raise UserError(

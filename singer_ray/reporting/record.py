@@ -197,12 +197,12 @@ def read_search(folder: Path) -> SearchRecord:
 
 def _description(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder. Give the folder of a search: the --out of singer_ray.tune.")
+        raise UserError(f"{folder} is not a folder. Give the folder of a search: the --out of singer_ray.tune.")
     path = folder / SEARCH
     if not path.is_file():
         if not (folder / studies.JOURNAL).is_file():
             raise UserError(
-                f"{folder} is no search: it has neither {studies.JOURNAL} nor {SEARCH}. Give the --out of "
+                f"{folder} is not a search: it has neither {studies.JOURNAL} nor {SEARCH}. Give the --out of "
                 "singer_ray.tune, or of singer_ray.train."
             )
         return {}

@@ -248,7 +248,9 @@ class _Search:
                 if not self.record:
                     raise
                 why = str(error).rstrip(".")
-                raise UserError(f"The search stopped: {why}. Make room or mend the store. {home.go_on}") from error
+                raise UserError(
+                    f"The search stopped: {why}. Free some space or repair the store. {home.go_on}"
+                ) from error
             except RayError as error:
                 from singer_ray.search.faults import in_words
 

@@ -33,7 +33,7 @@ STATE = (CONFIG, SPACE, JOURNAL, RECORD)
 END, FINISHED = "end", "finished"
 """In the record: why its last session ended before it had all its trials, and whether that session came to its end."""
 LEASE_SECONDS = 20.0
-"""A driver that has said nothing for this long is dead."""
+"""A driver that has been silent for this long is dead."""
 _EVERY = 2.0
 
 

@@ -1,4 +1,4 @@
-"""The table of a search: one row a trial, the best first."""
+"""The table of a search: one row per trial, the best first."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from optuna.storages import BaseStorage
@@ -33,6 +34,17 @@ def _is_count(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_moment(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(datetime.fromisoformat(value))
+    except ValueError:
+        return False
 
 
 def _is_list(value: Any) -> bool:
@@ -62,6 +74,7 @@ _OF_ROWS: Mapping[str, Check] = {
     attributes.TRIAL_ID: _is_text, attributes.FOLDER: _is_text, attributes.CHECKPOINT: _is_text,
     attributes.METRICS: _are_scores, attributes.SECONDS: _is_number, attributes.WAITED: _is_number,
     attributes.RESUMED: _is_count, attributes.STOPPED: _is_verdict, attributes.FAULT: _is_text,
+    attributes.IN_QUEUE: _is_flag, attributes.STARTED: _is_moment,
     attributes.IMPORTED: _is_text, attributes.REPEAT_OF: _is_count, attributes.SEED: _is_count,
 }  # fmt: skip
 _NOTED_IN_ROWS: Mapping[str, Check] = {

@@ -242,7 +242,7 @@ def _check_knob(name: str) -> None:
     known = field_names()
     if name not in known:
         raise UserError(
-            f"{name!r} names no knob.{did_you_mean(name, [*known, FIXED, ENQUEUE])} "
+            f"{name!r} is not a setting.{did_you_mean(name, [*known, FIXED, ENQUEUE])} "
             "`python -m singer_ray.tune --help-all` lists all."
         )
 

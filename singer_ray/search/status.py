@@ -83,5 +83,5 @@ def _doubt(record: Mapping[str, Any], command: str, console: Console) -> None:
     silent = time.time() - record["sessions"][-1]["end"] if record["sessions"] else None
     if silent is not None and silent <= SILENT:
         return
-    what = "has not begun" if silent is None else f"has said nothing for {duration(silent)}"
+    what = "has not begun" if silent is None else f"has been silent for {duration(silent)}"
     say(console, f"Its driver {what}. If it is dead: {command}")

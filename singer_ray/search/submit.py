@@ -60,7 +60,7 @@ def submit(
         for number, (value, path) in enumerate(files.items()):
             shipped[value] = f"{number}-{path.name}" if path.name in shipped.values() else path.name
             shutil.copy(path, Path(folder) / shipped[value])
-        with _said_in_one_line(address, "does not take the job"):
+        with _said_in_one_line(address, "does not accept the job"):
             begin = time.monotonic()
             while True:
                 try:
@@ -248,7 +248,7 @@ def _said_in_one_line(address: str, what: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise UserError(
-            f"--submit {address}: the cluster wants its token, and was given none or another. Copy what "
+            f"--submit {address}: the cluster requires its token and was given none, or a wrong one. Copy what "
             "`ray get-auth-token` prints on the head into ~/.ray/auth_token, or set RAY_AUTH_TOKEN to it"
             + (", and unset RAY_AUTH_MODE." if os.environ.get("RAY_AUTH_MODE", "token") != "token" else ".")
         ) from error

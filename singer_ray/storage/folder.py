@@ -28,7 +28,7 @@ class Folder:
     """Files below one address; names are relative to it, with `/` between parts.
 
     Whose files they are is not known: names that would lead out of the folder are refused, and locally so are links
-    that do, and whatever is no regular file (UserError).
+    that do, and whatever is not a regular file (UserError).
 
     Credentials come from AWS's standard chain (environment, profile, instance role). `endpoint` is the address of an
     S3-compatible server; without it AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL are honoured.
@@ -66,7 +66,7 @@ class Folder:
             return
         parent = next(p for p in (self.root, *self.root.parents) if p.exists())
         if writable and (not parent.is_dir() or not os.access(parent, os.W_OK)):
-            raise UserError(f"{knob} {address!r} cannot be written: {parent} is no folder that may be written to.")
+            raise UserError(f"{knob} {address!r} cannot be written: {parent} is not a writable folder.")
 
     @property
     def is_local(self) -> bool:

@@ -46,6 +46,6 @@ def _require_regular(path: Path, mode: int) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
         raise UnfitError(
-            f"{printable(path)} is no regular file (but a pipe, a device or the like). Replace it by a "
+            f"{printable(path)} is not a regular file (but a pipe, a device or the like). Replace it by a "
             "file, or remove it."
         )

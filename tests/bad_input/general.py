@@ -57,7 +57,7 @@ CASES: list[Case] = [
     ("train", [*FOLDER, "--data.train", "{empty}", "--data.val", "{good}"], "{empty}"),
     ("train", [*FOLDER, "--data.train", "{texts}", "--data.val", "{good}"], "{texts}"),
     ("train", [*FOLDER, "--data.train", "{mixed}", "--data.val", "{good}"], "broken.png"),
-    ("train", ["--workers", "3"], "does not divide among"),
+    ("train", ["--workers", "3"], "cannot be divided among"),
     ("train", ["--workers", "0"], "train.workers is '0'"),
     ("train", ["--out", "{full}", "--overwrite"], "not a result of singer_ray"),
     ("train", ["--out", "{full}"], "is not empty"),

@@ -32,6 +32,6 @@ CASES: list[Case] = [
     ("train", ["--resume", "{run}", "--preset", "demo"], "--preset demo has 16. Leave --preset out: the folder knows"),
     ("train", ["--trackers", "tensorbord"], "train.trackers is 'tensorbord'"),
     ("train", ["--quiet", "--verbose"], "--quiet and --verbose contradict each other. Give one"),
-    ("report", ["{none}"], "is no search: it has neither study.journal nor search.json"),
+    ("report", ["{none}"], "is not a search: it has neither study.journal nor search.json"),
     ("report", ["{run}"], "no epoch was finished there. Give the --out of singer_ray.train"),
 ]

@@ -66,7 +66,7 @@ def test_each_pass_holds_every_image_once_and_shows_other_views() -> None:
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:
-    with pytest.raises(ValueError, match="16 does not divide among 3"):
+    with pytest.raises(ValueError, match="16 cannot be divided among 3"):
         first(1, world=3)
 
 

@@ -94,7 +94,7 @@ def test_a_search_is_published_with_its_study_and_an_index(command: Export, sear
     assert [(s["rank"], s["trial"], s["path"]) for s in entry["students"]] == [
         (1, "002", "search/students/1-002"), (2, "000", "search/students/2-000")
     ]  # fmt: skip
-    assert command("--verify", place)[1].endswith("all whole\n")
+    assert command("--verify", place)[1].endswith("all OK\n")
     assert "was there already" in command(search, "--to", place, "--top", "2", *NO_ONNX)[1]
 
 
@@ -303,7 +303,7 @@ def test_a_name_that_leads_elsewhere_is_refused(command: Export, search: Path, t
     (search / "search.json").write_text(json.dumps({"name": name, "id": "a"}))
     status, _, fault = command(search, "--to", tmp_path / "place" / "inner", *NO_ONNX)
     assert status == 2
-    assert "cannot be that of a folder" in fault
+    assert "cannot be a folder's name" in fault
     assert not (tmp_path / "place").exists()
 
 
@@ -336,7 +336,7 @@ def test_replacing_another_experiment_removes_its_students_when_the_new_ones_hav
     status, _, fault = command(search, "--to", place, "--top", "1", "--replace", *NO_ONNX)
     assert status == 2
     assert "was changed after its MANIFEST" in fault
-    assert command("--verify", place)[1].startswith("whole: ")
+    assert command("--verify", place)[1].startswith("OK: ")
     shutil.rmtree(search / "best")
     assert command(search, "--to", place, "--top", "1", "--replace", *NO_ONNX)[0] == 0
     assert [p.name for p in (place / "search" / "students").iterdir()] == ["1-002"]
@@ -348,7 +348,7 @@ def test_a_listed_package_that_is_gone_is_missed(command: Export, search: Path, 
     (place / "search" / "students" / "2-000" / MANIFEST).unlink()
     status, said, fault = command("--verify", place)
     assert status == 2
-    assert "students/2-000 is listed, and is not there as it was published" in fault
+    assert "students/2-000 is listed, but is not there as it was published" in fault
     assert "1-002" in said
 
 

@@ -144,7 +144,7 @@ def test_a_manifest_that_leads_outside_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"format": 1, "files": {"a": {"bytes": 1e999, "sha256": "0"}}}'])
 def test_a_broken_manifest_is_said_in_a_line(content: bytes) -> None:
-    with pytest.raises(UserError, match=r"is no manifest|is not valid JSON"):
+    with pytest.raises(UserError, match=r"is not a manifest|is not valid JSON"):
         Manifest.parse(content, "MANIFEST.json")
 
 

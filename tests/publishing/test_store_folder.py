@@ -54,7 +54,7 @@ def sealed_folder() -> Iterator[Path]:
 
 
 def test_a_read_only_folder_is_named(sealed_folder: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot be written: .*sealed is no folder that may be written to"):
+    with pytest.raises(UserError, match=r"cannot be written: .*sealed is not a writable folder"):
         Store(str(sealed_folder / "target"))
 
 

@@ -111,7 +111,7 @@ def test_a_damaged_leaderboard_is_said_in_a_line(tmp_path: Path) -> None:
 def test_a_name_that_no_store_could_keep_is_refused(tmp_path: Path, name: str) -> None:
     out = search_in(tmp_path / "search")
     (out / "search.json").write_text(json.dumps({"name": name, "id": "a"}))
-    with pytest.raises(UserError, match="cannot be that of a folder") as caught:
+    with pytest.raises(UserError, match="cannot be a folder's name") as caught:
         _ = Experiment(str(out)).name
     assert str(caught.value).isprintable()
 
@@ -129,7 +129,7 @@ def test_a_file_whose_name_cannot_be_published_is_named(tmp_path: Path) -> None:
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights"}
 BAD = {
-    "no file": ({}, "names no file: it is no package"),
+    "no file": ({}, "names no file: it is not a package"),
     "outside": ({"../x": b""}, "names the file '../x', outside the package"),
     "absolute": ({"/x": b""}, "names the file '/x', outside the package"),
     "escape": ({"\x1b[2J": b""}, r"names the file '\\x1b[2J', outside the package"),
@@ -170,7 +170,7 @@ def test_a_manifest_that_no_package_has_is_refused_by_verify_and_pull(
 )  # fmt: skip
 def test_sizes_and_hashes_that_no_file_has_are_refused(entry: dict[str, Any]) -> None:
     tree = {"format": 1, "package": "", "files": {"x": entry}}
-    with pytest.raises(UserError, match="is no manifest"):
+    with pytest.raises(UserError, match="is not a manifest"):
         Manifest.parse(json.dumps(tree).encode(), "place")
 
 
@@ -189,7 +189,7 @@ def test_verify_and_pull_wait_for_no_pipe_and_follow_no_link(
         assert run_command(export.COMMAND, export.main, arguments) == 2
         said = capfd.readouterr().err
         assert said.count("\n") == 1
-        assert any(s in said for s in ("is no regular file", "leads out of", "there is no package")), said
+        assert any(s in said for s in ("is not a regular file", "leads out of", "there is no package")), said
     assert not (tmp_path / "new").exists()
 
 

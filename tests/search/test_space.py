@@ -47,8 +47,8 @@ def test_values_lie_where_the_space_says(demo: Config) -> None:
     ("space", "said"),
     [
         ({}, "is empty"),
-        ({"method.rnk": {"type": "int", "low": 1, "high": 2}}, "'method.rnk' names no knob. Did you mean method.rank?"),
-        ({"method": {"rank": {"type": "int", "low": 1, "high": 2}}}, "'method' names no knob"),
+        ({"method.rnk": {"type": "int", "low": 1, "high": 2}}, "'method.rnk' is not a setting. Did you mean method"),
+        ({"method": {"rank": {"type": "int", "low": 1, "high": 2}}}, "'method' is not a setting"),
         ({"method.rank": 16}, "method.rank is 16. Allowed: {type: choice | int | uniform | loguniform}"),
         ({"method.rank": {"type": "integer", "low": 1, "high": 2}}, "Allowed: {type: choice | int"),
         ({"method.rank": {"type": "int", "low": 1}}, "method.rank.high"),
@@ -210,8 +210,8 @@ def test_corners_are_checked_with_what_is_fixed(demo: Config) -> None:
     ("fixed", "said"),
     [
         (["train.epochs"], "fixed is ['train.epochs']. Allowed: settings and their values"),
-        ({"train.epoch": 3}, "'train.epoch' names no knob. Did you mean train.epochs?"),
-        ({"train": {"epochs": 3}}, "'train' names no knob"),
+        ({"train.epoch": 3}, "'train.epoch' is not a setting. Did you mean train.epochs?"),
+        ({"train": {"epochs": 3}}, "'train' is not a setting"),
         ({"method.rank": 8}, "method.rank is both a parameter and fixed to 8"),
         ({"search.space": "singer"}, "fixed sets search.space to 'singer', but a space is found through it"),
         ({"train.epochs": "many"}, "train.epochs is 'many'. Allowed: a whole number"),
@@ -233,7 +233,7 @@ def test_a_condition_on_a_fixed_knob_is_refused(demo: Config) -> None:
 
 
 def test_a_misspelt_reserved_name_is_recognised(demo: Config) -> None:
-    with pytest.raises(UserError, match=r"'enque' names no knob. Did you mean enqueue\?"):
+    with pytest.raises(UserError, match=r"'enque' is not a setting. Did you mean enqueue\?"):
         load_space({"method.rank": RANK, "enque": []}, demo)
 
 

@@ -84,7 +84,7 @@ def test_of_one_whose_driver_is_silent(tmp_path: Path) -> None:
     out = tmp_path / "search"
     state_of(out, [CURVE])  # died between two trials, or while it packaged the best
     record(out, session(HOUR, 300), finished=False)
-    assert f"Its driver has said nothing for 5 min. If it is dead: python -m singer_ray.tune --resume {out}" in status(
+    assert f"Its driver has been silent for 5 min. If it is dead: python -m singer_ray.tune --resume {out}" in status(
         out
     )
 

@@ -84,5 +84,5 @@ def test_pipes_and_devices_are_never_waited_for(theirs: Folder, name: str) -> No
     reading.start()
     reading.join(10)
     assert not reading.is_alive()
-    assert "is no regular file" in said[0]
+    assert "is not a regular file" in said[0]
     assert len(said) == 3

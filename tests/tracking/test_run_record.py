@@ -10,6 +10,7 @@ import pytest
 from singer_ray.errors import UserError
 from singer_ray.tracking import history, trackers
 from singer_ray.tracking.run_record import COMPLETE, STOPPED, RunRecord
+from singer_ray.tracking.trackers import TRAIN, check_trackers
 
 
 def told(out: Path, epochs: range, said: list[str], *, last: str = COMPLETE) -> RunRecord:
@@ -65,7 +66,7 @@ def test_a_disk_that_takes_no_history_is_said_once_and_ends_nothing(
     assert line.endswith("No space left on device")
 
 
-def test_a_tracker_that_is_missing_is_named_by_its_knob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_is_missing_is_named_by_its_knob(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(trackers.PACKAGES, "wandb", "wandb_that_is_not_there")
     with pytest.raises(UserError, match=r"^train\.trackers names 'wandb', which is not installed"):
-        RunRecord(tmp_path, {}, ["wandb"])
+        check_trackers(["wandb"], TRAIN)
