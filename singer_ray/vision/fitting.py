@@ -37,6 +37,7 @@ def check_fit(model: nn.Module, name: str, size: int) -> tuple[int, int]:
                 from error  # fmt: skip
         except (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError) as error:
             raise _unfit(name, model, f"a pass over one image ends in {type(error).__name__}: {error}") from error
+        _check_finite(name, taps)
         fault = _shape_fault(tapped, taps, grid) or _order_fault(tapped, taps, images) or _replay_fault(tapped, taps)
     if fault:
         raise _unfit(name, model, fault)
@@ -51,6 +52,13 @@ def _grid(tapped: TappedViT, name: str, size: int) -> tuple[int, int]:
     if 0 in grid:
         raise _unreadable(name, size, f"its grid of patches would be {grid[0]} x {grid[1]}")
     return grid
+
+
+def _check_finite(name: str, taps: Taps) -> None:
+    """Weights with a NaN spoil every comparison that follows: they are no matter of the architecture."""
+    for tokens in taps.tokens.values():
+        if isinstance(tokens, torch.Tensor) and not tokens.is_meta and not tokens.isfinite().all():
+            raise UserError(f"{name} gives features that are not finite numbers. Give other weights.")
 
 
 def _shape_fault(tapped: TappedViT, taps: Taps, grid: tuple[int, int]) -> str:

@@ -48,10 +48,10 @@ GOOD = [*FOLDER, "--data.train", "{good}", "--data.val", "{good}"]
 CASES: list[Case] = [
     ("train", [*FOLDER, "--data.train", "{hidden}"], "holds no image (data.train: left out 1 hidden"),
     ("train", [*FOLDER, "--data.train", "{dangling}"], "holds no image (data.train: left out 1 broken link"),
-    ("train", [*FOLDER, "--data.train", "{odd}"], "is not valid UTF-8"),
+    ("train", [*FOLDER, "--data.train", "{odd}"], "it is not in UTF-8"),
     ("train", [*FOLDER, "--data.train", "{unreadable}"], "b/0.png' is named like an image but cannot be read as one"),
     ("train", [*FOLDER, "--data.train", "{good}", "--data.val", "{other}"], "has the class 'z', which the training"),
-    ("train", [*GOOD, "--data.train_masks", "{odd}"], "is not valid UTF-8"),
+    ("train", [*GOOD, "--data.train_masks", "{odd}"], "it is not in UTF-8"),
     ("train", [*GOOD, "--data.train_masks", "{binary}"], "classes.txt' is not UTF-8 text"),
     ("train", [*GOOD, "--data.train_masks", "{sizes}"], "is 40 x 40 pixels and its image 48 x 40"),
     ("train", [*GOOD, "--data.train_masks", "{large}", "--data.val_masks", "{large}"], "contains the value 7. Allowed"),

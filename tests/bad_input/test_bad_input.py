@@ -27,7 +27,7 @@ TABLES: dict[str, ModuleType] = {
 }
 ROWS = [(table, case) for table, module in TABLES.items() for case in module.CASES]
 ADVICE = (
-    r"Allowed|Restore|Correct|Put|Give|Use|Choose|Change|Replace|Lower|Name|Mend|Leave|Publish|Start again|mean"
+    r"Allowed|Restore|Correct|Put|Give|Use|Choose|Change|Replace|Lower|Name|Mend|Leave|Publish|Start again|Fix|Rename|rename|mean"
     r"|lists all|explains|needs (a|--)|name one"
 )
 

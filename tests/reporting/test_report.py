@@ -90,8 +90,13 @@ def test_what_trials_said_cannot_become_markup(finished: Path, tmp_path: Path) -
 
 
 def test_passwords_of_addresses_stay_out(finished: Path, tmp_path: Path) -> None:
-    content = build_report(finished, tmp_path / "page.html").read_text()
-    assert "hunter2" in (finished / "config.yaml").read_text()
+    older = tmp_path / "older"  # what wrote it kept passwords
+    shutil.copytree(finished, older)
+    kept = (older / "config.yaml").read_text()
+    assert "hunter2" not in kept
+    (older / "config.yaml").write_text(kept.replace("postgresql://me@db/x", "postgresql://me:hunter2@db/x"))
+    assert "hunter2" in (older / "config.yaml").read_text()
+    content = build_report(older, tmp_path / "page.html").read_text()
     assert "hunter2" not in content
     assert "postgresql://***@db/x" in content
 
@@ -154,10 +159,10 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFix
         ([], "one folder is needed"),
         ([good, tmp_path], "2 are given"),
         ([tmp_path / "nowhere"], "is not a folder"),
-        ([tmp_path / "empty"], "is no search"),
+        ([tmp_path / "empty"], "is not a search"),
         ([broken(tmp_path / "a" / "study.journal", "\n".join(["no journal", *lines]) + "\n")], "cannot be read"),
         ([broken(tmp_path / "b" / "study.journal", "")], "cannot be read"),
-        ([broken(tmp_path / "c" / "search.json", "{")], "search.json cannot be read"),
+        ([broken(tmp_path / "c" / "search.json", "{")], "search.json is not valid JSON"),
         ([broken(tmp_path / "d" / "search.json", '{"name": "d", "study": null}')], "has no study.journal"),
         ([good, "--out", tmp_path / "file" / "page.html"], "cannot be written"),
         ([good, "--out", tmp_path / "empty"], "cannot be written"),

@@ -253,7 +253,7 @@ def test_the_configuration_becomes_a_budget_and_a_time_left() -> None:
     assert budget.seconds_left(spent, gpus=4.0, dollars_per_hour=None) == 1800.0
     assert budget.seconds_left(spent, gpus=4.0, dollars_per_hour=24.0) == 900.0
     assert Budget(7).seconds_left(spent, gpus=4.0, dollars_per_hour=24.0) == np.inf
-    with pytest.raises(UserError, match=r"search.gpu_hours 3 limits nothing"):
+    with pytest.raises(UserError, match=r"search.gpu_hours 3 has no effect"):
         budget.require_gpus(0.0)
     budget.require_gpus(1.0)
     Budget(7).require_gpus(0.0)

@@ -61,7 +61,7 @@ def test_mistakes_are_named(wanted: tuple[str, ...], stop: str | None, said: str
 
 
 def test_without_annotations_there_is_nothing_to_search_by() -> None:
-    with pytest.raises(UserError, match="nothing to search by"):
+    with pytest.raises(UserError, match="nothing to optimise"):
         Objectives.of((), None, [])
 
 

@@ -317,7 +317,8 @@ def test_cmaes_suggests_what_optunas_own_would() -> None:
         found.append([trial.params for trial in study.trials])
         generations = [trial.system_attrs.get("cma:generation", 0) for trial in study.trials]
     assert max(generations) > 2
-    assert found[0] == found[1]
+    for ours, optunas in zip(*found, strict=True):  # sums in another order: the last digit may differ
+        assert ours == pytest.approx(optunas, rel=1e-9)
 
 
 # --- grids

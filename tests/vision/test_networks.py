@@ -39,7 +39,7 @@ def test_a_search_is_told_from_a_student(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"It is a search: name one of its students, .*/search/best/1-006"):
         find_network(str(tmp_path / "search"))
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="file' is no folder"):
+    with pytest.raises(UserError, match="file' is not a folder"):
         find_network(str(tmp_path / "file"))
 
 
