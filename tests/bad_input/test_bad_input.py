@@ -27,8 +27,8 @@ TABLES: dict[str, ModuleType] = {
 }
 ROWS = [(table, case) for table, module in TABLES.items() for case in module.CASES]
 ADVICE = (
-    r"Allowed|Restore|Correct|Put|Give|Use|Choose|Change|Replace|Lower|Name|Mend|Leave|Publish|Start again|Fix|Rename|rename|mean"
-    r"|lists all|explains|needs (a|--)|name one"
+    r"Allowed|Restore|Correct|Put|Give|Use|Choose|Change|Replace|Lower|Name|Mend|Leave|Publish|Start again|Fix"
+    r"|Rename|rename|mean|lists all|explains|needs (a|--)|name one"
 )
 
 
