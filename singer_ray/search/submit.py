@@ -198,6 +198,8 @@ async def _tail(client: JobSubmissionClient, submission_id: str, shown: int, out
 def _client(address: str, patience: float = 0.0) -> Iterator[JobSubmissionClient]:
     """Raises UserError when nothing answers within `patience` seconds."""
     use_token_if_there()
+    import ray.job_submission  # noqa: F401 (before the lines below: it sets the levels of its own loggers)
+
     for chatty in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
         logging.getLogger(f"ray.{chatty}").setLevel(logging.WARNING)  # lines about packages and sockets
     # Ray prefers these to the address that it is given.

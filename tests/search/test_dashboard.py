@@ -132,4 +132,4 @@ def test_a_wrong_token_is_said_in_one_line(head: Head) -> None:
     _, failed = follower.communicate(timeout=120)
     assert follower.returncode == 1
     (line,) = failed.strip().splitlines()
-    assert line.startswith(f"--submit {head.dashboard}: the cluster wants its token")
+    assert line.startswith(f"--submit {head.dashboard}: the cluster requires its token")
