@@ -169,7 +169,7 @@ def started(arguments: Sequence[str], log: Path, environment: Mapping[str, str] 
     """
     for _ in range(3):
         session = Session(arguments, log, environment)
-        if session.wait_for("trials at a time"):
+        if session.wait_for(" at a time"):
             return session
         with session:
             session.wait()
