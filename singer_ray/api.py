@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from singer_ray.arguments import resolve
 from singer_ray.errors import UserError
 from singer_ray.storage.address import expanded_as
-from singer_ray.terminal import PythonConsole, say
 from singer_ray.wording import speaks_python
 
 if TYPE_CHECKING:
@@ -124,6 +123,7 @@ def sweep(
     from singer_ray.cli import check_out
     from singer_ray.conclusion import conclude
     from singer_ray.search.experiment import run_search
+    from singer_ray.terminal import PythonConsole, say
 
     console = PythonConsole()
     count = {} if trials is None else {"search.trials": trials}

@@ -229,9 +229,8 @@ class _Search:
         with ray_cluster.connected(self.name), _terminated_as_interrupted(), contextlib.ExitStack() as stack:
             shared = ray_cluster.shared_storage(self.config.train.storage, self.out)
             plan = Plan.of(self.config, self._say, here=shared is None)
-            self._say(
-                f"{plan.concurrent} trial{'s' * (plan.concurrent > 1)} at a time on {ray_cluster.describe()}{_dashboard()}"
-            )
+            trials = f"{plan.concurrent} trial{'s' * (plan.concurrent > 1)}"
+            self._say(f"{trials} at a time on {ray_cluster.describe()}{_dashboard()}")
             remote = None
             if shared:  # NAME may well be a link there, which is the user's own
                 remote = Folder(f"{shared}/{self.name}", settings=self.config.export, knob="--storage")

@@ -125,7 +125,9 @@ def test_workers_that_the_cluster_cannot_hold_are_refused(tmp_path: Path) -> Non
 
 
 def test_workers_do_not_share_a_gpu() -> None:
-    with pytest.raises(UserError, match=r"search.gpus_per_trial 0.5 with --workers 2: NCCL needs a GPU for each worker"):
+    with pytest.raises(
+        UserError, match=r"search.gpus_per_trial 0.5 with --workers 2: NCCL needs a GPU for each worker"
+    ):
         Plan.of(settings(**{"search.gpus_per_trial": 0.5}))
 
 
