@@ -180,6 +180,7 @@ def _start(options: dict[str, Any]) -> None:
     _make_token()
     with _private_to_this_user():
         _init({**options, "address": "local", "_temp_dir": _short_folder()}, "Ray cannot be started on this machine")
+        _close_session()
 
 
 def _init(options: dict[str, Any], fault: str) -> None:
@@ -243,13 +244,24 @@ def _private_to_this_user() -> Iterator[None]:
     from ray._common import utils
     from ray._private import ray_constants
 
-    def close(folder: str) -> None:
-        # What is above the session is shared with other users' sessions: each can remove only what is his.
-        with contextlib.suppress(PermissionError):
-            os.chmod(folder, 0o700 if "session_" in folder else 0o1777)
-
-    with _set(ray_constants, "ENABLE_RAY_CLUSTER", False), _set(utils, "try_make_directory_shared", close):
+    with _set(ray_constants, "ENABLE_RAY_CLUSTER", False), _set(utils, "try_make_directory_shared", _close):
         yield
+
+
+def _close_session() -> None:
+    """Once more when all runs: Ray's daemons are processes of their own, and open the folders again as they start."""
+    from ray._private import worker
+
+    session = Path(worker._global_node.get_session_dir_path())  # type: ignore[attr-defined]
+    for folder in (session, *(path for path in session.iterdir() if path.is_dir() and not path.is_symlink())):
+        _close(str(folder))
+    _close(str(session.parent))
+
+
+def _close(folder: str) -> None:
+    # What is above the session is shared with other users' sessions: each can remove only what is his.
+    with contextlib.suppress(PermissionError):
+        os.chmod(folder, 0o700 if "session_" in folder else 0o1777)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -176,5 +177,5 @@ def test_a_real_process_ends_with_2_and_one_line() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
-    assert "--workers 64 needs 64 CPU; this Ray cluster can never offer more than" in done.stderr
+    assert re.search(r"No room for .*can never offer room for more than \d+\. Lower --workers", done.stderr)
     assert not Path("out").exists()
