@@ -180,3 +180,14 @@ def test_faults_are_user_errors_that_say_what_to_do(teacher: Any, tmp_path: Path
     with pytest.raises(UserError, match=said):
         distill(teacher, data, out=tmp_path / "run", settings={"train.workers": 2})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_of_zeros_has_nothing_to_teach(teacher: Any, tmp_path: Path) -> None:
+    for weights in teacher.parameters():
+        weights.data.zero_()
+    data = {"train": Stripes(16, 0), "val": Stripes(8, 1)}
+    with pytest.raises(
+        UserError, match=r"^teacher own:VisionTransformer: the median norm .* is 0 in layer 2, so there"
+    ):
+        distill(teacher, data, out=tmp_path / "out", settings=SETTINGS)
+    assert not (tmp_path / "out").exists()

@@ -140,7 +140,7 @@ class Member:
         for layer, norm in median_norms.items():
             if not (norm > 0 and math.isfinite(norm)):
                 raise UserError(
-                    f"teacher {printable(self.bench.teacher_name)}: the median norm of its patch features is {norm:g} "
+                    f"{printable(self.bench.teacher_name)}: the median norm of its patch features is {norm:g} "
                     f"in layer {layer}, so there is nothing to teach. Check its weights (teacher.checkpoint, "
                     "teacher.pretrained), or give another teacher."
                 )
