@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from singer_ray.config import Config
     from singer_ray.distillation import Distilled
-    from singer_ray.search.experiment import Searched
+    from singer_ray.search.driver.search import Searched
     from singer_ray.training.launch import Inputs
 
 
@@ -56,8 +56,8 @@ def distill(
     Raises UserError for whatever can be mended, with a message that says how.
     """
     from singer_ray.cli import check_out, default_out, prepare_out
-    from singer_ray.conclusion import conclude_run
     from singer_ray.distillation import run_distillation
+    from singer_ray.finalize import conclude_run
 
     if resume is not None:
         kept = {"out": out is None, "preset": preset == "demo", "overwrite": not overwrite}
@@ -121,8 +121,8 @@ def sweep(
     The other arguments are those of `distill`. Raises UserError.
     """
     from singer_ray.cli import check_out
-    from singer_ray.conclusion import conclude
-    from singer_ray.search.experiment import run_search
+    from singer_ray.finalize import conclude
+    from singer_ray.search.driver.search import run_search
     from singer_ray.terminal import PythonConsole, say
 
     console = PythonConsole()
@@ -155,7 +155,7 @@ def _resumed(
     refused: Sequence[str],
     console: Console,
 ) -> Searched:
-    from singer_ray.search.experiment import resume_search
+    from singer_ray.search.driver.search import resume_search
 
     if refused:
         raise UserError(f"sweep(resume=...) goes on with the search as it was: leave out {', '.join(refused)}.")

@@ -41,7 +41,7 @@ def main(config: Config, flags: DigitsFlags) -> None:
         return
     for line in lines:
         console.print(line, highlight=False, markup=False)
-    from singer_ray.data.digits import write_digits
+    from singer_ray.demo.digits import write_digits
 
     counts = write_digits(prepare_out(flags.out, overwrite=flags.overwrite))
     say(results, f"Wrote {', '.join(f'{n} {split}' for split, n in counts.items())} images into {flags.out}")

@@ -169,7 +169,7 @@ def _selection(config: Config, flags: ExportFlags) -> Selection:
     if mode not in ("", "max", "min"):
         raise UserError(f"--metric {flags.metric!r} has the direction {mode!r}. Allowed: {metric}:max or {metric}:min.")
     if metric and not mode:
-        from singer_ray.search.objectives import direction
+        from singer_ray.search.study.objectives import direction
 
         mode = direction(metric)
     trials = tuple(part.strip() for part in (flags.trial or "").split(",") if part.strip())
@@ -178,7 +178,8 @@ def _selection(config: Config, flags: ExportFlags) -> Selection:
 
 def _metrics_of(experiment: Experiment, trial: str) -> Mapping[str, Any]:
     """What the study knows of a trial's last epoch; nothing where the study cannot be read here."""
-    from singer_ray.search.study import last_result, load_study, own_rows, storage_of
+    from singer_ray.search.study.opening import load_study, storage_of
+    from singer_ray.search.study.schema import last_result, own_rows
 
     address = experiment.search.get("study")
     try:

@@ -41,7 +41,7 @@ def main(config: Config, flags: TeacherFlags) -> None:
     check_out(out, overwrite=flags.overwrite)
     lines = remarks(flags.given, [config], "teacher")
     if flags.dry_run:
-        from singer_ray.training.teacher import check_recipe
+        from singer_ray.demo.teacher import check_recipe
 
         check_recipe(config, flags)
         plan = [f"would train a teacher {flags.width} wide and {flags.depth} deep for {flags.steps} steps"]
@@ -50,7 +50,7 @@ def main(config: Config, flags: TeacherFlags) -> None:
         return
     for line in lines:
         console.print(line, highlight=False, markup=False)
-    from singer_ray.training.teacher import make_teacher
+    from singer_ray.demo.teacher import make_teacher
 
     make_teacher(config, flags, lambda: prepare_out(out, overwrite=flags.overwrite), console)
     option = shlex.join(["--teacher.name", f"local-dir:{out / 'clean'}"])

@@ -63,8 +63,8 @@ def main(config: Config, flags: TrainFlags) -> None:
         ], given=flags.given, remarks=remarks(flags.given, [config], "train", found.annotations))  # fmt: skip
         return
     check_out(out, overwrite=flags.overwrite, resume=resume)
-    from singer_ray.conclusion import conclude_run
     from singer_ray.distillation import run_distillation
+    from singer_ray.finalize import conclude_run
 
     done = run_distillation(
         config, out, resume=resume, given=() if resume else flags.given,

@@ -30,8 +30,8 @@ from singer_ray.wording import command
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from singer_ray.search.experiment import Searched
-    from singer_ray.search.space import SearchSpace
+    from singer_ray.search.driver.search import Searched
+    from singer_ray.search.space.space import SearchSpace
 
 REFINER = "method.refiner"
 
@@ -66,7 +66,7 @@ def main(config: Config, flags: TuneFlags) -> None:
     if len(asked) > 1 and asked != ["resume", "submit"]:
         raise UserError(f"--{asked[0]} and --{asked[1]} are two commands. Give one.")
     if flags.status:
-        from singer_ray.search.status import show_status
+        from singer_ray.search.watch.status import show_status
 
         show_status(flags.status, config.export.endpoint, results)
         return
@@ -77,16 +77,16 @@ def main(config: Config, flags: TuneFlags) -> None:
             name = flags.resume.rstrip("/").rpartition("/")[2]
             _submit(flags.submit, name, {"resume": flags.resume}, flags.words)
             return
-        from singer_ray.search.experiment import resume_search
+        from singer_ray.search.driver.search import resume_search
 
         changes = {name: config.value(name) for name in flags.given}
         _finish(resume_search(
             flags.resume, out=flags.out, endpoint=config.export.endpoint, changes=changes, console=console
         ))  # fmt: skip
         return
-    from singer_ray.search.dead import space_remarks
-    from singer_ray.search.samplers import check_sampler
-    from singer_ray.search.space import load_space
+    from singer_ray.search.space.dead import space_remarks
+    from singer_ray.search.space.space import load_space
+    from singer_ray.search.strategy.samplers import check_sampler
 
     out = flags.out or default_out("tune")
     if flags.dry_run:
@@ -108,7 +108,7 @@ def main(config: Config, flags: TuneFlags) -> None:
         _submit(flags.submit, own_name(out), _metadata(space.apply(config, flags.given)), flags.words)
         return
     check_out(out, overwrite=flags.overwrite)
-    from singer_ray.search.experiment import run_search
+    from singer_ray.search.driver.search import run_search
 
     _finish(run_search(
         config, out, given=tuple(flags.given), overwrite=flags.overwrite, console=console
@@ -117,7 +117,7 @@ def main(config: Config, flags: TuneFlags) -> None:
 
 def _check_plan(config: Config, space: SearchSpace) -> None:
     """Raises UserError for what the search would refuse before its first trial, as far as that is known without Ray."""
-    from singer_ray.search.objectives import Objectives
+    from singer_ray.search.study.objectives import Objectives
     from singer_ray.tracking.trackers import check_trackers
     from singer_ray.training.blueprint import check_search
     from singer_ray.training.loop import EPOCH_METRICS
@@ -135,8 +135,8 @@ def _check_plan(config: Config, space: SearchSpace) -> None:
 
 
 def _finish(done: Searched, console: Console = results) -> None:
-    from singer_ray.conclusion import conclude
-    from singer_ray.search.leaderboard import as_rich_table, winners
+    from singer_ray.finalize import conclude
+    from singer_ray.search.study.leaderboard import as_rich_table, winners
 
     lasting(console)  # students are delivered also when nobody watches any more
     out, table = done.out, done.leaderboard
@@ -168,7 +168,7 @@ def _submit(
     address: str, name: str, metadata: Mapping[str, str], words: Sequence[str], console: Console = results
 ) -> None:
     """Runs the same command line, without --submit, as a job of the cluster; shows its output until it ends."""
-    from singer_ray.search.submit import follow, how_to, local_files, submit
+    from singer_ray.nodes.submit import follow, how_to, local_files, submit
 
     places = [n for n, word in enumerate(words) if word.partition("=")[0] == "--submit"]
     apart = {n + k for n in places for k in range(1 if "=" in words[n] else 2)}

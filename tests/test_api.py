@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 
 import singer_ray
-from singer_ray import UserError, analyze_teacher, distill, evaluate_networks, ray_cluster, sweep
-from singer_ray.search.experiment import resume_search
+from singer_ray import UserError, analyze_teacher, distill, evaluate_networks, sweep
+from singer_ray.nodes import ray_cluster
+from singer_ray.search.driver.search import resume_search
 from tests.conftest import SMALL
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from singer_ray.search.progress import SearchProgress
+from singer_ray.search.watch.progress import SearchProgress
 from singer_ray.terminal import Column, FittedTable, Lasting, lasting, say
 from tests.search.studies import MIOU
 

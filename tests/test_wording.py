@@ -11,8 +11,8 @@ import pytest
 
 from singer_ray import distill, sweep
 from singer_ray.errors import UserError
-from singer_ray.search.going_on import going_on
-from singer_ray.search.submit import how_to
+from singer_ray.nodes.submit import how_to
+from singer_ray.search.state.resume_rules import going_on
 from singer_ray.wording import command, in_python
 
 PLACES = ["runs/search", "/a b/c  d", "it's [here]", "~/x", "möbel 日", 'a$HOME`b`"c"', "s3://bucket/try#2?x=1&y"]

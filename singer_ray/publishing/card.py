@@ -15,7 +15,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 
 from singer_ray.errors import UserError, code, markdown, printable
-from singer_ray.publishing.head import HEAD, classes_of
+from singer_ray.evaluation.linear_head import HEAD, classes_of
 from singer_ray.publishing.manifest import ONNX, PROGRAM
 from singer_ray.storage import read_json_mapping
 

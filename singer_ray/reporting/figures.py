@@ -26,7 +26,7 @@ from singer_ray.reporting.style import (
     thinned,
 )
 from singer_ray.reporting.text import MISSING, duration, number
-from singer_ray.search.study import COMPLETE, FAIL, PRUNED, QUEUED, RUNNING
+from singer_ray.search.study.schema import COMPLETE, FAIL, PRUNED, QUEUED, RUNNING
 
 JITTER = 0.16
 

@@ -15,7 +15,7 @@ from singer_ray.errors import UserError
 from singer_ray.reporting.record import SearchRecord, TrialRecord
 from singer_ray.reporting.style import Axis
 from singer_ray.reporting.text import number, plural, score, spread_of
-from singer_ray.search.study import FAIL, PRUNED, QUEUED, RUNNING
+from singer_ray.search.study.schema import FAIL, PRUNED, QUEUED, RUNNING
 
 EDGE = 0.05
 """A best value this close to an end of its range (as a share of it) hints that the optimum lies outside."""

@@ -20,9 +20,10 @@ from optuna.trial import FrozenTrial
 
 from singer_ray.errors import UserError, printable
 from singer_ray.reporting.text import short_names
-from singer_ray.search import study as studies
-from singer_ray.search.objectives import Objectives, front
-from singer_ray.search.study import COMPLETE, FAIL, PRUNED, QUEUED, REPEATS, RUNNING
+from singer_ray.search.study import opening
+from singer_ray.search.study import schema as studies
+from singer_ray.search.study.objectives import Objectives, front
+from singer_ray.search.study.schema import COMPLETE, FAIL, PRUNED, QUEUED, REPEATS, RUNNING
 from singer_ray.storage import Folder, read_json_mapping, without_credentials
 from singer_ray.storage.reading import stays_inside
 
@@ -173,7 +174,7 @@ def read_search(folder: Path) -> SearchRecord:
     """The search in FOLDER. Raises UserError when there is none, or its study cannot be read."""
     description = _description(folder)
     study = _study(folder, description)
-    studies.require_own(study, folder)
+    opening.require_own(study, folder)
     objectives = studies.objectives_of(study)
     rows = studies.own_rows(study)
     notes: list[str] = []
@@ -228,9 +229,9 @@ def _study(folder: Path, description: Mapping[str, Any]) -> optuna.Study:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
-            storage = studies.storage_of(address, folder, "read")
+            storage = opening.storage_of(address, folder, "read")
             name = _name(description.get("name")) or _only_study(storage, folder.resolve().name)
-            return studies.load_study(storage, name)
+            return opening.load_study(storage, name)
         except UserError as error:
             if address is not None:
                 raise UserError(without_credentials(str(error))) from error

@@ -11,7 +11,7 @@ from typing import Any
 from singer_ray.config import Config, load_preset
 from singer_ray.errors import UserError, printable
 from singer_ray.reporting.record import SEARCH
-from singer_ray.search.study import JOURNAL
+from singer_ray.search.study.schema import JOURNAL
 from singer_ray.storage import read_json_mapping, without_credentials
 from singer_ray.tracking.history import HISTORY, SECONDS, Row, read_history
 

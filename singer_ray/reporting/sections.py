@@ -17,7 +17,7 @@ from singer_ray.reporting.markup import bar, card, cell, dot, empty, head, link,
 from singer_ray.reporting.record import CONFIG, STATES, SearchRecord, Student, TrialRecord
 from singer_ray.reporting.style import WORDS, Axis
 from singer_ray.reporting.text import MISSING, duration, escape, moment, number, plural, score, spread_of
-from singer_ray.search.study import PRUNED
+from singer_ray.search.study.schema import PRUNED
 
 PICTURE_BYTES = 700_000
 """A larger picture is stored again with losses."""

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from plotly import graph_objects
 
-from singer_ray.search.study import COMPLETE, FAIL, PRUNED, QUEUED, RUNNING
+from singer_ray.search.study.schema import COMPLETE, FAIL, PRUNED, QUEUED, RUNNING
 
 COLOURS = {COMPLETE: "#3f7fd9", PRUNED: "#98a2ae", RUNNING: "#23a18b", QUEUED: "#c9b458", FAIL: "#d64f4f"}
 WORDS = {COMPLETE: "finished", PRUNED: "stopped early", RUNNING: "running", QUEUED: "queued", FAIL: "failed"}

@@ -12,7 +12,7 @@ from singer_ray.reporting.markup import card, cell, dot, duration_cell, empty, h
 from singer_ray.reporting.record import STATES, SearchRecord, TrialRecord
 from singer_ray.reporting.style import COLOURS, WORDS
 from singer_ray.reporting.text import MISSING, duration, escape, moment, number, spread_of
-from singer_ray.search.study import COMPLETE, FAIL, PRUNED
+from singer_ray.search.study.schema import COMPLETE, FAIL, PRUNED
 
 FAULT_LENGTH = 400
 

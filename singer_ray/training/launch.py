@@ -98,8 +98,8 @@ def launch_in_ray(
     import ray
     import ray.train
 
-    from singer_ray import ray_cluster
-    from singer_ray.ray_start import telling_train_which_cluster
+    from singer_ray.nodes import ray_cluster
+    from singer_ray.nodes.ray_start import telling_train_which_cluster
     from singer_ray.training.messages import heard
 
     with ray_cluster.connected(), telling_train_which_cluster():

@@ -12,7 +12,7 @@ import optuna
 import pandas as pd
 
 from singer_ray.config import load_preset
-from singer_ray.search.study import create_study, storage_of
+from singer_ray.search.study.opening import create_study, storage_of
 from singer_ray.training import checkpoint
 from tests.bad_input.case import Case, Trees
 from tests.search.studies import MIOU

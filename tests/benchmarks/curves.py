@@ -23,7 +23,7 @@ from typing import Any
 import optuna
 
 from singer_ray.config import Config, load_preset
-from singer_ray.search.space import SearchSpace, load_space
+from singer_ray.search.space.space import SearchSpace, load_space
 from tests.benchmarks.children import write_raw
 
 MODULE = "tests.benchmarks.curves"

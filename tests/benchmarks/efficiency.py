@@ -30,11 +30,12 @@ import numpy as np
 import optuna
 
 from singer_ray.config import Config
-from singer_ray.search.ledger import Assignment, Ledger
-from singer_ray.search.objectives import Objectives
-from singer_ray.search.samplers import make_sampler
-from singer_ray.search.scheduler import make_pruner
-from singer_ray.search.study import FAULT, create_study
+from singer_ray.search.driver.ask_tell import Assignment, Ledger
+from singer_ray.search.strategy.pruners import make_pruner
+from singer_ray.search.strategy.samplers import make_sampler
+from singer_ray.search.study.objectives import Objectives
+from singer_ray.search.study.opening import create_study
+from singer_ray.search.study.schema import FAULT
 from tests.benchmarks.children import write_raw
 from tests.benchmarks.landscape import CURVES, Curve, Recorded
 

@@ -76,8 +76,8 @@ def searched(preset: Path, space: Path, out: Path) -> dict[str, Any]:
 
     from singer_ray import tune
     from singer_ray.cli import run_command
-    from singer_ray.search.pool import HostPool
-    from singer_ray.search.study import storage_of
+    from singer_ray.search.study.opening import storage_of
+    from singer_ray.search.workers.pool import HostPool
 
     marks: dict[str, float] = {}
 
@@ -92,7 +92,10 @@ def searched(preset: Path, space: Path, out: Path) -> dict[str, Any]:
             return found
 
     flags = ["--preset", str(preset), "--space", str(space), "--out", str(out), "--overwrite"]
-    with mock.patch("singer_ray.search.pool.HostPool", Clocked), mock.patch.object(sys, "argv", ["tune", *flags]):
+    with (
+        mock.patch("singer_ray.search.workers.pool.HostPool", Clocked),
+        mock.patch.object(sys, "argv", ["tune", *flags]),
+    ):
         assert run_command(tune.COMMAND, tune.main) == 0
     end = time.time()
     rows = optuna.load_study(study_name=out.name, storage=storage_of(None, out)).trials

@@ -37,8 +37,8 @@ def one_cell(share: float, units: int) -> Metrics:
     from singer_ray.config import TeacherRecipe, load_preset
     from singer_ray.data.scenes import Scenes
     from singer_ray.data.views import derive
-    from singer_ray.training.supervised import SupervisedTeacher
-    from singer_ray.training.teacher import plant
+    from singer_ray.demo.supervised import SupervisedTeacher
+    from singer_ray.demo.teacher import plant
     from singer_ray.training.workbench import Workbench
     from singer_ray.vision.models import load_teacher
     from tests.benchmarks.together import train_together

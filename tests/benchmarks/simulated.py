@@ -35,25 +35,17 @@ from ray.tune import PlacementGroupFactory
 from rich.console import Console
 
 from singer_ray.config import Config
-from singer_ray.ray_cluster import NAMESPACE, ON_HEAD, Note
-from singer_ray.search.experiment import run_search
-from singer_ray.search.ledger import Ledger
-from singer_ray.search.objectives import Objectives
-from singer_ray.search.plan import Plan
-from singer_ray.search.registry import HostRegistry, Places
-from singer_ray.search.samplers import make_sampler
-from singer_ray.search.scheduler import make_pruner
-from singer_ray.search.searcher import Failure, StudyScheduler, StudySearcher
-from singer_ray.search.study import (
-    FAULT,
-    FOLDER,
-    METRICS,
-    SECONDS,
-    TRIAL_ID,
-    create_study,
-    load_study,
-    storage_of,
-)
+from singer_ray.nodes.ray_cluster import NAMESPACE, ON_HEAD, Note
+from singer_ray.search.driver.ask_tell import Ledger
+from singer_ray.search.driver.search import run_search
+from singer_ray.search.driver.tune_adapters import Failure, StudyScheduler, StudySearcher
+from singer_ray.search.strategy.pruners import make_pruner
+from singer_ray.search.strategy.samplers import make_sampler
+from singer_ray.search.study.objectives import Objectives
+from singer_ray.search.study.opening import create_study, load_study, storage_of
+from singer_ray.search.study.schema import FAULT, FOLDER, METRICS, SECONDS, TRIAL_ID
+from singer_ray.search.workers.registry import HostRegistry, Places
+from singer_ray.search.workers.resources import Plan
 from singer_ray.training.timing import StepTimes
 from tests.benchmarks.children import write_raw
 from tests.benchmarks.landscape import Recorded
@@ -182,9 +174,9 @@ def searched(config: Config, out: Path, *, fresh: bool) -> dict[str, Any]:
 
     begin = time.time()
     with ExitStack() as stack, open(os.devnull, "w", encoding="utf-8") as nowhere:
-        stack.enter_context(mock.patch("singer_ray.search.trial.DistillationTrial", CurveTrial))
+        stack.enter_context(mock.patch("singer_ray.search.workers.trainable.DistillationTrial", CurveTrial))
         stack.enter_context(mock.patch.object(Plan, "hosts", side_effect=pool))
-        stack.enter_context(mock.patch("singer_ray.search.session.package_best", return_value=()))
+        stack.enter_context(mock.patch("singer_ray.search.driver.session.package_best", return_value=()))
         stack.enter_context(mock.patch.object(tune, "TuneConfig", settings))
         memory = stack.enter_context(watched_memory())
         cpu = time.process_time()

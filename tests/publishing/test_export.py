@@ -22,8 +22,9 @@ from singer_ray.cli import run_command
 from singer_ray.distillation import Distilled
 from singer_ray.publishing.manifest import MANIFEST
 from singer_ray.publishing.package import seal
-from singer_ray.search.objectives import Objectives
-from singer_ray.search.study import METRICS, create_study, storage_of
+from singer_ray.search.study.objectives import Objectives
+from singer_ray.search.study.opening import create_study, storage_of
+from singer_ray.search.study.schema import METRICS
 from tests.servers import CREDENTIALS
 
 NO_ONNX = ("--export.onnx", "no")

@@ -15,8 +15,9 @@ from optuna.trial import TrialState, create_trial
 from singer_ray.reporting.figures import timeline
 from singer_ray.reporting.page import build_report
 from singer_ray.reporting.record import read_search
-from singer_ray.search.leaderboard import leaderboard
-from singer_ray.search.study import IN_QUEUE, SECONDS, STARTED, create_study, storage_of
+from singer_ray.search.study.leaderboard import leaderboard
+from singer_ray.search.study.opening import create_study, storage_of
+from singer_ray.search.study.schema import IN_QUEUE, SECONDS, STARTED
 from tests.reporting.searches import BEGIN, SINGER, fake_search, journal_of
 from tests.search.studies import MIOU
 

@@ -8,10 +8,10 @@ from typing import Any
 import optuna
 
 from singer_ray.config import load_preset
-from singer_ray.search.ledger import Ledger
-from singer_ray.search.objectives import Objectives
-from singer_ray.search.space import load_space
-from singer_ray.search.study import create_study
+from singer_ray.search.driver.ask_tell import Ledger
+from singer_ray.search.space.space import load_space
+from singer_ray.search.study.objectives import Objectives
+from singer_ray.search.study.opening import create_study
 
 MIOU = Objectives(("val/miou",), ("max",), "val/miou", "max")
 TWO = Objectives(("val/miou", "student/parameters"), ("max", "min"), "val/miou", "max")

@@ -21,14 +21,14 @@ NAME = "rank and rate"
 LONG = {**SMALL, "train.epochs": 2000, "search.grace_epochs": 2000}
 SUBMIT = """
 import sys
-from singer_ray.search import submit
+from singer_ray.nodes import submit
 address, name, *argv = sys.argv[1:]
 print(submit.submit(address, argv, name=name, metadata={"space": "mine"}, files=submit.local_files(argv)))
 """
 FOLLOW = """
 import sys
 from singer_ray.errors import UserError
-from singer_ray.search.submit import follow
+from singer_ray.nodes.submit import follow
 try:
     print(follow(*sys.argv[1:]))
 except UserError as error:

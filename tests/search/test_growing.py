@@ -16,13 +16,13 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from singer_ray import ray_cluster
 from singer_ray.config import load_preset
-from singer_ray.search import pool as pools
-from singer_ray.search.plan import Plan
+from singer_ray.nodes import ray_cluster
+from singer_ray.search.workers import pool as pools
+from singer_ray.search.workers.resources import Plan
 from singer_ray.storage import Folder
 from tests.conftest import SMALL
-from tests.test_cluster_limits import RECORDED
+from tests.nodes.test_limits import RECORDED
 
 SOON = 90.0
 

@@ -20,13 +20,14 @@ import pytest
 import yaml
 from rich.console import Console
 
-from singer_ray import ray_cluster
 from singer_ray.errors import UserError
-from singer_ray.search import accounts
-from singer_ray.search import home as homes
-from singer_ray.search.experiment import Searched, resume_search, run_search
-from singer_ray.search.home import LEASE, Home
-from singer_ray.search.study import SEARCH, create_study, load_study, storage_of
+from singer_ray.nodes import ray_cluster
+from singer_ray.search.driver.search import Searched, resume_search, run_search
+from singer_ray.search.state import heartbeat
+from singer_ray.search.state import store as homes
+from singer_ray.search.state.store import LEASE, Home
+from singer_ray.search.study.opening import create_study, load_study, storage_of
+from singer_ray.search.study.schema import SEARCH
 from singer_ray.storage import Folder
 from tests.faults.records import Row, read_rows
 from tests.faults.session import Session, started
@@ -201,7 +202,7 @@ def test_after_ctrl_c_and_a_full_disk_it_goes_on(
 ) -> None:
     out = tmp_path / "search"
     go_on = f"Go on with: python -m singer_ray.tune --resume {out}"
-    monkeypatch.setattr(accounts, "EVERY", 0.1)
+    monkeypatch.setattr(heartbeat, "EVERY", 0.1)
 
     def interrupt() -> None:
         noted = set()

@@ -20,13 +20,15 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from singer_ray import ray_cluster
 from singer_ray.config import Config, load_preset
 from singer_ray.distillation import run_distillation
 from singer_ray.errors import UserError
-from singer_ray.search import session
-from singer_ray.search.experiment import Searched, run_search
-from singer_ray.search.study import REPEATS, load_study, own_rows, storage_of, values_by_epoch
+from singer_ray.nodes import ray_cluster
+from singer_ray.search.driver import session
+from singer_ray.search.driver.search import Searched, run_search
+from singer_ray.search.strategy.stopping import Meter
+from singer_ray.search.study.opening import load_study, storage_of
+from singer_ray.search.study.schema import REPEATS, own_rows, values_by_epoch
 from tests.conftest import SMALL
 
 DIVERGES = 1e30
@@ -263,7 +265,7 @@ def test_the_dashboard_shows_running_trials_by_their_parameters(
 
 
 def test_a_trial_needs_no_torch() -> None:
-    check = "import sys, singer_ray.search.trial; sys.exit('torch' in sys.modules)"
+    check = "import sys, singer_ray.search.workers.trainable; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
@@ -309,7 +311,7 @@ def test_a_time_budget_stops_trials_and_the_best_of_them_still_gives_a_student(
 ) -> None:
     # The clock jumps when the first epoch has been shown: how long a machine takes to come so far is not the claim.
     late = [0.0]
-    monkeypatch.setattr(session, "Meter", partial(session.Meter, clock=lambda: time.time() + late[0]))
+    monkeypatch.setattr(session, "Meter", partial(Meter, clock=lambda: time.time() + late[0]))
     config = settings(**{"search.trials": 2, "search.concurrent": 1, "search.time_budget": 9e4, "train.epochs": 500})
     space = {"train.lr": {"type": "loguniform", "low": 1e-3, "high": 4e-3}}
     screen = Listener("epoch 1/500", lambda: late.append(late.pop() + 1e5))

@@ -18,9 +18,9 @@ from rich.console import Console
 from singer_ray.config import Config, load_preset
 from singer_ray.distillation import run_distillation
 from singer_ray.errors import UserError
-from singer_ray.search.experiment import Searched, run_search
-from singer_ray.search.plan import Plan
-from singer_ray.search.study import load_study, storage_of
+from singer_ray.search.driver.search import Searched, run_search
+from singer_ray.search.study.opening import load_study, storage_of
+from singer_ray.search.workers.resources import Plan
 from singer_ray.training import checkpoint
 from tests.conftest import SMALL
 
@@ -37,7 +37,7 @@ SPACE: dict[str, Any] = {
 def _cluster() -> Iterator[None]:
     import ray
 
-    from singer_ray.ray_cluster import NAMESPACE
+    from singer_ray.nodes.ray_cluster import NAMESPACE
 
     ray.init(address="local", num_cpus=CPUS, namespace=NAMESPACE, logging_level=logging.ERROR)
     yield

@@ -10,7 +10,7 @@ import torch
 from singer_ray.config import Config, load_preset
 from singer_ray.distillation import run_distillation
 from singer_ray.errors import UserError
-from singer_ray.search.space import load_space
+from singer_ray.search.space.space import load_space
 from singer_ray.training.blueprint import check_run, check_search
 from singer_ray.training.launch import Inputs
 from singer_ray.training.workbench import Workbench

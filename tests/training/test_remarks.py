@@ -20,7 +20,7 @@ from singer_ray.publishing.card import card
 from singer_ray.publishing.result import build_result
 from singer_ray.reporting.findings import CAUTION, findings
 from singer_ray.reporting.record import read_search
-from singer_ray.search.host import HostedTrainer
+from singer_ray.search.workers.trainer_actor import HostedTrainer
 from singer_ray.storage import Folder
 from singer_ray.training.launch import Inputs
 from singer_ray.training.workbench import Workbench
