@@ -62,25 +62,35 @@ def distill(
     if resume is not None:
         kept = {"out": out is None, "preset": preset == "demo", "overwrite": not overwrite}
         done = _resumed_run(
-            _folder(resume, "resume"), settings or {}, resolve(teacher, data, probe_data, preset, None),
-            teacher=teacher if isinstance(teacher, str) else None, refused=[n for n, same in kept.items() if not same],
-        )  # fmt: skip
+            _folder(resume, "resume"),
+            settings or {},
+            resolve(teacher, data, probe_data, preset, None),
+            teacher=teacher if isinstance(teacher, str) else None,
+            refused=[n for n, same in kept.items() if not same],
+        )
     else:
         config, inputs = resolve(teacher, data, probe_data, preset, settings)
         folder = _folder(out) if out is not None else default_out("train")
         check_out(folder, overwrite=overwrite)
         done = run_distillation(
-            config, folder, inputs=inputs, given=tuple(settings or ()),
+            config,
+            folder,
+            inputs=inputs,
+            given=tuple(settings or ()),
             prepare=lambda: prepare_out(folder, overwrite=overwrite),
-        )  # fmt: skip
+        )
     conclude_run(done, print)
     return done
 
 
 def _resumed_run(
-    folder: Path, settings: Mapping[str, Any], resolved: tuple[Config, Inputs], *, teacher: str | None,
+    folder: Path,
+    settings: Mapping[str, Any],
+    resolved: tuple[Config, Inputs],
+    *,
+    teacher: str | None,
     refused: Sequence[str],
-) -> Distilled:  # fmt: skip
+) -> Distilled:
     from singer_ray.distillation import run_distillation
     from singer_ray.training.resuming import resumed_config
 
@@ -130,18 +140,27 @@ def sweep(
     if resume is not None:
         kept = {"space": space is None, "preset": preset == "demo", "teacher": not isinstance(teacher, str)}
         done = _resumed(
-            resume, out, {**(settings or {}), **count}, resolve(teacher, data, probe_data, preset, None, sent=True)[1],
-            refused=[name for name, same in kept.items() if not same] + ["overwrite"] * overwrite, console=console,
-        )  # fmt: skip
+            resume,
+            out,
+            {**(settings or {}), **count},
+            resolve(teacher, data, probe_data, preset, None, sent=True)[1],
+            refused=[name for name, same in kept.items() if not same] + ["overwrite"] * overwrite,
+            console=console,
+        )
         conclude(done, partial(say, console))
         return done
     config, inputs = resolve(teacher, data, probe_data, preset, {**(settings or {}), **count}, sent=True)
     folder = _folder(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
     check_out(folder, overwrite=overwrite)
     done = run_search(
-        config, folder, space=space, given=[*(settings or {}), *count], inputs=inputs, overwrite=overwrite,
+        config,
+        folder,
+        space=space,
+        given=[*(settings or {}), *count],
+        inputs=inputs,
+        overwrite=overwrite,
         console=console,
-    )  # fmt: skip
+    )
     conclude(done, partial(say, console))
     return done
 

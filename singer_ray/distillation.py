@@ -92,9 +92,16 @@ class _Run:
     """One session of a run."""
 
     def __init__(
-        self, config: Config, out: Path, inputs: Inputs, *, resume: bool, given: Collection[str],
-        say: Callable[[str], None], console: Console | None,
-    ) -> None:  # fmt: skip
+        self,
+        config: Config,
+        out: Path,
+        inputs: Inputs,
+        *,
+        resume: bool,
+        given: Collection[str],
+        say: Callable[[str], None],
+        console: Console | None,
+    ) -> None:
         self.config, self.out, self.inputs, self.resume = config, out, inputs, resume
         self.given, self.say, self.console = given, say, console
 

@@ -175,9 +175,13 @@ def analyze_teacher(
     if folder is not None:
         check_out(folder, overwrite=overwrite)
     result = run_analysis(
-        config, folder, AnalysisSettings(k, steps, images), inputs=inputs, say=say,
+        config,
+        folder,
+        AnalysisSettings(k, steps, images),
+        inputs=inputs,
+        say=say,
         prepare=lambda: None if folder is None else prepare_out(folder, overwrite=overwrite),
-    )  # fmt: skip
+    )
     return Analysis(result)
 
 

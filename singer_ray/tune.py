@@ -80,9 +80,11 @@ def main(config: Config, flags: TuneFlags) -> None:
         from singer_ray.search.driver.search import resume_search
 
         changes = {name: config.value(name) for name in flags.given}
-        _finish(resume_search(
-            flags.resume, out=flags.out, endpoint=config.export.endpoint, changes=changes, console=console
-        ))  # fmt: skip
+        _finish(
+            resume_search(
+                flags.resume, out=flags.out, endpoint=config.export.endpoint, changes=changes, console=console
+            )
+        )
         return
     from singer_ray.search.space.dead import space_remarks
     from singer_ray.search.space.space import load_space
@@ -97,11 +99,16 @@ def main(config: Config, flags: TuneFlags) -> None:
         lines = space_remarks(space, config, flags.given)
         _check_plan(config, space)
         limit = f" or {config.search.time_budget:g} s" if config.search.time_budget else ""
-        print_plan(config, [
-            f"would search {', '.join(space.parameters)}",
-            f"by {', '.join(config.search.objectives) or 'the best metric that the data can give'}",
-            f"{config.search.trials} trials{limit}, into {out}",
-        ], given=flags.given, remarks=lines)  # fmt: skip
+        print_plan(
+            config,
+            [
+                f"would search {', '.join(space.parameters)}",
+                f"by {', '.join(config.search.objectives) or 'the best metric that the data can give'}",
+                f"{config.search.trials} trials{limit}, into {out}",
+            ],
+            given=flags.given,
+            remarks=lines,
+        )
         return
     space = load_space(config.search.space, config, flags.given)
     if flags.submit:
@@ -110,9 +117,7 @@ def main(config: Config, flags: TuneFlags) -> None:
     check_out(out, overwrite=flags.overwrite)
     from singer_ray.search.driver.search import run_search
 
-    _finish(run_search(
-        config, out, given=tuple(flags.given), overwrite=flags.overwrite, console=console
-    ))  # fmt: skip
+    _finish(run_search(config, out, given=tuple(flags.given), overwrite=flags.overwrite, console=console))
 
 
 def _check_plan(config: Config, space: SearchSpace) -> None:
@@ -158,10 +163,12 @@ def _finish(done: Searched, console: Console = results) -> None:
 
 def _metadata(config: Config) -> dict[str, str]:
     return {
-        "space": config.search.space, "trials": str(config.search.trials),
-        "objectives": " ".join(config.search.objectives) or "auto", "teacher": config.teacher.name,
+        "space": config.search.space,
+        "trials": str(config.search.trials),
+        "objectives": " ".join(config.search.objectives) or "auto",
+        "teacher": config.teacher.name,
         "student": config.student.name,
-    }  # fmt: skip
+    }
 
 
 def _submit(
@@ -180,9 +187,14 @@ def _submit(
 
 
 COMMAND = Command(
-    "tune", __doc__, TuneFlags, ("trials", "time-budget", "concurrent", "space", "storage", "export", "workers"),
-    distils=True, given="given", words="words",
-)  # fmt: skip
+    "tune",
+    __doc__,
+    TuneFlags,
+    ("trials", "time-budget", "concurrent", "space", "storage", "export", "workers"),
+    distils=True,
+    given="given",
+    words="words",
+)
 
 if __name__ == "__main__":
     sys.exit(run_command(COMMAND, main))

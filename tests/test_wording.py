@@ -45,14 +45,16 @@ def test_in_python_a_search_goes_on_by_a_call(place: str) -> None:
             "--out /x y is not empty. Give another folder, or --overwrite to replace the result in it.",
             "`out` /x y is not empty. Give another folder, or `overwrite=True` to replace the result in it.",
         ),
-        ("Lower --concurrent, --workers or search.cpus_per_trial.",
-         "Lower `search.concurrent`, `train.workers` or search.cpus_per_trial."),
+        (
+            "Lower --concurrent, --workers or search.cpus_per_trial.",
+            "Lower `search.concurrent`, `train.workers` or search.cpus_per_trial.",
+        ),
         ("model.onnx needs ...; or --export.onnx no.", "model.onnx needs ...; or export.onnx no."),
         ("Allowed: --search.trials, --search.time_budget.", "Allowed: search.trials, search.time_budget."),
         ("`python -m singer_ray.tune --help` lists all.", "`python -m singer_ray.tune --help` lists all."),
         ("a -- b, non--option, x--y", "a -- b, non--option, x--y"),
     ],
-)  # fmt: skip
+)
 def test_options_become_arguments_and_settings(said: str, meant: str) -> None:
     assert in_python(said) == meant
 

@@ -89,10 +89,12 @@ def _draw_features(found: Findings, out: Path) -> None:
             if found.settings.steps:
                 seen = distiller.student(pixels).tokens[distiller.student_layers[-1]]
                 label = "student,\nno refiner" if name == "none" else f"student,\nrefiner {name}"
-                students.append((
-                    TokenSet(label, seen[:, distiller.student.prefix :], distiller.student_grid),
-                    TokenSet(label, distiller.projected(layer, seen), distiller.student_grid),
-                ))  # fmt: skip
+                students.append(
+                    (
+                        TokenSet(label, seen[:, distiller.student.prefix :], distiller.student_grid),
+                        TokenSet(label, distiller.projected(layer, seen), distiller.student_grid),
+                    )
+                )
     draw_norms(out / "norm_maps.png", images, [*own, *(native for native, _ in students)])
     normal = original[normal_mask(patch_norms(original))]
     draw_pca(out / "pca.png", images, [*shared, *(projected for _, projected in students)], normal)

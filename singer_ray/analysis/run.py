@@ -138,9 +138,14 @@ def _metrics(found: Findings) -> dict[str, float]:
     metrics["bias_start/fair_gradient_share"] = fair_gradient_share(found.token_share)
     for name, member in found.arms.items():
         sizes = norm_metrics(
-            member.teacher, member.distiller, found.bench.normalize, found.source, found.bench.evaluation_view,
-            found.bench.device, batch_size=found.bench.config.evaluation.batch_size,
-        )  # fmt: skip
+            member.teacher,
+            member.distiller,
+            found.bench.normalize,
+            found.source,
+            found.bench.evaluation_view,
+            found.bench.device,
+            batch_size=found.bench.config.evaluation.batch_size,
+        )
         if name != "none":
             metrics |= {key: value for key, value in sizes.items() if key.startswith("refined/")}
         if found.settings.steps:

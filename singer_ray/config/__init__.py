@@ -14,7 +14,21 @@ from singer_ray.config.running import ExportConfig, SearchConfig, TrainConfig
 from singer_ray.config.tree import Config, field_names, load_preset, read_yaml_mapping
 
 __all__ = [
-    "Config", "DataConfig", "EvaluationConfig", "EvaluationSourceConfig", "ExportConfig", "MethodConfig",
-    "OfficialConfig", "ScenesConfig", "SearchConfig", "SourceConfig", "StudentConfig", "TeacherConfig",
-    "TeacherRecipe", "TrainConfig", "field_names", "load_preset", "read_yaml_mapping",
-]  # fmt: skip
+    "Config",
+    "DataConfig",
+    "EvaluationConfig",
+    "EvaluationSourceConfig",
+    "ExportConfig",
+    "MethodConfig",
+    "OfficialConfig",
+    "ScenesConfig",
+    "SearchConfig",
+    "SourceConfig",
+    "StudentConfig",
+    "TeacherConfig",
+    "TeacherRecipe",
+    "TrainConfig",
+    "field_names",
+    "load_preset",
+    "read_yaml_mapping",
+]

@@ -42,9 +42,10 @@ def in_s3(knob: str) -> Condition:
 
 def any_of(*conditions: Condition) -> Condition:
     return Condition(
-        lambda c: any(each.holds(c) for each in conditions), tuple(k for each in conditions for k in each.knobs),
+        lambda c: any(each.holds(c) for each in conditions),
+        tuple(k for each in conditions for k in each.knobs),
         ", or ".join(each.wanted for each in conditions),
-    )  # fmt: skip
+    )
 
 
 def _named_teacher() -> Condition:
@@ -101,7 +102,9 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "method.variant": _SINGER,
     "method.linearization": (*_SINGER, only("method.variant", "recommended", "paper")),
     "method.jacobian_probes": (
-        *_SINGER, only("method.variant", "recommended", "paper"), only("method.linearization", "jacobian"),
+        *_SINGER,
+        only("method.variant", "recommended", "paper"),
+        only("method.linearization", "jacobian"),
     ),
     "method.official_threshold": (*_SINGER, only("method.variant", "official")),
     "method.gate": _SINGER,
@@ -119,28 +122,88 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "method.clip.ratio": (only("method.refiner", "clip"),),
     "method.quantile_clip.quantile": (only("method.refiner", "quantile_clip"),),
     "method.vitkd.mask_ratio": (only("method.refiner", "vitkd"),),
-    **{f"train.{name}": ALWAYS for name in (
-        "epochs", "steps_per_epoch", "batch_size", "lr", "weight_decay", "warmup", "clip_grad", "drop_path",
-        "precision", "workers", "launcher", "device", "threads", "storage", "trackers",
-    )},
+    **{
+        f"train.{name}": ALWAYS
+        for name in (
+            "epochs",
+            "steps_per_epoch",
+            "batch_size",
+            "lr",
+            "weight_decay",
+            "warmup",
+            "clip_grad",
+            "drop_path",
+            "precision",
+            "workers",
+            "launcher",
+            "device",
+            "threads",
+            "storage",
+            "trackers",
+        )
+    },
     "evaluation.data.source": ALWAYS,
     **{f"evaluation.data.{name}": _PROBE_FOLDERS for name in ("train", "val", "test", "exif")},
     **_masks("evaluation.data", _PROBE_FOLDERS),
-    **{f"evaluation.data.scenes.{name}": (only("evaluation.data.source", "scenes"),) for name in (
-        "train_images", "val_images", "test_images", "seed",
-    )},
-    **{f"evaluation.{name}": ALWAYS for name in (
-        "protocol", "every", "fit_images", "pooling", "l2", "l2_grid", "knn.k", "knn.temperature", "batch_size",
-        "artifact_ratio",
-    )},
-    **{f"evaluation.official.{name}": (only("evaluation.protocol", "official"),) for name in (
-        "epochs", "batch_size", "lr", "weight_decay", "mode", "max_depth",
-    )},
-    **{f"search.{name}": ALWAYS for name in (
-        "space", "objectives", "sampler", "scheduler", "trials", "concurrent", "time_budget", "gpu_hours", "money",
-        "price_per_node_hour", "target", "plateau_trials", "warm_start", "repeats", "study", "cpus_per_trial",
-        "gpus_per_trial", "max_failures", "trackers",
-    )},
+    **{
+        f"evaluation.data.scenes.{name}": (only("evaluation.data.source", "scenes"),)
+        for name in (
+            "train_images",
+            "val_images",
+            "test_images",
+            "seed",
+        )
+    },
+    **{
+        f"evaluation.{name}": ALWAYS
+        for name in (
+            "protocol",
+            "every",
+            "fit_images",
+            "pooling",
+            "l2",
+            "l2_grid",
+            "knn.k",
+            "knn.temperature",
+            "batch_size",
+            "artifact_ratio",
+        )
+    },
+    **{
+        f"evaluation.official.{name}": (only("evaluation.protocol", "official"),)
+        for name in (
+            "epochs",
+            "batch_size",
+            "lr",
+            "weight_decay",
+            "mode",
+            "max_depth",
+        )
+    },
+    **{
+        f"search.{name}": ALWAYS
+        for name in (
+            "space",
+            "objectives",
+            "sampler",
+            "scheduler",
+            "trials",
+            "concurrent",
+            "time_budget",
+            "gpu_hours",
+            "money",
+            "price_per_node_hour",
+            "target",
+            "plateau_trials",
+            "warm_start",
+            "repeats",
+            "study",
+            "cpus_per_trial",
+            "gpus_per_trial",
+            "max_failures",
+            "trackers",
+        )
+    },
     "search.stop_metric": _STOPPED,
     "search.grace_epochs": _STOPPED,
     "search.reduction_factor": (only("search.scheduler", "asha", "hyperband"),),
@@ -156,29 +219,57 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "export.license": _EXPORTED,
     **{f"export.{name}": _IN_S3 for name in ("endpoint", "storage_class", "encryption", "tags", "attempts", "timeout")},
     "export.kms_key": (*_IN_S3, only("export.encryption", "aws:kms")),
-}  # fmt: skip
+}
 """Setting -> all that must hold for it to have an effect."""
 
 _DATA_ONLY = ("method.", "student.", "search.", "export.")
-_NOT_EVALUATED = ("data.augment", "data.crop_scale", *(f"train.{name}" for name in (
-    "epochs", "steps_per_epoch", "batch_size", "lr", "weight_decay", "warmup", "clip_grad", "drop_path", "precision",
-    "workers", "launcher", "storage", "trackers",
-)))  # fmt: skip
+_NOT_EVALUATED = (
+    "data.augment",
+    "data.crop_scale",
+    *(
+        f"train.{name}"
+        for name in (
+            "epochs",
+            "steps_per_epoch",
+            "batch_size",
+            "lr",
+            "weight_decay",
+            "warmup",
+            "clip_grad",
+            "drop_path",
+            "precision",
+            "workers",
+            "launcher",
+            "storage",
+            "trackers",
+        )
+    ),
+)
 _ALONE = ("evaluation.protocol", "evaluation.official.", "evaluation.l2_grid")
 """Of the evaluate command: training always uses the probes, with one regulariser."""
 UNREAD: dict[str, tuple[str, ...]] = {
     "train": ("search.", "export.", *_ALONE),
     "tune": ("train.trackers", *_ALONE),
     "analyze": (
-        "search.", "export.", "train.epochs", "train.steps_per_epoch", "train.workers", "train.launcher",
-        "train.storage", "train.trackers", "evaluation.every", "evaluation.l2", "evaluation.knn.", *_ALONE,
+        "search.",
+        "export.",
+        "train.epochs",
+        "train.steps_per_epoch",
+        "train.workers",
+        "train.launcher",
+        "train.storage",
+        "train.trackers",
+        "evaluation.every",
+        "evaluation.l2",
+        "evaluation.knn.",
+        *_ALONE,
     ),
     "evaluate": (*_DATA_ONLY, *_NOT_EVALUATED, "teacher.layers", "evaluation.every"),
     "teacher": (*_DATA_ONLY, *_NOT_EVALUATED, "teacher.", "evaluation.", "data.scenes.train_images"),
     "export": ("seed", "data.", "teacher.", *_DATA_ONLY[:3], "train.", "evaluation."),
     "digits": ("",),
     "report": ("",),
-}  # fmt: skip
+}
 """Command -> beginnings of the settings that it never reads."""
 
 

@@ -218,9 +218,13 @@ def allowed_by(annotation: Any, info: FieldInfo | None = None) -> str:
 
 
 _IN_WORDS: dict[Any, str] = {
-    int: "a whole number", float: "a number", bool: "true or false (also yes and no, on and off, 1 and 0)",
-    str: "text", Path: "a path", NoneType: "none",
-}  # fmt: skip
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false (also yes and no, on and off, 1 and 0)",
+    str: "text",
+    Path: "a path",
+    NoneType: "none",
+}
 
 
 def _annotated(part: Any) -> tuple[Any, FieldInfo | None]:

@@ -11,12 +11,19 @@ from singer_ray.errors import UserError, printable
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif"})
 HIDDEN, DANGLING, CYCLE, OTHER, BARE = (
-    "hidden", "broken link", "link to a folder around it", "other kind of file", "folder without images",
-)  # fmt: skip
+    "hidden",
+    "broken link",
+    "link to a folder around it",
+    "other kind of file",
+    "folder without images",
+)
 _PLURAL = {
-    HIDDEN: "hidden", DANGLING: "broken links", CYCLE: "links to a folder around them", OTHER: "other kinds of files",
+    HIDDEN: "hidden",
+    DANGLING: "broken links",
+    CYCLE: "links to a folder around them",
+    OTHER: "other kinds of files",
     BARE: "folders without images",
-}  # fmt: skip
+}
 
 
 @dataclass

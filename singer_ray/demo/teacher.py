@@ -92,18 +92,26 @@ def check_recipe(config: Config, recipe: TeacherRecipe) -> None:
 
 
 def plant(
-    teacher: SupervisedTeacher, source: Source, config: Config, recipe: TeacherRecipe, device: torch.device,
+    teacher: SupervisedTeacher,
+    source: Source,
+    config: Config,
+    recipe: TeacherRecipe,
+    device: torch.device,
     console: Console | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Plants artifacts in a teacher by `recipe`, and fine-tunes what lies behind them so that they do no harm."""
     size, model = config.data.image_size, teacher.model
     view = EvaluationView(size, config.data.crop_pct)
     batch = next(evaluation_batches(source, view, batch_size=PLANTING_IMAGES))
     ground = patch_classes(batch["mask"], TappedViT(model, [0]).grid(size), len(source.mask_classes)) == 0
     plant_artifacts(
-        model.cpu().eval(), normalization_of(model)(batch["image"]), ground, config.seed,
-        units=recipe.plant_units, share=recipe.plant_share,
-    )  # fmt: skip
+        model.cpu().eval(),
+        normalization_of(model)(batch["image"]),
+        ground,
+        config.seed,
+        units=recipe.plant_units,
+        share=recipe.plant_share,
+    )
     _fit("hiding artifacts", teacher, source, recipe.plant_steps, recipe.plant_lr, 0.0, config, recipe, device, console)
 
 
@@ -148,23 +156,45 @@ def _check(source: Source, recipe: TeacherRecipe, config: Config) -> None:
 
 def _create(classes: int, recipe: TeacherRecipe, size: int) -> nn.Module:
     model: nn.Module = timm.create_model(
-        ARCHITECTURE, img_size=size, patch_size=recipe.patch_size, embed_dim=recipe.width, depth=recipe.depth,
-        num_heads=recipe.heads, num_classes=classes, global_pool="avg",
-    )  # fmt: skip
+        ARCHITECTURE,
+        img_size=size,
+        patch_size=recipe.patch_size,
+        embed_dim=recipe.width,
+        depth=recipe.depth,
+        num_heads=recipe.heads,
+        num_classes=classes,
+        global_pool="avg",
+    )
     # timm's default of 0.02 is made for widths of hundreds: at 64 it starts so small that training takes much longer.
     model.init_weights("jax")  # type: ignore[operator]
     return model
 
 
 def _fit(
-    what: str, teacher: SupervisedTeacher, source: Source, steps: int, lr: float, weight_decay: float,
-    config: Config, recipe: TeacherRecipe, device: torch.device, console: Console | None = None,
-) -> None:  # fmt: skip
+    what: str,
+    teacher: SupervisedTeacher,
+    source: Source,
+    steps: int,
+    lr: float,
+    weight_decay: float,
+    config: Config,
+    recipe: TeacherRecipe,
+    device: torch.device,
+    console: Console | None = None,
+) -> None:
     with step_progress(what, steps, console) as advance:
         fit_supervised(
-            teacher, source, steps=steps, batch_size=recipe.batch_size, lr=lr, weight_decay=weight_decay,
-            seed=derive(config.seed, 1), size=config.data.image_size, device=device, progress=advance,
-        )  # fmt: skip
+            teacher,
+            source,
+            steps=steps,
+            batch_size=recipe.batch_size,
+            lr=lr,
+            weight_decay=weight_decay,
+            seed=derive(config.seed, 1),
+            size=config.data.image_size,
+            device=device,
+            progress=advance,
+        )
 
 
 @torch.no_grad()

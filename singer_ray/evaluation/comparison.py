@@ -55,9 +55,14 @@ def compare(config: Config, candidates: Candidates, device: torch.device, say: C
             say(f"note: {line}")
         teacher = _teacher(config, candidates, say)
         evaluation = FrozenEvaluation(
-            sources, splits, config.evaluation, device, teacher=teacher, workers=config.data.loader_workers,
+            sources,
+            splits,
+            config.evaluation,
+            device,
+            teacher=teacher,
+            workers=config.data.loader_workers,
             seed=config.seed,
-        )  # fmt: skip
+        )
         for network in networks:
             evaluation.check(network)
         entries = {}
@@ -76,9 +81,11 @@ def _open(config: Config, name: str, network: nn.Module | str, given: Sequence[s
         return replace(open_candidate(config, network, given), name=name)
     data = config.data
     return network_of(
-        name, network, data.image_size if "data.image_size" in given else _made_for(network),
+        name,
+        network,
+        data.image_size if "data.image_size" in given else _made_for(network),
         data.crop_pct if "data.crop_pct" in given else None,
-    )  # fmt: skip
+    )
 
 
 def _made_for(module: nn.Module) -> int | None:

@@ -126,6 +126,7 @@ def _checked(labels: torch.Tensor, classes: int, first: int) -> torch.Tensor:
 def _joined(parts: list[Features]) -> Features:
     first = [part.class_token for part in parts if part.class_token is not None]
     return Features(
-        torch.cat([part.pooled for part in parts]), torch.cat([part.patches for part in parts]),
+        torch.cat([part.pooled for part in parts]),
+        torch.cat([part.patches for part in parts]),
         torch.cat(first) if first else None,
-    )  # fmt: skip
+    )

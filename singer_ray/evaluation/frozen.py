@@ -136,9 +136,15 @@ class FrozenEvaluation:
         used = (FIT, *self.splits)
         fit = self.sources[FIT]
         heads = OfficialHeads(
-            len(fit.classes), len(fit.mask_classes), network.grid, network.image_size, self.settings.official,
-            self.device, self.seed, network.covered,
-        )  # fmt: skip
+            len(fit.classes),
+            len(fit.mask_classes),
+            network.grid,
+            network.image_size,
+            self.settings.official,
+            self.device,
+            self.seed,
+            network.covered,
+        )
         metrics, notes = heads.run(
             {split: features[split]["before_norm"] for split in used},
             {split: suite.annotations(split, network.grid, network.covered) for split in used},

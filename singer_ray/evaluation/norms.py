@@ -58,9 +58,14 @@ def norm_metrics(
 
 
 def student_metrics(
-    distiller: Distiller, normalize: Normalization, source: Source, view: EvaluationView, device: torch.device,
-    *, ratio: float,
-) -> dict[str, float]:  # fmt: skip
+    distiller: Distiller,
+    normalize: Normalization,
+    source: Source,
+    view: EvaluationView,
+    device: torch.device,
+    *,
+    ratio: float,
+) -> dict[str, float]:
     """What a search may weigh against the scores, cheap enough for every epoch.
 
     `student/parameters`: their number; `student/artifact_share`: share of the last block's patches, over the images of

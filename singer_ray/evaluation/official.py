@@ -246,8 +246,14 @@ class OfficialHeads:
             return scores
 
         width = inputs[FIT].shape[1]
-        return Task("classification", lambda: nn.Linear(width, self.classes), inputs, targets, score,
-                    lambda scores: scores["top1"])  # fmt: skip
+        return Task(
+            "classification",
+            lambda: nn.Linear(width, self.classes),
+            inputs,
+            targets,
+            score,
+            lambda scores: scores["top1"],
+        )
 
     def _segmentation(self, features: Mapping[str, Features], pixels: Mapping[str, PixelAnnotations]) -> Task | None:
         masks = {split: self._seen(found.masks) for split, found in pixels.items() if found.masks is not None}
@@ -266,9 +272,15 @@ class OfficialHeads:
 
         width = inputs[FIT].shape[2]
         return Task(
-            "segmentation", lambda: self._dense(width, self.mask_classes), inputs, targets, score,
-            lambda scores: scores["miou"], part, IGNORE,
-        )  # fmt: skip
+            "segmentation",
+            lambda: self._dense(width, self.mask_classes),
+            inputs,
+            targets,
+            score,
+            lambda scores: scores["miou"],
+            part,
+            IGNORE,
+        )
 
     def _depth(self, features: Mapping[str, Features], pixels: Mapping[str, PixelAnnotations]) -> Task | None:
         depth = {split: self._seen(found.depth) for split, found in pixels.items() if found.depth is not None}
@@ -291,9 +303,14 @@ class OfficialHeads:
         targets = {split: bin_depth(planes, farthest).to(torch.int16) for split, planes in depth.items()}
         width = inputs[FIT].shape[2]
         return Task(
-            "depth", lambda: self._dense(width, BINS), inputs, targets, score,
-            lambda scores: -scores["depth_rmse_per_image"], part,
-        )  # fmt: skip
+            "depth",
+            lambda: self._dense(width, BINS),
+            inputs,
+            targets,
+            score,
+            lambda scores: -scores["depth_rmse_per_image"],
+            part,
+        )
 
     def _image_token(self, features: Features) -> torch.Tensor:
         if self.settings.mode == "avg":

@@ -112,9 +112,15 @@ class ProbeSuite:
     def features(self, reader: Reader, split: str, *, workers: int = 0) -> dict[str, Features]:
         """Last-block features of a split, `before_norm` and `after_norm`."""
         return features_of(
-            reader.network, reader.normalize, self.sources[split], self.view, self.device,
-            pooling=self.settings.pooling, batch_size=self.settings.batch_size, workers=workers,
-        )  # fmt: skip
+            reader.network,
+            reader.normalize,
+            self.sources[split],
+            self.view,
+            self.device,
+            pooling=self.settings.pooling,
+            batch_size=self.settings.batch_size,
+            workers=workers,
+        )
 
     def annotations(self, split: str, grid: Pair, covered: Pair | None = None) -> Annotations:
         """What is known of a split, on a grid of patches that covers so many pixels."""

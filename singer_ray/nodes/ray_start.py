@@ -43,9 +43,11 @@ def connected(name: str | None = None) -> Iterator[None]:
     env = {"RAY_ADDRESS": address} if address else {}
     job = JobConfig(metadata={"job_name": name} if name else {})
     options: dict[str, Any] = {
-        "namespace": NAMESPACE, "runtime_env": {"env_vars": env} if env else None, "logging_level": logging.ERROR,
+        "namespace": NAMESPACE,
+        "runtime_env": {"env_vars": env} if env else None,
+        "logging_level": logging.ERROR,
         "job_config": job,
-    }  # fmt: skip
+    }
     found = _running(address)
     if found is None:
         _start(options)

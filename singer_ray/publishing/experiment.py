@@ -218,9 +218,14 @@ class Experiment:
     def study_files(self) -> dict[str, bytes]:
         """What is published of the experiment itself, by its name below it, without credentials of any address."""
         places = {
-            f"study/{CONFIG}": CONFIG, f"study/{SPACE}": SPACE, f"study/{SEARCH}": SEARCH, f"study/{JOURNAL}": JOURNAL,
-            f"study/{LEADERBOARD_CSV}": LEADERBOARD_CSV, LEADERBOARD: LEADERBOARD, f"report/{REPORT}": REPORT,
-        }  # fmt: skip
+            f"study/{CONFIG}": CONFIG,
+            f"study/{SPACE}": SPACE,
+            f"study/{SEARCH}": SEARCH,
+            f"study/{JOURNAL}": JOURNAL,
+            f"study/{LEADERBOARD_CSV}": LEADERBOARD_CSV,
+            LEADERBOARD: LEADERBOARD,
+            f"report/{REPORT}": REPORT,
+        }
         if not self.is_search:
             places = {f"study/{CONFIG}": CONFIG, f"study/{RESULT}": RESULT}
         found = {place: self.folder.read(name) for place, name in places.items()}
@@ -296,8 +301,11 @@ class Experiment:
                 "Name another trial, or train it again with its parameters from leaderboard.csv."
             )
         own = self._config().override(_parameters(choice.row))
-        known = {n: float(v) for n, v in {**choice.row, **self.metrics_of(choice.trial)}.items()
-                 if isinstance(v, (int, float)) and math.isfinite(v) and "/" in n}  # fmt: skip
+        known = {
+            n: float(v)
+            for n, v in {**choice.row, **self.metrics_of(choice.trial)}.items()
+            if isinstance(v, (int, float)) and math.isfinite(v) and "/" in n
+        }
         where = f"{self.address}/{TRIALS}/{choice.trial}/{checkpoint.FILE}"
         try:
             model, scaling = student_of(own, checkpoint.from_bytes(content, where, advice=_ANOTHER))

@@ -26,8 +26,12 @@ RETRY = "Restore it from a copy, or remove it: its trial then starts again."
 Needed = Mapping[str, type | tuple[type, ...]]
 """Names in a state, and what each must be."""
 MEMBER: Needed = {
-    "distiller": Mapping, "optimizer": Mapping, "step": int, "median_norms": Mapping, "normalization": Mapping,
-}  # fmt: skip
+    "distiller": Mapping,
+    "optimizer": Mapping,
+    "step": int,
+    "median_norms": Mapping,
+    "normalization": Mapping,
+}
 """What every member's state has."""
 TRIAL: Needed = {**MEMBER, "metrics": Mapping, "history": list, "seconds": (int, float), "overrides": Mapping}
 """What that of a trial has."""

@@ -68,9 +68,15 @@ def runs_in_ray(config: Config) -> bool:
 
 
 def launch_here(
-    config: Config, bench: Workbench, out: Path, *, resume: bool, say: Callable[[str], None], record: RunRecord,
+    config: Config,
+    bench: Workbench,
+    out: Path,
+    *,
+    resume: bool,
+    say: Callable[[str], None],
+    record: RunRecord,
     console: Console | None = None,
-) -> Trained:  # fmt: skip
+) -> Trained:
     """Trains in this process; OUT receives a checkpoint after each epoch, and `record` hears of it."""
     state = checkpoint.load(out) if resume else None
     try:
@@ -118,11 +124,11 @@ def launch_in_ray(
         saved = ray.put(checkpoint.load(out)) if begun else None
         with heard({"line": say, "begin": lambda told: record.begin(*told), "epoch": record.epoch}) as tell:
             settings = {"config": written.model_dump(), "inputs": inputs, "tell": tell, "saved": (saved,)}
-            trainer = worker_group(
+            group = worker_group(
                 _worker, settings, workers, path, name, gpu=use_gpu, each=each, endpoint=config.export.endpoint
             )
             try:
-                result = trainer.fit()
+                result = group.fit()
             except ray.train.TrainingFailedError as error:
                 raise ray_cluster.user_error_in(error) from error
         if result.checkpoint is None or result.metrics is None:
@@ -175,14 +181,16 @@ def worker_group(
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker=each),
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         run_config=RunConfig(  # type: ignore[call-arg]
-            name=name, storage_path=Address.of(path).uri(endpoint),
+            name=name,
+            storage_path=Address.of(path).uri(endpoint),
             # A worker group that can never be placed would otherwise be asked for again and again, for ever.
             failure_config=FailureConfig(  # type: ignore[call-arg]
                 max_failures=0, controller_failure_limit=STARTS - 1, max_preemption_failures=preemptions
             ),
-            checkpoint_config=CheckpointConfig(num_to_keep=1), logging_config=LoggingConfig(log_level="WARNING"),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
-    )  # fmt: skip
+    )
 
 
 def _worker(settings: dict[str, Any]) -> None:
@@ -194,8 +202,8 @@ def _worker(settings: dict[str, Any]) -> None:
 
     config = Config.model_validate(settings["config"])
     logging.getLogger("timm").setLevel(logging.WARNING)
-    context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
+    place = ray.train.get_context()
+    rank, world = place.get_world_rank(), place.get_world_size()
     before = ray.train.get_checkpoint()
     state = None
     if before is not None:

@@ -39,9 +39,13 @@ def epochs(member: Member, heartbeat: Heartbeat = lambda *_: None) -> Iterator[M
     bench, config = member.bench, member.config
     per_epoch = member.steps_per_epoch
     batches = bench.batches(
-        batch_size=config.train.batch_size, first_step=member.step_count, rank=member.rank, world=member.world,
-        seed=config.seed, view_seed=config.seed,
-    )  # fmt: skip
+        batch_size=config.train.batch_size,
+        first_step=member.step_count,
+        rank=member.rank,
+        world=member.world,
+        seed=config.seed,
+        view_seed=config.seed,
+    )
     while member.step_count < member.steps:
         begin, waited = time.perf_counter(), 0.0
         sums: dict[str, torch.Tensor] = {}
@@ -82,13 +86,22 @@ def final_metrics(member: Member) -> Metrics:
     scores = bench.suite.score(member.reader(), bench.suite.splits(), after_norm=True)
     source = bench.suite.sources.get("val", bench.train)
     norms = norm_metrics(
-        member.teacher, member.distiller, bench.normalize, shuffled_subset(source, NORM_IMAGES),
-        bench.evaluation_view, bench.device, batch_size=bench.config.evaluation.batch_size,
-    )  # fmt: skip
+        member.teacher,
+        member.distiller,
+        bench.normalize,
+        shuffled_subset(source, NORM_IMAGES),
+        bench.evaluation_view,
+        bench.device,
+        batch_size=bench.config.evaluation.batch_size,
+    )
     kept = preservation_metrics(
-        member.teacher, member.distiller, bench.normalize, shuffled_subset(source, PRESERVATION_IMAGES),
-        bench.evaluation_view, bench.device,
-    )  # fmt: skip
+        member.teacher,
+        member.distiller,
+        bench.normalize,
+        shuffled_subset(source, PRESERVATION_IMAGES),
+        bench.evaluation_view,
+        bench.device,
+    )
     return scores | norms | kept | _of_student(member)
 
 
@@ -97,9 +110,13 @@ def _of_student(member: Member) -> Metrics:
     bench = member.bench
     source = bench.suite.sources.get("val", bench.train)
     return student_metrics(
-        member.distiller, bench.normalize, shuffled_subset(source, PRESERVATION_IMAGES), bench.evaluation_view,
-        bench.device, ratio=bench.config.evaluation.artifact_ratio,
-    )  # fmt: skip
+        member.distiller,
+        bench.normalize,
+        shuffled_subset(source, PRESERVATION_IMAGES),
+        bench.evaluation_view,
+        bench.device,
+        ratio=bench.config.evaluation.artifact_ratio,
+    )
 
 
 def _over_ranks(value: torch.Tensor) -> float:

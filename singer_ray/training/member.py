@@ -247,10 +247,16 @@ class Member:
             torch.manual_seed(derive(config.seed, 3))
             refiner = kind(self.teacher, layers, config.method)
         return Distiller(
-            student, student_layers, self.teacher, layers, refiner, (self.teacher.grid(size), student.grid(size)),
+            student,
+            student_layers,
+            self.teacher,
+            layers,
+            refiner,
+            (self.teacher.grid(size), student.grid(size)),
             (self.teacher.covered(size), student.covered(size)),
-            kd_weight=config.method.loss.kd, detach=config.method.detach_target and not kind.joint,
-        )  # fmt: skip
+            kd_weight=config.method.loss.kd,
+            detach=config.method.detach_target and not kind.joint,
+        )
 
     def _freeze_unreached(self) -> None:
         """Freezes what no loss reaches (the final norm, blocks behind the last distilled one)."""
@@ -272,10 +278,15 @@ def build_student(config: Config, create: Callable[..., nn.Module] = create_stud
     """The student that a configuration describes, with fresh weights (or as `create` makes it). Raises UserError."""
     student = config.student
     return create(
-        student.name, config.data.image_size, embed_dim=student.width, depth=student.depth, num_heads=student.heads,
-        patch_size=student.patch_size, global_pool={"mean": "avg", "class": "token"}[config.evaluation.pooling],
+        student.name,
+        config.data.image_size,
+        embed_dim=student.width,
+        depth=student.depth,
+        num_heads=student.heads,
+        patch_size=student.patch_size,
+        global_pool={"mean": "avg", "class": "token"}[config.evaluation.pooling],
         drop_path_rate=config.train.drop_path or None,
-    )  # fmt: skip
+    )
 
 
 def student_layers_of(config: Config, layers: tuple[int, ...], teacher_depth: int, depth: int) -> tuple[int, ...]:

@@ -25,9 +25,11 @@ def bar_on(console: Console | None) -> Progress | None:
     if console is None or not console.is_terminal or console.quiet:
         return None
     columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[note]}", markup=False),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(),
-    )  # fmt: skip
+    )
     return Progress(*columns, console=console, transient=True)
 
 

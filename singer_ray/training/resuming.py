@@ -100,9 +100,10 @@ def going_on(folder: Path, config: Config) -> str | None:
 def own_inputs(config: Config) -> list[str]:
     """What a run or search reads that no configuration can name: arguments of `distill` and `sweep`."""
     found = {
-        "teacher": config.teacher.name.startswith("own:"), "data": config.data.source == "own",
+        "teacher": config.teacher.name.startswith("own:"),
+        "data": config.data.source == "own",
         "probe_data": config.evaluation.data.source == "own",
-    }  # fmt: skip
+    }
     return [name for name, own in found.items() if own]
 
 

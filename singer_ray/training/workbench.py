@@ -103,9 +103,15 @@ class Workbench:
         """Endless training batches; see `training_batches`. Views are drawn by `view_seed`, else the bench's seed."""
         view = self.training_view if view_seed is None else self.training_view.seeded(view_seed)
         return training_batches(
-            self.train, view, batch_size=batch_size, seed=seed, first_step=first_step,
-            rank=rank, world=world, workers=self.config.data.loader_workers,
-        )  # fmt: skip
+            self.train,
+            view,
+            batch_size=batch_size,
+            seed=seed,
+            first_step=first_step,
+            rank=rank,
+            world=world,
+            workers=self.config.data.loader_workers,
+        )
 
     def pixels(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The images of a batch, on the device and normalised as the teacher wants them."""

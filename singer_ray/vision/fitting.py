@@ -33,8 +33,9 @@ def check_fit(model: nn.Module, name: str, size: int) -> tuple[int, int]:
         try:
             taps = tapped(images)
         except (AssertionError, RuntimeError) as error:  # of the size: timm says which ones it takes
-            raise _unreadable(name, size, printable((str(error).splitlines() or [""])[0].rstrip(".")) or "no reason") \
-                from error  # fmt: skip
+            raise _unreadable(
+                name, size, printable((str(error).splitlines() or [""])[0].rstrip(".")) or "no reason"
+            ) from error
         except (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError) as error:
             raise _unfit(name, model, f"a pass over one image ends in {type(error).__name__}: {error}") from error
         _check_finite(name, taps)
@@ -93,9 +94,13 @@ def _order_fault(tapped: TappedViT, taps: Taps, images: torch.Tensor) -> str:
         return ""
     try:
         (found,) = ask(
-            images, indices=[tapped.layers[-1]], norm=False, intermediates_only=True, output_fmt="NLC",
+            images,
+            indices=[tapped.layers[-1]],
+            norm=False,
+            intermediates_only=True,
+            output_fmt="NLC",
             return_prefix_tokens=True,
-        )  # fmt: skip
+        )
         patches, prefix = found
     except (AssertionError, TypeError, ValueError):
         return ""  # not every family can be asked for prefix tokens

@@ -105,8 +105,9 @@ def create_student(name: str, image_size: int, **architecture: float | str | Non
 
     Raises UserError for an unknown name and for sizes that do not fit each other.
     """
-    model = _create(name, "student.name", pretrained=False, num_classes=0, img_size=image_size, fc_norm=False,
-                    **architecture)  # fmt: skip
+    model = _create(
+        name, "student.name", pretrained=False, num_classes=0, img_size=image_size, fc_norm=False, **architecture
+    )
     return model.train()
 
 

@@ -34,12 +34,15 @@ def targets_of(distiller: Distiller, pixels: torch.Tensor) -> dict[int, torch.Te
     with torch.no_grad():
         student = distiller.student(pixels).tokens
         return {
-            n: torch.cat([
-                projections[str(n)](student[m][:, :1]) / distiller.refiner.target_scale(n),
-                distiller.projected(n, student[m]),
-            ], dim=1)
+            n: torch.cat(
+                [
+                    projections[str(n)](student[m][:, :1]) / distiller.refiner.target_scale(n),
+                    distiller.projected(n, student[m]),
+                ],
+                dim=1,
+            )
             for n, m in zip(distiller.layers, distiller.student_layers)
-        }  # fmt: skip
+        }
 
 
 @pytest.mark.parametrize(("differs", "share"), [("outliers", 1.0), ("others", 0.0)])

@@ -74,9 +74,15 @@ def search(recorded: Recorded, landscape: Landscape, config: Config, budget: int
     study = create_study(optuna.storages.InMemoryStorage(), "simulated", objectives)
     epochs = config.train.epochs
     ledger = Ledger(
-        study, recorded.space, objectives, epochs=epochs, trials=budget, folder="", pruner=make_pruner(config),
+        study,
+        recorded.space,
+        objectives,
+        epochs=epochs,
+        trials=budget,
+        folder="",
+        pruner=make_pruner(config),
         sampler_of=lambda number: make_sampler(config, recorded.space, objectives, number=number),
-    )  # fmt: skip
+    )
     waiting: deque[Assignment] = deque()
     running: list[tuple[int, int, int, Assignment, Curve]] = []
     order, trials, spent = itertools.count(), 0, 0

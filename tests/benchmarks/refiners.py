@@ -22,8 +22,11 @@ MODULE = "tests.benchmarks.refiners"
 SEEDS = (0, 1, 2)
 RAW = Path(__file__).with_name("refiners.json")
 OFFICIAL = {
-    "method.variant": "official", "method.loss.kd": 100.0, "method.loss.outlier": 0.01, "method.loss.info": 1.0,
-}  # fmt: skip
+    "method.variant": "official",
+    "method.loss.kd": 100.0,
+    "method.loss.outlier": 0.01,
+    "method.loss.info": 1.0,
+}
 REFINERS: dict[str, dict[str, Any]] = {
     "none": {"method.refiner": "none"},
     "vitkd": {"method.refiner": "vitkd"},

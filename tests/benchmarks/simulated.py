@@ -215,10 +215,12 @@ def suggestion_seconds(recorded: Recorded, sampler: str, rows: int, times: int) 
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         study.add_trial(
             create_trial(
-                params=trial.params, distributions=trial.distributions, value=values[-1],
+                params=trial.params,
+                distributions=trial.distributions,
+                value=values[-1],
                 intermediate_values=dict(enumerate(values, 1)),
             )
-        )  # fmt: skip
+        )
     for _ in range(CONCURRENT):
         recorded.space(study.ask())
     study.sampler = make_sampler(config, recorded.space, objectives)
@@ -252,10 +254,15 @@ def added_seconds(recorded: Recorded, out: Path, trials: int = 200) -> dict[str,
         min_resource=search.grace_epochs, reduction_factor=search.reduction_factor
     )
     ledger = Ledger(
-        studies["ours"], recorded.space, objectives, epochs=config.train.epochs, trials=trials, folder=str(out),
+        studies["ours"],
+        recorded.space,
+        objectives,
+        epochs=config.train.epochs,
+        trials=trials,
+        folder=str(out),
         pruner=make_pruner(config),
         sampler_of=lambda number: make_sampler(config, recorded.space, objectives, number=number),
-    )  # fmt: skip
+    )
     failure = Failure()
     searcher, scheduler = StudySearcher(ledger, failure), StudyScheduler(ledger, failure)
     controller: Any = None

@@ -12,10 +12,16 @@ from singer_ray.config.effect import EFFECTS, UNREAD, deciding, has_effect, rema
 from singer_ray.options.command import SHORTCUTS
 
 ELSEWHERE = {
-    "data.source": "own", "evaluation.data.source": "scenes", "teacher.name": "own:Mine", "teacher.checkpoint": "x.pth",
-    "method.refiner": "none", "search.scheduler": "none", "search.sampler": "random", "method.loss.outlier": 0.0,
+    "data.source": "own",
+    "evaluation.data.source": "scenes",
+    "teacher.name": "own:Mine",
+    "teacher.checkpoint": "x.pth",
+    "method.refiner": "none",
+    "search.scheduler": "none",
+    "search.sampler": "random",
+    "method.loss.outlier": 0.0,
     "method.loss.info": 0.0,
-}  # fmt: skip
+}
 """Settings with which those that depend on others have no effect (the defaults do for the rest)."""
 CONDITIONAL = [name for name, conditions in EFFECTS.items() if conditions]
 

@@ -115,10 +115,18 @@ def test_masks_have_the_size_of_the_image_as_it_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [Image.DecompressionBombError("too large"), struct.error("unpack"), IndexError("x"), SyntaxError("bad"),
-     OSError("image file is truncated"), MemoryError(), EOFError(), KeyError("mode")],
+    [
+        Image.DecompressionBombError("too large"),
+        struct.error("unpack"),
+        IndexError("x"),
+        SyntaxError("bad"),
+        OSError("image file is truncated"),
+        MemoryError(),
+        EOFError(),
+        KeyError("mode"),
+    ],
     ids=lambda e: type(e).__name__,
-)  # fmt: skip
+)
 def test_whatever_a_format_raises_is_one_line(
     image_tree: Tree, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

@@ -31,8 +31,20 @@ def test_digits_end_to_end(tmp_path: Path) -> None:
     teacher = json.loads((tmp_path / "runs/digits-teacher/result.json").read_text())["metrics"]
     assert teacher["clean/val/top1"] > 0.5
     assert max(v for k, v in teacher.items() if "max_median" in k) < 6  # it has no artifacts, and the README says so
-    command("train", tmp_path, "--preset", "digits", "--train.epochs", "2", "--train.steps_per_epoch", "40",
-            "--method.prefit.steps", "40", "--out", "student")  # fmt: skip
+    command(
+        "train",
+        tmp_path,
+        "--preset",
+        "digits",
+        "--train.epochs",
+        "2",
+        "--train.steps_per_epoch",
+        "40",
+        "--method.prefit.steps",
+        "40",
+        "--out",
+        "student",
+    )
     metrics = json.loads((tmp_path / "student" / "result.json").read_text())["metrics"]
     assert metrics["test/linear_top1"] > 0.5
     assert not [name for name in metrics if "miou" in name or "depth" in name]

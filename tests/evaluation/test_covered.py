@@ -44,8 +44,10 @@ class Tiles:
     def __getitem__(self, index: int) -> Sample:
         mask = self.masks[index]
         return {
-            "image": torch.zeros(3, SIZE, SIZE, dtype=torch.uint8), "mask": mask, "depth": 1 + mask.float(),
-        }  # fmt: skip
+            "image": torch.zeros(3, SIZE, SIZE, dtype=torch.uint8),
+            "mask": mask,
+            "depth": 1 + mask.float(),
+        }
 
 
 def vit(size: int = SIZE, **options: Any) -> TappedViT:
@@ -115,9 +117,11 @@ def test_official_heads_are_trained_and_scored_on_what_is_seen() -> None:
     settings = Config().override({"evaluation.official.epochs": 1}).evaluation.official
     heads = OfficialHeads(0, CLASSES, GRID, SIZE, settings, torch.device("cpu"), 0, covered)
     metrics, notes = heads.run(
-        {n: perfect(source) for n, source in sources.items()}, dict.fromkeys(sources, nothing),
-        {n: pixel_annotations_of(source, EvaluationView(SIZE, 1.0)) for n, source in sources.items()}, ["val"],
-    )  # fmt: skip
+        {n: perfect(source) for n, source in sources.items()},
+        dict.fromkeys(sources, nothing),
+        {n: pixel_annotations_of(source, EvaluationView(SIZE, 1.0)) for n, source in sources.items()},
+        ["val"],
+    )
     assert {"val/official/miou/last", "val/official/depth_rmse_per_image/last"} <= set(metrics)
     assert notes == []
 
@@ -156,9 +160,18 @@ def test_a_student_of_other_patches_learns_a_ramp_over_pixels_exactly() -> None:
     from tests.conftest import SMALL
 
     config = Config().override(
-        {**SMALL, "data.image_size": SIZE, "student.patch_size": 16, "method.refiner": "none", "student.width": 12,
-         "student.depth": 2, "student.heads": 3, "teacher.layers": [0], "student.layers": [1]}
-    )  # fmt: skip
+        {
+            **SMALL,
+            "data.image_size": SIZE,
+            "student.patch_size": 16,
+            "method.refiner": "none",
+            "student.width": 12,
+            "student.depth": 2,
+            "student.heads": 3,
+            "teacher.layers": [0],
+            "student.layers": [1],
+        }
+    )
     bench = Workbench(config, teacher=vit().model)
     member = Member(bench, config)
     assert member.distiller.teacher_grid == member.distiller.student_grid == (4, 4)

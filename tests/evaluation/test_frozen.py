@@ -174,9 +174,15 @@ def test_a_head_that_diverges_is_noted_and_not_scored() -> None:
 
 def test_a_network_without_class_token_cannot_be_pooled_by_it() -> None:
     model = create_student(
-        "vit_tiny_patch16_224", 32, embed_dim=48, depth=1, num_heads=3, patch_size=8, global_pool="avg",
+        "vit_tiny_patch16_224",
+        32,
+        embed_dim=48,
+        depth=1,
+        num_heads=3,
+        patch_size=8,
+        global_pool="avg",
         class_token=False,
-    )  # fmt: skip
+    )
     bare = network_of("bare", model, 32)
     for settings, knob in (
         ({"pooling": "class"}, "evaluation.pooling mean"),

@@ -78,9 +78,7 @@ def task(*, part: int = 100, scripted: list[float] | None = None) -> tuple[Task,
         return {"score": value}
 
     both = {"train": x, "val": x, "test": x}
-    return (
-        Task("toy", make, both, dict.fromkeys(both, y), score, lambda scores: scores["score"], part), heads, seen
-    )  # fmt: skip
+    return (Task("toy", make, both, dict.fromkeys(both, y), score, lambda scores: scores["score"], part), heads, seen)
 
 
 def test_a_step_is_plain_sgd_with_weight_decay() -> None:

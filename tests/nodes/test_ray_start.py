@@ -117,9 +117,11 @@ def test_a_machine_that_is_gone_is_one_line(capsys: pytest.CaptureFixture[str]) 
         worker.print_to_stdstream({"lines": ["epoch 1", "epoch 2"], "pid": 7, "is_err": False, "ip": "x"}, False)
     said = [re.sub(r"^.*?\) ?", "", re.sub(r"\x1b\[\d+m", "", line)) for line in capsys.readouterr().out.splitlines()]
     assert said == [
-        "a machine of the cluster is gone: 192.0.2.12", "A worker died or was killed while executing a task.",
-        "epoch 1", "epoch 2",
-    ]  # fmt: skip
+        "a machine of the cluster is gone: 192.0.2.12",
+        "A worker died or was killed while executing a task.",
+        "epoch 1",
+        "epoch 2",
+    ]
 
 
 STARTED = """

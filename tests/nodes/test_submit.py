@@ -24,17 +24,29 @@ def words(command: str) -> list[str]:
     """The arguments that a shell hands to `python`, in a home folder called /home/me."""
     told = subprocess.run(
         ["bash", "-c", f"python() {{ printf '%s\\n' \"$@\"; }}; {command}"],
-        env={"HOME": "/home/me"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        env={"HOME": "/home/me"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return told.stdout.splitlines()
 
 
 def test_arguments_reach_the_job_as_they_were_typed() -> None:
     argv = ["--trials", "3", "--search.objectives", "val/miou:max", "student/parameters:min", "--data.train=/a b/$x"]
     assert words(entrypoint(argv, "my search", {})) == [
-        "-m", "singer_ray.tune", "--trials", "3", "--search.objectives", "val/miou:max", "student/parameters:min",
-        "--data.train", "/a b/$x", "--out", "/home/me/runs/my-search",
-    ]  # fmt: skip
+        "-m",
+        "singer_ray.tune",
+        "--trials",
+        "3",
+        "--search.objectives",
+        "val/miou:max",
+        "student/parameters:min",
+        "--data.train",
+        "/a b/$x",
+        "--out",
+        "/home/me/runs/my-search",
+    ]
 
 
 @pytest.mark.parametrize(

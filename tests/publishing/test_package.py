@@ -109,9 +109,18 @@ def test_names_cannot_write_the_card(run: Distilled, tmp_path: Path) -> None:
     result["metrics"][f"val/{EVIL}"] = result["metrics"][f"teacher/max_median_norm/{EVIL}"] = 0.5
     result["versions"][EVIL] = EVIL
     result["search"] = {
-        "trial": EVIL, "name": EVIL, "rank": 1, "trials": 2, "objectives": [EVIL], "parameters": {EVIL: EVIL},
-        "selected_by": EVIL, "seeds": 2, "mean": 0.5, "spread": 0.1, "state": "COMPLETE",
-    }  # fmt: skip
+        "trial": EVIL,
+        "name": EVIL,
+        "rank": 1,
+        "trials": 2,
+        "objectives": [EVIL],
+        "parameters": {EVIL: EVIL},
+        "selected_by": EVIL,
+        "seeds": 2,
+        "mean": 0.5,
+        "spread": 0.1,
+        "state": "COMPLETE",
+    }
     text = card(result, folder)
     _, head, body = text.split("---\n", 2)
     assert yaml.safe_load(head)["license"].startswith("x` | [y]")

@@ -103,10 +103,22 @@ class Search:
         silent = SimpleNamespace(queue=_nothing, start=_nothing, log=_nothing, end=_nothing, close=_nothing)
         pool: Any = SimpleNamespace(places=lambda: silent)
         home = Home(self.out, None, lambda line: None)
-        session = PlayedSession(Setting(
-            config, self.space, self.out.name, home, self.plan, pool, self.study, self.storage, self.record, None,
-            lambda: Price(3600.0, 1, "by x"), Console(file=self.screen, width=200),
-        ))  # fmt: skip
+        session = PlayedSession(
+            Setting(
+                config,
+                self.space,
+                self.out.name,
+                home,
+                self.plan,
+                pool,
+                self.study,
+                self.storage,
+                self.record,
+                None,
+                lambda: Price(3600.0, 1, "by x"),
+                Console(file=self.screen, width=200),
+            )
+        )
         session.curve, session.epoch = curve, self._pass
         return session
 

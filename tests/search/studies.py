@@ -21,9 +21,14 @@ RATE = {"train.lr": {"type": "loguniform", "low": 1e-4, "high": 1e-2}}
 
 
 def new_ledger(
-    objectives: Objectives = MIOU, *, epochs: int = 6, trials: int = 100, space: Mapping[str, Any] = RATE,
-    study: optuna.Study | None = None, **more: Any,
-) -> Ledger:  # fmt: skip
+    objectives: Objectives = MIOU,
+    *,
+    epochs: int = 6,
+    trials: int = 100,
+    space: Mapping[str, Any] = RATE,
+    study: optuna.Study | None = None,
+    **more: Any,
+) -> Ledger:
     """A ledger with random suggestions, over a new study in memory unless one is given."""
     if study is None:
         study = create_study(optuna.storages.InMemoryStorage(), "s", objectives)

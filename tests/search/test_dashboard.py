@@ -48,9 +48,12 @@ def command(code: str, head: Head, *arguments: str, token: str | None = None) ->
     """Python code in a terminal of a user who has the cluster's token, or another one."""
     settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token or head.token}
     return subprocess.Popen(
-        [sys.executable, "-c", code, head.dashboard, *arguments], env={**os.environ, **settings},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code, head.dashboard, *arguments],
+        env={**os.environ, **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")

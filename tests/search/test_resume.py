@@ -37,9 +37,13 @@ from tests.servers import ENVIRONMENT, s3_server
 
 SPACE = {"train.lr": {"type": "loguniform", "low": 1e-3, "high": 4e-3}}
 QUICK: dict[str, Any] = {
-    "search.trials": 2, "search.concurrent": 1, "search.scheduler": "none", "train.epochs": 2,
-    "train.steps_per_epoch": 1, "export.top": 1,
-}  # fmt: skip
+    "search.trials": 2,
+    "search.concurrent": 1,
+    "search.scheduler": "none",
+    "train.epochs": 2,
+    "train.steps_per_epoch": 1,
+    "export.top": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +94,14 @@ def command(out: Path, *more: str) -> list[str]:
     flags = {f"data.scenes.{name}": value for name, value in knobs.items()}
     small = settings(**QUICK)
     flags |= {
-        "method.prefit.steps": small.method.prefit.steps, "method.prefit.batch_size": small.method.prefit.batch_size,
-        "evaluation.fit_images": small.evaluation.fit_images, "train.batch_size": small.train.batch_size,
-        "search.grace_epochs": small.search.grace_epochs, "search.space": out.parent / "space.yaml", **QUICK,
-    }  # fmt: skip
+        "method.prefit.steps": small.method.prefit.steps,
+        "method.prefit.batch_size": small.method.prefit.batch_size,
+        "evaluation.fit_images": small.evaluation.fit_images,
+        "train.batch_size": small.train.batch_size,
+        "search.grace_epochs": small.search.grace_epochs,
+        "search.space": out.parent / "space.yaml",
+        **QUICK,
+    }
     return [*(part for name, value in flags.items() for part in (f"--{name}", str(value))), "--out", str(out), *more]
 
 

@@ -71,9 +71,14 @@ class Assassin(io.StringIO):
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Searched, Assassin]:
-    config = settings(**{
-        "search.trials": 3, "search.concurrent": 1, "search.grace_epochs": 1, "search.reduction_factor": 3,
-    })  # fmt: skip
+    config = settings(
+        **{
+            "search.trials": 3,
+            "search.concurrent": 1,
+            "search.grace_epochs": 1,
+            "search.reduction_factor": 3,
+        }
+    )
     screen = Assassin()
     out = tmp_path_factory.mktemp("x") / "two"
     return run_search(config, out, space=SPACE, console=Console(file=screen, width=180)), screen

@@ -73,8 +73,11 @@ def test_a_teacher_in_half_precision_trains(small: Config, tmp_path: Any, kind: 
         lines: list[str] = []
         inputs = Inputs(load_teacher("demo", 32).to(kind))
         done = run_distillation(
-            config.override({"method.clip.ratio": 2.0}), tmp_path / "out", inputs=inputs,
-            given=["method.clip.ratio"], say=lines.append,
-        )  # fmt: skip
+            config.override({"method.clip.ratio": 2.0}),
+            tmp_path / "out",
+            inputs=inputs,
+            given=["method.clip.ratio"],
+            say=lines.append,
+        )
         assert done.metrics["train/loss"] > 0
         assert any(line.startswith("note: method.clip.ratio has no effect") for line in lines)

@@ -72,9 +72,14 @@ def test_two_members_may_share_one_teacher_pass(small: Config) -> None:
 
 def test_a_member_trains_alike_on_its_own_bench_and_on_that_of_another_configuration(small: Config) -> None:
     """What a search may vary, and the seed of a repeat, must not depend on the host's configuration."""
-    base = small.override({
-        "train.steps_per_epoch": 0, "train.epochs": 1, "train.batch_size": 64, "data.augment": "crop_flip",
-    })  # fmt: skip
+    base = small.override(
+        {
+            "train.steps_per_epoch": 0,
+            "train.epochs": 1,
+            "train.batch_size": 64,
+            "data.augment": "crop_flip",
+        }
+    )
     own = base.override({"train.batch_size": 128, "train.precision": "bfloat16", "seed": 1})
     metrics, state = run(own)
     member = Member.begin(Workbench(base), own)

@@ -84,10 +84,14 @@ def test_the_folder_knows_its_configuration_in_either_order_of_arguments(
 ) -> None:
     folder = str(cut.folder)
     for arguments in (
-        ["--resume", folder], ["--out", folder, "--resume"], ["--resume", "--out", folder], [f"--resume={folder}"],
-        ["--resume", folder, "--preset", f"{folder}/config.yaml"], ["--out", folder, *ARGUMENTS, "--resume"],
+        ["--resume", folder],
+        ["--out", folder, "--resume"],
+        ["--resume", "--out", folder],
+        [f"--resume={folder}"],
+        ["--resume", folder, "--preset", f"{folder}/config.yaml"],
+        ["--out", folder, *ARGUMENTS, "--resume"],
         ["--resume", folder, "--trackers", "tensorboard", "--train.threads", "1"],
-    ):  # fmt: skip
+    ):
         assert trained(*arguments, "--dry-run") == (0, "")
         config = Config.model_validate(yaml.safe_load(capsys.readouterr().out))
         assert config == load_preset(f"{folder}/config.yaml")

@@ -281,10 +281,14 @@ class Ledger:
     def _opened(self, row: FrozenTrial, *, adopted: bool) -> _Open:
         values = dict(row.intermediate_values)
         return _Open(
-            row._trial_id, Assignment(row.number, label_of_row(row), row.params, row.user_attrs.get(SEED)), values,
-            row.user_attrs.get(STOPPED), latest=values[max(values)] if values else None, adopted=adopted,
+            row._trial_id,
+            Assignment(row.number, label_of_row(row), row.params, row.user_attrs.get(SEED)),
+            values,
+            row.user_attrs.get(STOPPED),
+            latest=values[max(values)] if values else None,
+            adopted=adopted,
             begun=adopted and (STARTED in row.user_attrs or bool(values)),
-        )  # fmt: skip
+        )
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)

@@ -187,10 +187,14 @@ class _Search:
                     storage, self.out.name, objectives, **{EPOCHS: self.config.train.epochs, SEARCH: found}
                 )
                 self.record = {
-                    "id": found, "name": self.out.name, "study": self.config.without_passwords().search.study,
-                    "objectives": objectives.as_flags(), "stop_metric": objectives.stop_metric, "sessions": [],
+                    "id": found,
+                    "name": self.out.name,
+                    "study": self.config.without_passwords().search.study,
+                    "objectives": objectives.as_flags(),
+                    "stop_metric": objectives.stop_metric,
+                    "sessions": [],
                     REMARKS: remarks,
-                }  # fmt: skip
+                }
                 home.write(CONFIG, self.config.to_yaml().encode())
                 home.write(SPACE, yaml.safe_dump(self.space.to_dict(), sort_keys=False).encode())
                 if earlier is not None:
@@ -258,9 +262,19 @@ class _Search:
         self, home: Home, plan: Plan, pool: HostPool, study: optuna.Study, storage: optuna.storages.BaseStorage
     ) -> Searched:
         setting = Setting(
-            self.config, self.space, self.name, home, plan, pool, study, storage, self.record, self.times, self._price,
+            self.config,
+            self.space,
+            self.name,
+            home,
+            plan,
+            pool,
+            study,
+            storage,
+            self.record,
+            self.times,
+            self._price,
             self.console,
-        )  # fmt: skip
+        )
         session = Session(setting)
         table, best = session.run()
         return Searched(self.out, table, session.objectives, best, self.config, home)

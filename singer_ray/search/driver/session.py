@@ -128,20 +128,30 @@ class Session:
             return estimate.update(self.study, again, no_more_trials=no_more, most=self._budget_left())
 
         progress = SearchProgress(
-            self.setting.console, self.objectives, epochs=config.train.epochs, wanted=wanted, spent=meter.spent.seconds,
+            self.setting.console,
+            self.objectives,
+            epochs=config.train.epochs,
+            wanted=wanted,
+            spent=meter.spent.seconds,
             left=left,
-        )  # fmt: skip
+        )
         progress.read(study)
         trackers = make_trackers(config.search.trackers, self.setting.name, self.home.out, self._say)
         observers = [Background("the progress display", lambda: progress, self._say), *trackers]
         ledger = Ledger(
-            study, self.setting.space, self.objectives, epochs=config.train.epochs, trials=wanted,
-            folder=self.home.trials.address, pruner=NopPruner() if repeats else make_pruner(config),
-            sampler_of=None if repeats else self._sampler_of(study), saved=self.accounts.save,
+            study,
+            self.setting.space,
+            self.objectives,
+            epochs=config.train.epochs,
+            trials=wanted,
+            folder=self.home.trials.address,
+            pruner=NopPruner() if repeats else make_pruner(config),
+            sampler_of=None if repeats else self._sampler_of(study),
+            saved=self.accounts.save,
             watchers=[self.setting.pool.places(), *observers],
             exhausted=lambda: self._exhausted(study, limits),
             recall=lambda label, overrides: TrialRecord.read(self.home.trials, label, overrides).result(),
-        )  # fmt: skip
+        )
         if not ledger.expected:
             if not repeats:
                 self._say(f"the search has its {wanted} trials already: nothing is left to train")
@@ -206,7 +216,9 @@ class Session:
         tuner = tune.Tuner(
             DistillationTrial,
             param_space={
-                "registry": pool.registry_name, "epochs": ledger.epochs, "experiment": self.setting.name,
+                "registry": pool.registry_name,
+                "epochs": ledger.epochs,
+                "experiment": self.setting.name,
             },
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(ledger, failure, most),
@@ -219,13 +231,14 @@ class Session:
             run_config=tune.RunConfig(
                 # Ray's own record, a folder for each session; what a resume reads is the study and the checkpoints.
                 name=name,
-                storage_path=str((self.home.out / "tune").absolute()), verbose=0,
+                storage_path=str((self.home.out / "tune").absolute()),
+                verbose=0,
                 callbacks=[JsonLoggerCallback(), Recoveries(self._say)],
                 stop=LimitStopper(ended),
                 failure_config=tune.FailureConfig(max_failures=self.config.search.max_failures),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
-        )  # fmt: skip
+        )
         try:
             tuner.fit()
         except tune.TuneError as error:  # a traceback as text, within another error that knows Ray's ways to go on

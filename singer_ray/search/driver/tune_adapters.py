@@ -71,9 +71,11 @@ class StudySearcher(Searcher):
         self.numbers[trial_id] = assignment.number
         self.live.add(trial_id)
         return {
-            "number": assignment.number, "label": assignment.label, "parameters": assignment.parameters,
+            "number": assignment.number,
+            "label": assignment.label,
+            "parameters": assignment.parameters,
             "overrides": assignment.overrides,
-        }  # fmt: skip
+        }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: the scheduler, which Tune asks first, has reported it."""

@@ -62,9 +62,11 @@ def package_best(
         for name, picture in pictures.items():
             (target / PICTURES / name).write_bytes(picture)
         write_student(
-            target, model, InputSpec(own.data.image_size, own.data.crop_pct, scaling),
+            target,
+            model,
+            InputSpec(own.data.image_size, own.data.crop_pct, scaling),
             build_result(own.model_dump(mode="json"), metrics, float(row.user_attrs.get(SECONDS, 0.0)), remarks),
             head,
-        )  # fmt: skip
+        )
         folders.append(target)
     return tuple(folders)

@@ -41,9 +41,22 @@ from singer_ray.search.space.parameters import (
 )
 from singer_ray.storage.address import expanded_as
 
-UNSEARCHABLE = ("seed", "search.", "export.", "data.", "evaluation.", "train.workers", "train.launcher", "train.epochs",
-                "train.steps_per_epoch", "train.device", "train.threads", "train.storage",
-                "train.trackers", "teacher.")  # fmt: skip
+UNSEARCHABLE = (
+    "seed",
+    "search.",
+    "export.",
+    "data.",
+    "evaluation.",
+    "train.workers",
+    "train.launcher",
+    "train.epochs",
+    "train.steps_per_epoch",
+    "train.device",
+    "train.threads",
+    "train.storage",
+    "train.trackers",
+    "teacher.",
+)
 """Knobs that all trials of a search must share: they decide what is compared, or where it runs."""
 UNFIXABLE = ("search.space",)
 """Knobs that a space cannot set: it is found through them."""

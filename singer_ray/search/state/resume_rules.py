@@ -14,11 +14,24 @@ if TYPE_CHECKING:
     from singer_ray.training.launch import Inputs
 
 CHANGEABLE = (
-    "search.trials", "search.concurrent", "search.time_budget", "search.gpu_hours", "search.money", "search.target",
-    "search.price_per_node_hour", "search.plateau_trials", "search.plateau_gain", "search.repeats", "search.repeat_top",
-    "train.workers", "search.cpus_per_trial", "search.gpus_per_trial", "search.max_failures", "search.trackers",
+    "search.trials",
+    "search.concurrent",
+    "search.time_budget",
+    "search.gpu_hours",
+    "search.money",
+    "search.target",
+    "search.price_per_node_hour",
+    "search.plateau_trials",
+    "search.plateau_gain",
+    "search.repeats",
+    "search.repeat_top",
+    "train.workers",
+    "search.cpus_per_trial",
+    "search.gpus_per_trial",
+    "search.max_failures",
+    "search.trackers",
     "export.",
-)  # fmt: skip
+)
 """Knobs that a resume may change; the others decide what the trials so far were."""
 
 

@@ -54,9 +54,15 @@ class TrialRecord:
         self.state = None  # what it was resumed from is not needed any more
         self.seconds += seconds
         self.history.append([metrics["epoch"], {k: v for k, v in metrics.items() if not k.startswith("train/")}])
-        content = checkpoint.to_bytes(member.state() | {
-            "metrics": dict(metrics), "history": self.history, "seconds": self.seconds, "overrides": self.overrides,
-        })  # fmt: skip
+        content = checkpoint.to_bytes(
+            member.state()
+            | {
+                "metrics": dict(metrics),
+                "history": self.history,
+                "seconds": self.seconds,
+                "overrides": self.overrides,
+            }
+        )
         try:
             patiently(lambda: self.trials.write(self.name, content))
         except UserError as error:

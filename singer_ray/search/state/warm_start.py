@@ -24,11 +24,25 @@ from singer_ray.search.study.schema import COMPLETE, IMPORTED, METRICS
 
 ALIKE = ("data.", "evaluation.", "teacher.", "student.", "train.epochs", "train.steps_per_epoch")
 """Knobs that decide what a trial's values mean: they must be those of the earlier search."""
-FREE = ("data.loader_workers", "evaluation.every", "evaluation.batch_size", "evaluation.l2_grid", "evaluation.protocol",
-        "evaluation.official.")  # fmt: skip
+FREE = (
+    "data.loader_workers",
+    "evaluation.every",
+    "evaluation.batch_size",
+    "evaluation.l2_grid",
+    "evaluation.protocol",
+    "evaluation.official.",
+)
 """Among them those that change no value of a search."""
-TOLD = ("method.", "train.batch_size", "train.lr", "train.weight_decay", "train.warmup", "train.clip_grad",
-        "train.drop_path", "train.precision")  # fmt: skip
+TOLD = (
+    "method.",
+    "train.batch_size",
+    "train.lr",
+    "train.weight_decay",
+    "train.warmup",
+    "train.clip_grad",
+    "train.drop_path",
+    "train.precision",
+)
 """Knobs that make other students of the same settings of the space: said, not refused."""
 
 
@@ -61,9 +75,10 @@ def earlier_study(
 def check_alike(before: Config, today: Config, space: SearchSpace, source: str) -> list[str]:
     """What else was set otherwise, in words. Raises UserError when the two searches' values mean different things."""
     changed = [
-        name for name in field_names()
+        name
+        for name in field_names()
         if name not in space.parameters and before.value(name) != today.value(name) and not name.startswith(FREE)
-    ]  # fmt: skip
+    ]
     faults = [
         f"{name} was {before.value(name)!r} and is {today.value(name)!r}" for name in changed if name.startswith(ALIKE)
     ]
@@ -102,10 +117,12 @@ def import_trials(study: optuna.Study, earlier: optuna.Study, space: SearchSpace
         known = {IMPORTED: row.user_attrs.get(IMPORTED, source)}
         known |= {METRICS: row.user_attrs[METRICS]} if METRICS in row.user_attrs else {}
         imported = create_trial(
-            values=row.values, user_attrs=known, system_attrs=FIRST_GENERATION,
+            values=row.values,
+            user_attrs=known,
+            system_attrs=FIRST_GENERATION,
             params={name: space.parameters[name].take(row.params[name]) for name in names},
             distributions={name: space.distributions[name] for name in names},
-        )  # fmt: skip
+        )
         study.add_trial(imported)
     return Imported(len(taken), len(rows) - len(taken))
 
@@ -126,8 +143,11 @@ def _check_space(rows: Sequence[FrozenTrial], space: SearchSpace, source: str) -
     before = {name: _kind(distribution) for row in rows for name, distribution in row.distributions.items()}
     today = {name: _kind(distribution) for name, distribution in space.distributions.items()}
     always = {name for name, parameter in space.parameters.items() if not parameter.when}
-    faults = [f"{name} was {before[name]} and is {today[name]}" for name in sorted(set(before) & set(today))
-              if before[name] != today[name]]  # fmt: skip
+    faults = [
+        f"{name} was {before[name]} and is {today[name]}"
+        for name in sorted(set(before) & set(today))
+        if before[name] != today[name]
+    ]
     if always - set(before):
         faults.append(f"it has no {', '.join(sorted(always - set(before)))}")
     if set(before) - set(today):

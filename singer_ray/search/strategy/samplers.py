@@ -68,9 +68,11 @@ def make_sampler(
             case "cmaes":
                 known = [_varying_part(row) for row in imported] if len(imported) >= CMAES_LEARNS_FROM else None
                 return _ReplayedCmaEs(
-                    seed=seed, n_startup_trials=search.startup_trials, warn_independent_sampling=False,
+                    seed=seed,
+                    n_startup_trials=search.startup_trials,
+                    warn_independent_sampling=False,
                     source_trials=known,
-                )  # fmt: skip
+                )
             case "nsga2":
                 population = min(max(search.trials // GENERATIONS, 4), 50)
                 return NSGAIISampler(seed=seed, population_size=population)

@@ -90,9 +90,14 @@ class Meter:
         self.price = price()
         now = clock()
         self.session: dict[str, Any] = {
-            "begin": now, "end": now, "nodes": self.price.nodes if self.price else None, "concurrent": concurrent,
-            "gpus": gpus, "gpu_hours": 0.0, "money": None if self.price is None else 0.0,
-        }  # fmt: skip
+            "begin": now,
+            "end": now,
+            "nodes": self.price.nodes if self.price else None,
+            "concurrent": concurrent,
+            "gpus": gpus,
+            "gpu_hours": 0.0,
+            "money": None if self.price is None else 0.0,
+        }
 
     def tick(self) -> Spending:
         """Adds the time since the last tick, by what was held then; returns all that was spent so far."""
@@ -159,9 +164,14 @@ class Budget:
     def of(cls, search: SearchConfig) -> Budget:
         """As configured."""
         return cls(
-            search.trials, search.time_budget, search.gpu_hours, search.money, search.target, search.plateau_trials,
+            search.trials,
+            search.time_budget,
+            search.gpu_hours,
+            search.money,
+            search.target,
+            search.plateau_trials,
             search.plateau_gain,
-        )  # fmt: skip
+        )
 
     @property
     def of_repeats(self) -> Budget:

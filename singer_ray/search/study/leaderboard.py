@@ -149,10 +149,15 @@ def _row(row: FrozenTrial, objectives: Objectives, seeds: Sequence[float] | None
     scores = {k: v for k, v in result.items() if k.startswith(("val/", "test/")) and "/after_norm/" not in k}
     scores |= {name: v for name in objectives.names if (v := result.get(name, reached.get(name))) is not None}
     found: dict[str, Any] = {
-        "id": label_of(row.number), "state": state_of(row), **row.params, **scores, "epochs": epochs_of(row),
-        "seconds": float(row.user_attrs.get(SECONDS, 0.0)), RESUMED: row.user_attrs.get(RESUMED),
+        "id": label_of(row.number),
+        "state": state_of(row),
+        **row.params,
+        **scores,
+        "epochs": epochs_of(row),
+        "seconds": float(row.user_attrs.get(SECONDS, 0.0)),
+        RESUMED: row.user_attrs.get(RESUMED),
         FAULT: row.user_attrs.get(FAULT),
-    }  # fmt: skip
+    }
     if seeds is not None and objectives.first in scores:
         values = [scores[objectives.first], *seeds]
         found |= {SEEDS: len(values), MEAN: mean(values), SPREAD: stdev(values) if seeds else math.nan}

@@ -113,5 +113,7 @@ def require_own(study: optuna.Study, where: object) -> None:
             "Give its --out."
         )
     if len(study.metric_names) != len(study.directions):
-        raise UserError(f"The study of {printable(where)} names {len(study.metric_names)} objectives, and has "
-                        f"{len(study.directions)}. Restore it from a copy.")  # fmt: skip
+        raise UserError(
+            f"The study of {printable(where)} names {len(study.metric_names)} objectives, and has "
+            f"{len(study.directions)}. Restore it from a copy."
+        )

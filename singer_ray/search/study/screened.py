@@ -71,24 +71,39 @@ def _is_verdict(value: Any) -> bool:
 
 
 _OF_ROWS: Mapping[str, Check] = {
-    attributes.TRIAL_ID: _is_text, attributes.FOLDER: _is_text, attributes.CHECKPOINT: _is_text,
-    attributes.METRICS: _are_scores, attributes.SECONDS: _is_number, attributes.WAITED: _is_number,
-    attributes.RESUMED: _is_count, attributes.STOPPED: _is_verdict, attributes.FAULT: _is_text,
-    attributes.IN_QUEUE: _is_flag, attributes.STARTED: _is_moment,
-    attributes.IMPORTED: _is_text, attributes.REPEAT_OF: _is_count, attributes.SEED: _is_count,
-}  # fmt: skip
+    attributes.TRIAL_ID: _is_text,
+    attributes.FOLDER: _is_text,
+    attributes.CHECKPOINT: _is_text,
+    attributes.METRICS: _are_scores,
+    attributes.SECONDS: _is_number,
+    attributes.WAITED: _is_number,
+    attributes.RESUMED: _is_count,
+    attributes.STOPPED: _is_verdict,
+    attributes.FAULT: _is_text,
+    attributes.IN_QUEUE: _is_flag,
+    attributes.STARTED: _is_moment,
+    attributes.IMPORTED: _is_text,
+    attributes.REPEAT_OF: _is_count,
+    attributes.SEED: _is_count,
+}
 _NOTED_IN_ROWS: Mapping[str, Check] = {
-    "fixed_params": _is_point, "cma:generation": _is_count, "NSGAIISampler:generation": _is_count,
-}  # fmt: skip
+    "fixed_params": _is_point,
+    "cma:generation": _is_count,
+    "NSGAIISampler:generation": _is_count,
+}
 _NUMBERED_IN_ROWS: Mapping[str, Check] = {
-    rf"{attributes.OF_EPOCH}\d{{1,9}}": _are_scores, r"completed_rung_\d{1,9}": _is_number,
+    rf"{attributes.OF_EPOCH}\d{{1,9}}": _are_scores,
+    r"completed_rung_\d{1,9}": _is_number,
     r"(?:tpe|gp):relative_params:\d{1,9}": _is_text,
-}  # fmt: skip
+}
 """What Optuna's samplers and pruners note in a row, and the ledger."""
 _OF_STUDY: Mapping[str, Check] = {
-    attributes.EPOCHS: _is_count, attributes.STOP_METRIC: _is_text, attributes.STOP_MODE: lambda v: v in ("max", "min"),
-    attributes.SPACE: lambda v: isinstance(v, Mapping), attributes.SEARCH: _is_text,
-}  # fmt: skip
+    attributes.EPOCHS: _is_count,
+    attributes.STOP_METRIC: _is_text,
+    attributes.STOP_MODE: lambda v: v in ("max", "min"),
+    attributes.SPACE: lambda v: isinstance(v, Mapping),
+    attributes.SEARCH: _is_text,
+}
 
 
 def _are_texts(value: Any) -> bool:

@@ -94,10 +94,13 @@ class Estimate:
             Spending(money=0.0), gpus=self.gpus, dollars_per_hour=price.per_hour if price else None
         )
         low, high = (
-            min(limit, self._play([], [start + n * per_epoch + (final if n == self.epochs else 0) for n in found])
-                + self._repeats(start + self.epochs * per_epoch + final, 0))
+            min(
+                limit,
+                self._play([], [start + n * per_epoch + (final if n == self.epochs else 0) for n in found])
+                + self._repeats(start + self.epochs * per_epoch + final, 0),
+            )
             for found in ends
-        )  # fmt: skip
+        )
         gpu_hours = self.gpus * high / HOUR
         money = None if price is None else price.per_hour * high / HOUR
         return Forecast((low, high), gpu_hours, money, self._line(low, high, gpu_hours, money, price, limit))
@@ -213,9 +216,13 @@ def survival(search: SearchConfig, epochs: int, trials: range | None = None) -> 
     if search.scheduler == "none" or not trials:
         return [1.0] * epochs
     plays = _lengths(
-        search.scheduler, search.trials, epochs, min(search.grace_epochs, epochs), search.reduction_factor,
+        search.scheduler,
+        search.trials,
+        epochs,
+        min(search.grace_epochs, epochs),
+        search.reduction_factor,
         search.startup_trials,
-    )  # fmt: skip
+    )
     ended = Counter(play[n] for play in plays for n in trials)
     gone = accumulate(ended[epoch] for epoch in range(epochs))
     return [1 - number / ended.total() for number in gone]

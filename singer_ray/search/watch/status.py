@@ -72,9 +72,10 @@ def _left(config: Config, record: Mapping[str, Any], study: optuna.Study, again:
         return None
     session, price = record["sessions"][-1], record.get("price_per_node_hour")
     most = Budget.of(config.search).seconds_left(
-        Spending.of(record["sessions"]), gpus=session["gpus"],
+        Spending.of(record["sessions"]),
+        gpus=session["gpus"],
         dollars_per_hour=price * session["nodes"] if price and session["nodes"] else None,
-    )  # fmt: skip
+    )
     estimate = Estimate.of(config, concurrent=max(1, session["concurrent"]), gpus=session["gpus"])
     return estimate.update(study, again, no_more_trials=END in record, most=most)
 

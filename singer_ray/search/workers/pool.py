@@ -47,9 +47,17 @@ class HostPool:
     """
 
     def __init__(
-        self, config: Config, inputs: Any, trials: Folder, count: int, *, cpus: float, gpus: float, prefix: str,
+        self,
+        config: Config,
+        inputs: Any,
+        trials: Folder,
+        count: int,
+        *,
+        cpus: float,
+        gpus: float,
+        prefix: str,
         plan: Plan | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.config, self.trials, self.plan, self.prefix = config, trials, plan, prefix
         # The reference is kept: a host that is restarted reads it again.
         self._inputs = None if inputs is None else ray.put(inputs)

@@ -73,17 +73,23 @@ class GroupHost:
     """
 
     def __init__(
-        self, name: str, config: Mapping[str, Any], inputs: tuple[Any], trials: Folder, share: Share,
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        inputs: tuple[Any],
+        trials: Folder,
+        share: Share,
         environment: Mapping[str, str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.name, self.config, self.inputs = name, Config.model_validate(config), inputs
         self.trials, self.share = trials, share
         # Ray Train's clean-up asks "which cluster?" and dies where it sees two, unless it is told.
         self.environment = {
             # Notices of machines that go away would start the group anew within its trial; that is Tune's business.
-            **environment, "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+            **environment,
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
             "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
-        }  # fmt: skip
+        }
         self.changing = asyncio.Lock()
         self.run: _Run | None = None
         self.leaving: _Run | None = None
@@ -176,9 +182,14 @@ class GroupHost:
 
     async def _start(self, task: Task, key: Key, config: Config, **more: Any) -> _Run:
         settings = {
-            "task": task, "host": self.name, "key": key, "config": config.model_dump(), "inputs": self.inputs,
-            "trials": self.trials, **more,
-        }  # fmt: skip
+            "task": task,
+            "host": self.name,
+            "key": key,
+            "config": config.model_dump(),
+            "inputs": self.inputs,
+            "trials": self.trials,
+            **more,
+        }
         async with self.changing:
             await self._end()
             run = self.run = _Run(key, self.caller.fit.remote(settings, self.share))
@@ -290,11 +301,11 @@ class GroupCaller:
         label = settings["key"][0]
         # Ray Train keeps nothing of its own here: the trial's checkpoint is in its folder.
         with tempfile.TemporaryDirectory() as folder:
-            trainer = worker_group(
+            group = worker_group(
                 _worker, settings, share.workers, folder, label, gpu=bool(share.gpus), each=share.each, preemptions=0
             )
             try:
-                trainer.fit()
+                group.fit()
             except ControllerError as error:
                 if type(error.controller_failure).__name__ != "WorkerGroupStartupTimeoutError":
                     raise
@@ -315,12 +326,12 @@ def _worker(settings: dict[str, Any]) -> None:
     host = ray.get_actor(settings["host"], NAMESPACE)
     own = settings["inputs"][0]
     inputs: Inputs = Inputs() if own is None else ray.get(own)
-    context = ray.train.get_context()
-    if context.get_world_rank() == 0:
+    place = ray.train.get_context()
+    if place.get_world_rank() == 0:
         ray.get(host.placed.remote(settings["key"], ray.util.get_current_placement_group()))
     try:
         bench = inputs.workbench(Config.model_validate(settings["config"]))
-        settings["task"](settings, host, bench, context.get_world_rank(), context.get_world_size())
+        settings["task"](settings, host, bench, place.get_world_rank(), place.get_world_size())
     except Exception as error:
         fault = fault_of(error)
         if fault is None:

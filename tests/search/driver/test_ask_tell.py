@@ -69,9 +69,10 @@ def test_how_a_trial_ends(curve: list[float], more: dict[str, Any], state: str, 
 def test_a_row_says_where_its_trial_is_and_what_it_reached() -> None:
     ledger = new_ledger(epochs=1)
     play(
-        ledger, [0.5],
+        ledger,
+        [0.5],
         {"checkpoint": "/runs/x/trials/000/checkpoint.pt", "trained_seconds": 3.5, "test/miou": 0.4},
-    )  # fmt: skip
+    )
     attributes = ledger.study.trials[0].user_attrs
     assert attributes["trial_id"] == "t0"
     assert attributes["folder"] == "/runs/x/trials/000"
@@ -258,8 +259,15 @@ def test_watchers_hear_everything_and_changes_that_must_not_be_lost_are_urgent()
     ledger = new_ledger(epochs=1, watchers=[Watcher()], saved=lambda urgent: heard.append(urgent))
     play(ledger, [0.1])
     assert heard == [
-        True, ("queue", "000"), False, ("start", "000"), ("log", "000", 1), False, True, ("end", "000", "COMPLETE"),
-    ]  # fmt: skip
+        True,
+        ("queue", "000"),
+        False,
+        ("start", "000"),
+        ("log", "000", 1),
+        False,
+        True,
+        ("end", "000", "COMPLETE"),
+    ]
 
 
 def test_a_trial_is_queued_until_a_host_takes_it_and_again_when_it_has_lost_it() -> None:
@@ -295,8 +303,15 @@ def test_a_trial_is_queued_until_a_host_takes_it_and_again_when_it_has_lost_it()
         ledger.end(number)
     assert states() == ["COMPLETE", "COMPLETE"]
     assert heard == [
-        "queue 000", "queue 001", "start 000", "queue 000", "start 000", "start 001", "end 000", "end 001",
-    ]  # fmt: skip
+        "queue 000",
+        "queue 001",
+        "start 000",
+        "queue 000",
+        "start 000",
+        "start 001",
+        "end 000",
+        "end 001",
+    ]
 
 
 def test_a_trial_that_no_host_took_waits_for_a_later_session_without_a_begin() -> None:

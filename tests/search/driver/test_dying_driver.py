@@ -76,10 +76,17 @@ class Search:
     """A search without training: what a trial reports follows from its parameters, and it has a checkpoint."""
 
     def __init__(self, scheduler: str, sampler: str, objectives: Objectives) -> None:
-        self.config = load_preset("demo").override({
-            "search.scheduler": scheduler, "search.sampler": sampler, "train.epochs": EPOCHS, "search.grace_epochs": 1,
-            "search.reduction_factor": 2, "search.startup_trials": 2, "search.trials": TRIALS,
-        })  # fmt: skip
+        self.config = load_preset("demo").override(
+            {
+                "search.scheduler": scheduler,
+                "search.sampler": sampler,
+                "train.epochs": EPOCHS,
+                "search.grace_epochs": 1,
+                "search.reduction_factor": 2,
+                "search.startup_trials": 2,
+                "search.trials": TRIALS,
+            }
+        )
         self.space, self.objectives = load_space(SPACE, self.config), objectives
         self.storage = Mortal()
         create_study(self.storage, "s", objectives)
@@ -93,9 +100,15 @@ class Search:
     def drive(self) -> None:
         """A session: to the end, or until it dies."""
         ledger = Ledger(
-            load_study(self.storage, "s"), self.space, self.objectives, epochs=EPOCHS, trials=TRIALS, folder="/x",
-            pruner=make_pruner(self.config), sampler_of=self.sampler,
-        )  # fmt: skip
+            load_study(self.storage, "s"),
+            self.space,
+            self.objectives,
+            epochs=EPOCHS,
+            trials=TRIALS,
+            folder="/x",
+            pruner=make_pruner(self.config),
+            sampler_of=self.sampler,
+        )
         while (trial := ledger.ask("t")) is not None:
             self.train(ledger, trial)
         ledger.close()
@@ -132,9 +145,12 @@ def _notes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 CASES = [
-    ("asha", "tpe", MIOU), ("asha", "tpe", TWO), ("hyperband", "random", MIOU), ("median", "tpe", MIOU),
+    ("asha", "tpe", MIOU),
+    ("asha", "tpe", TWO),
+    ("hyperband", "random", MIOU),
+    ("median", "tpe", MIOU),
     ("none", "random", TWO),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("scheduler", "sampler", "objectives"), CASES, ids=lambda case: str(case).replace(" ", ""))

@@ -65,8 +65,10 @@ def test_values_lie_where_the_space_says(demo: Config) -> None:
         ({"fixed": {"train.epochs": 3}}, "has no parameter. Name at least one setting"),
         ({"fixed": {}, "enqueue": []}, "has no parameter"),
         ({"method.rank": {"type": "float", "low": 1, "high": 2}}, "Allowed: {type: choice | int"),
-        ({"method.rank": {"type": "int", "low": 4, "high": 32, "step": 5}},
-         "step 5 leads from low 4 past high 32. Let high be 29 or 34"),
+        (
+            {"method.rank": {"type": "int", "low": 4, "high": 32, "step": 5}},
+            "step 5 leads from low 4 past high 32. Let high be 29 or 34",
+        ),
         ({"method.rank": {"type": "int", "low": 4, "high": 32, "step": 100}}, "Let high be 4 or 104"),
         ({"method.rank": {"type": "int", "low": 4, "high": 32, "step": 0}}, "greater than or equal to 1"),
         ({"method.rank": {"type": "int", "low": 4, "high": 32, "step": 2, "log": True}}, "step 2 with log: true"),
@@ -75,7 +77,7 @@ def test_values_lie_where_the_space_says(demo: Config) -> None:
         ({"train.lr": {"type": "loguniform", "low": 1e-3, "high": 1e-2, "step": 1e-3}}, "a loguniform has no step"),
         ({"method.radial": {"type": "choice", "values": [True, False, True]}}, "names True twice"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_space_is_refused_in_one_line(space: dict[str, Any], said: str, demo: Config) -> None:
     with pytest.raises(UserError) as caught:
         load_space(space, demo)
@@ -186,9 +188,18 @@ def test_conditions_of_parents_that_overlap_are_met_where_they_do(demo: Config) 
 
 
 def test_fixed_knobs_hold_for_all_trials_unless_they_were_typed(demo: Config) -> None:
-    tree = {"method.rank": RANK, "fixed": {"train.epochs": 3, "train.lr": "2e-3", "search.sampler": "random", "seed": 4,
-                                           "search.objectives": ["val/miou:max"], "data.image_size": 48,
-                                           "teacher.name": "demo-clean"}}  # fmt: skip
+    tree = {
+        "method.rank": RANK,
+        "fixed": {
+            "train.epochs": 3,
+            "train.lr": "2e-3",
+            "search.sampler": "random",
+            "seed": 4,
+            "search.objectives": ["val/miou:max"],
+            "data.image_size": 48,
+            "teacher.name": "demo-clean",
+        },
+    }
     space = load_space(tree, demo)
     config = space.apply(demo)
     assert (config.train.epochs, config.train.lr, config.search.sampler, config.seed) == (3, 2e-3, "random", 4)
@@ -250,8 +261,9 @@ def test_enqueued_points_come_first_and_cover_their_branches(demo: Config) -> No
     points = [{"method.refiner": "clip", "method.clip.ratio": 2}, {"train.lr": "1e-3", "method.strength": 0.7}]
     space = load_space({**ENQUEUED, "enqueue": points}, demo)
     assert space.enqueue == [
-        {"method.refiner": "clip", "method.clip.ratio": 2.0}, {"train.lr": 1e-3, "method.strength": 0.7}
-    ]  # fmt: skip
+        {"method.refiner": "clip", "method.clip.ratio": 2.0},
+        {"train.lr": 1e-3, "method.strength": 0.7},
+    ]
     assert space.first_points() == [*space.enqueue, {"method.refiner": "singer"}, {"method.refiner": "none"}]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for point in space.first_points():
@@ -269,8 +281,10 @@ def test_enqueued_points_come_first_and_cover_their_branches(demo: Config) -> No
         ({"train.warmup": 0.1}, "Allowed: a list of points"),
         ([7], "enqueue, point 1 is 7. Allowed: parameters and their values"),
         ([{}], "point 1 is {}"),
-        ([{"train.warmup": 0.1}, {"train.warmpu": 0.1}],
-         "point 2 names 'train.warmpu', which is not a parameter of this space. Did you mean train.warmup?"),
+        (
+            [{"train.warmup": 0.1}, {"train.warmpu": 0.1}],
+            "point 2 names 'train.warmpu', which is not a parameter of this space. Did you mean train.warmup?",
+        ),
         ([{"method.radial": True}], "'method.radial', which is not a parameter of this space"),
         ([{"train.epochs": 3}], "train.epochs, which is fixed to 3. Leave it out"),
         ([{"train.warmup": 0.6}], "train.warmup is 0.6. Allowed: a number from 0 to 0.5"),
@@ -287,7 +301,7 @@ def test_enqueued_points_come_first_and_cover_their_branches(demo: Config) -> No
         ([{"method.rank": 4, "method.refiner": "clip"}], "drawn when method.refiner is 'singer', not 'clip'. Leave"),
         ([{"train.warmup": 0.1}, {"train.warmup": 0.1}], "point 2 is that of point 1"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_enqueued_point_is_refused_in_one_line(enqueue: Any, said: str, demo: Config) -> None:
     with pytest.raises(UserError) as caught:
         load_space({**ENQUEUED, "enqueue": enqueue, "fixed": {"train.epochs": 3}}, demo)
@@ -320,8 +334,10 @@ def test_size_counts_the_points_that_differ(demo: Config) -> None:
     assert len({tuple(sorted(point.items())) for point in points}) == len(points)
     assert all(space.holds(point) for point in points)
     assert {p["method.strength"] for p in points if "method.strength" in p} == {0.7, 0.8, 0.9, 1.0}
-    seen = {tuple(sorted((n, round(v, 9) if isinstance(v, float) else v) for n, v in p.items()))
-            for p in draws(finite, demo, 500)}  # fmt: skip
+    seen = {
+        tuple(sorted((n, round(v, 9) if isinstance(v, float) else v) for n, v in p.items()))
+        for p in draws(finite, demo, 500)
+    }
     assert len(seen) == len(points)
     finite["train.lr"] = {"type": "loguniform", "low": 1e-3, "high": 1e-2}
     assert load_space(finite, demo).size() is None
@@ -330,11 +346,15 @@ def test_size_counts_the_points_that_differ(demo: Config) -> None:
 @pytest.mark.parametrize(
     "point",
     [
-        {}, {"method.refiner": "singer"}, {"method.refiner": "none", "method.rank": 4}, {"method.refiner": "vit"},
-        {"method.refiner": "singer", "method.rank": 9}, {"method.refiner": "clip", "method.clip.ratio": 2.5},
+        {},
+        {"method.refiner": "singer"},
+        {"method.refiner": "none", "method.rank": 4},
+        {"method.refiner": "vit"},
+        {"method.refiner": "singer", "method.rank": 9},
+        {"method.refiner": "clip", "method.clip.ratio": 2.5},
         {"method.refiner": "none", "train.lr": 1e-3},
     ],
-)  # fmt: skip
+)
 def test_a_space_holds_only_what_it_can_draw(point: dict[str, Any], demo: Config) -> None:
     space = load_space(CONDITIONAL, demo)
     assert space.holds({"method.refiner": "singer", "method.rank": 8})

@@ -76,12 +76,15 @@ def without(tree: dict[str, Any], *names: str) -> dict[str, Any]:
     [
         (without(NUMBERS, "train.lr"), ONE, "old is a study from another space: it has no train.lr."),
         ({**NUMBERS, "method.gate": {"type": "uniform", "low": 0, "high": 1}}, ONE, "it also has method.gate"),
-        ({**NUMBERS, "method.strength": {"type": "choice", "values": [0.5, 1.0]}}, ONE,
-         "method.strength was a choice and is a number"),
+        (
+            {**NUMBERS, "method.strength": {"type": "choice", "values": [0.5, 1.0]}},
+            ONE,
+            "method.strength was a choice and is a number",
+        ),
         (NUMBERS, TWO, "old optimised val/miou (maximize), student/parameters (minimize); this search val/miou"),
         (NUMBERS, Objectives(("val/miou",), ("min",), "val/miou", "min"), "old optimised val/miou (minimize)"),
     ],
-)  # fmt: skip
+)
 def test_an_earlier_search_for_something_else_is_refused(
     before: dict[str, Any], objectives: Objectives, said: str
 ) -> None:
@@ -138,9 +141,13 @@ def test_nsga2_crosses_the_best_of_the_imported_trials() -> None:
     best = sorted(earlier.trials, key=lambda t: -float(t.values[0]))[:4]
     both = create_study(optuna.storages.InMemoryStorage(), "both", TWO)
     for row in earlier.trials:
-        both.add_trial(optuna.trial.create_trial(
-            values=[float(row.values[0]), -float(row.values[0])], params=row.params, distributions=row.distributions,
-        ))  # fmt: skip
+        both.add_trial(
+            optuna.trial.create_trial(
+                values=[float(row.values[0]), -float(row.values[0])],
+                params=row.params,
+                distributions=row.distributions,
+            )
+        )
     import_trials(study, both, space, "old")
     study.sampler = make_sampler(setting("nsga2", **{"search.trials": 20}), space, TWO)
     known = {value for row in best for value in row.params.values()}

@@ -43,16 +43,12 @@ NUMBERS = {
 CONDITIONS = {
     "method.refiner": {"type": "choice", "values": ["singer", "clip", "none"]},
     "method.clip.ratio": {"type": "uniform", "low": 1.0, "high": 1.6, "step": 0.2, "when": {"method.refiner": "clip"}},
-    "method.variant": {
-        "type": "choice", "values": ["recommended", "paper"], "when": {"method.refiner": "singer"}
-    },
+    "method.variant": {"type": "choice", "values": ["recommended", "paper"], "when": {"method.refiner": "singer"}},
     "method.rank": {"type": "int", "low": 4, "high": 8, "step": 2, "when": {"method.variant": ["recommended"]}},
-}  # fmt: skip
+}
 """1 (none) + 4 (clip) + 3 (recommended) + 1 (paper) points."""
 
-HUGE = {
-    name: {"type": "int", "low": 1, "high": 60} for name in ("method.rank", "student.depth", "train.batch_size")
-}  # fmt: skip
+HUGE = {name: {"type": "int", "low": 1, "high": 60} for name in ("method.rank", "student.depth", "train.batch_size")}
 
 
 def setting(sampler: str = "tpe", **more: Any) -> Config:
@@ -93,14 +89,18 @@ def new_study(objectives: Objectives = ONE, sampler: optuna.samplers.BaseSampler
         ("cmaes", CONDITIONS, ONE, "does not learn parameters with conditions, such as method.clip.ratio. Allowed"),
         ("gp", CONDITIONS, ONE, "Allowed for this search: tpe, random, grid."),
         ("nsga2", CONDITIONS, TWO, "Allowed for this search: tpe, random, grid."),
-        ("cmaes", {**NUMBERS, "method.radial": {"type": "choice", "values": [True, False]}}, ONE,
-         "cmaes does not learn choices, such as method.radial. Allowed for this search: tpe, gp, nsga2, random."),
+        (
+            "cmaes",
+            {**NUMBERS, "method.radial": {"type": "choice", "values": [True, False]}},
+            ONE,
+            "cmaes does not learn choices, such as method.radial. Allowed for this search: tpe, gp, nsga2, random.",
+        ),
         ("cmaes", NUMBERS, TWO, "takes one objective, not 2 (val/miou, student/parameters)"),
         ("nsga2", {"method.rank": NUMBERS["method.rank"]}, TWO, "needs two parameters or more"),
         ("grid", NUMBERS, ONE, "method.strength is continuous: give it a step, or make it a choice"),
         ("grid", HUGE, ONE, "would try 216000 points; 100000 at most"),
     ],
-)  # fmt: skip
+)
 def test_a_sampler_that_would_not_learn_the_space_is_refused(
     sampler: str, space: dict[str, Any], objectives: Objectives, said: str
 ) -> None:

@@ -243,10 +243,17 @@ def test_without_a_price_there_is_no_sum_and_a_lost_price_goes_on() -> None:
 
 
 def test_the_configuration_becomes_a_budget_and_a_time_left() -> None:
-    config = load_preset("demo").override({
-        "search.trials": 7, "search.time_budget": 7200.0, "search.gpu_hours": 3.0, "search.money": 10.0,
-        "search.target": 0.7, "search.plateau_trials": 4, "search.plateau_gain": 0.1,
-    })  # fmt: skip
+    config = load_preset("demo").override(
+        {
+            "search.trials": 7,
+            "search.time_budget": 7200.0,
+            "search.gpu_hours": 3.0,
+            "search.money": 10.0,
+            "search.target": 0.7,
+            "search.plateau_trials": 4,
+            "search.plateau_gain": 0.1,
+        }
+    )
     budget = Budget.of(config.search)
     assert budget == Budget(7, 7200.0, 3.0, 10.0, 0.7, 4, 0.1)
     spent = Spending(3600.0, 1.0, 4.0)

@@ -121,6 +121,10 @@ def test_warm_start_rows_are_not_trials_of_this_search() -> None:
 def test_heads_say_which_parameter_it_is() -> None:
     names = ["method.rank", "method.loss.outlier", "train.lr", "method.prefit.lr", "method.clip.ratio", "student.depth"]
     assert heads(names) == {
-        "method.rank": "method.rank", "method.loss.outlier": "loss.outlier", "train.lr": "train.lr",
-        "method.prefit.lr": "method.prefit.lr", "method.clip.ratio": "clip.ratio", "student.depth": "depth",
-    }  # fmt: skip
+        "method.rank": "method.rank",
+        "method.loss.outlier": "loss.outlier",
+        "train.lr": "train.lr",
+        "method.prefit.lr": "method.prefit.lr",
+        "method.clip.ratio": "clip.ratio",
+        "student.depth": "depth",
+    }

@@ -13,10 +13,14 @@ REPORTED = ["val/miou", "val/depth_rmse", "student/parameters", "student/artifac
 @pytest.mark.parametrize(
     ("metric", "mode"),
     [
-        ("val/miou", "max"), ("val/linear_top1", "max"), ("val/depth_rmse", "min"), ("student/parameters", "min"),
-        ("student/artifact_share", "min"), ("student/max_median_norm/2", "min"),
+        ("val/miou", "max"),
+        ("val/linear_top1", "max"),
+        ("val/depth_rmse", "min"),
+        ("student/parameters", "min"),
+        ("student/artifact_share", "min"),
+        ("student/max_median_norm/2", "min"),
     ],
-)  # fmt: skip
+)
 def test_direction_follows_the_metric(metric: str, mode: str) -> None:
     assert direction(metric) == mode
 

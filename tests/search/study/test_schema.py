@@ -64,10 +64,17 @@ def test_optuna_dashboard_opens_it(tmp_path: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = subprocess.Popen(
-        [Path(sys.executable).with_name("optuna-dashboard"), "--host", "127.0.0.1", "--port", str(port),
-         str(tmp_path / "study.journal")],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            Path(sys.executable).with_name("optuna-dashboard"),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            str(tmp_path / "study.journal"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         deadline = time.monotonic() + 60
         while True:

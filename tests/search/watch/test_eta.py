@@ -54,10 +54,18 @@ class Trial:
         spent = self.reports[epochs - 1] - self.begin - start if epochs else 0.0
         attributes = {SECONDS: spent, METRICS: {"epoch": epochs}}
         return FrozenTrial(
-            0, TrialState[self.state if ended else "RUNNING"], self.quality if ended and self.state != "FAIL" else None,
-            BEGIN + timedelta(seconds=self.begin), BEGIN + timedelta(seconds=self.end or 0) if ended else None,
-            {}, {}, attributes if epochs else {}, {}, {}, 0,
-        )  # fmt: skip
+            0,
+            TrialState[self.state if ended else "RUNNING"],
+            self.quality if ended and self.state != "FAIL" else None,
+            BEGIN + timedelta(seconds=self.begin),
+            BEGIN + timedelta(seconds=self.end or 0) if ended else None,
+            {},
+            {},
+            attributes if epochs else {},
+            {},
+            {},
+            0,
+        )
 
 
 def simulate(
@@ -132,10 +140,16 @@ def never(own: list[float], others: list[list[float]]) -> bool:
 
 
 def expecting(scheduler: str, **changes: Any) -> Estimate:
-    config = load_preset("demo").override({
-        "search.scheduler": scheduler, "search.trials": 50, "search.grace_epochs": 2, "search.reduction_factor": 3,
-        "train.epochs": 20, **changes,
-    })  # fmt: skip
+    config = load_preset("demo").override(
+        {
+            "search.scheduler": scheduler,
+            "search.trials": 50,
+            "search.grace_epochs": 2,
+            "search.reduction_factor": 3,
+            "train.epochs": 20,
+            **changes,
+        }
+    )
     return Estimate.of(config, concurrent=4, gpus=4.0, times=TIMES)
 
 
@@ -284,8 +298,10 @@ def test_queued_trials_take_no_place_from_the_time_left() -> None:
     """One at a time, a minute an epoch, four epochs: one trial is in its second, and another waits behind it."""
     estimate = Estimate.of(
         load_preset("demo").override({"search.trials": 2, "search.scheduler": "none", "train.epochs": 4}),
-        concurrent=1, gpus=0.0, times=None,
-    )  # fmt: skip
+        concurrent=1,
+        gpus=0.0,
+        times=None,
+    )
     ledger = new_ledger(epochs=4, trials=2)
     ledger.ask("a")
     ledger.ask("b")

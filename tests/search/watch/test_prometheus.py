@@ -27,9 +27,15 @@ from tests.search.studies import new_ledger
 
 DASHBOARD = Path(__file__).parents[3] / "clusters" / "grafana.json"
 RESULT = {
-    "epoch": 3, "val/miou": 0.5, "images_per_second": 812.5, "teacher/max_median_norm/3": 9.25, "train/loss": math.nan,
-    "done": True, "fault": None, "test/miou": math.inf,
-}  # fmt: skip
+    "epoch": 3,
+    "val/miou": 0.5,
+    "images_per_second": 812.5,
+    "teacher/max_median_norm/3": 9.25,
+    "train/loss": math.nan,
+    "done": True,
+    "fault": None,
+    "test/miou": math.inf,
+}
 PARAMETERS = {"method.rank": 16, "train.lr": 0.004, "method.refiner": 'singer"'}
 
 
@@ -82,9 +88,12 @@ def test_a_trials_figures_reach_the_metrics_port_and_stay_until_it_ends(metrics_
     ray.get(trial.report.remote())
     found = _wait_for(metrics_port, present=True)
     assert {name: [sample.value for sample in samples] for name, samples in found.items()} == {
-        "ray_singer_ray_epoch": [3], "ray_singer_ray_val_miou": [0.5], "ray_singer_ray_images_per_second": [812.5],
-        "ray_singer_ray_teacher_max_median_norm": [9.25], "ray_singer_ray_queued": [0],
-    }  # fmt: skip
+        "ray_singer_ray_epoch": [3],
+        "ray_singer_ray_val_miou": [0.5],
+        "ray_singer_ray_images_per_second": [812.5],
+        "ray_singer_ray_teacher_max_median_norm": [9.25],
+        "ray_singer_ray_queued": [0],
+    }
     (sample,) = found["ray_singer_ray_teacher_max_median_norm"]
     own = {
         "experiment": "m%C3%B6bel %E6%97%A5",

@@ -32,9 +32,14 @@ def session(begin: float, end: float) -> dict[str, Any]:
     """Of search.json, in seconds before now."""
     now = time.time()
     return {
-        "begin": now - begin, "end": now - end, "nodes": 1, "concurrent": 1, "gpus": 0.0, "gpu_hours": 0.0,
+        "begin": now - begin,
+        "end": now - end,
+        "nodes": 1,
+        "concurrent": 1,
+        "gpus": 0.0,
+        "gpu_hours": 0.0,
         "money": None,
-    }  # fmt: skip
+    }
 
 
 def state_of(out: Path, curves: list[list[float]], *, running: int = 0, **more: Any) -> optuna.Study:

@@ -58,10 +58,16 @@ def pool(tmp_path_factory: pytest.TempPathFactory, _cluster: None) -> Iterator[H
 
 def trial(pool: HostPool, label: str) -> DistillationTrial:
     """A trial's actor, in this process."""
-    return DistillationTrial({
-        "registry": pool.registry_name, "epochs": 2, "experiment": "x", "label": label, "parameters": {},
-        "overrides": {},
-    })  # fmt: skip
+    return DistillationTrial(
+        {
+            "registry": pool.registry_name,
+            "epochs": 2,
+            "experiment": "x",
+            "label": label,
+            "parameters": {},
+            "overrides": {},
+        }
+    )
 
 
 def begin_epoch(host: Any) -> tuple[tuple[str, str], Any]:
@@ -227,9 +233,14 @@ def test_a_search_says_what_broke_and_does_not_wait_for_the_epoch_that_a_limit_c
         return act
 
     settings = {name: value for name, value in SMALL.items() if "scenes" not in name} | {
-        "train.steps_per_epoch": 60, "train.batch_size": 4, "train.epochs": 9, "search.trials": 2,
-        "search.concurrent": 1, "search.max_failures": 0, "search.scheduler": "none",
-    }  # fmt: skip
+        "train.steps_per_epoch": 60,
+        "train.batch_size": 4,
+        "train.epochs": 9,
+        "search.trials": 2,
+        "search.concurrent": 1,
+        "search.max_failures": 0,
+        "search.scheduler": "none",
+    }
     data = {"train": Moody(mood), "val": Stripes(40, 1)}
     config, inputs = resolve(None, data, None, "demo", settings)
     stopped: list[float] = []
@@ -240,9 +251,15 @@ def test_a_search_says_what_broke_and_does_not_wait_for_the_epoch_that_a_limit_c
         stopped.append(time.monotonic())
 
     screen = Listener(
-        "trial 000 started", set_to("broken"), "trial 000 FAIL", set_to("good"), "trial 001 epoch 1/9", stop,
-        "stopped: enough", set_to("good"),
-    )  # fmt: skip
+        "trial 000 started",
+        set_to("broken"),
+        "trial 000 FAIL",
+        set_to("good"),
+        "trial 001 epoch 1/9",
+        stop,
+        "stopped: enough",
+        set_to("good"),
+    )
     space = {"method.rank": {"type": "int", "low": 1, "high": 8}}
     done = run_search(config, tmp_path / "search", space=space, inputs=inputs, console=Console(file=screen, width=200))
     assert time.monotonic() - stopped[0] < 60

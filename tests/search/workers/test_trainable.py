@@ -29,9 +29,10 @@ def started(monkeypatch: pytest.MonkeyPatch, places: list[str | None]) -> tuple[
     told: list[Any] = []
     registry = Played(place=lambda label: places.pop(0))
     host = Played(
-        ping=lambda: None, join=lambda key, overrides: None,
+        ping=lambda: None,
+        join=lambda key, overrides: None,
         epoch=lambda key: {"epoch": 1, "val/miou": 0.5},
-    )  # fmt: skip
+    )
     monkeypatch.setattr("ray.get", lambda answer: answer)
     monkeypatch.setattr("ray.get_actor", lambda name, space: registry if name == "registry" else host)
     monkeypatch.setattr(trials, "POLL", 0.0)
@@ -39,8 +40,13 @@ def started(monkeypatch: pytest.MonkeyPatch, places: list[str | None]) -> tuple[
     monkeypatch.setattr(trials, "TrialGauges", lambda *given: gauges)
     trial = object.__new__(DistillationTrial)
     config: Mapping[str, Any] = {
-        "registry": "registry", "label": "000", "parameters": {}, "overrides": {}, "epochs": 2, "experiment": "x",
-    }  # fmt: skip
+        "registry": "registry",
+        "label": "000",
+        "parameters": {},
+        "overrides": {},
+        "epochs": 2,
+        "experiment": "x",
+    }
     trial.setup(dict(config))
     return trial, told
 
