@@ -92,7 +92,7 @@ def main(config: Config, flags: EvaluateFlags) -> None:
 
 def _evaluate(config: Config, flags: EvaluateFlags) -> dict[str, Any]:
     from singer_ray.evaluation.comparison import Candidates, compare
-    from singer_ray.training.workbench import pick_device
+    from singer_ray.training.context import pick_device
 
     candidates = Candidates({name: name for name in flags.networks}, tuple(flags.given))
     return compare(config, candidates, pick_device(config.train.device), _say)

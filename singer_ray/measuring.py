@@ -112,7 +112,7 @@ def evaluate_networks(
     from singer_ray.cli import check_out, prepare_out
     from singer_ray.evaluation.comparison import Candidates, compare
     from singer_ray.publishing.result import git_commit, versions, write_json
-    from singer_ray.training.workbench import pick_device
+    from singer_ray.training.context import pick_device
 
     named = _named(networks)
     folder = None if out is None else Path(out)

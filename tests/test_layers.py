@@ -209,9 +209,9 @@ refiner = REFINERS["singer"](teacher, (3, 5), method)
 distiller = Distiller(student, (1, 2), teacher, (3, 5), refiner, (teacher.grid(32), student.grid(32)),
                       kd_weight=1.0, detach=True)
 pixels = torch.randn(2, 3, 32, 32)
-taps = teacher(pixels)
+features = teacher(pixels)
 refiner.calibrate({3: 1.0, 5: 1.0})
-loss = distiller(pixels, taps, teacher.replay)["loss"]
+loss = distiller(pixels, features, teacher.replay)["loss"]
 loss.backward()
 print(float(loss))
 """

@@ -25,8 +25,8 @@ from singer_ray.evaluation.patch_targets import patch_classes
 from singer_ray.method.artifacts import max_median_ratio, patch_norms
 from singer_ray.publishing.package import InputSpec, write_model
 from singer_ray.publishing.result import versions, write_json
+from singer_ray.training.context import pick_device
 from singer_ray.training.progress import step_progress
-from singer_ray.training.workbench import pick_device
 from singer_ray.vision.fitting import check_fit
 from singer_ray.vision.models import normalization_of
 from singer_ray.vision.tapped import TappedViT

@@ -13,7 +13,7 @@ from singer_ray.data.loader import evaluation_batches
 from singer_ray.data.source import Source
 from singer_ray.data.views import EvaluationView
 from singer_ray.errors import UserError
-from singer_ray.evaluation.features import Features
+from singer_ray.evaluation.features import ProbeFeatures
 from singer_ray.evaluation.official import OfficialHeads
 from singer_ray.evaluation.patch_targets import IGNORE
 from singer_ray.evaluation.protocol import FIT, SELECT, Probed
@@ -128,7 +128,7 @@ class FrozenEvaluation:
     def _train_heads(
         self,
         suite: ProbeSuite,
-        features: Mapping[str, dict[str, Features]],
+        features: Mapping[str, dict[str, ProbeFeatures]],
         network: Network,
         done: Evaluated,
         say: Callable[[str], None],
@@ -158,7 +158,7 @@ class FrozenEvaluation:
             done.notes.append("no validation images: the official heads have no best epoch, only the last")
 
     def _probe(
-        self, suite: ProbeSuite, features: Mapping[str, dict[str, Features]], network: Network, done: Evaluated
+        self, suite: ProbeSuite, features: Mapping[str, dict[str, ProbeFeatures]], network: Network, done: Evaluated
     ) -> None:
         probed = Probed()
         for place, infix in INFIXES.items():
@@ -172,7 +172,7 @@ class FrozenEvaluation:
         if self.settings.l2_grid and SELECT not in self.splits:
             done.notes.append(f"no validation images: every regulariser is evaluation.l2 {self.settings.l2:g}")
 
-    def _compare_with_teacher(self, features: Mapping[str, Features], network: Network, done: Evaluated) -> None:
+    def _compare_with_teacher(self, features: Mapping[str, ProbeFeatures], network: Network, done: Evaluated) -> None:
         teacher, split = self.teacher, self.splits[0]
         if teacher is None:
             return

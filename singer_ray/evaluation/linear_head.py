@@ -16,7 +16,7 @@ from singer_ray.evaluation.suite import FIT
 from singer_ray.storage import read_json, write_whole
 
 if TYPE_CHECKING:
-    from singer_ray.training.member import Member
+    from singer_ray.training.trainer import StudentTrainer
 
 HEAD, CLASSES = "head.safetensors", "classes.json"
 
@@ -32,16 +32,16 @@ class LinearHead:
     classes: tuple[str, ...]
 
 
-def linear_head(member: Member) -> LinearHead | None:
+def linear_head(trainer: StudentTrainer) -> LinearHead | None:
     """The linear probe of a trained student (pooled features after the final norm, fitted on the probes' fit images).
 
     None where these have no labels, or all the same. It classifies exactly as the metrics `after_norm/linear_top1` do.
     """
-    suite = member.bench.suite
+    suite = trainer.context.suite
     source = suite.sources.get(FIT)
     if source is None or "label" not in source.fields:
         return None
-    reader = member.reader()
+    reader = trainer.reader()
     labels = suite.annotations(FIT, reader.grid, reader.covered).labels
     assert labels is not None, "the source says that it has labels"
     if labels.unique().numel() < 2:

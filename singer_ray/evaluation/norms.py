@@ -39,10 +39,10 @@ def norm_metrics(
     with evaluating(distiller):
         for batch in evaluation_batches(source, view, batch_size=batch_size):
             pixels = normalize(batch["image"].to(device))
-            taps, student = teacher(pixels).tokens, distiller.student(pixels).tokens
+            features, student = teacher(pixels).tokens, distiller.student(pixels).tokens
             images += len(pixels)
             for layer, student_layer in zip(distiller.layers, distiller.student_layers):
-                original, refined = taps[layer], distiller.shown(layer, taps[layer])
+                original, refined = features[layer], distiller.shown(layer, features[layer])
                 patches = {
                     f"teacher/max_median_norm/{layer}": original[:, teacher.prefix :],
                     f"refined/max_median_norm/{layer}": refined[:, teacher.prefix :],

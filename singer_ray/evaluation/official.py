@@ -33,7 +33,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from singer_ray.data.views import derive
-from singer_ray.evaluation.features import Annotations, Features, PixelAnnotations
+from singer_ray.evaluation.features import Annotations, PixelAnnotations, ProbeFeatures
 from singer_ray.evaluation.patch_targets import IGNORE
 from singer_ray.evaluation.protocol import FIT, SELECT
 from singer_ray.evaluation.scores import DELTA, rmse, top1
@@ -193,7 +193,7 @@ class OfficialHeads:
 
     def run(
         self,
-        features: Mapping[str, Features],
+        features: Mapping[str, ProbeFeatures],
         known: Mapping[str, Annotations],
         pixels: Mapping[str, PixelAnnotations],
         splits: Sequence[str],
@@ -231,7 +231,7 @@ class OfficialHeads:
                 )
         return metrics, notes
 
-    def _classification(self, features: Mapping[str, Features], known: Mapping[str, Annotations]) -> Task | None:
+    def _classification(self, features: Mapping[str, ProbeFeatures], known: Mapping[str, Annotations]) -> Task | None:
         targets = {split: found.labels for split, found in known.items() if found.labels is not None}
         if FIT not in targets or targets[FIT].unique().numel() < 2:
             return None
@@ -255,7 +255,9 @@ class OfficialHeads:
             lambda scores: scores["top1"],
         )
 
-    def _segmentation(self, features: Mapping[str, Features], pixels: Mapping[str, PixelAnnotations]) -> Task | None:
+    def _segmentation(
+        self, features: Mapping[str, ProbeFeatures], pixels: Mapping[str, PixelAnnotations]
+    ) -> Task | None:
         masks = {split: self._seen(found.masks) for split, found in pixels.items() if found.masks is not None}
         targets = {split: mask for split, mask in masks.items() if (mask != IGNORE).any()}
         if FIT not in targets or targets[FIT][targets[FIT] != IGNORE].unique().numel() < 2:
@@ -282,7 +284,7 @@ class OfficialHeads:
             IGNORE,
         )
 
-    def _depth(self, features: Mapping[str, Features], pixels: Mapping[str, PixelAnnotations]) -> Task | None:
+    def _depth(self, features: Mapping[str, ProbeFeatures], pixels: Mapping[str, PixelAnnotations]) -> Task | None:
         depth = {split: self._seen(found.depth) for split, found in pixels.items() if found.depth is not None}
         if FIT not in depth or not depth[FIT].max() > 0:
             return None
@@ -312,7 +314,7 @@ class OfficialHeads:
             part,
         )
 
-    def _image_token(self, features: Features) -> torch.Tensor:
+    def _image_token(self, features: ProbeFeatures) -> torch.Tensor:
         if self.settings.mode == "avg":
             return features.patches.mean(dim=1)
         assert features.class_token is not None, "FrozenEvaluation.check comes first"

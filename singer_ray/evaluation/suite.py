@@ -14,8 +14,8 @@ from singer_ray.data.targets import Targets, check_targets
 from singer_ray.data.views import EvaluationView
 from singer_ray.evaluation.features import (
     Annotations,
-    Features,
     PixelAnnotations,
+    ProbeFeatures,
     annotations_of,
     features_of,
     pixel_annotations_of,
@@ -109,7 +109,7 @@ class ProbeSuite:
                 }
         return metrics
 
-    def features(self, reader: Reader, split: str, *, workers: int = 0) -> dict[str, Features]:
+    def features(self, reader: Reader, split: str, *, workers: int = 0) -> dict[str, ProbeFeatures]:
         """Last-block features of a split, `before_norm` and `after_norm`."""
         return features_of(
             reader.network,
@@ -137,7 +137,7 @@ class ProbeSuite:
 
     def probe(
         self,
-        features: Mapping[str, Features],
+        features: Mapping[str, ProbeFeatures],
         splits: Sequence[str],
         grid: Pair,
         covered: Pair | None = None,

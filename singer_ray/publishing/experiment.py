@@ -292,7 +292,7 @@ class Experiment:
     def _build(self, choice: Choice, target: Path) -> None:
         """A student that the search did not package, from its trial's checkpoint."""
         from singer_ray.training import checkpoint
-        from singer_ray.training.member import student_of
+        from singer_ray.training.trainer import student_of
 
         content = self.folder.read(f"{TRIALS}/{choice.trial}/{checkpoint.FILE}")
         if not content:

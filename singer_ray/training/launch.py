@@ -19,11 +19,11 @@ from singer_ray.storage.address import Address
 from singer_ray.tracking.history import RATE
 from singer_ray.tracking.run_record import RunRecord
 from singer_ray.training import checkpoint
+from singer_ray.training.context import TrainContext
 from singer_ray.training.loop import Metrics, epochs
-from singer_ray.training.member import Member
 from singer_ray.training.progress import EpochLines
 from singer_ray.training.resuming import RAY_TRAIN
-from singer_ray.training.workbench import Workbench
+from singer_ray.training.trainer import StudentTrainer
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -44,9 +44,9 @@ class Inputs:
     data: Splits | None = None
     probe_data: Splits | None = None
 
-    def workbench(self, config: Config) -> Workbench:
-        """The workbench of `config` with these in place of the configured ones."""
-        return Workbench(config, teacher=self.teacher, data=self.data, probe_data=self.probe_data)
+    def context(self, config: Config) -> TrainContext:
+        """The context of `config` with these in place of the configured ones."""
+        return TrainContext(config, teacher=self.teacher, data=self.data, probe_data=self.probe_data)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def runs_in_ray(config: Config) -> bool:
 
 def launch_here(
     config: Config,
-    bench: Workbench,
+    context: TrainContext,
     out: Path,
     *,
     resume: bool,
@@ -80,17 +80,17 @@ def launch_here(
     """Trains in this process; OUT receives a checkpoint after each epoch, and `record` hears of it."""
     state = checkpoint.load(out) if resume else None
     try:
-        member = Member.begin(bench, config, state, say=say)
+        trainer = StudentTrainer.begin(context, config, state, say=say)
     except checkpoint.MisfitError as error:
         raise UserError(f"{out / checkpoint.FILE} {error}. {checkpoint.RESTART}") from error
-    record.begin(*_so_far(member, state))
+    record.begin(*_so_far(trainer, state))
     metrics: Metrics = {}
     with EpochLines(config, say, console) as lines:
-        for metrics in epochs(member, heartbeat=lines.heartbeat):
-            checkpoint.save(out, member.state() | {"metrics": metrics})
+        for metrics in epochs(trainer, heartbeat=lines.heartbeat):
+            checkpoint.save(out, trainer.state() | {"metrics": metrics})
             lines.epoch(metrics)
-            record.epoch(_row(member, metrics))
-    return Trained(metrics or (state or {}).get("metrics", {}), member.state())
+            record.epoch(_row(trainer, metrics))
+    return Trained(metrics or (state or {}).get("metrics", {}), trainer.state())
 
 
 def launch_in_ray(
@@ -138,16 +138,16 @@ def launch_in_ray(
         return Trained(state.pop("metrics"), state)
 
 
-def _so_far(member: Member, state: dict[str, Any] | None) -> tuple[int, Metrics | None]:
-    """Epochs that a member has behind it, and what the last of them reported."""
+def _so_far(trainer: StudentTrainer, state: dict[str, Any] | None) -> tuple[int, Metrics | None]:
+    """Epochs that a trainer has behind it, and what the last of them reported."""
     metrics = (state or {}).get("metrics")
-    return member.step_count // member.steps_per_epoch, _row(member, metrics) if metrics else None
+    return trainer.step_count // trainer.steps_per_epoch, _row(trainer, metrics) if metrics else None
 
 
-def _row(member: Member, metrics: Metrics) -> Metrics:
+def _row(trainer: StudentTrainer, metrics: Metrics) -> Metrics:
     """What an epoch reported, with the learning rate of its last step."""
-    assert member.optimizer is not None
-    return {**metrics, RATE: float(member.optimizer.param_groups[0]["lr"])}
+    assert trainer.optimizer is not None
+    return {**metrics, RATE: float(trainer.optimizer.param_groups[0]["lr"])}
 
 
 def worker_group(
@@ -211,21 +211,21 @@ def _worker(settings: dict[str, Any]) -> None:
             state = checkpoint.load(Path(folder))
     elif settings["saved"][0] is not None:
         state = ray.get(settings["saved"][0])
-    bench = settings["inputs"].workbench(config)
+    context = settings["inputs"].context(config)
     tell: Tell = settings["tell"] if rank == 0 else lambda kind, content: None
     say = functools.partial(tell, "line")
     try:
-        member = Member.begin(bench, config, state, rank=rank, world=world, say=say)
+        trainer = StudentTrainer.begin(context, config, state, rank=rank, world=world, say=say)
     except checkpoint.MisfitError as error:
         raise UserError(f"The checkpoint of Ray Train {error}. {checkpoint.RESTART}") from error
-    tell("begin", _so_far(member, state))
+    tell("begin", _so_far(trainer, state))
     lines = EpochLines(config, say)
-    for metrics in epochs(member, heartbeat=lines.heartbeat):
+    for metrics in epochs(trainer, heartbeat=lines.heartbeat):
         if rank:
             ray.train.report({})
             continue
         lines.epoch(metrics)
-        tell("epoch", _row(member, metrics))
+        tell("epoch", _row(trainer, metrics))
         with tempfile.TemporaryDirectory() as folder:
-            checkpoint.save(Path(folder), member.state() | {"metrics": metrics})
+            checkpoint.save(Path(folder), trainer.state() | {"metrics": metrics})
             ray.train.report(dict(metrics), checkpoint=ray.train.Checkpoint.from_directory(folder))

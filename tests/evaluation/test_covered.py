@@ -12,7 +12,7 @@ from singer_ray.config import Config
 from singer_ray.data.source import Sample
 from singer_ray.data.views import EvaluationView
 from singer_ray.errors import UserError
-from singer_ray.evaluation.features import Annotations, Features, annotations_of, pixel_annotations_of
+from singer_ray.evaluation.features import Annotations, ProbeFeatures, annotations_of, pixel_annotations_of
 from singer_ray.evaluation.official import DenseHead, OfficialHeads
 from singer_ray.evaluation.patch_targets import IGNORE, patch_classes, patch_depth
 from singer_ray.evaluation.protocol import Protocol
@@ -57,10 +57,10 @@ def vit(size: int = SIZE, **options: Any) -> TappedViT:
     return TappedViT(model, [0], name="student s")
 
 
-def perfect(tiles: Tiles) -> Features:
+def perfect(tiles: Tiles) -> ProbeFeatures:
     """Features that say the class of their patch, and nothing else."""
     patches = torch.nn.functional.one_hot(tiles.tiles.flatten(1), CLASSES).float()
-    return Features(patches.mean(dim=1), patches)
+    return ProbeFeatures(patches.mean(dim=1), patches)
 
 
 def test_the_grid_knows_which_pixels_it_covers() -> None:
@@ -155,8 +155,8 @@ def test_grids_are_mapped_by_the_pixels_that_patches_cover(count: int, step: int
 def test_a_student_of_other_patches_learns_a_ramp_over_pixels_exactly() -> None:
     """Teacher /14 and student /16 on 64 pixels: a projected student that holds each patch's place in pixels must be
     compared with the place of the teacher's patches."""
-    from singer_ray.training.member import Member
-    from singer_ray.training.workbench import Workbench
+    from singer_ray.training.context import TrainContext
+    from singer_ray.training.trainer import StudentTrainer
     from tests.conftest import SMALL
 
     config = Config().override(
@@ -172,12 +172,12 @@ def test_a_student_of_other_patches_learns_a_ramp_over_pixels_exactly() -> None:
             "student.layers": [1],
         }
     )
-    bench = Workbench(config, teacher=vit().model)
-    member = Member(bench, config)
-    assert member.distiller.teacher_grid == member.distiller.student_grid == (4, 4)
+    context = TrainContext(config, teacher=vit().model)
+    trainer = StudentTrainer(context, config)
+    assert trainer.distiller.teacher_grid == trainer.distiller.student_grid == (4, 4)
     places = ((torch.arange(4) + 0.5) * 16)[None, None].expand(1, 4, 4).reshape(1, 16, 1)
-    mapped = member.distiller._to_teacher_grid(places).reshape(4, 4)
+    mapped = trainer.distiller._to_teacher_grid(places).reshape(4, 4)
     assert torch.allclose(mapped, ((torch.arange(4) + 0.5) * 14).clamp(min=8).expand(4, 4), atol=1e-4)
-    assert "by_rows" not in member.distiller.state_dict()
-    assert any("teacher" in line and "sees 56 of the 64" in line for line in member.remarks)
-    assert not any("student" in line for line in member.remarks)
+    assert "by_rows" not in trainer.distiller.state_dict()
+    assert any("teacher" in line and "sees 56 of the 64" in line for line in trainer.remarks)
+    assert not any("student" in line for line in trainer.remarks)

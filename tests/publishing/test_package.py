@@ -73,15 +73,15 @@ def test_other_settings_make_loadable_packages(small: Config, tmp_path: Path, se
 
 def test_the_head_classifies_as_the_probe_does(run: Distilled, small: Config) -> None:
     """Its accuracy on the validation images, read through timm, is the metric that the run reported."""
-    bench = Inputs().workbench(small)
-    source = bench.suite.sources["val"]
-    images = torch.stack([bench.evaluation_view.image(source[i]["image"]) for i in range(len(source))])
+    context = Inputs().context(small)
+    source = context.suite.sources["val"]
+    images = torch.stack([context.evaluation_view.image(source[i]["image"]) for i in range(len(source))])
     labels = torch.tensor([source[i]["label"] for i in range(len(source))])
     model: Any = timm.create_model(f"local-dir:{run.student}", pretrained=True).eval()
     model.reset_classifier(len(source.classes))
     model.get_classifier().load_state_dict(load_file(run.student / "head.safetensors"))
     with torch.no_grad():
-        guess = model(bench.normalize(images)).argmax(dim=1)
+        guess = model(context.normalize(images)).argmax(dim=1)
     assert json.loads((run.student / "classes.json").read_text()) == list(source.classes)
     assert float((guess == labels).float().mean()) == pytest.approx(run.metrics["val/after_norm/linear_top1"], abs=1e-6)
 

@@ -22,8 +22,8 @@ from singer_ray.reporting.findings import CAUTION, findings
 from singer_ray.reporting.record import read_search
 from singer_ray.search.workers.trainer_actor import HostedTrainer
 from singer_ray.storage import Folder
+from singer_ray.training.context import TrainContext
 from singer_ray.training.launch import Inputs
-from singer_ray.training.workbench import Workbench
 from tests.conftest import SMALL
 from tests.reporting.searches import fake_search
 
@@ -56,7 +56,7 @@ def test_a_run_says_it_first_and_writes_it_down(shared: Config, tmp_path: Path) 
 
 
 def test_ordinary_data_gets_no_remark(small: Config) -> None:
-    assert Workbench(small).remarks == []
+    assert TrainContext(small).remarks == []
 
 
 class Own:
@@ -114,5 +114,5 @@ def _demo() -> Path:
 
 def test_probes_of_other_images_are_compared_with_all_training_images(small: Config) -> None:
     probes = {"train": Scenes("test", 40, 0), "val": Scenes("train", 20, 0)}
-    bench = Workbench(small, probe_data=probes)
-    assert bench.remarks[0].startswith("all 20 validation images are training images too")
+    context = TrainContext(small, probe_data=probes)
+    assert context.remarks[0].startswith("all 20 validation images are training images too")

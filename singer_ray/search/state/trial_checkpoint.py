@@ -10,7 +10,7 @@ from singer_ray.search.study.schema import CHECKPOINT, HISTORY, UNSAVED
 
 if TYPE_CHECKING:
     from singer_ray.storage import Folder
-    from singer_ray.training.member import Member
+    from singer_ray.training.trainer import StudentTrainer
 
 SAVED = "checkpoint.pt"
 ATTEMPTS = 14
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 class TrialRecord:
-    """The file LABEL/checkpoint.pt in `trials`: a member's state, and what its epochs have reported.
+    """The file LABEL/checkpoint.pt in `trials`: a trainer's state, and what its epochs have reported.
 
     Args:
         content: of that file, None when there is none.
@@ -47,7 +47,7 @@ class TrialRecord:
             return None
         return {**self.state["metrics"], HISTORY: self.history[:-1], **self._place()}
 
-    def save(self, member: Member, metrics: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    def save(self, trainer: StudentTrainer, metrics: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         """Writes the checkpoint of an epoch that took `seconds`; returns what to report, or why it is `unsaved`."""
         from singer_ray.training import checkpoint
 
@@ -55,7 +55,7 @@ class TrialRecord:
         self.seconds += seconds
         self.history.append([metrics["epoch"], {k: v for k, v in metrics.items() if not k.startswith("train/")}])
         content = checkpoint.to_bytes(
-            member.state()
+            trainer.state()
             | {
                 "metrics": dict(metrics),
                 "history": self.history,

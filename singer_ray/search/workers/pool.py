@@ -32,8 +32,8 @@ BUSY, AWAY = 20.0, 600.0
 class HostPool:
     """The hosts of a search and their registry, alive until `stop` or until the driver ends.
 
-    With one worker a trial the hosts train themselves. With more, each is a GroupHost, and `bench` does what needs no
-    trial: on a CPU, holding nothing, since the workers of the trials want all that there is.
+    With one worker a trial the hosts train themselves. With more, each is a WorkerGroupActor, and `context` does what
+    needs no trial: on a CPU, holding nothing, since the workers of the trials want all that there is.
 
     There are as many as the cluster has room for: more are made when machines join. Those of a machine that left wait
     for another.
@@ -76,7 +76,7 @@ class HostPool:
             self._bench = _actor(HostedTrainer, num_cpus=0, **self.where, **_HOST).remote(
                 on_cpu.model_dump(), self._inputs, trials
             )
-            self._loading[self._bench.ready.remote()] = _BENCH
+            self._loading[self._bench.ready.remote()] = _CONTEXT
         self.registry_name = f"{prefix}-registry"
         self._note = Note(self.registry_name)
         registry = _actor(HostRegistry, num_cpus=0, max_task_retries=-1, resources=ON_HEAD)
@@ -237,7 +237,7 @@ class HostPool:
         """A HostedTrainer that answers at once. Where all are busy for long they are killed, and come back."""
         begin, killed = time.monotonic(), False
         while time.monotonic() - begin < AWAY:
-            asked = {bench.ping.remote(): bench for bench in self._benches() if is_alive(bench)}
+            asked = {context.ping.remote(): context for context in self._benches() if is_alive(context)}
             waiting, deadline = list(asked), time.monotonic() + BUSY
             while waiting and (left := deadline - time.monotonic()) > 0:
                 done, waiting = ray.wait(waiting, timeout=left)
@@ -253,7 +253,7 @@ class HostPool:
 
 
 _HOST: dict[str, Any] = {"concurrency_groups": {CONTROL: 1}}
-_BENCH = "bench"
+_CONTEXT = "context"
 
 
 def _silent(line: str) -> None: ...

@@ -23,8 +23,8 @@ from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
     from singer_ray.evaluation.linear_head import LinearHead
+    from singer_ray.training.context import TrainContext
     from singer_ray.training.timing import StepTimes
-    from singer_ray.training.workbench import Workbench
 
 
 CONTROL = "control"
@@ -36,9 +36,9 @@ LAST_WORDS = 1.0
 
 
 class HostedTrainer:
-    """One member at a time on a workbench that stays. Runs as a Ray actor, one per concurrent trial.
+    """One trainer at a time in a context that stays. Runs as a Ray actor, one per concurrent trial.
 
-    A fault of the member's own (a bad value, a loss that diverged, too little memory) comes back in words; anything
+    A fault of the trainer's own (a bad value, a loss that diverged, too little memory) comes back in words; anything
     else is raised, and Tune starts the trial again, which goes on from its checkpoint in `trials`/LABEL.
     """
 
@@ -51,34 +51,34 @@ class HostedTrainer:
         self.trials = trials
         self.key: Key | None = None
         self.interrupted: Key | None = None
-        self.member: Any = None
+        self.trainer: Any = None
         self.epochs: Iterator[dict[str, float]] = iter(())
 
     @functools.cached_property
-    def bench(self) -> Workbench:
+    def context(self) -> TrainContext:
         """Made by the first call: of an actor that dies in its constructor, nothing but text is left."""
-        return self.inputs.workbench(self.config)
+        return self.inputs.context(self.config)
 
     def ready(self) -> list[str]:
         """The metrics that trials report after every epoch, best first for a default."""
         from singer_ray.training.loop import EPOCH_METRICS
 
-        return [*self.bench.suite.metric_names(), *EPOCH_METRICS]
+        return [*self.context.suite.metric_names(), *EPOCH_METRICS]
 
     def remarks(self) -> list[str]:
-        """What a person should know of the images before the search; see `Workbench.remarks`."""
-        return self.bench.remarks
+        """What a person should know of the images before the search; see `TrainContext.remarks`."""
+        return self.context.remarks
 
     def ping(self) -> None:
         """Answers as soon as nothing else is asked of this actor."""
 
     def check(self, corners: list[dict[str, Any]]) -> str | None:
-        """The first fault of building a member at each of these settings, in words; None when all can be built."""
-        from singer_ray.training.member import Member
+        """The first fault of building a trainer at each of these settings, in words; None when all can be built."""
+        from singer_ray.training.trainer import StudentTrainer
 
         for corner in corners:
             try:
-                Member(self.bench, Config.model_validate(corner))
+                StudentTrainer(self.context, Config.model_validate(corner))
             except UserError as error:
                 return str(error)
         return None
@@ -87,17 +87,17 @@ class HostedTrainer:
         """How long the parts of a trial take here; see `timing`."""
         from singer_ray.training.timing import timing
 
-        return timing(self.bench, self.config)
+        return timing(self.context, self.config)
 
     def join(self, key: Key, overrides: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Makes the member of a trial from its checkpoint, or from scratch when it has none.
+        """Makes the trainer of a trial from its checkpoint, or from scratch when it has none.
 
         Returns the result that was saved with the checkpoint, with what earlier epochs reported under `history`; the
         trial's `fault` in words, or why its checkpoint cannot be read under `unsaved`; or None for one that starts.
         """
         from singer_ray.training.checkpoint import MisfitError
         from singer_ray.training.loop import epochs
-        from singer_ray.training.member import Member
+        from singer_ray.training.trainer import StudentTrainer
 
         self._release()
         try:
@@ -106,12 +106,12 @@ class HostedTrainer:
             return {UNSAVED: str(error)}
         try:
             config = self.config.override(overrides)
-            self.member = Member.begin(self.bench, config, self.record.state)
+            self.trainer = StudentTrainer.begin(self.context, config, self.record.state)
         except MisfitError as error:
             return self._fault(UserError(f"its checkpoint {error}"))
         except Exception as error:
             return self._fault(error)
-        self.key, self.epochs = key, epochs(self.member, self._heartbeat)
+        self.key, self.epochs = key, epochs(self.trainer, self._heartbeat)
         return self.record.result()
 
     def epoch(self, key: Key) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class HostedTrainer:
             return {"done": True}
         except Exception as error:
             return self._fault(error)
-        return self.record.save(self.member, metrics, time.perf_counter() - begin)
+        return self.record.save(self.trainer, metrics, time.perf_counter() - begin)
 
     @ray.method(concurrency_group=CONTROL)
     def interrupt(self) -> None:
@@ -137,29 +137,31 @@ class HostedTrainer:
         self.interrupted = self.key
 
     def leave(self, key: Key) -> None:
-        """Drops the member of a trial, unless another has taken its place."""
+        """Drops the trainer of a trial, unless another has taken its place."""
         if key == self.key:
             self._release()
 
     def final_metrics(self, label: str, overrides: Mapping[str, Any]) -> dict[str, float]:
         """What the last epoch of a run reports, for a student that was stopped before it."""
         from singer_ray.training.loop import final_metrics
-        from singer_ray.training.member import Member
+        from singer_ray.training.trainer import StudentTrainer
 
         config = self.config.override(overrides)
-        return final_metrics(Member.begin(self.bench, config, TrialRecord.read(self.trials, label, overrides).state))
+        return final_metrics(
+            StudentTrainer.begin(self.context, config, TrialRecord.read(self.trials, label, overrides).state)
+        )
 
     def accessories(self, label: str, overrides: Mapping[str, Any]) -> tuple[dict[str, bytes], LinearHead | None]:
         """What a student's package wants besides: pictures beside its teacher, by file name; its linear head."""
         from singer_ray.evaluation.linear_head import linear_head
-        from singer_ray.training.member import Member
         from singer_ray.training.pictures import draw_student_pictures
+        from singer_ray.training.trainer import StudentTrainer
 
         config = self.config.override(overrides)
-        member = Member.begin(self.bench, config, TrialRecord.read(self.trials, label, overrides).state)
+        trainer = StudentTrainer.begin(self.context, config, TrialRecord.read(self.trials, label, overrides).state)
         with tempfile.TemporaryDirectory() as place:
-            pictures = {path.name: path.read_bytes() for path in draw_student_pictures(member, Path(place))}
-        return pictures, linear_head(member)
+            pictures = {path.name: path.read_bytes() for path in draw_student_pictures(trainer, Path(place))}
+        return pictures, linear_head(trainer)
 
     def _heartbeat(self, *of_the_step: object) -> None:
         if self.interrupted == self.key:
@@ -177,7 +179,7 @@ class HostedTrainer:
     def _release(self) -> None:
         import torch
 
-        self.key, self.member, self.epochs = None, None, iter(())
+        self.key, self.trainer, self.epochs = None, None, iter(())
         torch.cuda.empty_cache()  # what a trial could not use the next one may, or the neighbour on this GPU
 
 

@@ -23,11 +23,11 @@ from singer_ray.search.workers.errors import fault_of, in_words
 from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
+    from singer_ray.training.context import TrainContext
     from singer_ray.training.timing import StepTimes
-    from singer_ray.training.workbench import Workbench
 
-Task = Callable[[dict[str, Any], Any, "Workbench", int, int], None]
-"""What workers do: (settings, host, bench, rank, world)."""
+Task = Callable[[dict[str, Any], Any, "TrainContext", int, int], None]
+"""What workers do: (settings, host, context, rank, world)."""
 Key = tuple[str, str]
 """(trial label, incarnation): a late `leave` of an earlier incarnation must not evict a resumed trial."""
 ENDING_SECONDS = 15.0
@@ -330,8 +330,8 @@ def _worker(settings: dict[str, Any]) -> None:
     if place.get_world_rank() == 0:
         ray.get(host.placed.remote(settings["key"], ray.util.get_current_placement_group()))
     try:
-        bench = inputs.workbench(Config.model_validate(settings["config"]))
-        settings["task"](settings, host, bench, place.get_world_rank(), place.get_world_size())
+        context = inputs.context(Config.model_validate(settings["config"]))
+        settings["task"](settings, host, context, place.get_world_rank(), place.get_world_size())
     except Exception as error:
         fault = fault_of(error)
         if fault is None:
@@ -339,36 +339,36 @@ def _worker(settings: dict[str, Any]) -> None:
         ray.get(host.done.remote(settings["key"], {FAULT: fault}))
 
 
-def _train(settings: dict[str, Any], host: Any, bench: Workbench, rank: int, world: int) -> None:
+def _train(settings: dict[str, Any], host: Any, context: TrainContext, rank: int, world: int) -> None:
     """Trains a trial, epoch by epoch, as its host lets it."""
     from singer_ray.training.loop import epochs
-    from singer_ray.training.member import Member
+    from singer_ray.training.trainer import StudentTrainer
 
     key = settings["key"]
     # All ranks start from the very same bytes: the host has read them.
     record = TrialRecord(settings["trials"], key[0], settings["overrides"], ray.get(settings["saved"][0]))
-    member = Member.begin(bench, bench.config, record.state, rank=rank, world=world)
-    epoch = member.step_count // member.steps_per_epoch
+    trainer = StudentTrainer.begin(context, context.config, record.state, rank=rank, world=world)
+    epoch = trainer.step_count // trainer.steps_per_epoch
     if rank == 0:
         ray.get(host.begun.remote(key, epoch, record.result()))
-    trained = epochs(member)
-    while member.step_count < member.steps:
+    trained = epochs(trainer)
+    while trainer.step_count < trainer.steps:
         epoch += 1
         if not ray.get(host.turn.remote(key, epoch)):
             return
         begin = time.perf_counter()
         metrics = next(trained)
         if rank == 0:
-            ray.get(host.done.remote(key, record.save(member, metrics, time.perf_counter() - begin)))
+            ray.get(host.done.remote(key, record.save(trainer, metrics, time.perf_counter() - begin)))
 
 
-def _time(settings: dict[str, Any], host: Any, bench: Workbench, rank: int, world: int) -> None:
+def _time(settings: dict[str, Any], host: Any, context: TrainContext, rank: int, world: int) -> None:
     """Times the parts of a trial in all workers at once, as they will run."""
     from singer_ray.training.timing import timing
 
     key = settings["key"]
     if rank == 0:
         ray.get(host.begun.remote(key, 0, None))
-    times = timing(bench, bench.config, world=world)
+    times = timing(context, context.config, world=world)
     if rank == 0:
         ray.get(host.done.remote(key, {TIMES: times}))

@@ -10,8 +10,8 @@ from singer_ray.resources import shipped_names
 from singer_ray.search.space.space import load_space
 from singer_ray.search.strategy.samplers import check_sampler, make_sampler
 from singer_ray.search.study.objectives import Objectives
-from singer_ray.training.member import Member
-from singer_ray.training.workbench import Workbench
+from singer_ray.training.context import TrainContext
+from singer_ray.training.trainer import StudentTrainer
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +47,11 @@ def test_a_shipped_space_can_be_built_at_its_corners(name: str, small: Config) -
         small = small.override({"teacher.name": "vit_tiny_patch16_224", "teacher.pretrained": False})
     space = load_space(name, small)
     config = space.apply(small)
-    bench = Workbench(config)
+    context = TrainContext(config)
     corners = [*space.corners(config), *(config.override(point) for point in space.first_points())]
     for corner in {corner.model_dump_json(): corner for corner in corners}.values():
-        member = Member(bench, corner)
-        assert sum(p.numel() for p in member.student_model.parameters()) > 1000
+        trainer = StudentTrainer(context, corner)
+        assert sum(p.numel() for p in trainer.student_model.parameters()) > 1000
 
 
 def test_the_preset_for_imagenet_is_searched_around_its_own_setting() -> None:
@@ -67,11 +67,11 @@ def test_the_preset_for_imagenet_is_searched_around_its_own_setting() -> None:
 def test_every_student_of_the_shipped_space_can_be_built(small: Config) -> None:
     space = load_space("students", small)
     config = space.apply(small)
-    bench = Workbench(config)
+    context = TrainContext(config)
     sizes = {}
     for width in space.parameters["student.width"].grid():
         for depth in space.parameters["student.depth"].grid():
-            member = Member(bench, config.override({"student.width": width, "student.depth": depth}))
-            sizes[width, depth] = sum(p.numel() for p in member.student_model.parameters())
+            trainer = StudentTrainer(context, config.override({"student.width": width, "student.depth": depth}))
+            sizes[width, depth] = sum(p.numel() for p in trainer.student_model.parameters())
     assert len(sizes) == 7 * 5
     assert max(sizes.values()) > 20 * min(sizes.values())

@@ -152,10 +152,10 @@ class Away(Folder):
 
 def test_a_store_may_be_away_for_minutes(tmp_path: Path, slept: list[float]) -> None:
     store = Away(str(tmp_path))
-    member: Any = SimpleNamespace(state=lambda: {"step": 3})
+    trainer: Any = SimpleNamespace(state=lambda: {"step": 3})
 
     def save() -> dict[str, Any]:
-        return TrialRecord(store, "000", {}, None).save(member, {"epoch": 1}, 2.0)
+        return TrialRecord(store, "000", {}, None).save(trainer, {"epoch": 1}, 2.0)
 
     store.times = 5
     assert save() == {"epoch": 1, "trained_seconds": 2.0, CHECKPOINT: f"{tmp_path}/000/checkpoint.pt"}

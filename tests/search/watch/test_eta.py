@@ -26,7 +26,9 @@ from tests.search.studies import new_ledger
 
 MIOU = Objectives(("val/miou",), ("max",), "val/miou", "max")
 BEGIN = datetime(2026, 1, 1)
-TIMES = StepTimes(start=3.0, data=0.01, teacher=0.03, member=0.06, evaluation=2.0, steps_per_epoch=50, evaluate_every=1)
+TIMES = StepTimes(
+    start=3.0, data=0.01, teacher=0.03, student=0.06, evaluation=2.0, steps_per_epoch=50, evaluate_every=1
+)
 """7 s an epoch, 3 s more for the last one's report."""
 Rule = Callable[[list[float], list[list[float]]], bool]
 """Whether a trial stops: by its values so far, and by those of the others."""

@@ -178,11 +178,11 @@ def exported() -> set[str]:
     from singer_ray.config import load_preset
     from singer_ray.training.launch import Inputs
     from singer_ray.training.loop import epochs
-    from singer_ray.training.member import Member
+    from singer_ray.training.trainer import StudentTrainer
     from tests.conftest import SMALL
 
     config: Config = load_preset("demo").override(SMALL)
-    (*_, last) = epochs(Member.begin(Inputs().workbench(config), config))
+    (*_, last) = epochs(StudentTrainer.begin(Inputs().context(config), config))
     return {f"ray_{series(name)[0]}" for name in (*last, prometheus.QUEUED)}
 
 

@@ -20,31 +20,31 @@ from singer_ray.training.checkpoint import misfit
 from singer_ray.training.schedule import warmup_cosine
 from singer_ray.vision.fitting import check_fit
 from singer_ray.vision.models import Normalization, create_student
-from singer_ray.vision.tapped import TappedViT, Taps
+from singer_ray.vision.tapped import Features, TappedViT
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
-    from singer_ray.training.workbench import Workbench
+    from singer_ray.training.context import TrainContext
 
 CALIBRATION_IMAGES = 256
 NO_ARTIFACTS = 4.0
 """Largest over median patch norm below which there is nothing to refine."""
 
 
-class Member:
-    """A student in training on a workbench, step by step.
+class StudentTrainer:
+    """Trains one student in a TrainContext, step by step.
 
     `rank` and `world` place this process among those that train the same student.
     """
 
-    def __init__(self, bench: Workbench, config: Config, *, rank: int = 0, world: int = 1) -> None:
-        self.bench, self.config, self.rank, self.world = bench, config, rank, world
-        layers = bench.distilled_layers()
+    def __init__(self, context: TrainContext, config: Config, *, rank: int = 0, world: int = 1) -> None:
+        self.context, self.config, self.rank, self.world = context, config, rank, world
+        layers = context.distilled_layers()
         refiner = refiner_class(config.method)
-        self.teacher = bench.tapped_teacher([*layers, *refiner.extra_layers(layers, bench.last_teacher.depth)])
+        self.teacher = context.tapped_teacher([*layers, *refiner.extra_layers(layers, context.last_teacher.depth)])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(config.seed, 0))
-            self.distiller = self._build(layers).to(bench.device)
+            self.distiller = self._build(layers).to(context.device)
         self.module: nn.Module = self.distiller
         self.steps = config.train.epochs * self.steps_per_epoch
         self.step_count = 0
@@ -54,21 +54,21 @@ class Member:
     @classmethod
     def begin(
         cls,
-        bench: Workbench,
+        context: TrainContext,
         config: Config,
         state: dict[str, Any] | None = None,
         *,
         rank: int = 0,
         world: int = 1,
         say: Callable[[str], None] = lambda line: None,
-    ) -> Member:
-        """A member ready to step: from `state`, or from scratch with calibration and pre-fit."""
-        member = cls(bench, config, rank=rank, world=world)
+    ) -> StudentTrainer:
+        """A trainer ready to step: from `state`, or from scratch with calibration and pre-fit."""
+        trainer = cls(context, config, rank=rank, world=world)
         if state is not None:
-            member.restore(state)
+            trainer.restore(state)
         else:
-            member.prepare(say)
-        return member
+            trainer.prepare(say)
+        return trainer
 
     def prepare(self, say: Callable[[str], None] = lambda line: None) -> None:
         """From scratch to ready to step: observes, fits the refiner alone, readies the optimiser."""
@@ -82,7 +82,7 @@ class Member:
     def steps_per_epoch(self) -> int:
         """Optimiser steps an epoch."""
         train = self.config.train
-        return train.steps_per_epoch or max(1, len(self.bench.train) // train.batch_size)
+        return train.steps_per_epoch or max(1, len(self.context.train) // train.batch_size)
 
     @property
     def prefit_steps(self) -> int:
@@ -101,31 +101,31 @@ class Member:
         student = self.distiller.student
         last = TappedViT(student.model, [student.depth - 1])
         covered = last.covered(self.config.data.image_size)
-        return Reader(last, self.bench.normalize, self.distiller.student_grid, covered)
+        return Reader(last, self.context.normalize, self.distiller.student_grid, covered)
 
     @property
     def remarks(self) -> list[str]:
-        """What a person should know before training: the workbench's remarks, and what the student does not see."""
+        """What a person should know before training: the context's remarks, and what the student does not see."""
         unseen = self.distiller.student.unseen(self.config.data.image_size)
-        return [*self.bench.remarks, *([unseen] if unseen else [])]
+        return [*self.context.remarks, *([unseen] if unseen else [])]
 
     def autocast(self) -> torch.autocast:
         """The precision of its forward passes."""
-        return self.bench.autocast(self.config.train.precision)
+        return self.context.autocast(self.config.train.precision)
 
-    def teacher_pass(self, pixels: torch.Tensor) -> Taps:
+    def teacher_pass(self, pixels: torch.Tensor) -> Features:
         """The teacher's half of a step."""
-        return self.bench.teacher_pass(self.teacher, pixels, self.config.train.precision)
+        return self.context.teacher_pass(self.teacher, pixels, self.config.train.precision)
 
     def observe(self, say: Callable[[str], None] = lambda line: None) -> None:
         """Looks at the first training images: fixes scales by the teacher's median norms, and readies the refiner."""
         seed = self.config.seed
-        batch = next(self.bench.batches(batch_size=CALIBRATION_IMAGES, seed=seed, view_seed=seed))
-        taps = self.teacher_pass(self.bench.pixels(batch))
-        norms = {n: patch_norms(taps.tokens[n][:, self.teacher.prefix :]) for n in self.distiller.layers}
+        batch = next(self.context.batches(batch_size=CALIBRATION_IMAGES, seed=seed, view_seed=seed))
+        features = self.teacher_pass(self.context.pixels(batch))
+        norms = {n: patch_norms(features.tokens[n][:, self.teacher.prefix :]) for n in self.distiller.layers}
         self.calibrate({n: median_norm(found) for n, found in norms.items()})
         refiner = self.distiller.refiner
-        refiner.observe(taps, self.teacher.replay, derive(self.config.seed, 4))
+        refiner.observe(features, self.teacher.replay, derive(self.config.seed, 4))
         for line in refiner.notes():
             say(line)
         ratio = max(float(max_median_ratio(found).mean()) for found in norms.values())
@@ -140,7 +140,7 @@ class Member:
         for layer, norm in median_norms.items():
             if not (norm > 0 and math.isfinite(norm)):
                 raise UserError(
-                    f"{printable(self.bench.teacher_name)}: the median norm of its patch features is {norm:g} "
+                    f"{printable(self.context.teacher_name)}: the median norm of its patch features is {norm:g} "
                     f"in layer {layer}, so there is nothing to teach. Check its weights (teacher.checkpoint, "
                     "teacher.pretrained), or give another teacher."
                 )
@@ -153,16 +153,16 @@ class Member:
         if not self.prefit_steps:
             return {}
         optimizer = torch.optim.AdamW(refiner.parameters(), lr=settings.lr, weight_decay=0.0)
-        batches = self.bench.batches(
+        batches = self.context.batches(
             batch_size=settings.batch_size, seed=derive(self.config.seed, 1), view_seed=self.config.seed
         )
         losses: dict[str, torch.Tensor] = {}
         for step in range(settings.steps):
-            taps = self.teacher_pass(self.bench.pixels(next(batches)))
+            features = self.teacher_pass(self.context.pixels(next(batches)))
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * warmup_cosine(step, settings.steps, 1)
             with self.autocast():
-                _, losses = self.distiller.refine(taps, self.teacher.replay)
+                _, losses = self.distiller.refine(features, self.teacher.replay)
             optimizer.zero_grad()
             losses["loss"].backward()
             optimizer.step()
@@ -177,11 +177,11 @@ class Member:
             lr=train.lr,
         )
         if self.world > 1:
-            devices = [self.bench.device.index] if self.bench.device.type == "cuda" else None
+            devices = [self.context.device.index] if self.context.device.type == "cuda" else None
             self.module = nn.parallel.DistributedDataParallel(self.distiller, device_ids=devices)
 
-    def step(self, pixels: torch.Tensor, taps: Taps) -> dict[str, torch.Tensor]:
-        """The trial's half of a step: taps -> losses -> update. Returns the losses, detached."""
+    def step(self, pixels: torch.Tensor, features: Features) -> dict[str, torch.Tensor]:
+        """The trial's half of a step: features -> losses -> update. Returns the losses, detached."""
         assert self.optimizer is not None, "start() comes first"
         train = self.config.train
         for group in self.optimizer.param_groups:
@@ -191,7 +191,7 @@ class Member:
             if draws:  # from the global generator: give it this step's own state
                 torch.manual_seed(derive(self.config.seed, 2, self.step_count, self.rank))
             with self.autocast():
-                losses = self.module(pixels, taps, self.teacher.replay)
+                losses = self.module(pixels, features, self.teacher.replay)
         self.optimizer.zero_grad()
         losses["loss"].backward()
         if train.clip_grad:
@@ -208,13 +208,13 @@ class Member:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step_count,
             "median_norms": self.median_norms,
-            "normalization": {"mean": self.bench.normalize.mean, "std": self.bench.normalize.std},
+            "normalization": {"mean": self.context.normalize.mean, "std": self.context.normalize.std},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes up where `state` was taken; calls `calibrate` and `start` itself.
 
-        Raises MisfitError for the state of another member.
+        Raises MisfitError for the state of another student.
         """
         layers = set(self.distiller.layers)
         if set(state["median_norms"]) != layers:
@@ -260,11 +260,11 @@ class Member:
 
     def _freeze_unreached(self) -> None:
         """Freezes what no loss reaches (the final norm, blocks behind the last distilled one)."""
-        pixels = torch.zeros(2, 3, self.config.data.image_size, self.config.data.image_size, device=self.bench.device)
-        taps = self.teacher_pass(pixels)
+        pixels = torch.zeros(2, 3, self.config.data.image_size, self.config.data.image_size, device=self.context.device)
+        features = self.teacher_pass(pixels)
         trained = [p for p in self.distiller.parameters() if p.requires_grad]
         with torch.random.fork_rng(devices=[]), self.autocast():
-            loss = self.distiller(pixels, taps, self.teacher.replay)["loss"]
+            loss = self.distiller(pixels, features, self.teacher.replay)["loss"]
         for parameter, gradient in zip(trained, torch.autograd.grad(loss, trained, allow_unused=True)):
             parameter.requires_grad_(gradient is not None)
 
@@ -311,7 +311,7 @@ def check_student(model: Any, name: str, size: int) -> None:
 
 
 def student_of(config: Config, state: dict[str, Any]) -> tuple[nn.Module, Normalization]:
-    """The trained student in a member's `state`, and the input scaling it was trained with. Raises MisfitError."""
+    """The trained student in a trainer's `state`, and the input scaling it was trained with. Raises MisfitError."""
     model = build_student(config)
     start = "student.model."
     weights = {name.removeprefix(start): w for name, w in state["distiller"].items() if name.startswith(start)}

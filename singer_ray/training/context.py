@@ -19,17 +19,17 @@ from singer_ray.evaluation.suite import FIT, ProbeSuite
 from singer_ray.method.layers import default_layers
 from singer_ray.vision.fitting import check_fit
 from singer_ray.vision.models import load_teacher, normalization_of
-from singer_ray.vision.tapped import TappedViT, Taps
+from singer_ray.vision.tapped import Features, TappedViT
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
 
 
-class Workbench:
+class TrainContext:
     """Teacher, sources and probes of a configuration, on one device.
 
-    What a search may vary (`method`, `student`, most of `train`) is asked of each member's own configuration, so one
-    workbench serves all trials of a host.
+    What a search may vary (`method`, `student`, most of `train`) is asked of each trainer's own configuration, so one
+    context serves all trials of a host.
 
     Args:
         teacher: a timm-like Vision Transformer of one's own, instead of `config.teacher.name`.
@@ -100,7 +100,7 @@ class Workbench:
         seed: int,
         view_seed: int | None = None,
     ) -> Iterator[Batch]:
-        """Endless training batches; see `training_batches`. Views are drawn by `view_seed`, else the bench's seed."""
+        """Endless training batches; see `training_batches`. Views are drawn by `view_seed`, else the context's seed."""
         view = self.training_view if view_seed is None else self.training_view.seeded(view_seed)
         return training_batches(
             self.train,
@@ -117,14 +117,14 @@ class Workbench:
         """The images of a batch, on the device and normalised as the teacher wants them."""
         return self.normalize(batch["image"].to(self.device, non_blocking=True))
 
-    def teacher_pass(self, teacher: TappedViT, pixels: torch.Tensor, precision: str | None = None) -> Taps:
+    def teacher_pass(self, teacher: TappedViT, pixels: torch.Tensor, precision: str | None = None) -> Features:
         """Images in, tapped teacher features out: the half of a step that trials of one precision can share."""
         with torch.no_grad(), self.autocast(precision):
-            taps: Taps = teacher(pixels)
-            return taps
+            features: Features = teacher(pixels)
+            return features
 
     def autocast(self, precision: str | None = None) -> torch.autocast:
-        """A forward pass in `precision`, as `train.precision` names it; by default the bench's own."""
+        """A forward pass in `precision`, as `train.precision` names it; by default the context's own."""
         kind = pick_precision(precision or self.config.train.precision, self.device)
         return torch.autocast(self.device.type, kind or torch.bfloat16, enabled=kind is not None)
 
