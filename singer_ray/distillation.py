@@ -23,7 +23,7 @@ from singer_ray.tracking.trackers import TRAIN, check_trackers
 from singer_ray.training import checkpoint
 from singer_ray.training.launch import Inputs, Trained, launch_here, launch_in_ray, runs_in_ray
 from singer_ray.training.pictures import draw_student_pictures
-from singer_ray.training.resuming import by_the_same_launcher, check_same, going_on, require_own
+from singer_ray.training.resuming import by_the_same_launcher, check_same, require_own, resume_command
 from singer_ray.training.trainer import StudentTrainer, student_of
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def run_distillation(
     storage = config.train.storage
     if storage is not None and not resume:  # a resume may be typed in another folder
         config = config.override({"train.storage": absolute(storage)})
-    with guarded(lambda folder: going_on(folder, config)):
+    with guarded(lambda folder: resume_command(folder, config)):
         session = _Run(config, out, inputs or Inputs(), resume=resume, given=given, say=say, console=console)
         return session.run(prepare)
 

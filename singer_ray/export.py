@@ -58,7 +58,7 @@ class ExportFlags:
     dry_run: bool = False
     """Print the resolved configuration and what would be exported, and stop."""
     given: frozenset[str] = frozenset()
-    """Knobs set on the command line rather than by a preset."""
+    """Settings set on the command line rather than by a preset."""
 
 
 def main(config: Config, flags: ExportFlags) -> None:
@@ -92,7 +92,7 @@ def _export(config: Config, flags: ExportFlags) -> None:
     if config.export.to is None:
         raise UserError("--to is missing. Give the folder or the s3://bucket/prefix that receives the students.")
     lines = remarks(flags.given, [], "export")
-    store = Store(config.export.to, settings=config.export, knob="--to")
+    store = Store(config.export.to, settings=config.export, setting="--to")
     if flags.dry_run:
         check_formats(config.export)
         plan = [f"would export {c.name} of {experiment.name} to {store.address}" for c in choices]
@@ -111,7 +111,7 @@ def _verify(config: Config, address: str, places: tuple[str, ...]) -> None:
 
     if places:
         raise UserError(f"--verify takes one address, not {places[0]!r} too.")
-    store = Store(address, settings=config.export, knob="--verify", writable=False)
+    store = Store(address, settings=config.export, setting="--verify", writable=False)
     names = store.packages()
     if not names:
         raise UserError(f"--verify {address!r}: there is no package (no MANIFEST.json) below it. Check the address.")
@@ -142,7 +142,7 @@ def _pull(config: Config, address: str, places: tuple[str, ...]) -> None:
 
     if len(places) != 1:
         raise UserError(f"--pull {address} needs one new folder after it, not {len(places)}.")
-    store = Store(address, settings=config.export, knob="--pull", writable=False)
+    store = Store(address, settings=config.export, setting="--pull", writable=False)
     if store.read("MANIFEST.json") is None and (inside := store.packages()):
         raise UserError(f"--pull {address!r} is not a package. Name one in it: {', '.join(inside[:5])}.")
     manifest = store.pull("", Path(places[0]))

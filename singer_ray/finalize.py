@@ -27,15 +27,15 @@ def conclude(done: Searched, say: Callable[[str], None]) -> Path | None:
         report = build_report(done.out)
     except Exception as error:
         say(f"no report: {type(error).__name__}: {printable(error)} (again: {command('report', done.out)})")
-    if done.home.remote is not None:
-        here = Folder(str(done.out), knob="--out")
+    if done.store.remote is not None:
+        here = Folder(str(done.out), setting="--out")
         best = here.names(BEST)
-        for name in done.home.remote.names(BEST):  # of an earlier session, whose best were others
-            done.home.remote.delete(name)
+        for name in done.store.remote.names(BEST):  # of an earlier session, whose best were others
+            done.store.remote.delete(name)
         for name in (*RESULTS, *best):
             content = here.read(name)
             if content is not None:
-                done.home.remote.write(name, content)
+                done.store.remote.write(name, content)
     if done.config.export.to is not None:
         _deliver(done, say)
     return report

@@ -1,4 +1,4 @@
-"""Every knob, in one frozen tree.
+"""Every setting, in one frozen tree.
 
 The same dotted names are used in preset files (nested), in search spaces and on the command line
 (`--method.rank 16`). Unknown names are refused with the nearest known one.

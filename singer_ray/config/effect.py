@@ -13,37 +13,37 @@ class Condition:
     """When a setting has an effect."""
 
     holds: Callable[[Config], bool]
-    knobs: tuple[str, ...]
+    settings: tuple[str, ...]
     """The settings that decide it."""
     wanted: str
     """The same in words, as advice: what it has an effect with."""
 
 
-def only(knob: str, *values: object) -> Condition:
-    """Where `knob` is one of `values`."""
-    return Condition(lambda c: c.value(knob) in values, (knob,), f"{knob} {' or '.join(map(str, values))}")
+def only(setting: str, *values: object) -> Condition:
+    """Where `setting` is one of `values`."""
+    return Condition(lambda c: c.value(setting) in values, (setting,), f"{setting} {' or '.join(map(str, values))}")
 
 
-def above_zero(knob: str) -> Condition:
-    return Condition(lambda c: c.value(knob) > 0, (knob,), f"{knob} above 0")
+def above_zero(setting: str) -> Condition:
+    return Condition(lambda c: c.value(setting) > 0, (setting,), f"{setting} above 0")
 
 
-def is_set(knob: str) -> Condition:
-    return Condition(lambda c: c.value(knob) is not None, (knob,), knob)
+def is_set(setting: str) -> Condition:
+    return Condition(lambda c: c.value(setting) is not None, (setting,), setting)
 
 
-def unset(knob: str) -> Condition:
-    return Condition(lambda c: not c.value(knob), (knob,), f"no {knob}")
+def unset(setting: str) -> Condition:
+    return Condition(lambda c: not c.value(setting), (setting,), f"no {setting}")
 
 
-def in_s3(knob: str) -> Condition:
-    return Condition(lambda c: str(c.value(knob)).startswith("s3://"), (knob,), f"{knob} in s3://")
+def in_s3(setting: str) -> Condition:
+    return Condition(lambda c: str(c.value(setting)).startswith("s3://"), (setting,), f"{setting} in s3://")
 
 
 def any_of(*conditions: Condition) -> Condition:
     return Condition(
         lambda c: any(each.holds(c) for each in conditions),
-        tuple(k for each in conditions for k in each.knobs),
+        tuple(k for each in conditions for k in each.settings),
         ", or ".join(each.wanted for each in conditions),
     )
 
@@ -283,13 +283,13 @@ def has_effect(name: str, config: Config) -> bool:
 
 def deciding(name: str) -> tuple[str, ...]:
     """The settings on which it depends whether this one has an effect."""
-    return tuple(dict.fromkeys(knob for condition in EFFECTS[name] for knob in condition.knobs))
+    return tuple(dict.fromkeys(setting for condition in EFFECTS[name] for setting in condition.settings))
 
 
 def explain_dead(name: str, config: Config) -> str:
     """Why a setting has no effect, and what to do. It must have none."""
     missing = next(condition for condition in EFFECTS[name] if not condition.holds(config))
-    found = ", ".join(f"{knob} is {_shown(config.value(knob))}" for knob in dict.fromkeys(missing.knobs))
+    found = ", ".join(f"{setting} is {_shown(config.value(setting))}" for setting in dict.fromkeys(missing.settings))
     return f"{name} has no effect: {found}. Use it with {missing.wanted}, or leave it out"
 
 

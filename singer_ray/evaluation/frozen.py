@@ -93,13 +93,13 @@ class FrozenEvaluation:
     def check(self, network: Network) -> None:
         """Raises UserError when the settings do not suit the network."""
         if self.settings.protocol == "probes" and self.settings.pooling == "class":
-            knob, allowed = "evaluation.pooling", "mean"
+            setting, allowed = "evaluation.pooling", "mean"
         elif self.settings.protocol == "official" and self.settings.official.mode == "cls":
-            knob, allowed = "evaluation.official.mode", "avg"
+            setting, allowed = "evaluation.official.mode", "avg"
         else:
             return
         if not network.tapped.has_class_token:
-            raise UserError(f"network {network.name} has no class token to read. Use --{knob} {allowed}.")
+            raise UserError(f"network {network.name} has no class token to read. Use --{setting} {allowed}.")
 
     def run(self, network: Network, say: Callable[[str], None] = lambda line: None) -> Evaluated:
         """All metrics of a network."""

@@ -79,7 +79,7 @@ class Experiment:
         timeout: float = TIMEOUT,
         metrics_of: Metrics = lambda trial: {},
     ) -> None:
-        self.folder = Folder(address, endpoint, knob="EXPERIMENT", timeout=timeout, writable=False)
+        self.folder = Folder(address, endpoint, setting="EXPERIMENT", timeout=timeout, writable=False)
         self.address, self.metrics_of = self.folder.address, metrics_of
         content = self.folder.read(LEADERBOARD)
         self.is_search = content is not None
@@ -200,7 +200,7 @@ class Experiment:
         seal(target)
 
     def export_settings(self) -> dict[str, Any]:
-        """The knobs export.* of its own configuration, by dotted name; empty where it cannot be read."""
+        """The settings export.* of its own configuration, by dotted name; empty where it cannot be read."""
         try:
             tree = read_yaml(self.folder.read(CONFIG) or b"", f"{self.address}/{CONFIG}", "Restore it.")
         except UserError as error:
@@ -347,9 +347,9 @@ def _choice(row: Mapping[Any, Any]) -> Choice:
 
 
 def _parameters(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The searched knobs in a row of the leaderboard, as plain values; absent ones left out."""
+    """The searched settings in a row of the leaderboard, as plain values; absent ones left out."""
     from singer_ray.config import field_names
 
-    knobs = field_names()
-    found = {name: plain(value) for name, value in row.items() if name in knobs}
+    settings = field_names()
+    found = {name: plain(value) for name, value in row.items() if name in settings}
     return {name: value for name, value in found.items() if value is not None}

@@ -38,7 +38,7 @@ class Finding:
 
 
 def findings(search: SearchRecord, config: Config | None) -> list[Finding]:
-    """Cautions first. `config` tells which values a knob may have at all."""
+    """Cautions first. `config` tells which values a setting may have at all."""
     found = [
         *_state_of_the_search(search),
         *_seeds(search),
@@ -159,7 +159,7 @@ def _near(axis: Axis, trial: TrialRecord, name: str, *, upper: bool) -> bool:
 
 
 def _allows(config: Config | None, name: str, value: float) -> bool:
-    """Whether the configuration takes a value; by the ranges of the knobs alone where there is none."""
+    """Whether the configuration takes a value; by the ranges of the settings alone where there is none."""
     try:
         (config or Config()).override({name: value})
     except UserError:

@@ -37,7 +37,7 @@ class RunRecord:
     ) -> None:
         self.out, self.parameters, self.say = out, parameters, say
         self.history = History(out)
-        self.trackers = make_trackers(trackers, EXPERIMENT, out, say, knob=TRAIN)
+        self.trackers = make_trackers(trackers, EXPERIMENT, out, say, setting=TRAIN)
         self.label = out.absolute().name
         self.begun = self.drawn = time.monotonic()
         self.spent = 0.0

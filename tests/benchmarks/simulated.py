@@ -36,7 +36,7 @@ from rich.console import Console
 
 from singer_ray.config import Config
 from singer_ray.nodes.ray_cluster import NAMESPACE, ON_HEAD, Note
-from singer_ray.search.driver.ask_tell import Ledger
+from singer_ray.search.driver.ask_tell import AskTell
 from singer_ray.search.driver.search import run_search
 from singer_ray.search.driver.tune_adapters import Failure, StudyScheduler, StudySearcher
 from singer_ray.search.strategy.pruners import make_pruner
@@ -45,7 +45,7 @@ from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.opening import create_study, load_study, storage_of
 from singer_ray.search.study.schema import FAULT, FOLDER, METRICS, SECONDS, TRIAL_ID
 from singer_ray.search.workers.registry import HostRegistry, Places
-from singer_ray.search.workers.resources import Plan
+from singer_ray.search.workers.resources import ResourcePlan
 from singer_ray.training.timing import StepTimes
 from tests.benchmarks.children import write_raw
 from tests.benchmarks.landscape import Recorded
@@ -175,7 +175,7 @@ def searched(config: Config, out: Path, *, fresh: bool) -> dict[str, Any]:
     begin = time.time()
     with ExitStack() as stack, open(os.devnull, "w", encoding="utf-8") as nowhere:
         stack.enter_context(mock.patch("singer_ray.search.workers.trainable.DistillationTrial", CurveTrial))
-        stack.enter_context(mock.patch.object(Plan, "hosts", side_effect=pool))
+        stack.enter_context(mock.patch.object(ResourcePlan, "hosts", side_effect=pool))
         stack.enter_context(mock.patch("singer_ray.search.driver.session.package_best", return_value=()))
         stack.enter_context(mock.patch.object(tune, "TuneConfig", settings))
         memory = stack.enter_context(watched_memory())
@@ -253,7 +253,7 @@ def added_seconds(recorded: Recorded, out: Path, trials: int = 200) -> dict[str,
     studies["bare"].pruner = SuccessiveHalvingPruner(
         min_resource=search.grace_epochs, reduction_factor=search.reduction_factor
     )
-    ledger = Ledger(
+    ask_tell = AskTell(
         studies["ours"],
         recorded.space,
         objectives,
@@ -264,7 +264,7 @@ def added_seconds(recorded: Recorded, out: Path, trials: int = 200) -> dict[str,
         sampler_of=lambda number: make_sampler(config, recorded.space, objectives, number=number),
     )
     failure = Failure()
-    searcher, scheduler = StudySearcher(ledger, failure), StudyScheduler(ledger, failure)
+    searcher, scheduler = StudySearcher(ask_tell, failure), StudyScheduler(ask_tell, failure)
     controller: Any = None
 
     def bare(values: list[float]) -> None:

@@ -31,7 +31,7 @@ def test_the_table_has_every_setting_and_no_other() -> None:
 
 
 def test_what_decides_is_a_setting_too() -> None:
-    assert {knob for name in EFFECTS for knob in deciding(name)} <= set(field_names())
+    assert {setting for name in EFFECTS for setting in deciding(name)} <= set(field_names())
     for beginnings in UNREAD.values():
         assert all(any(name.startswith(start) for name in field_names()) for start in beginnings)
 
@@ -42,7 +42,7 @@ def test_each_setting_without_effect_is_told_in_one_line(name: str) -> None:
     config = Config().override({**ELSEWHERE, **same})
     (line,) = remarks([name], [config], "")
     assert line.startswith(f"{name} has no effect: ")
-    assert any(knob in line for knob in deciding(name))
+    assert any(setting in line for setting in deciding(name))
     assert "Use it with " in line
     assert "\n" not in line
 

@@ -54,10 +54,10 @@ class Shape:
 
     trials: int
     epochs: int
-    knobs: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def arguments(self, space: Path) -> list[str]:
-        knobs = SMALL | {
+        settings = SMALL | {
             "train.epochs": self.epochs,
             "search.trials": self.trials,
             "search.concurrent": 1,
@@ -66,9 +66,9 @@ class Shape:
             "search.grace_epochs": 1,
             "search.reduction_factor": 2,
             "export.top": 2,
-            **self.knobs,
+            **self.settings,
         }
-        return [part for name, value in knobs.items() for part in (f"--{name}", str(value))]
+        return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
 
 SHAPES = {

@@ -16,15 +16,15 @@ from rich.console import Console
 from singer_ray.config import Config, load_preset
 from singer_ray.nodes.prices import Price
 from singer_ray.search.driver import session as sessions
-from singer_ray.search.driver.ask_tell import Assignment, Ledger
+from singer_ray.search.driver.ask_tell import AskTell, Assignment
 from singer_ray.search.driver.session import Session, Setting
 from singer_ray.search.space.space import load_space
-from singer_ray.search.state.store import Home
+from singer_ray.search.state.store import SearchStore
 from singer_ray.search.strategy import stopping
 from singer_ray.search.strategy.stopping import STOP, Limits, Meter
 from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.opening import create_study, load_study, storage_of
-from singer_ray.search.workers.resources import Plan
+from singer_ray.search.workers.resources import ResourcePlan
 from tests.search.studies import MIOU, RATE
 
 Curve = Callable[[Assignment, int], Mapping[str, Any]]
@@ -47,19 +47,19 @@ class PlayedSession(Session):
     epoch: Callable[[], None]
     """Lets an epoch pass."""
 
-    def _tune(self, ledger: Ledger, limits: Limits, kind: str) -> None:
+    def _tune(self, ask_tell: AskTell, limits: Limits, kind: str) -> None:
         running: deque[tuple[Assignment, int]] = deque()
         while limits.check().action != STOP:
-            while len(running) < self.plan.concurrent and (found := ledger.ask(f"t{len(ledger.study.trials)}")):
+            while len(running) < self.plan.concurrent and (found := ask_tell.ask(f"t{len(ask_tell.study.trials)}")):
                 running.append((found, 1))
             if not running:
                 return
             assignment, epoch = running.popleft()
             self.epoch()
             result = {"epoch": epoch, "trained_seconds": float(epoch), **self.curve(assignment, epoch)}
-            ledger.report(assignment.number, result)
-            if epoch == ledger.epochs or ledger.should_stop(assignment.number):
-                ledger.end(assignment.number, result)
+            ask_tell.report(assignment.number, result)
+            if epoch == ask_tell.epochs or ask_tell.should_stop(assignment.number):
+                ask_tell.end(assignment.number, result)
             else:
                 running.append((assignment, epoch + 1))
 
@@ -71,13 +71,13 @@ class Search:
     """
 
     def __init__(
-        self, out: Path, knobs: Mapping[str, Any], *, objectives: Objectives = MIOU, space: Mapping[str, Any] = RATE
+        self, out: Path, settings: Mapping[str, Any], *, objectives: Objectives = MIOU, space: Mapping[str, Any] = RATE
     ) -> None:
         small = {"train.epochs": 2, "search.scheduler": "none", "search.sampler": "random", "search.trackers": ()}
-        self.config = load_preset("demo").override({**small, **knobs})
+        self.config = load_preset("demo").override({**small, **settings})
         self.out, self.objectives, self.space = out, objectives, load_space(space, self.config)
         self.now = 1000.0
-        self.plan = Plan(2, 1, 1.0, 0.5)
+        self.plan = ResourcePlan(2, 1, 1.0, 0.5)
         self.screen = io.StringIO()
         out.mkdir(exist_ok=True)
         self.storage = storage_of(None, out)
@@ -85,7 +85,7 @@ class Search:
         self.record: dict[str, Any] = {"name": out.name, "study": None, "sessions": []}
 
     def run(self, curve: Curve = rising, changes: Mapping[str, Any] | None = None) -> Any:
-        """Another session, with these knobs changed; its leaderboard."""
+        """Another session, with these settings changed; its leaderboard."""
         config = self.config.override(changes or {})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sessions, "package_best", lambda *given: ())
@@ -102,13 +102,13 @@ class Search:
     def _session(self, config: Config, curve: Curve) -> PlayedSession:
         silent = SimpleNamespace(queue=_nothing, start=_nothing, log=_nothing, end=_nothing, close=_nothing)
         pool: Any = SimpleNamespace(places=lambda: silent)
-        home = Home(self.out, None, lambda line: None)
+        store = SearchStore(self.out, None, lambda line: None)
         session = PlayedSession(
             Setting(
                 config,
                 self.space,
                 self.out.name,
-                home,
+                store,
                 self.plan,
                 pool,
                 self.study,

@@ -67,8 +67,8 @@ def followed(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
     folder = tmp_path_factory.mktemp("here")
     space = folder / "space.yaml"
     space.write_text("method.rank: {type: int, low: 4, high: 8}\ntrain.lr: {type: choice, values: [0.002, 0.004]}\n")
-    knobs = [part for name, value in LONG.items() for part in (f"--{name}", str(value))]
-    argv = ["--space", str(space), "--concurrent", "1", "--out", str(folder / "out"), *knobs]
+    flags = [part for name, value in LONG.items() for part in (f"--{name}", str(value))]
+    argv = ["--space", str(space), "--concurrent", "1", "--out", str(folder / "out"), *flags]
     told, failed = command(SUBMIT, head, NAME, *argv).communicate(timeout=120)
     assert failed == ""
     submission_id = told.strip()

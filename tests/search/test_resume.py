@@ -24,8 +24,8 @@ from singer_ray.errors import UserError
 from singer_ray.nodes import ray_cluster
 from singer_ray.search.driver.search import Searched, resume_search, run_search
 from singer_ray.search.state import heartbeat
-from singer_ray.search.state import store as homes
-from singer_ray.search.state.store import LEASE, Home
+from singer_ray.search.state import store as stores
+from singer_ray.search.state.store import LEASE, SearchStore
 from singer_ray.search.study.opening import create_study, load_study, storage_of
 from singer_ray.search.study.schema import SEARCH
 from singer_ray.storage import Folder
@@ -63,7 +63,7 @@ def _cluster(endpoint: str) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(homes, "LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(stores, "LEASE_SECONDS", 2.0)
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +90,8 @@ def rows_in(out: Path) -> list[Row]:
 def command(out: Path, *more: str) -> list[str]:
     """The arguments of the search that `searched` makes."""
     (out.parent / "space.yaml").write_text(yaml.safe_dump(SPACE))
-    knobs = {**settings(**QUICK).model_dump()["data"]["scenes"]}
-    flags = {f"data.scenes.{name}": value for name, value in knobs.items()}
+    scenes = {**settings(**QUICK).model_dump()["data"]["scenes"]}
+    flags = {f"data.scenes.{name}": value for name, value in scenes.items()}
     small = settings(**QUICK)
     flags |= {
         "method.prefit.steps": small.method.prefit.steps,
@@ -194,7 +194,7 @@ def test_overwriting_takes_the_place_and_the_study_of_the_search_that_was_there(
     for place in (out, copy):
         place.mkdir(parents=True)
         (place / "search.json").write_text('{"id": "mine"}\n')
-    with Home(tmp_path / "elsewhere", Folder(str(copy)), print).driving():
+    with SearchStore(tmp_path / "elsewhere", Folder(str(copy)), print).driving():
         with pytest.raises(UserError, match=r"Another process \(on .*\) drives the search at .*storage/search"):
             searched(out, overwrite=True, **more)
         assert json.loads((copy / "search.json").read_text()) == {"id": "mine"}
@@ -296,13 +296,13 @@ def test_a_study_that_cannot_be_reached_is_said_before_anything_is_written(study
 def test_one_driver_at_a_time_for_a_copy_in_s3(endpoint: str, tmp_path: Path) -> None:
     said: list[str] = []
 
-    def home(name: str) -> Home:
-        return Home(tmp_path / name, Folder("s3://searches/lease"), said.append)
+    def store(name: str) -> SearchStore:
+        return SearchStore(tmp_path / name, Folder("s3://searches/lease"), said.append)
 
-    with home("one").driving():
+    with store("one").driving():
         with pytest.raises(UserError, match=r"Another process \(on .*\) drives the search at s3://searches/lease"):
-            home("two").driving().__enter__()
+            store("two").driving().__enter__()
         assert Folder("s3://searches/lease").read(LEASE)
-    with home("three").driving():
+    with store("three").driving():
         pass
     assert Folder("s3://searches/lease").read(LEASE) is None

@@ -20,7 +20,7 @@ from singer_ray.distillation import run_distillation
 from singer_ray.errors import UserError
 from singer_ray.search.driver.search import Searched, run_search
 from singer_ray.search.study.opening import load_study, storage_of
-from singer_ray.search.workers.resources import Plan
+from singer_ray.search.workers.resources import ResourcePlan
 from singer_ray.training import checkpoint
 from tests.conftest import SMALL
 
@@ -133,7 +133,7 @@ def test_workers_do_not_share_a_gpu() -> None:
     with pytest.raises(
         UserError, match=r"search.gpus_per_trial 0.5 with --workers 2: NCCL needs a GPU for each worker"
     ):
-        Plan.of(settings(**{"search.gpus_per_trial": 0.5}))
+        ResourcePlan.of(settings(**{"search.gpus_per_trial": 0.5}))
 
 
 def test_a_group_that_finds_no_room_is_an_error_after_a_bounded_time(

@@ -91,18 +91,18 @@ def test_variables_and_the_home_folder_are_expanded(tmp_path: Path, monkeypatch:
     assert expanded(f"{tmp_path}/we$ird/x") == f"{tmp_path}/we$ird/x"  # a folder that is called so
 
 
-def test_every_path_among_the_knobs_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_path_among_the_settings_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLACE", "/data")
     folders = [name for name in field_names() if name.startswith(("data.", "evaluation.data."))]
     folders = [name for name in folders if name.endswith(("train", "val", "test", "masks"))]
     assert len(folders) == 12
     others = "teacher.name teacher.checkpoint train.storage export.to search.study search.space search.warm_start"
-    knobs = [*folders, *others.split()]
-    for knob in knobs:
-        assert Config().override({knob: "$PLACE/x"}).value(knob) == "/data/x"
-        with pytest.raises(UserError, match=rf"{knob} is '\$GONE/x'.*\$GONE is not"):
-            Config().override({knob: "$GONE/x"})
-    again = Config().override(dict.fromkeys(knobs, "$PLACE/x"))
+    settings = [*folders, *others.split()]
+    for setting in settings:
+        assert Config().override({setting: "$PLACE/x"}).value(setting) == "/data/x"
+        with pytest.raises(UserError, match=rf"{setting} is '\$GONE/x'.*\$GONE is not"):
+            Config().override({setting: "$GONE/x"})
+    again = Config().override(dict.fromkeys(settings, "$PLACE/x"))
     assert validate(again.model_dump(), "x") == again
 
 

@@ -66,7 +66,7 @@ def test_a_disk_that_takes_no_history_is_said_once_and_ends_nothing(
     assert line.endswith("No space left on device")
 
 
-def test_a_tracker_that_is_missing_is_named_by_its_knob(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_is_missing_is_named_by_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(trackers.PACKAGES, "wandb", "wandb_that_is_not_there")
     with pytest.raises(UserError, match=r"^train\.trackers names 'wandb', which is not installed"):
         check_trackers(["wandb"], TRAIN)

@@ -20,7 +20,7 @@ from singer_ray.publishing.card import card
 from singer_ray.publishing.result import build_result
 from singer_ray.reporting.findings import CAUTION, findings
 from singer_ray.reporting.record import read_search
-from singer_ray.search.workers.trainer_actor import HostedTrainer
+from singer_ray.search.workers.trainer_actor import TrainerActor
 from singer_ray.storage import Folder
 from singer_ray.training.context import TrainContext
 from singer_ray.training.launch import Inputs
@@ -85,7 +85,7 @@ def test_own_labels_that_do_not_fit_are_refused_before_anything_is_written(
 
 
 def test_a_host_tells_what_the_search_will_say(shared: Config, tmp_path: Path) -> None:
-    host = HostedTrainer(shared.model_dump(), Inputs(), Folder(str(tmp_path), knob="--out"))
+    host = TrainerActor(shared.model_dump(), Inputs(), Folder(str(tmp_path), setting="--out"))
     assert host.remarks()[1].startswith("validation images are among the training images")
     assert "val/linear_top1" not in host.ready()  # no search can be told to optimise it
 

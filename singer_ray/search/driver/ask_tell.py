@@ -65,7 +65,7 @@ class Assignment:
         return self.parameters if self.seed is None else {**self.parameters, "seed": self.seed}
 
 
-class Ledger:
+class AskTell:
     """Asks the study for parameters and tells it what became of them.
 
     A row that was RUNNING when the ledger was opened has lost its driver: it is adopted, under its number and with its

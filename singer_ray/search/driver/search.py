@@ -30,7 +30,7 @@ from singer_ray.search.space.space import SearchSpace, load_space
 from singer_ray.search.state.description import RECORD, description
 from singer_ray.search.state.locate import bring, storage_at
 from singer_ray.search.state.resume_rules import check_changes, own_inputs, require_inputs
-from singer_ray.search.state.store import CONFIG, REMARKS, SPACE, Home
+from singer_ray.search.state.store import CONFIG, REMARKS, SPACE, SearchStore
 from singer_ray.search.state.warm_start import earlier_study, import_trials
 from singer_ray.search.strategy.samplers import check_sampler
 from singer_ray.search.strategy.stopping import Budget
@@ -38,7 +38,7 @@ from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.opening import create_study, load_study, remove_study, require_own, storage_of
 from singer_ray.search.study.schema import EPOCHS, SEARCH
 from singer_ray.search.watch.eta import Estimate
-from singer_ray.search.workers.resources import Plan
+from singer_ray.search.workers.resources import ResourcePlan
 from singer_ray.storage import STUDY_URL, Folder, without_password
 from singer_ray.storage.address import absolute, own_name
 from singer_ray.terminal import Terminal, lasting, say
@@ -64,7 +64,7 @@ class Searched:
     """The folders of the best students, the best first."""
     config: Config
     """What the search was run with."""
-    home: Home
+    store: SearchStore
     """Where its state is."""
 
     @property
@@ -89,7 +89,8 @@ def run_search(
 ) -> Searched:
     """Searches by `config.search` and fills OUT.
 
-    `given` names the knobs that were set by hand, which win over those that the space fixes. `overwrite` deletes what
+    `given` names the settings that were set by hand, which win over those that the space fixes. `overwrite` deletes
+    what
     an earlier search left in OUT and its copy, once everything has proved buildable and no process drives it. Raises
     UserError for what the user can mend, before the first trial wherever that is possible.
     """
@@ -171,7 +172,7 @@ class _Search:
 
             check_formats(export)
             Store(export.to, settings=export)
-        with self._hosts() as (home, plan, pool):
+        with self._hosts() as (store, plan, pool):
             search = self.config.search
             objectives = Objectives.of(search.objectives, search.stop_metric, pool.wait(self._say))
             earlier = earlier_study(self.config, self.space, objectives, self._say)
@@ -180,8 +181,8 @@ class _Search:
             for line in remarks:
                 self._say(f"note: {line}")
             self._forecast(plan, pool)
-            with home.driving():
-                storage = self._emptied(home) if overwrite else self._empty(home)
+            with store.driving():
+                storage = self._emptied(store) if overwrite else self._empty(store)
                 found = uuid.uuid4().hex
                 study = create_study(
                     storage, self.out.name, objectives, **{EPOCHS: self.config.train.epochs, SEARCH: found}
@@ -195,77 +196,82 @@ class _Search:
                     "sessions": [],
                     REMARKS: remarks,
                 }
-                home.write(CONFIG, self.config.to_yaml().encode())
-                home.write(SPACE, yaml.safe_dump(self.space.to_dict(), sort_keys=False).encode())
+                store.write(CONFIG, self.config.to_yaml().encode())
+                store.write(SPACE, yaml.safe_dump(self.space.to_dict(), sort_keys=False).encode())
                 if earlier is not None:
                     import_trials(study, earlier, self.space, str(search.warm_start))
-                home.write_record(self.record)  # from here on a resume finds a search
+                store.write_record(self.record)  # from here on a resume finds a search
                 log_into(self.out)
-                return self._drive(home, plan, pool, study, storage)
+                return self._drive(store, plan, pool, study, storage)
 
     def resume(self) -> Searched:
         """From what OUT holds."""
         check_trackers(self.config.search.trackers)
-        with self._hosts(driving=True) as (home, plan, pool):
-            self.record = home.read_record()
+        with self._hosts(driving=True) as (store, plan, pool):
+            self.record = store.read_record()
             log_into(self.out)
             storage = storage_of(self.config.search.study, self.out, "write")
             study = load_study(storage, self.record["name"])
             self._forget_passwords()
             pool.wait(self._say)
             self._forecast(plan, pool)
-            home.write(CONFIG, self.config.to_yaml().encode())
-            return self._drive(home, plan, pool, study, storage)
+            store.write(CONFIG, self.config.to_yaml().encode())
+            return self._drive(store, plan, pool, study, storage)
 
     @contextlib.contextmanager
-    def _hosts(self, *, driving: bool = False) -> Iterator[tuple[Home, Plan, HostPool]]:
+    def _hosts(self, *, driving: bool = False) -> Iterator[tuple[SearchStore, ResourcePlan, HostPool]]:
         """Ray, and the hosts on their way; with `driving` only where no other process drives the search."""
         from ray.exceptions import RayError
 
         _quiet()
         with ray_cluster.connected(self.name), _terminated_as_interrupted(), contextlib.ExitStack() as stack:
             shared = ray_cluster.shared_storage(self.config.train.storage, self.out)
-            plan = Plan.of(self.config, self._say, here=shared is None)
+            plan = ResourcePlan.of(self.config, self._say, here=shared is None)
             trials = f"{plan.concurrent} trial{'s' * (plan.concurrent > 1)}"
             self._say(f"{trials} at a time on {ray_cluster.describe()}{_dashboard()}")
             remote = None
             if shared:  # NAME may well be a link there, which is the user's own
-                remote = Folder(f"{shared}/{self.name}", settings=self.config.export, knob="--storage")
-            home = Home(self.out, remote, self._say, own=own_inputs(self.config))
+                remote = Folder(f"{shared}/{self.name}", settings=self.config.export, setting="--storage")
+            store = SearchStore(self.out, remote, self._say, own=own_inputs(self.config))
             if driving:
-                stack.enter_context(home.driving())
-                home.catch_up()
-            pool = plan.hosts(self.config, self.inputs, home.trials)
+                stack.enter_context(store.driving())
+                store.catch_up()
+            pool = plan.hosts(self.config, self.inputs, store.trials)
             try:
-                yield home, plan, pool
+                yield store, plan, pool
             except KeyboardInterrupt:
                 if self.record:
-                    self._say(f"interrupted. {home.go_on}")
+                    self._say(f"interrupted. {store.go_on}")
                 raise
             except OSError as error:
                 if not self.record:
                     raise
                 why = str(error).rstrip(".")
                 raise UserError(
-                    f"The search stopped: {why}. Free some space or repair the store. {home.go_on}"
+                    f"The search stopped: {why}. Free some space or repair the store. {store.go_on}"
                 ) from error
             except RayError as error:
                 from singer_ray.search.workers.errors import in_words
 
                 raise UserError(
-                    f"The search stopped: {in_words(error)}. {home.go_on if self.record else ''}"
+                    f"The search stopped: {in_words(error)}. {store.go_on if self.record else ''}"
                 ) from error
             finally:
                 pool.stop()
 
     def _drive(
-        self, home: Home, plan: Plan, pool: HostPool, study: optuna.Study, storage: optuna.storages.BaseStorage
+        self,
+        store: SearchStore,
+        plan: ResourcePlan,
+        pool: HostPool,
+        study: optuna.Study,
+        storage: optuna.storages.BaseStorage,
     ) -> Searched:
         setting = Setting(
             self.config,
             self.space,
             self.name,
-            home,
+            store,
             plan,
             pool,
             study,
@@ -277,7 +283,7 @@ class _Search:
         )
         session = Session(setting)
         table, best = session.run()
-        return Searched(self.out, table, session.objectives, best, self.config, home)
+        return Searched(self.out, table, session.objectives, best, self.config, store)
 
     def _forget_passwords(self) -> None:
         """An older search kept the password of its study's database in its files: from here on it is not written."""
@@ -286,16 +292,16 @@ class _Search:
             self.record["study"] = without_password(study)
             self._say(f"the password of the study is not kept any more: next time set PGPASSWORD or {STUDY_URL}")
 
-    def _empty(self, home: Home) -> optuna.storages.BaseStorage:
+    def _empty(self, store: SearchStore) -> optuna.storages.BaseStorage:
         """Of a new study. Raises UserError when the copy's place is taken."""
-        home.refuse_taken()
+        store.refuse_taken()
         return storage_of(self.config.search.study, self.out)
 
-    def _emptied(self, home: Home) -> optuna.storages.BaseStorage:
+    def _emptied(self, store: SearchStore) -> optuna.storages.BaseStorage:
         """Of a new study, once all of an earlier search is deleted. Raises UserError, with nothing deleted."""
         if self.config.search.study is not None:
-            remove_study(storage_of(self.config.search.study, self.out), self.out.name, home.ids())
-        home.clear()
+            remove_study(storage_of(self.config.search.study, self.out), self.out.name, store.ids())
+        store.clear()
         return storage_of(self.config.search.study, self.out)
 
     def _check_corners(self, pool: HostPool) -> None:
@@ -309,7 +315,7 @@ class _Search:
 
         return self.prices.total(ray.nodes())
 
-    def _forecast(self, plan: Plan, pool: HostPool) -> None:
+    def _forecast(self, plan: ResourcePlan, pool: HostPool) -> None:
         """Times a few steps on every host at once, as trials will run, and says what the search will take."""
         import ray
 

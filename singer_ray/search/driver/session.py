@@ -20,10 +20,10 @@ from singer_ray.errors import UserError
 from singer_ray.nodes import ray_cluster
 from singer_ray.nodes.prices import Price
 from singer_ray.nodes.ray_start import keep_keys_at_home
-from singer_ray.search.driver.ask_tell import Ledger
+from singer_ray.search.driver.ask_tell import AskTell
 from singer_ray.search.driver.winners import chosen, package_best
 from singer_ray.search.state.heartbeat import Accounts
-from singer_ray.search.state.resume_rules import going_on
+from singer_ray.search.state.resume_rules import resume_command
 from singer_ray.search.state.store import END, FINISHED
 from singer_ray.search.state.trial_checkpoint import TrialRecord
 from singer_ray.search.strategy.pruners import make_pruner
@@ -41,9 +41,9 @@ from singer_ray.tracking.trackers import make_trackers
 if TYPE_CHECKING:
     from singer_ray.config import Config
     from singer_ray.search.space.space import SearchSpace
-    from singer_ray.search.state.store import Home
+    from singer_ray.search.state.store import SearchStore
     from singer_ray.search.workers.pool import HostPool
-    from singer_ray.search.workers.resources import Plan
+    from singer_ray.search.workers.resources import ResourcePlan
     from singer_ray.training.timing import StepTimes
 
 
@@ -59,8 +59,8 @@ class Setting:
     space: SearchSpace
     name: str
     """Of the search."""
-    home: Home
-    plan: Plan
+    store: SearchStore
+    plan: ResourcePlan
     pool: HostPool
     study: optuna.Study
     storage: BaseStorage
@@ -79,12 +79,12 @@ class Session:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.config, self.home, self.plan, self.record = setting.config, setting.home, setting.plan, setting.record
+        self.config, self.store, self.plan, self.record = setting.config, setting.store, setting.plan, setting.record
         self.study, self.objectives = setting.study, objectives_of(setting.study)
         self.meter = Meter(
             self.record["sessions"], concurrent=self.plan.concurrent, gpus=self.plan.gpus_held, price=setting.price
         )
-        self.accounts = Accounts(self.home, self.record, self.meter)
+        self.accounts = Accounts(self.store, self.record, self.meter)
         self.said: set[str] = set()
         """What is not said again."""
         self.concurrent, self.gpus = self.plan.concurrent, self.plan.gpus_held
@@ -97,11 +97,11 @@ class Session:
         with self.accounts:
             found = self._run()
         self.accounts.note(**{FINISHED: True})
-        self.home.saved(True)
+        self.store.saved(True)
         return found
 
     def _run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
-        self._say(f"if anything ends this search: {going_on(self.home.address, self.home.own)}")
+        self._say(f"if anything ends this search: {resume_command(self.store.address, self.store.own)}")
         for line in remarks(self.config, self.setting.space, self.study):
             self._say(line)
         for point in self.setting.space.first_points():
@@ -112,8 +112,8 @@ class Session:
             wanted = len(again.trials) if self.config.search.repeats > 1 else len(own_rows(again))
             self._trials(again, wanted, repeats=True)
         table = leaderboard(self.study, self.objectives, repeats=again)
-        write_leaderboard(table, self.home.out)
-        return table, package_best(table, self.study, self.config, self.setting.pool, self.home)
+        write_leaderboard(table, self.store.out)
+        return table, package_best(table, self.study, self.config, self.setting.pool, self.store)
 
     def _trials(self, study: optuna.Study, wanted: int, *, repeats: bool = False) -> None:
         """Runs what the study still lacks of its `wanted` trials. Target, plateau and scheduler end no `repeats`."""
@@ -136,23 +136,23 @@ class Session:
             left=left,
         )
         progress.read(study)
-        trackers = make_trackers(config.search.trackers, self.setting.name, self.home.out, self._say)
+        trackers = make_trackers(config.search.trackers, self.setting.name, self.store.out, self._say)
         observers = [Background("the progress display", lambda: progress, self._say), *trackers]
-        ledger = Ledger(
+        ask_tell = AskTell(
             study,
             self.setting.space,
             self.objectives,
             epochs=config.train.epochs,
             trials=wanted,
-            folder=self.home.trials.address,
+            folder=self.store.trials.address,
             pruner=NopPruner() if repeats else make_pruner(config),
             sampler_of=None if repeats else self._sampler_of(study),
             saved=self.accounts.save,
             watchers=[self.setting.pool.places(), *observers],
             exhausted=lambda: self._exhausted(study, limits),
-            recall=lambda label, overrides: TrialRecord.read(self.home.trials, label, overrides).result(),
+            recall=lambda label, overrides: TrialRecord.read(self.store.trials, label, overrides).result(),
         )
-        if not ledger.expected:
+        if not ask_tell.expected:
             if not repeats:
                 self._say(f"the search has its {wanted} trials already: nothing is left to train")
             close(observers)
@@ -160,8 +160,8 @@ class Session:
         Guard("the live table", self._say)(progress.show, None)
         try:
             if limits.check().action != STOP:
-                self._tune(ledger, limits, "repeats" if repeats else "session")
-            ledger.close()
+                self._tune(ask_tell, limits, "repeats" if repeats else "session")
+            ask_tell.close()
             progress.last = False  # the leaderboard follows
         finally:
             close(observers)
@@ -180,7 +180,7 @@ class Session:
         grid = self.config.search.sampler == "grid" and study is self.study
         return grid and grid_exhausted(study, self.setting.space)
 
-    def _tune(self, ledger: Ledger, limits: Limits, kind: str) -> None:
+    def _tune(self, ask_tell: AskTell, limits: Limits, kind: str) -> None:
         from ray import tune
         from ray.tune.logger import JsonLoggerCallback
 
@@ -198,7 +198,7 @@ class Session:
 
         def ended() -> bool:
             # Tune asks often, and in the thread of all that is told to the ledger.
-            failure.guard(lambda: ledger.placed(*pool.placed), None)
+            failure.guard(lambda: ask_tell.placed(*pool.placed), None)
             self._follow(pool)
             over = failure.error is not None or limits.check().action == STOP
             if over:
@@ -206,7 +206,7 @@ class Session:
             return over
 
         name = f"{kind}-{len(self.record['sessions'])}"
-        if (self.home.out / "tune" / name).exists():  # Tune's records hold pickles: none but its own are read
+        if (self.store.out / "tune" / name).exists():  # Tune's records hold pickles: none but its own are read
             name = f"{name}-{uuid.uuid4().hex[:8]}"
 
         def most() -> int:
@@ -217,21 +217,21 @@ class Session:
             DistillationTrial,
             param_space={
                 "registry": pool.registry_name,
-                "epochs": ledger.epochs,
+                "epochs": ask_tell.epochs,
                 "experiment": self.setting.name,
             },
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(ledger, failure, most),
-                scheduler=StudyScheduler(ledger, failure, self._say_once),
-                num_samples=ledger.expected,
-                max_concurrent_trials=ledger.expected,  # the searcher counts, by what the cluster has at the time
+                search_alg=StudySearcher(ask_tell, failure, most),
+                scheduler=StudyScheduler(ask_tell, failure, self._say_once),
+                num_samples=ask_tell.expected,
+                max_concurrent_trials=ask_tell.expected,  # the searcher counts, by what the cluster has at the time
                 trial_name_creator=lambda trial: trial.config["label"],
                 trial_dirname_creator=lambda trial: trial.config["label"],
             ),
             run_config=tune.RunConfig(
                 # Ray's own record, a folder for each session; what a resume reads is the study and the checkpoints.
                 name=name,
-                storage_path=str((self.home.out / "tune").absolute()),
+                storage_path=str((self.store.out / "tune").absolute()),
                 verbose=0,
                 callbacks=[JsonLoggerCallback(), Recoveries(self._say)],
                 stop=LimitStopper(ended),
@@ -243,7 +243,7 @@ class Session:
             tuner.fit()
         except tune.TuneError as error:  # a traceback as text, within another error that knows Ray's ways to go on
             cause = str(error.__cause__ or error).strip().splitlines()[-1]
-            raise failure.error or UserError(f"Ray Tune stopped: {cause}. {self.home.go_on}") from error
+            raise failure.error or UserError(f"Ray Tune stopped: {cause}. {self.store.go_on}") from error
         if failure.error is not None:
             raise failure.error
 
@@ -268,12 +268,12 @@ class Session:
         search, study, storage = self.config.search, self.study, self.setting.storage
         name = f"{study.study_name}{REPEATS}"
         known = name in [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
-        asks = search.repeats > 1 and self._budget_left() > 0
-        if not known and not asks:
+        ask_tell = search.repeats > 1 and self._budget_left() > 0
+        if not known and not ask_tell:
             return None
         again = load_study(storage, name) if known else create_study(storage, name, self.objectives)
         again.sampler = optuna.samplers.RandomSampler(seed=self.config.seed)  # draws nothing: every value is given
-        if asks:
+        if ask_tell:
             self._ask_for_seeds(again)
         return again
 

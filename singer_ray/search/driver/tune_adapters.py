@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
 
-    from singer_ray.search.driver.ask_tell import Ledger
+    from singer_ray.search.driver.ask_tell import AskTell
 
 
 Returned = TypeVar("Returned")
@@ -55,9 +55,9 @@ class StudySearcher(Searcher):
         most: gives how many trials may live at a time just now. Tune itself takes one number for the whole search.
     """
 
-    def __init__(self, ledger: Ledger, failure: Failure, most: Callable[[], int] = lambda: sys.maxsize) -> None:
+    def __init__(self, ask_tell: AskTell, failure: Failure, most: Callable[[], int] = lambda: sys.maxsize) -> None:
         super().__init__()
-        self.ledger, self.failure, self.most = ledger, failure, most
+        self.ask_tell, self.failure, self.most = ask_tell, failure, most
         self.live: set[str] = set()
         self.numbers: dict[str, int] = {}
         """Tune's trial id -> row of the study."""
@@ -65,7 +65,7 @@ class StudySearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if self.live and len(self.live) >= self.most():
             return None  # ask again
-        assignment = self.failure.guard(lambda: self.ledger.ask(trial_id), None)
+        assignment = self.failure.guard(lambda: self.ask_tell.ask(trial_id), None)
         if assignment is None:
             return Searcher.FINISHED  # type: ignore[return-value]
         self.numbers[trial_id] = assignment.number
@@ -84,7 +84,7 @@ class StudySearcher(Searcher):
         self.live.discard(trial_id)
         if error:
             result = {FAULT: self.failure.of_trials.get(trial_id, DIED)}
-        self.failure.guard(lambda: self.ledger.end(self.numbers[trial_id], result, error=error), "")
+        self.failure.guard(lambda: self.ask_tell.end(self.numbers[trial_id], result, error=error), "")
 
     def save(self, checkpoint_path: str) -> None:
         """Tune's own snapshots hold nothing of the study: a search resumes from the study itself."""
@@ -103,9 +103,11 @@ class StudyScheduler(FIFOScheduler):
     `remarked` hears what a trial wants to be said.
     """
 
-    def __init__(self, ledger: Ledger, failure: Failure, remarked: Callable[[str], None] = lambda remark: None) -> None:
+    def __init__(
+        self, ask_tell: AskTell, failure: Failure, remarked: Callable[[str], None] = lambda remark: None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.ledger, self.failure, self.remarked = ledger, failure, remarked
+        self.ask_tell, self.failure, self.remarked = ask_tell, failure, remarked
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         stop = self.failure.guard(lambda: self._stops(trial.config["number"], result), True)
@@ -120,8 +122,8 @@ class StudyScheduler(FIFOScheduler):
             raise OSError(result[UNSAVED])
         if REMARK in result:
             self.remarked(str(result[REMARK]))
-        self.ledger.report(number, result)
-        return self.ledger.should_stop(number)
+        self.ask_tell.report(number, result)
+        return self.ask_tell.should_stop(number)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

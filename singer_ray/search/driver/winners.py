@@ -15,7 +15,7 @@ from singer_ray.search.study.schema import COMPLETE, FAIL, SECONDS, last_result,
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
-    from singer_ray.search.state.store import Home
+    from singer_ray.search.state.store import SearchStore
     from singer_ray.search.workers.pool import HostPool
 
 BEST, PICTURES = "best", "pictures"
@@ -28,7 +28,7 @@ def chosen(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def package_best(
-    table: pd.DataFrame, study: optuna.Study, config: Config, pool: HostPool, home: Home
+    table: pd.DataFrame, study: optuna.Study, config: Config, pool: HostPool, store: SearchStore
 ) -> tuple[Path, ...]:
     """Writes the `export.top` best students (with several objectives also the rest of the front) to OUT/best."""
     from singer_ray.publishing.package import InputSpec, write_student
@@ -37,26 +37,26 @@ def package_best(
     from singer_ray.training import checkpoint
     from singer_ray.training.trainer import student_of
 
-    ranked, remarks = chosen(table), home.read_record().get(REMARKS) or ()
+    ranked, remarks = chosen(table), store.read_record().get(REMARKS) or ()
     front = int(ranked[FRONT].sum()) if FRONT in ranked.columns else 0
     rows = {row.number: row for row in own_rows(study)}
     folders: list[Path] = []
-    if (home.out / BEST).is_symlink():  # students would be written through it
-        (home.out / BEST).unlink()
-    shutil.rmtree(home.out / BEST, ignore_errors=True)
+    if (store.out / BEST).is_symlink():  # students would be written through it
+        (store.out / BEST).unlink()
+    shutil.rmtree(store.out / BEST, ignore_errors=True)
     for place in ranked.head(max(config.export.top, front)).to_dict("records"):
         label = str(place["id"])
         row = rows[int(label)]
-        content = read_saved(home.trials, label)
+        content = read_saved(store.trials, label)
         if content is None:
             continue
         metrics: dict[str, Any] = dict(last_result(row))
-        state = checkpoint.from_bytes(content, f"{home.trials.address}/{label}/{checkpoint.FILE}")
+        state = checkpoint.from_bytes(content, f"{store.trials.address}/{label}/{checkpoint.FILE}")
         if place["state"] != COMPLETE:  # its checkpoint may be an epoch ahead of what was reported when it was stopped
             metrics |= state["metrics"] | pool.ask("final_metrics", label, row.params)
         own = config.override(row.params)
         model, scaling = student_of(own, state)
-        target = home.out / BEST / f"{place['rank']}-{label}"
+        target = store.out / BEST / f"{place['rank']}-{label}"
         pictures, head = pool.ask("accessories", label, row.params)
         (target / PICTURES).mkdir(parents=True)
         for name, picture in pictures.items():

@@ -1,4 +1,4 @@
-"""Search spaces: YAML files that say which knobs vary, and how.
+"""Search spaces: YAML files that say which settings vary, and how.
 
     method.rank:     {type: int, low: 4, high: 32, log: true}
     method.strength: {type: uniform, low: 0.0, high: 1.0}
@@ -10,7 +10,7 @@ they hold:
 
     method.rank:     {type: int, low: 4, high: 32, when: {method.refiner: singer}}
 
-Two names are reserved. `fixed` sets other knobs for all trials, those of the search included; `enqueue` lists points
+Two names are reserved. `fixed` sets other settings for all trials, those of the search included; `enqueue` lists points
 to try first, whole or in part (the sampler draws the rest):
 
     fixed:   {train.epochs: 3, search.sampler: grid}
@@ -57,9 +57,9 @@ UNSEARCHABLE = (
     "train.trackers",
     "teacher.",
 )
-"""Knobs that all trials of a search must share: they decide what is compared, or where it runs."""
+"""Settings that all trials of a search must share: they decide what is compared, or where it runs."""
 UNFIXABLE = ("search.space",)
-"""Knobs that a space cannot set: it is found through them."""
+"""Settings that a space cannot set: it is found through them."""
 FIXED, ENQUEUE = "fixed", "enqueue"
 
 
@@ -67,7 +67,8 @@ class SearchSpace:
     """Dotted configuration names and their distributions, as a define-by-run space for Optuna.
 
     Calling it with an Optuna trial draws one value of each parameter whose conditions hold. `parameters` and
-    `distributions` go by name, each behind those that its conditions name; `fixed` holds the knobs that the space sets
+    `distributions` go by name, each behind those that its conditions name; `fixed` holds the settings that the space
+    sets
     for all trials; `enqueue` the points that are tried first.
     """
 
@@ -97,7 +98,8 @@ class SearchSpace:
                 trial._suggest(name, self.distributions[name])
 
     def apply(self, config: Config, given: Collection[str] = ()) -> Config:
-        """The configuration with `fixed` set, except for the knobs in `given`: those were typed. Raises UserError."""
+        """The configuration with `fixed` set, except for the settings in `given`: those were typed. Raises
+        UserError."""
         return config.override({name: value for name, value in self.fixed.items() if name not in given})
 
     def branches(self) -> list[dict[str, Any]]:
@@ -196,8 +198,8 @@ class SearchSpace:
 def load_space(source: str | Mapping[str, Any], config: Config, given: Collection[str] = ()) -> SearchSpace:
     """The space in a YAML file, of a shipped name, or in a mapping, checked against `config`.
 
-    `given` are knobs of `config` that `fixed` leaves alone. Raises UserError when the space is missing, empty or
-    broken, names no knob or one that trials must share, or reaches values that the configuration refuses.
+    `given` are settings of `config` that `fixed` leaves alone. Raises UserError when the space is missing, empty or
+    broken, names no setting or one that trials must share, or reaches values that the configuration refuses.
     """
     if isinstance(source, str):
         source = expanded_as(source, "--space")
@@ -233,7 +235,7 @@ def load_space(source: str | Mapping[str, Any], config: Config, given: Collectio
 
 
 def _parse(name: str, value: Any) -> AnyParameter:
-    _check_knob(name)
+    _check_name(name)
     if name.startswith(UNSEARCHABLE):
         hint = f", or under `{FIXED}`" if name not in UNFIXABLE else ""
         raise UserError(f"{name} must be the same in all trials of a search. Set it with --{name} instead{hint}.")
@@ -251,7 +253,7 @@ def _parse(name: str, value: Any) -> AnyParameter:
         raise UserError(f"{name}{'.' + field if field else ''}: {message}. Given: {value!r}.") from error
 
 
-def _check_knob(name: str) -> None:
+def _check_name(name: str) -> None:
     known = field_names()
     if name not in known:
         raise UserError(
@@ -265,7 +267,7 @@ def _parse_fixed(given: Any, parameters: Mapping[str, AnyParameter]) -> dict[str
         raise UserError(f"{FIXED} is {given!r}. Allowed: settings and their values, for example {{train.epochs: 3}}.")
     fixed = {str(name): number_in_text(value) for name, value in given.items()}
     for name, value in fixed.items():
-        _check_knob(name)
+        _check_name(name)
         if name in parameters:
             raise UserError(f"{name} is both a parameter and fixed to {value!r}. Keep one of the two.")
         if name in UNFIXABLE:

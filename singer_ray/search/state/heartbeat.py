@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from singer_ray.search.state.store import Home
+    from singer_ray.search.state.store import SearchStore
     from singer_ray.search.strategy.stopping import Meter
 
 EVERY = 15.0
@@ -22,8 +22,8 @@ class Accounts:
     session that is killed shall have spent what it spent.
     """
 
-    def __init__(self, home: Home, record: dict[str, Any], meter: Meter) -> None:
-        self.home, self.record, self.meter = home, record, meter
+    def __init__(self, store: SearchStore, record: dict[str, Any], meter: Meter) -> None:
+        self.store, self.record, self.meter = store, record, meter
         self._writing, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._go_on, daemon=True)
 
@@ -31,14 +31,14 @@ class Accounts:
         """Brings record and study to the copy: at once when `urgent`, else soon. Raises UserError, OSError."""
         if urgent:
             self.note()
-        self.home.saved(urgent)
+        self.store.saved(urgent)
 
     def note(self, **facts: Any) -> None:
         """Writes search.json: what has been spent until now, and `facts`. Raises OSError."""
         self.meter.tick()
         with self._writing:
             self.record |= self.meter.record() | facts
-            self.home.write_record(self.record)
+            self.store.write_record(self.record)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -52,4 +52,4 @@ class Accounts:
         while not self._over.wait(EVERY):
             with contextlib.suppress(Exception):  # a full disk, a cluster that goes away: the session meets it too
                 self.note()
-                self.home.saved(False)
+                self.store.saved(False)

@@ -34,7 +34,7 @@ def bring(address: str, endpoint: str | None = None, out: Path | None = None) ->
         refuse_driven(here)
     refuse_driven(folder)
     if here is None or not is_same(here, folder):
-        fetch(Folder(address, endpoint, knob="--resume"), folder)
+        fetch(Folder(address, endpoint, setting="--resume"), folder)
     links = [name for name in STATE if (folder / name).is_symlink()]
     if links:
         raise UserError(f"{folder / links[0]} is a link: --resume would write through it. Put the file itself there.")

@@ -32,11 +32,11 @@ CHANGEABLE = (
     "search.trackers",
     "export.",
 )
-"""Knobs that a resume may change; the others decide what the trials so far were."""
+"""Settings that a resume may change; the others decide what the trials so far were."""
 
 
 def check_changes(changes: Mapping[str, Any]) -> None:
-    """Raises UserError for a knob that is not CHANGEABLE."""
+    """Raises UserError for a setting that is not CHANGEABLE."""
     refused = [name for name in changes if not name.startswith(CHANGEABLE)]
     if refused:
         raise UserError(
@@ -45,7 +45,7 @@ def check_changes(changes: Mapping[str, Any]) -> None:
         )
 
 
-def going_on(address: str, own: Sequence[str]) -> str:
+def resume_command(address: str, own: Sequence[str]) -> str:
     """What goes on with the search at `address`; `own` is what `own_inputs` finds."""
     if not own:
         return command("tune", "--resume", address)
@@ -59,5 +59,5 @@ def require_inputs(address: str, config: Config, inputs: Inputs | None) -> None:
     if missing:
         raise UserError(
             f"The search at {address} was given its {' and '.join(missing)} in Python, which it needs again: "
-            f"{going_on(address, own)}."
+            f"{resume_command(address, own)}."
         )

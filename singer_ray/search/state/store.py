@@ -18,7 +18,7 @@ from singer_ray.errors import UserError
 from singer_ray.search.state.description import RECORD as RECORD
 from singer_ray.search.state.description import description
 from singer_ray.search.state.lock import LOCK, FolderLock
-from singer_ray.search.state.resume_rules import going_on
+from singer_ray.search.state.resume_rules import resume_command
 from singer_ray.search.state.trial_checkpoint import patiently
 from singer_ray.search.study.schema import JOURNAL
 from singer_ray.storage import Folder, read_json_mapping, write_whole
@@ -37,7 +37,7 @@ LEASE_SECONDS = 20.0
 _EVERY = 2.0
 
 
-class Home:
+class SearchStore:
     """A search's folder OUT and, where there is one, the `shared` folder STORAGE/NAME.
 
     OUT holds `STATE`, and so does `remote`, the copy in the shared folder: None without one, or where it is OUT itself.
@@ -58,7 +58,7 @@ class Home:
         self.out, self.shared, self.say, self.own = out, shared, say, own
         # A file that is its own copy must not be written a second time: that would undo what is being appended to it.
         self.remote = None if shared is None or (shared.is_local and is_same(Path(shared.root), out)) else shared
-        self.trials = shared.below(TRIALS) if shared else Folder(str(out / TRIALS), knob="--out")
+        self.trials = shared.below(TRIALS) if shared else Folder(str(out / TRIALS), setting="--out")
         self._dirty, self._over = threading.Event(), threading.Event()
         self._sending = threading.Lock()
         self._warned = False
@@ -75,14 +75,15 @@ class Home:
     @property
     def go_on(self) -> str:
         """How to go on with the search, in a sentence."""
-        return f"Go on with: {going_on(self.address, self.own)}"
+        return f"Go on with: {resume_command(self.address, self.own)}"
 
     def refuse_taken(self) -> None:
         """Raises UserError when the copy's place holds a search."""
         if self.remote is not None and self.remote.read(RECORD) is not None:
             raise UserError(
-                f"{self.remote.address} holds a search already. Go on with it: {going_on(self.remote.address, ())}; or "
-                "use another --out (its name is the folder's), or --overwrite."
+                f"{self.remote.address} holds a search already. Go on with it: "
+                f"{resume_command(self.remote.address, ())}; or use another --out "
+                "(its name is the folder's), or --overwrite."
             )
 
     def ids(self) -> set[str]:
@@ -107,7 +108,7 @@ class Home:
 
     def write(self, name: str, content: bytes) -> None:
         """Writes one of STATE here, and there as well. Raises UserError."""
-        Folder(str(self.out), knob="--out").write(name, content)
+        Folder(str(self.out), setting="--out").write(name, content)
         if self.remote:
             self.remote.write(name, content)
 

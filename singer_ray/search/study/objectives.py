@@ -38,10 +38,10 @@ class Objectives:
             )
         pairs = [_parse(text) for text in wanted or reported[:1]]
         stop, stop_mode = _parse(stop_metric, dict(pairs), "search.stop_metric") if stop_metric else pairs[0]
-        for knob, name in (*(("search.objectives", name) for name, _ in pairs), ("search.stop_metric", stop)):
+        for setting, name in (*(("search.objectives", name) for name, _ in pairs), ("search.stop_metric", stop)):
             if name not in reported:
                 raise UserError(
-                    f"{knob} {name!r} is never reported.{nearest(name, reported)} "
+                    f"{setting} {name!r} is never reported.{nearest(name, reported)} "
                     f"Allowed with this data: {', '.join(reported)}."
                 )
         names = tuple(name for name, _ in pairs)
@@ -101,9 +101,9 @@ def front(costs: Sequence[Sequence[float]]) -> list[int]:
     return [n for n, own in enumerate(costs) if not any(dominates(other, own) for other in costs)]
 
 
-def _parse(text: str, known: Mapping[str, str] | None = None, knob: str = "search.objectives") -> tuple[str, str]:
+def _parse(text: str, known: Mapping[str, str] | None = None, setting: str = "search.objectives") -> tuple[str, str]:
     """Name and direction, which is as given, else as `known` by name, else what the metric is."""
     name, colon, mode = text.partition(":")
     if colon and mode not in (MAX, MIN):
-        raise UserError(f"{knob} {text!r} has the direction {mode!r}. Allowed: {name}:max or {name}:min.")
+        raise UserError(f"{setting} {text!r} has the direction {mode!r}. Allowed: {name}:max or {name}:min.")
     return name, mode or (known or {}).get(name) or direction(name)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from singer_ray.config import load_preset
 from singer_ray.errors import printable
-from singer_ray.search.state.resume_rules import going_on, own_inputs
+from singer_ray.search.state.resume_rules import own_inputs, resume_command
 from singer_ray.search.state.store import CONFIG, END, FINISHED, bring_study
 from singer_ray.search.strategy.stopping import Budget, Spending, duration
 from singer_ray.search.study.opening import load_study, require_own, storage_of
@@ -57,7 +57,7 @@ def show_status(address: str, endpoint: str | None, console: Console) -> None:
             show(again, len(again.trials))
         say(console, f"used: {spent}" + (f"; {printable(record[END])}" if record.get(END) else ""))
         if not record.get(FINISHED):
-            _doubt(record, going_on(address, own_inputs(config)), console)
+            _doubt(record, resume_command(address, own_inputs(config)), console)
 
 
 def _repeats(storage: BaseStorage, record: Mapping[str, Any]) -> optuna.Study | None:

@@ -15,12 +15,12 @@ from singer_ray.errors import UserError
 from singer_ray.nodes.ray_cluster import LOOK, NAMESPACE, ON_HEAD, SAY, Note, is_alive, machines, user_error_in
 from singer_ray.search.workers.errors import in_words
 from singer_ray.search.workers.registry import HostRegistry, Places
-from singer_ray.search.workers.trainer_actor import CONTROL, HostedTrainer
-from singer_ray.search.workers.worker_group import CLOSING_SECONDS, GroupHost, Share, train_environment
+from singer_ray.search.workers.trainer_actor import CONTROL, TrainerActor
+from singer_ray.search.workers.worker_group import CLOSING_SECONDS, Share, WorkerGroupActor, train_environment
 from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
-    from singer_ray.search.workers.resources import Plan
+    from singer_ray.search.workers.resources import ResourcePlan
     from singer_ray.training.timing import StepTimes
 
 PATIENCE = 60.0
@@ -56,7 +56,7 @@ class HostPool:
         cpus: float,
         gpus: float,
         prefix: str,
-        plan: Plan | None = None,
+        plan: ResourcePlan | None = None,
     ) -> None:
         self.config, self.trials, self.plan, self.prefix = config, trials, plan, prefix
         # The reference is kept: a host that is restarted reads it again.
@@ -73,7 +73,7 @@ class HostPool:
             self._add()
         if self.share.workers > 1:
             on_cpu = config.override({"train.device": "cpu"})
-            self._bench = _actor(HostedTrainer, num_cpus=0, **self.where, **_HOST).remote(
+            self._bench = _actor(TrainerActor, num_cpus=0, **self.where, **_HOST).remote(
                 on_cpu.model_dump(), self._inputs, trials
             )
             self._loading[self._bench.ready.remote()] = _CONTEXT
@@ -181,11 +181,11 @@ class HostPool:
         name = f"{self.prefix}-host-{len(self.hosts)}"
         settings = self.config.model_dump()
         if self.share.workers == 1:
-            own = _actor(HostedTrainer, num_cpus=self.share.cpus, num_gpus=self.share.gpus, **self.where, **_HOST)
+            own = _actor(TrainerActor, num_cpus=self.share.cpus, num_gpus=self.share.gpus, **self.where, **_HOST)
             host = own.options(name=name, namespace=NAMESPACE).remote(settings, self._inputs, self.trials)
             self._loading[host.ready.remote()] = name
         else:
-            group = _actor(GroupHost, num_cpus=0, resources=ON_HEAD)
+            group = _actor(WorkerGroupActor, num_cpus=0, resources=ON_HEAD)
             host = group.options(name=name, namespace=NAMESPACE).remote(
                 name, settings, (self._inputs,), self.trials, self.share, train_environment()
             )

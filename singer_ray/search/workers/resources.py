@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResourcePlan:
     """Trials at a time, and what each holds."""
 
     concurrent: int
@@ -34,7 +34,7 @@ class Plan:
     """All on the head: the other nodes could not save what they train."""
 
     @classmethod
-    def of(cls, config: Config, say: Callable[[str], None] = print, *, here: bool = False) -> Plan:
+    def of(cls, config: Config, say: Callable[[str], None] = print, *, here: bool = False) -> ResourcePlan:
         """From the configuration and the cluster, once one trial has room, or would when the autoscaler is asked.
 
         Raises UserError when not one trial will ever have room.

@@ -35,7 +35,7 @@ LAST_WORDS = 1.0
 """Seconds that a host lives on whose GPU cannot be used any more, so that its trial hears why."""
 
 
-class HostedTrainer:
+class TrainerActor:
     """One trainer at a time in a context that stays. Runs as a Ray actor, one per concurrent trial.
 
     A fault of the trainer's own (a bad value, a loss that diverged, too little memory) comes back in words; anything

@@ -59,7 +59,7 @@ def train_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("RAY_TRAIN_")}
 
 
-class GroupHost:
+class WorkerGroupActor:
     """One trial at a time, trained by a worker group of its own. Runs as a Ray actor that holds neither torch nor CPUs.
 
     Its trial sees what it sees of a HostedTrainer: `join`, `epoch`, `leave`, faults in words, the same checkpoint. No

@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from singer_ray.config import load_preset
-from singer_ray.search.driver.ask_tell import Ledger
+from singer_ray.search.driver.ask_tell import AskTell
 from singer_ray.search.strategy.pruners import make_pruner
 from singer_ray.search.study.schema import (
     FAULT,
@@ -53,10 +53,10 @@ NAN = math.nan
     ],
 )
 def test_how_a_trial_ends(curve: list[float], more: dict[str, Any], state: str, fault: str | None) -> None:
-    ledger = new_ledger(epochs=3)
+    ask_tell = new_ledger(epochs=3)
     error = "error" in more
-    assert play(ledger, curve, {} if error else more, error=error) == state
-    (row,) = ledger.study.trials
+    assert play(ask_tell, curve, {} if error else more, error=error) == state
+    (row,) = ask_tell.study.trials
     assert row.state.name == state
     assert (fault in row.user_attrs["fault"]) if fault else "fault" not in row.user_attrs
     finite = {n: v for n, v in enumerate(curve, 1) if v is not None and math.isfinite(v)}
@@ -67,13 +67,13 @@ def test_how_a_trial_ends(curve: list[float], more: dict[str, Any], state: str, 
 
 
 def test_a_row_says_where_its_trial_is_and_what_it_reached() -> None:
-    ledger = new_ledger(epochs=1)
+    ask_tell = new_ledger(epochs=1)
     play(
-        ledger,
+        ask_tell,
         [0.5],
         {"checkpoint": "/runs/x/trials/000/checkpoint.pt", "trained_seconds": 3.5, "test/miou": 0.4},
     )
-    attributes = ledger.study.trials[0].user_attrs
+    attributes = ask_tell.study.trials[0].user_attrs
     assert attributes["trial_id"] == "t0"
     assert attributes["folder"] == "/runs/x/trials/000"
     assert attributes["checkpoint"] == "/runs/x/trials/000/checkpoint.pt"
@@ -83,45 +83,45 @@ def test_a_row_says_where_its_trial_is_and_what_it_reached() -> None:
 
 def test_a_fault_is_kept_without_the_passwords_in_it() -> None:
     heard: list[Any] = []
-    ledger = new_ledger(epochs=1)
-    ledger.watchers = [SimpleNamespace(queue=lambda *a: None, end=lambda *a: heard.append(a))]
-    ledger.ask("t0")
-    assert ledger.end(0, {FAULT: "no answer from postgresql://me:secret@host/db"}) == "FAIL"
-    assert ledger.study.trials[0].user_attrs[FAULT] == "no answer from postgresql://***@host/db"
+    ask_tell = new_ledger(epochs=1)
+    ask_tell.watchers = [SimpleNamespace(queue=lambda *a: None, end=lambda *a: heard.append(a))]
+    ask_tell.ask("t0")
+    assert ask_tell.end(0, {FAULT: "no answer from postgresql://me:secret@host/db"}) == "FAIL"
+    assert ask_tell.study.trials[0].user_attrs[FAULT] == "no answer from postgresql://***@host/db"
     assert "secret" not in str(heard)
 
 
 def test_telling_an_end_twice_changes_nothing() -> None:
-    ledger = new_ledger(epochs=1)
-    play(ledger, [0.5])
-    assert ledger.end(0, {"epoch": 1, "val/miou": 0.9}) == "COMPLETE"
-    assert ledger.study.trials[0].value == 0.5
+    ask_tell = new_ledger(epochs=1)
+    play(ask_tell, [0.5])
+    assert ask_tell.end(0, {"epoch": 1, "val/miou": 0.9}) == "COMPLETE"
+    assert ask_tell.study.trials[0].value == 0.5
 
 
 def test_no_more_trials_than_wanted() -> None:
-    ledger = new_ledger(epochs=1, trials=2)
-    assert [play(ledger, [0.1]), play(ledger, [0.2])] == ["COMPLETE"] * 2
-    assert ledger.ask("third") is None
-    assert len(ledger.study.trials) == 2
+    ask_tell = new_ledger(epochs=1, trials=2)
+    assert [play(ask_tell, [0.1]), play(ask_tell, [0.2])] == ["COMPLETE"] * 2
+    assert ask_tell.ask("third") is None
+    assert len(ask_tell.study.trials) == 2
 
 
 def test_several_objectives_keep_every_value_of_every_epoch() -> None:
-    ledger = new_ledger(TWO, epochs=2)
-    assignment = ledger.ask("t")
+    ask_tell = new_ledger(TWO, epochs=2)
+    assignment = ask_tell.ask("t")
     assert assignment is not None
     for epoch, value in ((1, 0.1), (2, 0.2)):
-        ledger.report(0, {"epoch": epoch, "val/miou": value, "student/parameters": 500.0})
-    assert ledger.end(0) == "COMPLETE"
-    (row,) = ledger.study.trials
+        ask_tell.report(0, {"epoch": epoch, "val/miou": value, "student/parameters": 500.0})
+    assert ask_tell.end(0) == "COMPLETE"
+    (row,) = ask_tell.study.trials
     assert row.values == [0.2, 500.0]
     assert row.intermediate_values == {1: 0.1, 2: 0.2}
     assert values_by_epoch(row, TWO)[1] == {"val/miou": 0.1, "student/parameters": 500.0}
 
 
 def test_with_several_objectives_one_that_is_missing_fails_the_trial() -> None:
-    ledger = new_ledger(TWO, epochs=1)
-    assert play(ledger, [0.3]) == "FAIL"
-    assert play(ledger, [0.3], {"student/parameters": 500.0}) == "COMPLETE"
+    ask_tell = new_ledger(TWO, epochs=1)
+    assert play(ask_tell, [0.3]) == "FAIL"
+    assert play(ask_tell, [0.3], {"student/parameters": 500.0}) == "COMPLETE"
 
 
 def orphaned() -> tuple[optuna.Study, dict[str, Any]]:
@@ -137,9 +137,9 @@ def orphaned() -> tuple[optuna.Study, dict[str, Any]]:
 
 def test_running_rows_are_adopted_under_their_number_and_with_their_parameters() -> None:
     study, parameters = orphaned()
-    ledger = new_ledger(epochs=3, trials=4, study=study)
-    assert ledger.expected == 3
-    one, two, new = (ledger.ask(name) for name in ("a", "b", "c"))
+    ask_tell = new_ledger(epochs=3, trials=4, study=study)
+    assert ask_tell.expected == 3
+    one, two, new = (ask_tell.ask(name) for name in ("a", "b", "c"))
     assert one is not None
     assert two is not None
     assert new is not None
@@ -147,35 +147,35 @@ def test_running_rows_are_adopted_under_their_number_and_with_their_parameters()
     assert two.number == 2
     assert set(two.parameters) == {"train.lr"}  # what it had not drawn is drawn now
     assert new.number == 3
-    assert ledger.ask("d") is None
+    assert ask_tell.ask("d") is None
     assert study.trials[1].user_attrs["trial_id"] == "a"
 
 
 def test_epochs_that_the_study_missed_are_told_by_the_checkpoint() -> None:
     study, _ = orphaned()
-    ledger = new_ledger(epochs=3, trials=4, study=study)
-    ledger.ask("a")
+    ask_tell = new_ledger(epochs=3, trials=4, study=study)
+    ask_tell.ask("a")
     history = [[1, {"val/miou": 0.5}], [2, {"val/miou": 0.6}]]
-    ledger.report(1, {"epoch": 3, "val/miou": 0.7, HISTORY: history, "resumed_from_epoch": 3})
-    assert ledger.end(1) == "COMPLETE"
+    ask_tell.report(1, {"epoch": 3, "val/miou": 0.7, HISTORY: history, "resumed_from_epoch": 3})
+    assert ask_tell.end(1) == "COMPLETE"
     assert study.trials[1].intermediate_values == {1: 0.5, 2: 0.6, 3: 0.7}
     assert study.trials[1].user_attrs["resumed_from_epoch"] == 3
 
 
 def test_closing_leaves_nothing_running() -> None:
     study, _ = orphaned()
-    ledger = new_ledger(epochs=3, trials=4, study=study)
-    ledger.ask("a")
-    ledger.close()
+    ask_tell = new_ledger(epochs=3, trials=4, study=study)
+    ask_tell.ask("a")
+    ask_tell.close()
     assert [row.state.name for row in study.trials] == ["COMPLETE", "PRUNED", "WAITING"]
 
 
 def test_a_trial_that_never_began_keeps_its_number_and_parameters_for_a_later_session() -> None:
-    ledger = new_ledger(epochs=1, trials=2)
-    first = ledger.ask("a")
+    ask_tell = new_ledger(epochs=1, trials=2)
+    first = ask_tell.ask("a")
     assert first is not None
-    ledger.close()
-    later = new_ledger(epochs=1, trials=2, study=ledger.study)
+    ask_tell.close()
+    later = new_ledger(epochs=1, trials=2, study=ask_tell.study)
     assert later.expected == 2
     again = later.ask("b")
     assert again is not None
@@ -207,8 +207,8 @@ def test_a_checkpoint_tells_how_far_a_trial_came_that_a_spent_budget_ends_at_onc
         found = {"epoch": 3, "val/miou": 0.7, "test/miou": 0.65, "trained_seconds": 9.0, HISTORY: history}
         return found if label == "001" else None
 
-    ledger = new_ledger(epochs=3, trials=4, study=study, recall=recall)
-    ledger.close()
+    ask_tell = new_ledger(epochs=3, trials=4, study=study, recall=recall)
+    ask_tell.close()
     assert asked == [("001", parameters), ("002", {})]
     assert [row.state.name for row in study.trials] == ["COMPLETE", "COMPLETE", "WAITING"]
     row = study.trials[1]
@@ -220,18 +220,18 @@ def test_a_checkpoint_tells_how_far_a_trial_came_that_a_spent_budget_ends_at_onc
 def test_one_that_was_taken_up_but_not_heard_of_is_asked_of_its_checkpoint_too() -> None:
     study, _ = orphaned()
     found = {"epoch": 2, "val/miou": 0.6, HISTORY: [[1, {"val/miou": 0.5}]]}
-    ledger = new_ledger(epochs=3, trials=4, study=study, recall=lambda label, overrides: found)
-    ledger.ask("a")
-    assert ledger.end(1) == "PRUNED"
+    ask_tell = new_ledger(epochs=3, trials=4, study=study, recall=lambda label, overrides: found)
+    ask_tell.ask("a")
+    assert ask_tell.end(1) == "PRUNED"
     assert study.trials[1].intermediate_values == {1: 0.5, 2: 0.6}
-    ledger.ask("b")
-    assert ledger.end(2, error=True) == "FAIL"
+    ask_tell.ask("b")
+    assert ask_tell.end(2, error=True) == "FAIL"
 
 
 def test_a_repeat_is_named_by_its_trial_and_seed() -> None:
-    ledger = new_ledger()
-    ledger.study.enqueue_trial({"train.lr": 1e-3}, user_attrs={REPEAT_OF: 7, SEED: 2})
-    assignment = ledger.ask("t")
+    ask_tell = new_ledger()
+    ask_tell.study.enqueue_trial({"train.lr": 1e-3}, user_attrs={REPEAT_OF: 7, SEED: 2})
+    assignment = ask_tell.ask("t")
     assert assignment is not None
     assert assignment.label == "007-seed2"
     assert assignment.overrides == {"train.lr": 1e-3, "seed": 2}
@@ -256,8 +256,8 @@ def test_watchers_hear_everything_and_changes_that_must_not_be_lost_are_urgent()
 
         def close(self) -> None: ...
 
-    ledger = new_ledger(epochs=1, watchers=[Watcher()], saved=lambda urgent: heard.append(urgent))
-    play(ledger, [0.1])
+    ask_tell = new_ledger(epochs=1, watchers=[Watcher()], saved=lambda urgent: heard.append(urgent))
+    play(ask_tell, [0.1])
     assert heard == [
         True,
         ("queue", "000"),
@@ -278,29 +278,29 @@ def test_a_trial_is_queued_until_a_host_takes_it_and_again_when_it_has_lost_it()
         log=lambda *given: None,
         end=lambda trial, state, metrics: heard.append(f"end {trial}"),
     )
-    ledger = new_ledger(epochs=2, watchers=[watcher])
-    ledger.ask("a")
-    ledger.ask("b")
+    ask_tell = new_ledger(epochs=2, watchers=[watcher])
+    ask_tell.ask("a")
+    ask_tell.ask("b")
 
     def states() -> list[str]:
-        return [state_of(row) for row in ledger.study.trials]
+        return [state_of(row) for row in ask_tell.study.trials]
 
     assert states() == ["QUEUED", "QUEUED"]
-    assert [started(row) for row in ledger.study.trials] == [None, None]
-    ledger.placed(100.0, {"000": 99.0})
+    assert [started(row) for row in ask_tell.study.trials] == [None, None]
+    ask_tell.placed(100.0, {"000": 99.0})
     assert states() == ["RUNNING", "QUEUED"]
-    ledger.report(0, {"epoch": 1, "val/miou": 0.1})
-    ledger.placed(101.0, {"000": 99.0})  # nothing new
-    ledger.placed(102.0, {})  # its machine is gone
+    ask_tell.report(0, {"epoch": 1, "val/miou": 0.1})
+    ask_tell.placed(101.0, {"000": 99.0})  # nothing new
+    ask_tell.placed(102.0, {})  # its machine is gone
     assert states() == ["QUEUED", "QUEUED"]
-    ledger.placed(104.0, {"000": 103.0, "001": 103.0})
-    ledger.report(1, {"epoch": 1, "val/miou": 0.1, TAKEN: 103.0})
-    ledger.placed(102.5, {})  # what was seen before it got its host says nothing
+    ask_tell.placed(104.0, {"000": 103.0, "001": 103.0})
+    ask_tell.report(1, {"epoch": 1, "val/miou": 0.1, TAKEN: 103.0})
+    ask_tell.placed(102.5, {})  # what was seen before it got its host says nothing
     assert states() == ["RUNNING", "RUNNING"]
-    assert [started(row) for row in ledger.study.trials] == [datetime.fromtimestamp(s) for s in (99.0, 103.0)]
+    assert [started(row) for row in ask_tell.study.trials] == [datetime.fromtimestamp(s) for s in (99.0, 103.0)]
     for number in (0, 1):
-        ledger.report(number, {"epoch": 2, "val/miou": 0.2})
-        ledger.end(number)
+        ask_tell.report(number, {"epoch": 2, "val/miou": 0.2})
+        ask_tell.end(number)
     assert states() == ["COMPLETE", "COMPLETE"]
     assert heard == [
         "queue 000",
@@ -315,11 +315,11 @@ def test_a_trial_is_queued_until_a_host_takes_it_and_again_when_it_has_lost_it()
 
 
 def test_a_trial_that_no_host_took_waits_for_a_later_session_without_a_begin() -> None:
-    ledger = new_ledger(epochs=2)
-    ledger.ask("a")
-    ledger.report(0, {"epoch": 0, "done": True})  # the search ended before its turn
-    assert ledger.end(0) == "WAITING"
-    assert STARTED not in ledger.study.trials[0].user_attrs
+    ask_tell = new_ledger(epochs=2)
+    ask_tell.ask("a")
+    ask_tell.report(0, {"epoch": 0, "done": True})  # the search ended before its turn
+    assert ask_tell.end(0) == "WAITING"
+    assert STARTED not in ask_tell.study.trials[0].user_attrs
 
 
 def test_rows_of_a_dead_driver_wait_and_older_ones_began_when_they_were_asked_for() -> None:
@@ -329,25 +329,25 @@ def test_rows_of_a_dead_driver_wait_and_older_ones_began_when_they_were_asked_fo
         older.user_attrs.pop(attribute, None)
     assert (state_of(older), started(older)) == ("RUNNING", older.datetime_start)
     began = started(study.trials[1])
-    ledger = new_ledger(epochs=3, trials=4, study=study)
+    ask_tell = new_ledger(epochs=3, trials=4, study=study)
     assert [state_of(row) for row in study.trials] == ["COMPLETE", "QUEUED", "QUEUED"]
-    ledger.ask("again")
-    ledger.placed(2e9, {"001": 2e9 - 1})
+    ask_tell.ask("again")
+    ask_tell.placed(2e9, {"001": 2e9 - 1})
     assert state_of(study.trials[1]) == "RUNNING"
     assert started(study.trials[1]) == began
 
 
-def stopped_at(ledger: Ledger, curve: list[float]) -> int:
+def stopped_at(ask_tell: AskTell, curve: list[float]) -> int:
     """The epoch at which a trial with this curve is stopped, or its length."""
-    assignment = ledger.ask("t")
+    assignment = ask_tell.ask("t")
     assert assignment is not None
     for epoch, value in enumerate(curve, 1):
         result = {"epoch": epoch, "val/miou": value, "student/parameters": 1.0}
-        ledger.report(assignment.number, result)
-        if ledger.should_stop(assignment.number):
-            ledger.end(assignment.number, result)
+        ask_tell.report(assignment.number, result)
+        if ask_tell.should_stop(assignment.number):
+            ask_tell.end(assignment.number, result)
             return epoch
-    ledger.end(assignment.number)
+    ask_tell.end(assignment.number)
     return len(curve)
 
 
@@ -356,38 +356,38 @@ def stopped_at(ledger: Ledger, curve: list[float]) -> int:
 def test_schedulers_stop_the_worse_after_the_grace_and_never_at_the_end(scheduler: str, objectives: Any) -> None:
     settings = {"search.scheduler": scheduler, "search.startup_trials": 2, "train.epochs": 9, "search.grace_epochs": 2}
     pruner = make_pruner(load_preset("demo").override({**settings, "search.reduction_factor": 3}))
-    ledger = new_ledger(objectives, epochs=9, pruner=pruner)
-    good = [stopped_at(ledger, [0.1 * e for e in range(1, 10)]) for _ in range(3)]
-    bad = [stopped_at(ledger, [0.01 * e for e in range(1, 10)]) for _ in range(9)]
+    ask_tell = new_ledger(objectives, epochs=9, pruner=pruner)
+    good = [stopped_at(ask_tell, [0.1 * e for e in range(1, 10)]) for _ in range(3)]
+    bad = [stopped_at(ask_tell, [0.01 * e for e in range(1, 10)]) for _ in range(9)]
     assert good == [9, 9, 9]
     assert all(2 <= epoch <= 9 for epoch in bad)
     if scheduler == "none":
         assert bad == [9] * 9
     else:
         assert min(bad) == 2
-        assert [row.state.name for row in own_rows(ledger.study)].count("PRUNED") >= 2
+        assert [row.state.name for row in own_rows(ask_tell.study)].count("PRUNED") >= 2
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
 def test_trials_are_stopped_by_the_stop_metric_in_its_own_direction(scheduler: str) -> None:
     settings = {"search.scheduler": scheduler, "search.startup_trials": 2, "train.epochs": 9}
-    ledger = new_ledger(APART, epochs=9, pruner=make_pruner(load_preset("demo").override(settings)))
+    ask_tell = new_ledger(APART, epochs=9, pruner=make_pruner(load_preset("demo").override(settings)))
 
     def ends(rmse: float) -> str:
-        assignment = ledger.ask("t")
+        assignment = ask_tell.ask("t")
         assert assignment is not None
         result: dict[str, Any] = {}
         for epoch in range(1, 10):
             result = {"epoch": epoch, "val/miou": 0.1 * epoch, "val/depth_rmse": rmse - 0.01 * epoch}
-            ledger.report(assignment.number, result)
-            if ledger.should_stop(assignment.number):
+            ask_tell.report(assignment.number, result)
+            if ask_tell.should_stop(assignment.number):
                 break
-        return ledger.end(assignment.number, result)
+        return ask_tell.end(assignment.number, result)
 
     assert [ends(0.3) for _ in range(3)] == ["COMPLETE"] * 3
     states = [ends(0.9) for _ in range(9)]
     assert states.count("PRUNED") >= 2
-    stopped = next(row for row in ledger.study.trials if row.state.name == "PRUNED")
+    stopped = next(row for row in ask_tell.study.trials if row.state.name == "PRUNED")
     last = stopped.last_step
     assert last is not None
     assert stopped.intermediate_values[last] == pytest.approx(0.9 - 0.01 * last)
@@ -398,13 +398,13 @@ def test_trials_are_stopped_by_the_stop_metric_in_its_own_direction(scheduler: s
 def test_the_median_is_that_of_trials_of_this_search_not_of_a_warm_start() -> None:
     settings = {"search.scheduler": "median", "search.startup_trials": 3, "train.epochs": 9}
     pruner = make_pruner(load_preset("demo").override(settings))
-    ledger = new_ledger(epochs=9, pruner=pruner)
+    ask_tell = new_ledger(epochs=9, pruner=pruner)
     for _ in range(20):
-        ledger.study.add_trial(optuna.trial.create_trial(value=0.5, user_attrs={IMPORTED: "runs/earlier"}))
+        ask_tell.study.add_trial(optuna.trial.create_trial(value=0.5, user_attrs={IMPORTED: "runs/earlier"}))
     good = [0.1 * e for e in range(1, 10)]
     bad = [0.01 * e for e in range(1, 10)]
-    assert [stopped_at(ledger, curve) for curve in (good, bad, good)] == [9, 9, 9]
-    assert stopped_at(ledger, bad) == 2
+    assert [stopped_at(ask_tell, curve) for curve in (good, bad, good)] == [9, 9, 9]
+    assert stopped_at(ask_tell, bad) == 2
 
 
 def test_a_resumed_search_stops_by_the_same_rungs() -> None:

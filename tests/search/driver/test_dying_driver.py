@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 
 from singer_ray.config import load_preset
-from singer_ray.search.driver.ask_tell import Assignment, Ledger
+from singer_ray.search.driver.ask_tell import AskTell, Assignment
 from singer_ray.search.space.space import load_space
 from singer_ray.search.strategy.pruners import make_pruner
 from singer_ray.search.strategy.samplers import make_sampler
@@ -99,7 +99,7 @@ class Search:
 
     def drive(self) -> None:
         """A session: to the end, or until it dies."""
-        ledger = Ledger(
+        ask_tell = AskTell(
             load_study(self.storage, "s"),
             self.space,
             self.objectives,
@@ -109,23 +109,23 @@ class Search:
             pruner=make_pruner(self.config),
             sampler_of=self.sampler,
         )
-        while (trial := ledger.ask("t")) is not None:
-            self.train(ledger, trial)
-        ledger.close()
+        while (trial := ask_tell.ask("t")) is not None:
+            self.train(ask_tell, trial)
+        ask_tell.close()
 
-    def train(self, ledger: Ledger, trial: Assignment) -> None:
+    def train(self, ask_tell: AskTell, trial: Assignment) -> None:
         epoch = self.checkpoints.get(trial.label, 0)
         result: dict[str, Any] = {}
         if epoch:
             history = [[e, self.result(trial.parameters, e)] for e in range(1, epoch)]
             result = {**self.result(trial.parameters, epoch), HISTORY: history}
-            ledger.report(trial.number, result)
-        while epoch < EPOCHS and not (result and ledger.should_stop(trial.number)):
+            ask_tell.report(trial.number, result)
+        while epoch < EPOCHS and not (result and ask_tell.should_stop(trial.number)):
             epoch += 1
             self.checkpoints[trial.label] = epoch
             result = self.result(trial.parameters, epoch)
-            ledger.report(trial.number, result)
-        ledger.end(trial.number, result)
+            ask_tell.report(trial.number, result)
+        ask_tell.end(trial.number, result)
 
     def result(self, parameters: Mapping[str, Any], epoch: int) -> dict[str, Any]:
         rate = abs(math.log10(parameters["train.lr"]) + 3)

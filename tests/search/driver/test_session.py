@@ -93,8 +93,8 @@ def test_a_sampler_that_learns_from_finished_trials_only_says_so(sampler: str, t
     "limits", [{"search.time_budget": 75.0}, {"search.gpu_hours": 75 / 3600}, {"search.money": 75.0}]
 )
 def test_repeats_end_with_the_budget_but_not_by_the_target(limits: dict[str, Any], tmp_path: Path) -> None:
-    knobs = {"search.trials": 2, "search.repeats": 4, "search.repeat_top": 2, "search.target": 0.6, **limits}
-    search = Search(tmp_path / "x", knobs)
+    settings = {"search.trials": 2, "search.repeats": 4, "search.repeat_top": 2, "search.target": 0.6, **limits}
+    search = Search(tmp_path / "x", settings)
     table = search.run(later_is_better)
     assert search.states(REPEATS) == ["COMPLETE"] * 2 + ["WAITING"] * 4
     (limit,) = limits
@@ -127,8 +127,8 @@ def test_a_driver_that_dies_in_the_repeats_leaves_a_session_that_names_the_same_
 
 
 def test_repeats_that_were_cut_off_go_on_under_their_numbers(tmp_path: Path) -> None:
-    knobs = {"search.trials": 2, "search.repeats": 3, "search.repeat_top": 2}
-    whole, cut = Search(tmp_path / "whole", knobs), Search(tmp_path / "cut", knobs)
+    settings = {"search.trials": 2, "search.repeats": 3, "search.repeat_top": 2}
+    whole, cut = Search(tmp_path / "whole", settings), Search(tmp_path / "cut", settings)
 
     def curve(assignment: Assignment, epoch: int) -> Mapping[str, Any]:
         return {"val/miou": 0.5 + 0.01 * epoch + 0.1 * assignment.number * (assignment.seed or 0)}

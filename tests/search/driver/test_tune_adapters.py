@@ -26,8 +26,8 @@ def searcher(room: list[int]) -> StudySearcher:
         number = next(numbers, None)
         return None if number is None else Assignment(number, f"{number:03d}", {}, None)
 
-    ledger: Any = SimpleNamespace(ask=ask, end=lambda *given, **named: None)
-    return StudySearcher(ledger, Failure(), lambda: room[-1])
+    ask_tell: Any = SimpleNamespace(ask=ask, end=lambda *given, **named: None)
+    return StudySearcher(ask_tell, Failure(), lambda: room[-1])
 
 
 def test_trials_at_a_time_follow_the_room() -> None:

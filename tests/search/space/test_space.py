@@ -187,7 +187,7 @@ def test_conditions_of_parents_that_overlap_are_met_where_they_do(demo: Config) 
     assert {(p["method.refiner"], p["method.radial"]) for p in drawn} == {("clip", False)}
 
 
-def test_fixed_knobs_hold_for_all_trials_unless_they_were_typed(demo: Config) -> None:
+def test_fixed_settings_hold_for_all_trials_unless_they_were_typed(demo: Config) -> None:
     tree = {
         "method.rank": RANK,
         "fixed": {
@@ -230,14 +230,14 @@ def test_corners_are_checked_with_what_is_fixed(demo: Config) -> None:
         ({"method.refiner": "official"}, "method.refiner is 'official'"),
     ],
 )
-def test_a_wrong_fixed_knob_is_refused_in_one_line(fixed: Any, said: str, demo: Config) -> None:
+def test_a_wrong_fixed_setting_is_refused_in_one_line(fixed: Any, said: str, demo: Config) -> None:
     with pytest.raises(UserError) as caught:
         load_space({"method.rank": RANK, "fixed": fixed}, demo)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_condition_on_a_fixed_knob_is_refused(demo: Config) -> None:
+def test_a_condition_on_a_fixed_setting_is_refused(demo: Config) -> None:
     space = {"method.rank": {**RANK, "when": {"method.refiner": "singer"}}, "fixed": {"method.refiner": "singer"}}
     with pytest.raises(UserError, match="It is fixed to 'singer': leave the condition out"):
         load_space(space, demo)

@@ -13,21 +13,21 @@ import pytest
 
 from singer_ray.config import load_preset
 from singer_ray.errors import UserError
-from singer_ray.search.state import store as homes
+from singer_ray.search.state import store as stores
 from singer_ray.search.state.lock import LOCK, refuse_driven
-from singer_ray.search.state.store import LEASE, RECORD, Home
+from singer_ray.search.state.store import LEASE, RECORD, SearchStore
 from singer_ray.search.state.trial_checkpoint import TrialRecord, read_saved
 from singer_ray.search.study.opening import create_study, remove_study
 from singer_ray.search.study.schema import CHECKPOINT, JOURNAL, REPEATS, SEARCH, UNSAVED
-from singer_ray.search.workers.trainer_actor import HostedTrainer
-from singer_ray.search.workers.worker_group import GroupHost
+from singer_ray.search.workers.trainer_actor import TrainerActor
+from singer_ray.search.workers.worker_group import WorkerGroupActor
 from singer_ray.storage import Folder
 from tests.search.studies import MIOU
 
 
 @pytest.fixture(autouse=True)
 def _short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(homes, "LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(stores, "LEASE_SECONDS", 2.0)
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
-def home(out: Path, shared: Path | None = None) -> Home:
-    return Home(out, Folder(str(shared)) if shared else None, lambda line: None)
+def store(out: Path, shared: Path | None = None) -> SearchStore:
+    return SearchStore(out, Folder(str(shared)) if shared else None, lambda line: None)
 
 
 def files(folder: Path) -> set[str]:
@@ -48,7 +48,7 @@ def files(folder: Path) -> set[str]:
 
 def test_a_folder_that_is_its_own_copy_is_appended_to_and_never_replaced(tmp_path: Path) -> None:
     out = tmp_path / "storage" / "search"
-    there = home(out, tmp_path / "storage" / ".." / "storage" / "search")
+    there = store(out, tmp_path / "storage" / ".." / "storage" / "search")
     with there.driving(), (out / JOURNAL).open("ab") as journal:
         journal.write(b"1\n")
         journal.flush()
@@ -63,27 +63,27 @@ def test_a_folder_that_is_its_own_copy_is_appended_to_and_never_replaced(tmp_pat
 
 def test_a_folder_that_is_driven_elsewhere_is_not_mended(tmp_path: Path) -> None:
     storage, out = tmp_path / "storage" / "search", tmp_path / "here" / "search"
-    with home(out, storage).driving():
+    with store(out, storage).driving():
         (storage / JOURNAL).write_bytes(b'{"a": 1}\n{"b"')  # being written
         with pytest.raises(UserError, match=r"Another process \(on .*\) drives the search at"):
-            home(storage, storage).driving().__enter__()
+            store(storage, storage).driving().__enter__()
         assert (storage / JOURNAL).read_bytes() == b'{"a": 1}\n{"b"'
 
 
 def test_a_driven_folder_is_refused_and_one_that_stayed_empty_goes_away(tmp_path: Path) -> None:
     out = tmp_path / "search"
-    with home(out).driving():
+    with store(out).driving():
         with pytest.raises(UserError, match="Another process drives the search in"):
             refuse_driven(out)
         with pytest.raises(UserError, match="Another process drives the search in"):
-            home(out).driving().__enter__()
+            store(out).driving().__enter__()
     assert not out.exists()
     out.mkdir()
-    with home(out).driving():
+    with store(out).driving():
         pass
     assert not files(out)
-    with home(out).driving():
-        home(out).write_record({"id": "a"})
+    with store(out).driving():
+        store(out).write_record({"id": "a"})
     refuse_driven(out)
     assert files(out) == {RECORD, LOCK}
 
@@ -94,7 +94,7 @@ def test_both_places_are_emptied_by_who_holds_them(tmp_path: Path) -> None:
         (place / "trials").mkdir(parents=True)
         (place / RECORD).write_text(json.dumps({"id": name}))
         (place / "trials" / "checkpoint.pt").write_bytes(b"0")
-    new = home(out, copy)
+    new = store(out, copy)
     with new.driving():
         assert new.ids() == {"here", "there"}
         with pytest.raises(UserError, match="holds a search already"):
@@ -109,7 +109,7 @@ def test_nothing_is_brought_to_a_copy_that_was_refused(tmp_path: Path) -> None:
     out, copy = tmp_path / "search", tmp_path / "storage" / "search"
     out.mkdir()
     (out / RECORD).write_text(json.dumps({"id": "here"}) + "\n")
-    with pytest.raises(RuntimeError), home(out, copy).driving():
+    with pytest.raises(RuntimeError), store(out, copy).driving():
         raise RuntimeError("the study is another search's")
     assert not files(copy)
 
@@ -175,6 +175,6 @@ def test_a_store_that_stays_away_is_no_fault_of_the_trial(tmp_path: Path, slept:
     async def close() -> None: ...
 
     group: Any = SimpleNamespace(close=close, trials=store, config=config)
-    alone = HostedTrainer(config.model_dump(), None, store)
-    for found in (alone.join(("000", "a"), {}), asyncio.run(GroupHost.join(group, ("000", "a"), {}))):
+    alone = TrainerActor(config.model_dump(), None, store)
+    for found in (alone.join(("000", "a"), {}), asyncio.run(WorkerGroupActor.join(group, ("000", "a"), {}))):
         assert found == {UNSAVED: f"{tmp_path}/000/checkpoint.pt cannot be read: no answer."}

@@ -169,9 +169,9 @@ def test_a_grid_does_not_repeat_imported_points() -> None:
 # --- whether values can be compared
 
 
-def searched(out: Path, knobs: dict[str, Any]) -> Path:
+def searched(out: Path, settings: dict[str, Any]) -> Path:
     """The folder of a finished search."""
-    search = Search(out, knobs, space=NUMBERS)
+    search = Search(out, settings, space=NUMBERS)
     search.run(lambda assignment, epoch: {"val/miou": 0.5})
     (out / "config.yaml").write_text(search.config.to_yaml())
     return out

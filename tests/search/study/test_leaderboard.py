@@ -18,13 +18,13 @@ LOW = Objectives(("val/miou",), ("min",), "val/miou", "min")
 
 
 def table(objectives: Objectives = MIOU) -> pd.DataFrame:
-    ledger = new_ledger(objectives)
-    play(ledger, [0.5, 0.9])
-    play(ledger, [0.3] * 6)
-    play(ledger, [0.4] * 6, {"test/miou": 0.39})
-    play(ledger, [], {"fault": "diverged"})
-    play(ledger, [0.2] * 6, {"resumed_from_epoch": 2})
-    return leaderboard(ledger.study, objectives)
+    ask_tell = new_ledger(objectives)
+    play(ask_tell, [0.5, 0.9])
+    play(ask_tell, [0.3] * 6)
+    play(ask_tell, [0.4] * 6, {"test/miou": 0.39})
+    play(ask_tell, [], {"fault": "diverged"})
+    play(ask_tell, [0.2] * 6, {"resumed_from_epoch": 2})
+    return leaderboard(ask_tell.study, objectives)
 
 
 def test_finished_trials_come_first_then_stopped_then_failed() -> None:
@@ -56,10 +56,10 @@ def test_an_empty_study_gives_an_empty_table() -> None:
 
 
 def test_several_objectives_put_the_front_first() -> None:
-    ledger = new_ledger(TWO, epochs=1)
+    ask_tell = new_ledger(TWO, epochs=1)
     for miou, size in ((0.3, 10.0), (0.5, 30.0), (0.4, 40.0), (0.2, 20.0)):
-        play(ledger, [miou], {"student/parameters": size})
-    found = leaderboard(ledger.study, TWO)
+        play(ask_tell, [miou], {"student/parameters": size})
+    found = leaderboard(ask_tell.study, TWO)
     assert found["id"].tolist() == ["001", "000", "002", "003"]
     assert found["front"].tolist() == [True, True, False, False]
     assert found["student/parameters"].tolist() == [30.0, 10.0, 40.0, 20.0]
@@ -69,16 +69,16 @@ def test_several_objectives_put_the_front_first() -> None:
 
 
 def test_repeated_trials_are_ranked_by_their_mean() -> None:
-    ledger = new_ledger(epochs=1)
+    ask_tell = new_ledger(epochs=1)
     for value in (0.50, 0.49, 0.48):
-        play(ledger, [value])
+        play(ask_tell, [value])
     again = new_ledger(epochs=1)
     for number, values in ((0, (0.40, 0.42)), (1, (0.47, 0.48))):
         for seed, value in enumerate(values, 1):
-            lr = ledger.study.trials[number].params
+            lr = ask_tell.study.trials[number].params
             again.study.enqueue_trial(lr, user_attrs={REPEAT_OF: number, SEED: seed})
             play(again, [value])
-    found = leaderboard(ledger.study, MIOU, repeats=again.study)
+    found = leaderboard(ask_tell.study, MIOU, repeats=again.study)
     assert found["id"].tolist() == ["001", "000", "002"]
     assert found["mean"].tolist()[:2] == [(0.49 + 0.47 + 0.48) / 3, (0.50 + 0.40 + 0.42) / 3]
     assert math.isclose(found["spread"][0], 0.01)
@@ -92,11 +92,11 @@ def test_the_winner_of_each_refiner_is_its_best_trial() -> None:
         "method.clip.ratio": {"type": "uniform", "low": 1.0, "high": 2.0, "when": {"method.refiner": "clip"}},
         "method.rank": {"type": "int", "low": 4, "high": 8, "when": {"method.refiner": "singer"}},
     }
-    ledger = new_ledger(epochs=1, space=space)
+    ask_tell = new_ledger(epochs=1, space=space)
     for refiner, value in (("none", 0.2), ("clip", 0.5), ("none", 0.3), ("singer", 0.4)):
-        ledger.study.enqueue_trial({"method.refiner": refiner})
-        play(ledger, [value])
-    best = winners(leaderboard(ledger.study, MIOU), "method.refiner")
+        ask_tell.study.enqueue_trial({"method.refiner": refiner})
+        play(ask_tell, [value])
+    best = winners(leaderboard(ask_tell.study, MIOU), "method.refiner")
     assert best["id"].tolist() == ["001", "003", "002"]
     assert best["method.rank"].dtype == "Int64"
     screen = io.StringIO()
@@ -105,8 +105,8 @@ def test_the_winner_of_each_refiner_is_its_best_trial() -> None:
 
 
 def test_warm_start_rows_are_not_trials_of_this_search() -> None:
-    ledger = new_ledger(epochs=1)
-    ledger.study.add_trial(
+    ask_tell = new_ledger(epochs=1)
+    ask_tell.study.add_trial(
         optuna.create_trial(
             value=0.9,
             params={"train.lr": 1e-3},
@@ -114,8 +114,8 @@ def test_warm_start_rows_are_not_trials_of_this_search() -> None:
             distributions={"train.lr": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)},
         )
     )
-    play(ledger, [0.5])
-    assert leaderboard(ledger.study, MIOU)["id"].tolist() == ["001"]
+    play(ask_tell, [0.5])
+    assert leaderboard(ask_tell.study, MIOU)["id"].tolist() == ["001"]
 
 
 def test_heads_say_which_parameter_it_is() -> None:

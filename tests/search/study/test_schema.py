@@ -26,10 +26,10 @@ from tests.search.studies import MIOU, TWO, new_ledger, play
 def test_what_was_told_is_there_for_the_next_process(tmp_path: Path, kind: str, objectives: Objectives) -> None:
     address = None if kind == "journal" else f"sqlite:///{tmp_path}/study.db"
     study = create_study(storage_of(address, tmp_path), "one", objectives, epochs=2)
-    ledger = new_ledger(objectives, epochs=2, study=study)
-    play(ledger, [0.1, 0.2], {"student/parameters": 5.0})
-    play(ledger, [0.1])
-    ledger.ask("running")
+    ask_tell = new_ledger(objectives, epochs=2, study=study)
+    play(ask_tell, [0.1, 0.2], {"student/parameters": 5.0})
+    play(ask_tell, [0.1])
+    ask_tell.ask("running")
     again = load_study(storage_of(address, tmp_path), "one")
     assert objectives_of(again) == objectives
     assert [row.state.name for row in own_rows(again)] == ["COMPLETE", "PRUNED", "RUNNING"]
@@ -57,9 +57,9 @@ def test_a_database_that_cannot_be_reached_is_named_without_its_password(address
 
 
 def test_optuna_dashboard_opens_it(tmp_path: Path) -> None:
-    ledger = new_ledger(TWO, epochs=1, study=create_study(storage_of(None, tmp_path), "mine", TWO))
-    ledger.study.sampler = optuna.samplers.RandomSampler(seed=0)
-    play(ledger, [0.3], {"student/parameters": 5.0})
+    ask_tell = new_ledger(TWO, epochs=1, study=create_study(storage_of(None, tmp_path), "mine", TWO))
+    ask_tell.study.sampler = optuna.samplers.RandomSampler(seed=0)
+    play(ask_tell, [0.3], {"student/parameters": 5.0})
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

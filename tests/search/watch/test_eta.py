@@ -243,10 +243,10 @@ def test_the_forecast_of_a_stopping_scheduler_is_a_span() -> None:
     low, high = estimate.before(None).seconds
     assert low < 0.6 * high
     assert f"{low / 60:.0f}-{high / 60:.0f} min on 4 at a time" in estimate.before(None).text
-    played = [
+    fake_session = [
         max(t.end or 0 for t in simulate(estimate, asha(2, 3), seed=seed, pace=7.2, start=4.5)) for seed in range(5)
     ]
-    assert low == pytest.approx(np.mean(played), rel=0.15)
+    assert low == pytest.approx(np.mean(fake_session), rel=0.15)
 
 
 def test_what_is_expected_of_asha_is_what_it_does() -> None:
@@ -304,10 +304,10 @@ def test_queued_trials_take_no_place_from_the_time_left() -> None:
         gpus=0.0,
         times=None,
     )
-    ledger = new_ledger(epochs=4, trials=2)
-    ledger.ask("a")
-    ledger.ask("b")
-    ledger.placed(2.0, {"000": 1.0})
-    ledger.report(0, {"epoch": 1, "val/miou": 0.1})
-    ledger.study._storage.set_trial_user_attr(ledger.study.trials[0]._trial_id, SECONDS, 60.0)
-    assert estimate.update(ledger.study) == pytest.approx(2.5 * 60 + 4 * 60)
+    ask_tell = new_ledger(epochs=4, trials=2)
+    ask_tell.ask("a")
+    ask_tell.ask("b")
+    ask_tell.placed(2.0, {"000": 1.0})
+    ask_tell.report(0, {"epoch": 1, "val/miou": 0.1})
+    ask_tell.study._storage.set_trial_user_attr(ask_tell.study.trials[0]._trial_id, SECONDS, 60.0)
+    assert estimate.update(ask_tell.study) == pytest.approx(2.5 * 60 + 4 * 60)

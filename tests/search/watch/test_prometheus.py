@@ -158,9 +158,9 @@ def test_a_gauge_that_fails_is_named_once_and_ends_no_trial(monkeypatch: pytest.
 
 def test_what_a_trial_remarks_is_said_once_a_search() -> None:
     remarked: list[str] = []
-    ledger = new_ledger(epochs=2)
-    scheduler = StudyScheduler(ledger, Failure(), remarked.append)
-    ledger.ask("t0")
+    ask_tell = new_ledger(epochs=2)
+    scheduler = StudyScheduler(ask_tell, Failure(), remarked.append)
+    ask_tell.ask("t0")
     tune: Any = None
     trial: Any = SimpleNamespace(config={"number": 0})
     scheduler.on_trial_result(tune, trial, {"epoch": 1, "val/miou": 0.5, REMARK: "the metrics are left out"})

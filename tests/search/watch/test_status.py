@@ -48,13 +48,13 @@ def state_of(out: Path, curves: list[list[float]], *, running: int = 0, **more: 
     config = load_preset("demo").override({"train.epochs": 3, "search.trials": 4, **more})
     (out / "config.yaml").write_text(config.to_yaml())
     study = create_study(storage_of(None, out), "search", MIOU)
-    ledger = new_ledger(study=study, epochs=3)
+    ask_tell = new_ledger(study=study, epochs=3)
     for curve in curves:
-        play(ledger, curve, {"trained_seconds": 180.0})
+        play(ask_tell, curve, {"trained_seconds": 180.0})
     for _ in range(running):
-        assignment = ledger.ask("t")
+        assignment = ask_tell.ask("t")
         assert assignment is not None
-        ledger.report(assignment.number, {"epoch": 1, "val/miou": 0.1})
+        ask_tell.report(assignment.number, {"epoch": 1, "val/miou": 0.1})
     return study
 
 
@@ -221,10 +221,10 @@ def test_the_last_table_stays_on_the_screen_unless_the_leaderboard_follows(
 def test_who_waits_for_a_host_is_queued_and_has_no_time_yet(tmp_path: Path) -> None:
     out = tmp_path / "search"
     study = state_of(out, [CURVE])
-    ledger = new_ledger(study=study, epochs=3)
+    ask_tell = new_ledger(study=study, epochs=3)
     for name in ("a", "b", "c"):
-        ledger.ask(name)
-    ledger.placed(100.0, {"001": 99.0, "002": 99.0})
+        ask_tell.ask(name)
+    ask_tell.placed(100.0, {"001": 99.0, "002": 99.0})
     record(out, {**session(HOUR, 1), "concurrent": 2}, finished=False)
     text = status(out)
     assert re.search(r"│ 001 +│ RUNNING +│ +0/3 │", text)

@@ -30,8 +30,8 @@ from singer_ray.search.workers import pool as pools
 from singer_ray.search.workers.errors import DIED, in_words
 from singer_ray.search.workers.pool import HostPool
 from singer_ray.search.workers.trainable import DistillationTrial
-from singer_ray.search.workers.trainer_actor import HostedTrainer
-from singer_ray.search.workers.worker_group import GroupHost, _Run
+from singer_ray.search.workers.trainer_actor import TrainerActor
+from singer_ray.search.workers.worker_group import WorkerGroupActor, _Run
 from singer_ray.storage import Folder
 from tests.conftest import SMALL
 from tests.search.test_search import Listener
@@ -117,7 +117,7 @@ def test_an_epoch_is_cut_short_when_the_search_is_over(pool: HostPool) -> None:
 def test_an_epoch_of_several_workers_is_cut_short_too() -> None:
     async def play() -> tuple[Any, bool]:
         key = ("000", "a")
-        host: Any = object.__new__(GroupHost)
+        host: Any = object.__new__(WorkerGroupActor)
         host.run, host.close = _Run(key, asyncio.get_running_loop().create_future()), AsyncMock()
         epoch = asyncio.ensure_future(host.epoch(key))
         await asyncio.sleep(0)
@@ -164,7 +164,7 @@ def test_what_ray_carried_is_said_by_what_raised_it_first() -> None:
     ],
 )
 def test_a_trial_that_does_not_fit_into_memory_is_not_tried_again(error: Exception, tmp_path: Path) -> None:
-    host = HostedTrainer(load_preset("demo").model_dump(), None, Folder(str(tmp_path)))
+    host = TrainerActor(load_preset("demo").model_dump(), None, Folder(str(tmp_path)))
 
     def train() -> Iterator[dict[str, float]]:
         raise error
