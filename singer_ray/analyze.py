@@ -19,7 +19,7 @@ from singer_ray.cli import Command, check_out, console, default_out, prepare_out
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.errors import UserError
-from singer_ray.terminal import say
+from singer_ray.terminal import log
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ def main(config: Config, flags: AnalyzeFlags) -> None:
         out,
         AnalysisSettings(flags.k, flags.steps, flags.images),
         prepare=lambda: prepare_out(out, overwrite=flags.overwrite),
-        say=lambda line: say(console, line),
+        log=lambda line: log(console, line),
     )
     if console.quiet:
-        say(results, result["verdict"]["text"])
-    say(results, f"Wrote {out}/result.json and pictures")
+        log(results, result["verdict"]["text"])
+    log(results, f"Wrote {out}/result.json and pictures")
 
 
 def _check(flags: AnalyzeFlags) -> None:

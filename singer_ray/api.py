@@ -133,7 +133,7 @@ def sweep(
     from singer_ray.cli import check_out
     from singer_ray.finalize import conclude
     from singer_ray.search.driver.search import run_search
-    from singer_ray.terminal import PythonConsole, say
+    from singer_ray.terminal import PythonConsole, log
 
     console = PythonConsole()
     count = {} if trials is None else {"search.trials": trials}
@@ -147,7 +147,7 @@ def sweep(
             refused=[name for name, same in kept.items() if not same] + ["overwrite"] * overwrite,
             console=console,
         )
-        conclude(done, partial(say, console))
+        conclude(done, partial(log, console))
         return done
     config, inputs = resolve(teacher, data, probe_data, preset, {**(settings or {}), **count}, sent=True)
     folder = _folder(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -161,7 +161,7 @@ def sweep(
         overwrite=overwrite,
         console=console,
     )
-    conclude(done, partial(say, console))
+    conclude(done, partial(log, console))
     return done
 
 

@@ -70,7 +70,7 @@ def run_distillation(
     resume: bool = False,
     given: Collection[str] = (),
     prepare: Callable[[], object] = lambda: None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
     console: Console | None = None,
 ) -> Distilled:
     """Trains by `config` and fills OUT. `prepare` readies the folder, once the configuration has proved buildable.
@@ -84,7 +84,7 @@ def run_distillation(
     if storage is not None and not resume:  # a resume may be typed in another folder
         config = config.override({"train.storage": absolute(storage)})
     with guarded(lambda folder: resume_command(folder, config)):
-        session = _Run(config, out, inputs or Inputs(), resume=resume, given=given, say=say, console=console)
+        session = _Run(config, out, inputs or Inputs(), resume=resume, given=given, log=log, console=console)
         return session.run(prepare)
 
 
@@ -99,11 +99,11 @@ class _Run:
         *,
         resume: bool,
         given: Collection[str],
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         console: Console | None,
     ) -> None:
         self.config, self.out, self.inputs, self.resume = config, out, inputs, resume
-        self.given, self.say, self.console = given, say, console
+        self.given, self.log, self.console = given, log, console
 
     def run(self, prepare: Callable[[], object]) -> Distilled:
         """From start to finish."""
@@ -125,9 +125,9 @@ class _Run:
         if self.resume and not by_ray:
             checkpoint.load(out)  # refused before anything is written
         for line in remarks:
-            self.say(f"note: {line}")
+            self.log(f"note: {line}")
         for line in without_effect(self.given, [config], "train", context.suite.annotations_shared()):
-            self.say(f"note: {line}")
+            self.log(f"note: {line}")
         self._note("built teacher, data and student", begin)
         if not self.resume and not out.exists():
             claim(out, existed=False, resumed=False)
@@ -149,13 +149,13 @@ class _Run:
     def _trained(self, context: TrainContext, *, by_ray: bool) -> Trained:
         """Through the last epoch, with a record of each."""
         config, out, state = self.config, self.out, FAIL
-        record = RunRecord(out, told_parameters(config), config.train.trackers, say=self.say)
+        record = RunRecord(out, told_parameters(config), config.train.trackers, log=self.log)
         try:
             if by_ray:
-                trained = launch_in_ray(config, self.inputs, out, resume=self.resume, say=self.say, record=record)
+                trained = launch_in_ray(config, self.inputs, out, resume=self.resume, log=self.log, record=record)
             else:
                 trained = launch_here(
-                    config, context, out, resume=self.resume, say=self.say, record=record, console=self.console
+                    config, context, out, resume=self.resume, log=self.log, record=record, console=self.console
                 )
             state = COMPLETE
         except KeyboardInterrupt:

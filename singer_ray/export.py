@@ -26,7 +26,7 @@ from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError
-from singer_ray.terminal import say
+from singer_ray.terminal import log
 from singer_ray.wording import command
 
 if TYPE_CHECKING:
@@ -99,10 +99,10 @@ def _export(config: Config, flags: ExportFlags) -> None:
         print_plan(config, plan, given=flags.given, remarks=lines)
         return
     for line in lines:
-        _say(line)
-    published = deliver(experiment, store, config.export, selection, replace=flags.replace, say=_say)
-    _say(f"{len(published)} in {store.address}/{experiment.name}/students, listed in {store.address}/index.json")
-    _say(f"Fetch one:  {command('export', '--pull', published[0], 'DIR')}")
+        _log(line)
+    published = deliver(experiment, store, config.export, selection, replace=flags.replace, log=_log)
+    _log(f"{len(published)} in {store.address}/{experiment.name}/students, listed in {store.address}/index.json")
+    _log(f"Fetch one:  {command('export', '--pull', published[0], 'DIR')}")
 
 
 def _verify(config: Config, address: str, places: tuple[str, ...]) -> None:
@@ -123,18 +123,18 @@ def _verify(config: Config, address: str, places: tuple[str, ...]) -> None:
             faults.append(str(error))
             continue
         size += manifest.size
-        _say(f"OK: {'/'.join(filter(None, (store.address, name)))}, {len(manifest.files)} files")
+        _log(f"OK: {'/'.join(filter(None, (store.address, name)))}, {len(manifest.files)} files")
     listed = listed_packages(store)
     faults += [
         f"{store.address}/{name} is listed, but is not there as it was published. Publish it again with --replace."
         for name in store.missing({name: digest for name, digest in listed.items() if name not in names})
     ]
     for fault in faults[1:]:
-        _say(f"incomplete: {fault}")
+        _log(f"incomplete: {fault}")
     if faults:
         more = f" ({len(faults)} packages are incomplete, of {len({*names, *listed})})" if len(faults) > 1 else ""
         raise UserError(f"{faults[0]}{more}")
-    _say(f"{len(names)} packages, {size / 1e6:.1f} MB, all OK")
+    _log(f"{len(names)} packages, {size / 1e6:.1f} MB, all OK")
 
 
 def _pull(config: Config, address: str, places: tuple[str, ...]) -> None:
@@ -146,8 +146,8 @@ def _pull(config: Config, address: str, places: tuple[str, ...]) -> None:
     if store.read("MANIFEST.json") is None and (inside := store.packages()):
         raise UserError(f"--pull {address!r} is not a package. Name one in it: {', '.join(inside[:5])}.")
     manifest = store.pull("", Path(places[0]))
-    _say(f"{places[0]}: {len(manifest.files)} files, {manifest.size / 1e6:.1f} MB, all as in the manifest")
-    _say(f"timm.create_model({f'local-dir:{places[0]}'!r}, pretrained=True)")
+    _log(f"{places[0]}: {len(manifest.files)} files, {manifest.size / 1e6:.1f} MB, all as in the manifest")
+    _log(f"timm.create_model({f'local-dir:{places[0]}'!r}, pretrained=True)")
 
 
 def _with_own_settings(config: Config, experiment: Experiment, flags: ExportFlags) -> Config:
@@ -191,8 +191,8 @@ def _metrics_of(experiment: Experiment, trial: str) -> Mapping[str, Any]:
         return {}
 
 
-def _say(line: str) -> None:
-    say(console, line)
+def _log(line: str) -> None:
+    log(console, line)
 
 
 COMMAND = Command("export", __doc__, ExportFlags, positional="places", metavar="EXPERIMENT_OR_RUN", given="given")

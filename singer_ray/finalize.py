@@ -17,7 +17,7 @@ from singer_ray.wording import command
 RESULTS = ("report.html", "leaderboard.parquet", "leaderboard.csv")
 
 
-def conclude(done: Searched, say: Callable[[str], None]) -> Path | None:
+def conclude(done: Searched, log: Callable[[str], None]) -> Path | None:
     """Writes the report, brings results to the search's copy, and delivers to `export.to`. Returns the report.
 
     The search itself is safe by now: a report that fails is said, not raised. Raises UserError when the delivery fails.
@@ -26,7 +26,7 @@ def conclude(done: Searched, say: Callable[[str], None]) -> Path | None:
     try:
         report = build_report(done.out)
     except Exception as error:
-        say(f"no report: {type(error).__name__}: {printable(error)} (again: {command('report', done.out)})")
+        log(f"no report: {type(error).__name__}: {printable(error)} (again: {command('report', done.out)})")
     if done.store.remote is not None:
         here = Folder(str(done.out), setting="--out")
         best = here.names(BEST)
@@ -37,20 +37,20 @@ def conclude(done: Searched, say: Callable[[str], None]) -> Path | None:
             if content is not None:
                 done.store.remote.write(name, content)
     if done.config.export.to is not None:
-        _deliver(done, say)
+        _deliver(done, log)
     return report
 
 
-def conclude_run(done: Distilled, say: Callable[[str], None]) -> Path | None:
+def conclude_run(done: Distilled, log: Callable[[str], None]) -> Path | None:
     """Writes the report of a run. The run itself is safe by now: a report that fails is said, not raised."""
     try:
         return build_run_report(done.out)
     except Exception as error:
-        say(f"no report: {type(error).__name__}: {printable(error)} (again: {command('report', done.out)})")
+        log(f"no report: {type(error).__name__}: {printable(error)} (again: {command('report', done.out)})")
         return None
 
 
-def _deliver(done: Searched, say: Callable[[str], None]) -> None:
+def _deliver(done: Searched, log: Callable[[str], None]) -> None:
     from singer_ray.publishing.delivery import deliver
     from singer_ray.publishing.experiment import Experiment, Selection
     from singer_ray.publishing.store import Store
@@ -62,6 +62,6 @@ def _deliver(done: Searched, say: Callable[[str], None]) -> None:
         return
     try:
         store = Store(export.to, settings=export)
-        deliver(Experiment(str(done.out)), store, export, Selection(trials=trials), say=say)
+        deliver(Experiment(str(done.out)), store, export, Selection(trials=trials), log=log)
     except UserError as error:
         raise UserError(f"{error} The search is safe; deliver it later: {command('export', done.out)}") from error

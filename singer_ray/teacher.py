@@ -18,7 +18,7 @@ from pathlib import Path
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config, TeacherRecipe
 from singer_ray.config.effect import remarks
-from singer_ray.terminal import say
+from singer_ray.terminal import log
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def main(config: Config, flags: TeacherFlags) -> None:
 
     make_teacher(config, flags, lambda: prepare_out(out, overwrite=flags.overwrite), console)
     option = shlex.join(["--teacher.name", f"local-dir:{out / 'clean'}"])
-    say(results, f"Wrote {out}. Distil from it with {option}")
+    log(results, f"Wrote {out}. Distil from it with {option}")
 
 
 COMMAND = Command("teacher", __doc__, TeacherFlags, given="given")

@@ -20,7 +20,7 @@ from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError
-from singer_ray.terminal import say
+from singer_ray.terminal import log
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,16 @@ def main(config: Config, flags: TrainFlags) -> None:
         resume=resume,
         given=() if resume else flags.given,
         prepare=lambda: prepare_out(out, overwrite=flags.overwrite, resume=resume),
-        say=_say,
+        log=_log,
         console=console,
     )
-    report = conclude_run(done, _say)
+    report = conclude_run(done, _log)
     beside = f", {report}" if report else ""
-    say(results, f"Wrote {out}/result.json{beside} and {done.student}")
+    log(results, f"Wrote {out}/result.json{beside} and {done.student}")
 
 
-def _say(line: str) -> None:
-    say(console, line)
+def _log(line: str) -> None:
+    log(console, line)
 
 
 def _folder_to_resume(flags: TrainFlags) -> Path:

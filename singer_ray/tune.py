@@ -24,7 +24,7 @@ from singer_ray.config.given import settle
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError
 from singer_ray.storage.address import own_name
-from singer_ray.terminal import lasting, say
+from singer_ray.terminal import lasting, log
 from singer_ray.wording import command
 
 if TYPE_CHECKING:
@@ -149,16 +149,16 @@ def _finish(done: Searched, console: Console = results) -> None:
     if REFINER in table.columns:
         best_of_each = winners(table, REFINER)
         console.print(as_rich_table(best_of_each, done.objectives, title="The best trial of each refiner"))
-    report = conclude(done, lambda line: say(console, line))
+    report = conclude(done, lambda line: log(console, line))
     if not done.best:
-        say(console, f"No trial came far enough to export a student; {out}/leaderboard.csv says why.")
+        log(console, f"No trial came far enough to export a student; {out}/leaderboard.csv says why.")
         return
     best = done.best[0]
-    say(console, f"Wrote {out}. Best student: {best} (timm.create_model({f'local-dir:{best}'!r}, pretrained=True))")
-    say(console, f"Train it again:  {command('train', '--preset', best / 'config.yaml')}")
-    say(console, f"Its report:      {report or out}")
+    log(console, f"Wrote {out}. Best student: {best} (timm.create_model({f'local-dir:{best}'!r}, pretrained=True))")
+    log(console, f"Train it again:  {command('train', '--preset', best / 'config.yaml')}")
+    log(console, f"Its report:      {report or out}")
     if (out / "tensorboard").is_dir():
-        say(console, f"Its curves:      {shlex.join(['tensorboard', '--logdir', str(out / 'tensorboard')])}")
+        log(console, f"Its curves:      {shlex.join(['tensorboard', '--logdir', str(out / 'tensorboard')])}")
 
 
 def _metadata(config: Config) -> dict[str, str]:
@@ -182,8 +182,8 @@ def _submit(
     argv = [word for n, word in enumerate(words) if n not in apart]
     metadata = {"experiment": name, **metadata}
     job = submit(address, argv, name=name, metadata=metadata, files=local_files(argv))
-    say(console, f"submitted {job}. {how_to(address, job)}")
-    say(console, f"job {job}: {follow(address, job)}")
+    log(console, f"submitted {job}. {how_to(address, job)}")
+    log(console, f"job {job}: {follow(address, job)}")
 
 
 COMMAND = Command(

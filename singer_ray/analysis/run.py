@@ -41,7 +41,7 @@ def run_analysis(
     *,
     inputs: Inputs | None = None,
     prepare: Callable[[], object] = lambda: None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Analyses the teacher of `config` on its images and fills OUT (None: nothing); returns what result.json holds.
 
@@ -59,16 +59,16 @@ def run_analysis(
     }
     remarks = context.remarks
     for line in remarks:
-        say(f"note: {line}")
+        log(f"note: {line}")
     source = shuffled_subset(context.suite.sources.get("val", context.train), settings.images)
-    reports = _survey(context, source, settings, say)
-    found = Findings(context, source, reports, arms, _track(context, arms, source, reports, settings, say), settings)
+    reports = _survey(context, source, settings, log)
+    found = Findings(context, source, reports, arms, _track(context, arms, source, reports, settings, log), settings)
     verdict = judge(
         config.teacher.name, reports, found.layers, found.track, k=settings.k, width=context.last_teacher.width
     )
     metrics = _metrics(found)
     if out is not None:
-        say("drawing pictures")
+        log("drawing pictures")
         prepare()
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "config.yaml", config.to_yaml())
@@ -84,23 +84,23 @@ def run_analysis(
     }
     if out is not None:
         write_json(out / "result.json", result)
-    say(verdict.text)
+    log(verdict.text)
     return result
 
 
 def _survey(
-    context: TrainContext, source: Source, settings: AnalysisSettings, say: Callable[[str], None]
+    context: TrainContext, source: Source, settings: AnalysisSettings, log: Callable[[str], None]
 ) -> dict[int, LayerReport]:
     teacher = context.tapped_teacher(list(range(context.last_teacher.depth)))
     size, rank = context.config.data.image_size, min(context.config.method.rank, teacher.width)
-    say(f"reading {len(source)} images at {teacher.depth} blocks of {context.teacher_name}")
+    log(f"reading {len(source)} images at {teacher.depth} blocks of {context.teacher_name}")
     reports = survey_layers(teacher, _pixels(context, source), teacher.grid(size), k=settings.k, rank=rank)
     for layer, report in reports.items():
         directions = ""
         if report.directions:
             directions = ", directions " + "/".join(str(n) for n in report.directions.count.values())
         distilled = " *" if layer in context.distilled_layers() else ""
-        say(
+        log(
             f"block {layer:2d}  max/median {report.max_median:6.2f}  outliers {report.token_share:6.2%} of tokens, "
             f"{report.energy_share:6.2%} of energy{directions}{distilled}"
         )
@@ -113,18 +113,18 @@ def _track(
     source: Source,
     reports: dict[int, LayerReport],
     settings: AnalysisSettings,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Track:
     probe = next(_pixels(context, source, PROBE_IMAGES))
     for trainer in arms.values():  # students and projections start alike under every refiner
-        trainer.prepare(say)
+        trainer.prepare(log)
     every = max(1, settings.steps // MEASUREMENTS)
     if not any(reports[n].outliers.any() for n in context.distilled_layers()):
         every = max(1, settings.steps)  # all shares are 0, and stay so
     track = []
     for step, biases in track_bias(context, arms, probe, k=settings.k, steps=settings.steps, every=every):
         shares = ", ".join(f"{name} {b.loss_share:.1%} / {b.gradient_share:.1%}" for name, b in biases.items())
-        say(f"step {step:4d} of {settings.steps}: outliers' share of KD loss / of its gradient: {shares}")
+        log(f"step {step:4d} of {settings.steps}: outliers' share of KD loss / of its gradient: {shares}")
         track.append((step, biases))
     return track
 

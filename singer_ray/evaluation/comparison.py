@@ -39,7 +39,7 @@ class Candidates:
     sources: Mapping[str, Source] | None = None
 
 
-def compare(config: Config, candidates: Candidates, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+def compare(config: Config, candidates: Candidates, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
     """`networks` (name -> metrics, input, notes), `remarks` on the images, and `teacher` of a result.
 
     Raises UserError.
@@ -52,8 +52,8 @@ def compare(config: Config, candidates: Candidates, device: torch.device, say: C
         splits = check_sources(sources, block)
         remarks = data_remarks(sources, check_targets(sources))
         for line in remarks:
-            say(f"note: {line}")
-        teacher = _teacher(config, candidates, say)
+            log(f"note: {line}")
+        teacher = _teacher(config, candidates, log)
         evaluation = FrozenEvaluation(
             sources,
             splits,
@@ -68,11 +68,11 @@ def compare(config: Config, candidates: Candidates, device: torch.device, say: C
         entries = {}
         for network in networks:
             started = time.perf_counter()
-            done = evaluation.run(network, say)
+            done = evaluation.run(network, log)
             entries[network.name] = _entry(network, done)
-            say(f"{printable(network.name)}: {network.image_size} px, {time.perf_counter() - started:.1f} s")
+            log(f"{printable(network.name)}: {network.image_size} px, {time.perf_counter() - started:.1f} s")
             for note in done.notes:
-                say(f"{printable(network.name)}: {note}")
+                log(f"{printable(network.name)}: {note}")
     return {"networks": entries, "remarks": remarks, "teacher": config.teacher.name if teacher else None}
 
 
@@ -94,11 +94,11 @@ def _made_for(module: nn.Module) -> int | None:
     return int(height) if height is not None and height == width else None
 
 
-def _teacher(config: Config, candidates: Candidates, say: Callable[[str], None]) -> Network | None:
+def _teacher(config: Config, candidates: Candidates, log: Callable[[str], None]) -> Network | None:
     if not candidates.with_teacher:
         return None
     if candidates.teacher is None:
-        return open_reference(config, candidates.given, say)
+        return open_reference(config, candidates.given, log)
     size = config.data.image_size if "data.image_size" in candidates.given else _made_for(candidates.teacher)
     return network_of(f"teacher {config.teacher.name}", candidates.teacher, size)
 

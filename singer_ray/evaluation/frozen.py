@@ -101,7 +101,7 @@ class FrozenEvaluation:
         if not network.tapped.has_class_token:
             raise UserError(f"network {network.name} has no class token to read. Use --{setting} {allowed}.")
 
-    def run(self, network: Network, say: Callable[[str], None] = lambda line: None) -> Evaluated:
+    def run(self, network: Network, log: Callable[[str], None] = lambda line: None) -> Evaluated:
         """All metrics of a network."""
         key = (network.image_size, network.crop_pct)
         if key not in self._suites:
@@ -113,7 +113,7 @@ class FrozenEvaluation:
             raise UserError(f"network {network.name} gives features that are not finite numbers. Give other weights.")
         done.notes += self._absent_classes(suite, network)
         if self.settings.protocol == "official":
-            self._train_heads(suite, features, network, done, say)
+            self._train_heads(suite, features, network, done, log)
         else:
             self._probe(suite, features, network, done)
         for place, infix in INFIXES.items():
@@ -131,7 +131,7 @@ class FrozenEvaluation:
         features: Mapping[str, dict[str, ProbeFeatures]],
         network: Network,
         done: Evaluated,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         used = (FIT, *self.splits)
         fit = self.sources[FIT]
@@ -150,7 +150,7 @@ class FrozenEvaluation:
             {split: suite.annotations(split, network.grid, network.covered) for split in used},
             {split: suite.pixel_annotations(split) for split in used},
             self.splits,
-            lambda line: say(f"{network.name}: {line}"),
+            lambda line: log(f"{network.name}: {line}"),
         )
         done.metrics |= metrics
         done.notes += notes

@@ -32,7 +32,7 @@ def open_candidate(config: Config, name: str, given: Collection[str]) -> Network
     )
 
 
-def open_reference(config: Config, given: Collection[str], say: Callable[[str], None]) -> Network | None:
+def open_reference(config: Config, given: Collection[str], log: Callable[[str], None]) -> Network | None:
     """The configured teacher. None, with a line that says so, when a preset names one that cannot be had here.
 
     Raises UserError when it was named on the command line.
@@ -45,7 +45,7 @@ def open_reference(config: Config, given: Collection[str], say: Callable[[str], 
     except UserError as error:
         if {"teacher.name", "teacher.checkpoint"} & set(given):
             raise
-        say(f"no gram_cosine: {error}")
+        log(f"no gram_cosine: {error}")
         return None
 
 

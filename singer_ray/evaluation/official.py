@@ -197,7 +197,7 @@ class OfficialHeads:
         known: Mapping[str, Annotations],
         pixels: Mapping[str, PixelAnnotations],
         splits: Sequence[str],
-        say: Callable[[str], None] = lambda line: None,
+        log: Callable[[str], None] = lambda line: None,
     ) -> tuple[dict[str, float], list[str]]:
         """Metrics, and a line for each head that diverged."""
         metrics: dict[str, float] = {}
@@ -220,7 +220,7 @@ class OfficialHeads:
                 if annotated[number]:
                     notes.append(f"no official {_HEADS[number]} scores: {_NOTHING[number]}")
                 continue
-            say(f"training the {task.name} head for {self.settings.epochs} epochs")
+            log(f"training the {task.name} head for {self.settings.epochs} epochs")
             try:
                 seed = derive(self.seed, number)
                 metrics |= train_head(task, splits, self.settings, seed, self.device)

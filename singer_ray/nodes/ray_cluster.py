@@ -68,11 +68,11 @@ def room(each: Mapping[str, float]) -> Room:
     return Room.of(each, nodes(), limits())
 
 
-def wait_for_room(each: Mapping[str, float], count: int, what: str, say: Callable[[str], None]) -> None:
+def wait_for_room(each: Mapping[str, float], count: int, what: str, log: Callable[[str], None]) -> None:
     """Blocks until `count` of `what` have room, or would once the autoscaler is asked for them.
 
     Machines of one's own join minutes after `ray up`, and nobody knows what they have before: until all are there,
-    `say` hears how many are. Raises UserError when there will never be room.
+    `log` hears how many are. Raises UserError when there will never be room.
     """
     said = float("-inf")
     while True:
@@ -88,11 +88,11 @@ def wait_for_room(each: Mapping[str, float], count: int, what: str, say: Callabl
         if time.monotonic() - said >= SAY:
             said = time.monotonic()
             there = f"room for {found.now} of {what}" if found.now else f"no room for {what}"
-            say(f"waiting for machines: {machines()} here, with {there} ({words(each)} each); Ctrl-C ends this")
+            log(f"waiting for machines: {machines()} here, with {there} ({words(each)} each); Ctrl-C ends this")
         time.sleep(LOOK)
 
 
-def has_gpus(say: Callable[[str], None] | None = None) -> bool:
+def has_gpus(log: Callable[[str], None] | None = None) -> bool:
     """Whether the cluster has, or can get, a GPU.
 
     Where that depends on machines of unknown size that are to join it waits for them, though not for ever, and says so.
@@ -100,11 +100,11 @@ def has_gpus(say: Callable[[str], None] | None = None) -> bool:
     begin, said = time.monotonic(), float("-inf")
     while True:
         found = room({"GPU": 1})
-        if found.most is not None or found.now or say is None or time.monotonic() - begin > GPU_PATIENCE:
+        if found.most is not None or found.now or log is None or time.monotonic() - begin > GPU_PATIENCE:
             return bool(found.now or found.most)
         if time.monotonic() - said >= SAY:
             said = time.monotonic()
-            say(
+            log(
                 f"waiting for machines that may have GPUs: {machines()} here, without one; "
                 "--train.device cpu starts at once"
             )

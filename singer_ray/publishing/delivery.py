@@ -47,7 +47,7 @@ def deliver(
     selection: Selection,
     *,
     replace: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> list[Published]:
     """Publishes the selected students, then the experiment's own files, then the lists; what is there stays.
 
@@ -65,7 +65,7 @@ def deliver(
         for choice in choices:
             place = Path(drafts) / choice.name
             done = _deliver_student(experiment, choice, store, settings, selection, place, replace=replace)
-            say(f"{'exported' if done.new else 'was there already:'} {done}, {done.size / 1e6:.1f} MB{_differs(done)}")
+            log(f"{'exported' if done.new else 'was there already:'} {done}, {done.size / 1e6:.1f} MB{_differs(done)}")
             published.append(done)
     if replace:  # only now, when the new ones have come
         _remove_strangers(experiment, store)

@@ -36,7 +36,7 @@ def check_trackers(names: Sequence[str], setting: str = SEARCH) -> None:
 
 
 def make_trackers(
-    names: Sequence[str], experiment: str, folder: Path, say: Callable[[str], object], *, setting: str = SEARCH
+    names: Sequence[str], experiment: str, folder: Path, log: Callable[[str], object], *, setting: str = SEARCH
 ) -> list[Background]:
     """The trackers that `setting` names for an `experiment`, whose own files go into `folder`.
 
@@ -44,7 +44,7 @@ def make_trackers(
     once and is left out from then on.
     """
     return [
-        Background(name, functools.partial(KINDS[name], experiment, folder), say, _GO_ON[setting])
+        Background(name, functools.partial(KINDS[name], experiment, folder), log, _GO_ON[setting])
         for name in dict.fromkeys(names)
     ]
 

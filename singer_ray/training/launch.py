@@ -73,19 +73,19 @@ def launch_here(
     out: Path,
     *,
     resume: bool,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     record: RunRecord,
     console: Console | None = None,
 ) -> Trained:
     """Trains in this process; OUT receives a checkpoint after each epoch, and `record` hears of it."""
     state = checkpoint.load(out) if resume else None
     try:
-        trainer = StudentTrainer.begin(context, config, state, say=say)
+        trainer = StudentTrainer.begin(context, config, state, log=log)
     except checkpoint.MisfitError as error:
         raise UserError(f"{out / checkpoint.FILE} {error}. {checkpoint.RESTART}") from error
     record.begin(*_so_far(trainer, state))
     metrics: Metrics = {}
-    with EpochLines(config, say, console) as lines:
+    with EpochLines(config, log, console) as lines:
         for metrics in epochs(trainer, heartbeat=lines.heartbeat):
             checkpoint.save(out, trainer.state() | {"metrics": metrics})
             lines.epoch(metrics)
@@ -94,12 +94,12 @@ def launch_here(
 
 
 def launch_in_ray(
-    config: Config, inputs: Inputs, out: Path, *, resume: bool = False, say: Callable[[str], None], record: RunRecord
+    config: Config, inputs: Inputs, out: Path, *, resume: bool = False, log: Callable[[str], None], record: RunRecord
 ) -> Trained:
     """Trains in the workers of a TorchTrainer, which continues by itself where OUT/ray_train holds a checkpoint.
 
     With `resume`, where there is none, it goes on from OUT's own: from one worker to several. The first worker's lines
-    and epochs come here, to `say` and `record`: OUT is on this machine alone.
+    and epochs come here, to `log` and `record`: OUT is on this machine alone.
     """
     import ray
     import ray.train
@@ -111,18 +111,18 @@ def launch_in_ray(
     with ray_cluster.connected(), telling_train_which_cluster():
         path, name = ray_cluster.storage(config.train.storage, out, RAY_TRAIN)
         workers = config.train.workers
-        use_gpu = config.train.device != "cpu" and ray_cluster.has_gpus(say)
+        use_gpu = config.train.device != "cpu" and ray_cluster.has_gpus(log)
         each = {"GPU" if use_gpu else "CPU": 1.0}
         if config.train.storage is None:  # a machine that joins yet could not save where this one does
             each |= ray_cluster.ON_HEAD
         what = f"the {workers} workers of --workers {workers}" if workers > 1 else "a worker"
-        ray_cluster.wait_for_room(each, workers, what, say)
-        say(f"{workers} worker{'s' * (workers > 1)} on {ray_cluster.describe()}")
+        ray_cluster.wait_for_room(each, workers, what, log)
+        log(f"{workers} worker{'s' * (workers > 1)} on {ray_cluster.describe()}")
         written = config.without_passwords()  # Ray shows and logs what its workers are given
         begun = resume and (out / checkpoint.FILE).exists()
         # As a reference: settings travel within messages, which have a limit.
         saved = ray.put(checkpoint.load(out)) if begun else None
-        with heard({"line": say, "begin": lambda told: record.begin(*told), "epoch": record.epoch}) as tell:
+        with heard({"line": log, "begin": lambda told: record.begin(*told), "epoch": record.epoch}) as tell:
             settings = {"config": written.model_dump(), "inputs": inputs, "tell": tell, "saved": (saved,)}
             group = worker_group(
                 _worker, settings, workers, path, name, gpu=use_gpu, each=each, endpoint=config.export.endpoint
@@ -213,13 +213,13 @@ def _worker(settings: dict[str, Any]) -> None:
         state = ray.get(settings["saved"][0])
     context = settings["inputs"].context(config)
     tell: Tell = settings["tell"] if rank == 0 else lambda kind, content: None
-    say = functools.partial(tell, "line")
+    log = functools.partial(tell, "line")
     try:
-        trainer = StudentTrainer.begin(context, config, state, rank=rank, world=world, say=say)
+        trainer = StudentTrainer.begin(context, config, state, rank=rank, world=world, log=log)
     except checkpoint.MisfitError as error:
         raise UserError(f"The checkpoint of Ray Train {error}. {checkpoint.RESTART}") from error
     tell("begin", _so_far(trainer, state))
-    lines = EpochLines(config, say)
+    lines = EpochLines(config, log)
     for metrics in epochs(trainer, heartbeat=lines.heartbeat):
         if rank:
             ray.train.report({})

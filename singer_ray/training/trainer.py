@@ -60,21 +60,21 @@ class StudentTrainer:
         *,
         rank: int = 0,
         world: int = 1,
-        say: Callable[[str], None] = lambda line: None,
+        log: Callable[[str], None] = lambda line: None,
     ) -> StudentTrainer:
         """A trainer ready to step: from `state`, or from scratch with calibration and pre-fit."""
         trainer = cls(context, config, rank=rank, world=world)
         if state is not None:
             trainer.restore(state)
         else:
-            trainer.prepare(say)
+            trainer.prepare(log)
         return trainer
 
-    def prepare(self, say: Callable[[str], None] = lambda line: None) -> None:
+    def prepare(self, log: Callable[[str], None] = lambda line: None) -> None:
         """From scratch to ready to step: observes, fits the refiner alone, readies the optimiser."""
-        self.observe(say)
+        self.observe(log)
         if self.prefit_steps:
-            say(f"fitting refiner {self.config.method.refiner} alone for {self.prefit_steps} steps")
+            log(f"fitting refiner {self.config.method.refiner} alone for {self.prefit_steps} steps")
         self.prefit()
         self.start()
 
@@ -117,7 +117,7 @@ class StudentTrainer:
         """The teacher's half of a step."""
         return self.context.teacher_pass(self.teacher, pixels, self.config.train.precision)
 
-    def observe(self, say: Callable[[str], None] = lambda line: None) -> None:
+    def observe(self, log: Callable[[str], None] = lambda line: None) -> None:
         """Looks at the first training images: fixes scales by the teacher's median norms, and readies the refiner."""
         seed = self.config.seed
         batch = next(self.context.batches(batch_size=CALIBRATION_IMAGES, seed=seed, view_seed=seed))
@@ -127,10 +127,10 @@ class StudentTrainer:
         refiner = self.distiller.refiner
         refiner.observe(features, self.teacher.replay, derive(self.config.seed, 4))
         for line in refiner.notes():
-            say(line)
+            log(line)
         ratio = max(float(max_median_ratio(found).mean()) for found in norms.values())
         if ratio < NO_ARTIFACTS and self.config.method.refiner != "none":
-            say(
+            log(
                 f"the teacher shows no artifacts here (largest over median patch norm {ratio:.1f}; artifacts start at "
                 f"about {NO_ARTIFACTS:g}): refinement will not help, --method.refiner none should do as well"
             )

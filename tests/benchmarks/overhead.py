@@ -86,8 +86,8 @@ def searched(preset: Path, space: Path, out: Path) -> dict[str, Any]:
             marks["asked"] = time.time()
             super().__init__(*given, **named)
 
-        def wait(self, say: Callable[[str], None]) -> list[str]:
-            found = super().wait(say)
+        def wait(self, log: Callable[[str], None]) -> list[str]:
+            found = super().wait(log)
             marks["ready"] = time.time()
             return found
 

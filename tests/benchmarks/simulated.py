@@ -118,7 +118,7 @@ class CurvePool:
         gathering: Any = ray.remote(num_cpus=0)(Gathering)
         self.gathering = gathering.options(name=GATHERING).remote(min(CONCURRENT, trials))
 
-    def wait(self, say: Callable[[str], None]) -> list[str]:
+    def wait(self, log: Callable[[str], None]) -> list[str]:
         return [self.metric]
 
     def timing(self) -> StepTimes:

@@ -158,8 +158,8 @@ def test_a_spoilt_student_is_said_in_one_line(run: Distilled, tmp_path: Path, sp
 def test_what_is_written_holds_no_password(small: Config, tmp_path: Path) -> None:
     secret = {"search.study": "postgresql://me:sesame@db/x", "export.endpoint": "http://key:sesame@minio:9000"}
     config = small.override({**secret, "train.epochs": 1})
-    done = run_distillation(config, tmp_path / "run", say=lambda line: None)
+    done = run_distillation(config, tmp_path / "run", log=lambda line: None)
     found = [path for path in done.out.rglob("*") if path.is_file()]
     assert not [path for path in found if b"sesame" in path.read_bytes()]
     assert load_preset(str(done.out / "config.yaml")).search.study == "postgresql://me@db/x"
-    run_distillation(config, done.out, resume=True, say=lambda line: None)  # the same settings, password and all
+    run_distillation(config, done.out, resume=True, log=lambda line: None)  # the same settings, password and all

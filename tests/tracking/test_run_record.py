@@ -14,7 +14,7 @@ from singer_ray.tracking.trackers import TRAIN, check_trackers
 
 
 def told(out: Path, epochs: range, said: list[str], *, last: str = COMPLETE) -> RunRecord:
-    record = RunRecord(out, {"train.lr": 0.1}, ["tensorboard"], say=said.append)
+    record = RunRecord(out, {"train.lr": 0.1}, ["tensorboard"], log=said.append)
     done = epochs[0] - 1
     record.begin(done, {"epoch": done, "train/loss": 1 / done, "lr": 0.1} if done else None)
     for epoch in epochs:

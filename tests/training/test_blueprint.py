@@ -77,7 +77,7 @@ def test_a_teacher_in_half_precision_trains(small: Config, tmp_path: Any, kind: 
             tmp_path / "out",
             inputs=inputs,
             given=["method.clip.ratio"],
-            say=lines.append,
+            log=lines.append,
         )
         assert done.metrics["train/loss"] > 0
         assert any(line.startswith("note: method.clip.ratio has no effect") for line in lines)

@@ -42,7 +42,7 @@ def shared(image_tree: Tree) -> Config:
 
 def test_a_run_says_it_first_and_writes_it_down(shared: Config, tmp_path: Path) -> None:
     said: list[str] = []
-    done = run_distillation(shared, tmp_path / "out", say=said.append)
+    done = run_distillation(shared, tmp_path / "out", log=said.append)
     notes = [line.removeprefix("note: ") for line in said if line.startswith("note: ")]
     assert said[: len(notes)] == [f"note: {note}" for note in notes], "notes come first, each once"
     assert notes[0].startswith("not measured: val/linear_top1, val/knn_top1, because all training images are of one")

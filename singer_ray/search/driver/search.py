@@ -41,7 +41,7 @@ from singer_ray.search.watch.eta import Estimate
 from singer_ray.search.workers.resources import ResourcePlan
 from singer_ray.storage import STUDY_URL, Folder, without_password
 from singer_ray.storage.address import absolute, own_name
-from singer_ray.terminal import Terminal, lasting, say
+from singer_ray.terminal import Terminal, lasting, log
 from singer_ray.tracking.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -174,12 +174,12 @@ class _Search:
             Store(export.to, settings=export)
         with self._hosts() as (store, plan, pool):
             search = self.config.search
-            objectives = Objectives.of(search.objectives, search.stop_metric, pool.wait(self._say))
-            earlier = earlier_study(self.config, self.space, objectives, self._say)
+            objectives = Objectives.of(search.objectives, search.stop_metric, pool.wait(self._log))
+            earlier = earlier_study(self.config, self.space, objectives, self._log)
             self._check_corners(pool)
             remarks = pool.ask("remarks")
             for line in remarks:
-                self._say(f"note: {line}")
+                self._log(f"note: {line}")
             self._forecast(plan, pool)
             with store.driving():
                 storage = self._emptied(store) if overwrite else self._empty(store)
@@ -213,7 +213,7 @@ class _Search:
             storage = storage_of(self.config.search.study, self.out, "write")
             study = load_study(storage, self.record["name"])
             self._forget_passwords()
-            pool.wait(self._say)
+            pool.wait(self._log)
             self._forecast(plan, pool)
             store.write(CONFIG, self.config.to_yaml().encode())
             return self._drive(store, plan, pool, study, storage)
@@ -226,13 +226,13 @@ class _Search:
         _quiet()
         with ray_cluster.connected(self.name), _terminated_as_interrupted(), contextlib.ExitStack() as stack:
             shared = ray_cluster.shared_storage(self.config.train.storage, self.out)
-            plan = ResourcePlan.of(self.config, self._say, here=shared is None)
+            plan = ResourcePlan.of(self.config, self._log, here=shared is None)
             trials = f"{plan.concurrent} trial{'s' * (plan.concurrent > 1)}"
-            self._say(f"{trials} at a time on {ray_cluster.describe()}{_dashboard()}")
+            self._log(f"{trials} at a time on {ray_cluster.describe()}{_dashboard()}")
             remote = None
             if shared:  # NAME may well be a link there, which is the user's own
                 remote = Folder(f"{shared}/{self.name}", settings=self.config.export, setting="--storage")
-            store = SearchStore(self.out, remote, self._say, own=own_inputs(self.config))
+            store = SearchStore(self.out, remote, self._log, own=own_inputs(self.config))
             if driving:
                 stack.enter_context(store.driving())
                 store.catch_up()
@@ -241,7 +241,7 @@ class _Search:
                 yield store, plan, pool
             except KeyboardInterrupt:
                 if self.record:
-                    self._say(f"interrupted. {store.go_on}")
+                    self._log(f"interrupted. {store.go_on}")
                 raise
             except OSError as error:
                 if not self.record:
@@ -290,7 +290,7 @@ class _Search:
         study = self.record["study"]
         if study is not None and without_password(study) != study:
             self.record["study"] = without_password(study)
-            self._say(f"the password of the study is not kept any more: next time set PGPASSWORD or {STUDY_URL}")
+            self._log(f"the password of the study is not kept any more: next time set PGPASSWORD or {STUDY_URL}")
 
     def _empty(self, store: SearchStore) -> optuna.storages.BaseStorage:
         """Of a new study. Raises UserError when the copy's place is taken."""
@@ -325,10 +325,10 @@ class _Search:
         Budget.of(search).require_gpus(plan.gpus_held)
         self.times = pool.timing()
         estimate = Estimate.of(self.config, concurrent=plan.concurrent, gpus=plan.gpus_held, times=self.times)
-        self._say(estimate.before(self._price()).text)
+        self._log(estimate.before(self._price()).text)
 
-    def _say(self, line: str) -> None:
-        say(self.console, line)
+    def _log(self, line: str) -> None:
+        log(self.console, line)
 
 
 def _quiet() -> None:

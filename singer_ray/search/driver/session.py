@@ -34,7 +34,7 @@ from singer_ray.search.study.opening import create_study, load_study
 from singer_ray.search.study.schema import IMPORTED, REPEAT_OF, REPEATS, SEED, objectives_of, own_rows
 from singer_ray.search.watch.eta import Estimate
 from singer_ray.search.watch.progress import SearchProgress
-from singer_ray.terminal import say
+from singer_ray.terminal import log
 from singer_ray.tracking.background import Background, Guard, close
 from singer_ray.tracking.trackers import make_trackers
 
@@ -101,9 +101,9 @@ class Session:
         return found
 
     def _run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
-        self._say(f"if anything ends this search: {resume_command(self.store.address, self.store.own)}")
+        self._log(f"if anything ends this search: {resume_command(self.store.address, self.store.own)}")
         for line in remarks(self.config, self.setting.space, self.study):
-            self._say(line)
+            self._log(line)
         for point in self.setting.space.first_points():
             self.study.enqueue_trial(point, skip_if_exists=True)
         self._trials(self.study, self.config.search.trials)
@@ -136,8 +136,8 @@ class Session:
             left=left,
         )
         progress.read(study)
-        trackers = make_trackers(config.search.trackers, self.setting.name, self.store.out, self._say)
-        observers = [Background("the progress display", lambda: progress, self._say), *trackers]
+        trackers = make_trackers(config.search.trackers, self.setting.name, self.store.out, self._log)
+        observers = [Background("the progress display", lambda: progress, self._log), *trackers]
         ask_tell = AskTell(
             study,
             self.setting.space,
@@ -154,10 +154,10 @@ class Session:
         )
         if not ask_tell.expected:
             if not repeats:
-                self._say(f"the search has its {wanted} trials already: nothing is left to train")
+                self._log(f"the search has its {wanted} trials already: nothing is left to train")
             close(observers)
             return
-        Guard("the live table", self._say)(progress.show, None)
+        Guard("the live table", self._log)(progress.show, None)
         try:
             if limits.check().action != STOP:
                 self._tune(ask_tell, limits, "repeats" if repeats else "session")
@@ -167,7 +167,7 @@ class Session:
             close(observers)
         if limits.verdict.reason:
             self.accounts.note(**{END: limits.verdict.reason})
-            self._say(limits.verdict.reason)
+            self._log(limits.verdict.reason)
 
     def _sampler_of(self, study: optuna.Study) -> Callable[[int], BaseSampler]:
         """The sampler of each trial, by its number."""
@@ -233,7 +233,7 @@ class Session:
                 name=name,
                 storage_path=str((self.store.out / "tune").absolute()),
                 verbose=0,
-                callbacks=[JsonLoggerCallback(), Recoveries(self._say)],
+                callbacks=[JsonLoggerCallback(), Recoveries(self._log)],
                 stop=LimitStopper(ended),
                 failure_config=tune.FailureConfig(max_failures=self.config.search.max_failures),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
@@ -258,7 +258,7 @@ class Session:
             return
         self.concurrent, self.gpus = now, self.plan.gpus_of(now)
         self.meter.hold(concurrent=now, gpus=self.gpus)
-        self._say(f"{now} trial{'s' * (now != 1)} at a time from now on, on {ray_cluster.describe()}")
+        self._log(f"{now} trial{'s' * (now != 1)} at a time from now on, on {ray_cluster.describe()}")
 
     def _repeats(self) -> optuna.Study | None:
         """The study of the leading trials' further seeds; None without repeats.
@@ -296,7 +296,7 @@ class Session:
     def _say_once(self, line: str) -> None:
         if line not in self.said:
             self.said.add(line)
-            self._say(line)
+            self._log(line)
 
-    def _say(self, line: str) -> None:
-        say(self.setting.console, line)
+    def _log(self, line: str) -> None:
+        log(self.setting.console, line)

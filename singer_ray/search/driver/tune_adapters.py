@@ -132,11 +132,11 @@ class StudyScheduler(FIFOScheduler):
 class Recoveries(Callback):
     """Says in one line what Tune would say in a traceback: that a trial's process or machine died, and it goes on."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self.log = log
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self.say(f"trial {trial.config['label']}: {printable(_why(trial))}; it goes on from its last epoch")
+        self.log(f"trial {trial.config['label']}: {printable(_why(trial))}; it goes on from its last epoch")
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

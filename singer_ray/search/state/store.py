@@ -51,11 +51,11 @@ class SearchStore:
         self,
         out: Path,
         shared: Folder | None,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         *,
         own: Sequence[str] = (),
     ) -> None:
-        self.out, self.shared, self.say, self.own = out, shared, say, own
+        self.out, self.shared, self.log, self.own = out, shared, log, own
         # A file that is its own copy must not be written a second time: that would undo what is being appended to it.
         self.remote = None if shared is None or (shared.is_local and is_same(Path(shared.root), out)) else shared
         self.trials = shared.below(TRIALS) if shared else Folder(str(out / TRIALS), setting="--out")
@@ -166,9 +166,9 @@ class SearchStore:
         address = self.shared.address
 
         def waiting(seconds: float) -> None:
-            self.say(f"waiting up to {seconds:.0f} s to see whether the driver of {address} is dead")
+            self.log(f"waiting up to {seconds:.0f} s to see whether the driver of {address} is dead")
 
-        lease = Lease(lease_files(self.shared), LEASE, seconds=LEASE_SECONDS, say=waiting)
+        lease = Lease(lease_files(self.shared), LEASE, seconds=LEASE_SECONDS, on_wait=waiting)
         with contextlib.ExitStack() as stack:
             try:
                 self._lease = stack.enter_context(lease)
@@ -192,7 +192,7 @@ class SearchStore:
             self._warned = False
         except UserError as error:
             if not self._warned:
-                self.say(f"the copy of the search is behind, trying again: {error}")
+                self.log(f"the copy of the search is behind, trying again: {error}")
             self._warned = True
 
     def _send_at_last(self) -> None:
@@ -200,7 +200,7 @@ class SearchStore:
         try:
             patiently(self._bring)
         except UserError as error:
-            self.say(f"the copy of the search is incomplete: {error} {self.go_on}")
+            self.log(f"the copy of the search is incomplete: {error} {self.go_on}")
             self._dirty.clear()
 
     def _bring(self) -> None:

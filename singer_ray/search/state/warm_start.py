@@ -47,7 +47,7 @@ TOLD = (
 
 
 def earlier_study(
-    config: Config, space: SearchSpace, objectives: Objectives, say: Callable[[str], None]
+    config: Config, space: SearchSpace, objectives: Objectives, log: Callable[[str], None]
 ) -> optuna.Study | None:
     """The study of `search.warm_start`, proved to fit by importing it into nothing; None without a warm start.
 
@@ -68,7 +68,7 @@ def earlier_study(
     others = check_alike(before, config, space, source)
     skipped = f", {taken.skipped} outside today's space skipped" if taken.skipped else ""
     apart = f"; there {', '.join(others)}" if others else ""
-    say(f"warm start: {taken.rows} finished trials of {source}{skipped}{apart}")
+    log(f"warm start: {taken.rows} finished trials of {source}{skipped}{apart}")
     return earlier
 
 

@@ -29,7 +29,7 @@ from singer_ray.search.study.schema import (
     state_of,
     values_by_epoch,
 )
-from singer_ray.terminal import Column, FittedTable, say
+from singer_ray.terminal import Column, FittedTable, log
 from singer_ray.tracking.background import Guard
 
 SHOWN = 20
@@ -100,7 +100,7 @@ class SearchProgress:
         again = f" again after epoch {known.epoch}" if known.epoch else ""
         known.state = QUEUED
         self._look_ahead()
-        self._say(f"trial {trial} queued{again}")
+        self._log(f"trial {trial} queued{again}")
 
     def start(self, trial: str, parameters: Mapping[str, Any]) -> None:
         known = self.rows.setdefault(trial, _Row(trial, dict(parameters)))
@@ -108,7 +108,7 @@ class SearchProgress:
         known.state = RUNNING
         self._look_ahead()
         values = "  ".join(f"{name} {cell(value)}" for name, value in parameters.items())
-        self._say(f"trial {trial} started{again}: {values}")
+        self._log(f"trial {trial} started{again}: {values}")
 
     def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         row = self.rows[trial]
@@ -119,7 +119,7 @@ class SearchProgress:
             self._look_ahead()
         shown = ", ".join(f"{name} {cell(value)}" for name, value in now.items() if name in self._watched())
         speed = f"{cell(float(metrics.get('images_per_second', 0)))} images/s"
-        self._say(f"trial {trial} epoch {epoch}/{self.epochs}: {', '.join(filter(None, (shown, speed)))}")
+        self._log(f"trial {trial} epoch {epoch}/{self.epochs}: {', '.join(filter(None, (shown, speed)))}")
 
     def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
         row = self.rows[trial]
@@ -127,7 +127,7 @@ class SearchProgress:
         self._look_ahead()
         why = f" ({row.fault})" if row.fault else ""
         epochs = f"{row.epoch} epoch{'s' * (row.epoch != 1)}"
-        self._say(f"trial {trial} {state} after {epochs}{why}. {self.summary()}")
+        self._log(f"trial {trial} {state} after {epochs}{why}. {self.summary()}")
 
     def close(self) -> None:
         if self.live is not None:
@@ -186,12 +186,12 @@ class SearchProgress:
         left = self._estimate(self.left, None)
         self.until = None if left is None else time.monotonic() + left
 
-    def _say(self, line: str) -> None:
+    def _log(self, line: str) -> None:
         if self.live is not None and self._drawing.failed:
             self.close()
         if self.live is not None:
             self.live.refresh()
         else:
-            say(self.console, line)
+            log(self.console, line)
         while self._unsaid:
-            say(self.console, self._unsaid.pop(0))
+            log(self.console, self._unsaid.pop(0))

@@ -21,7 +21,7 @@ from singer_ray.search.study.opening import load_study, require_own, storage_of
 from singer_ray.search.study.schema import REPEATS, objectives_of
 from singer_ray.search.watch.eta import Estimate
 from singer_ray.search.watch.progress import SearchProgress
-from singer_ray.terminal import say
+from singer_ray.terminal import log
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -55,7 +55,7 @@ def show_status(address: str, endpoint: str | None, console: Console) -> None:
         show(study, config.search.trials, left)
         if again is not None:
             show(again, len(again.trials))
-        say(console, f"used: {spent}" + (f"; {printable(record[END])}" if record.get(END) else ""))
+        log(console, f"used: {spent}" + (f"; {printable(record[END])}" if record.get(END) else ""))
         if not record.get(FINISHED):
             _doubt(record, resume_command(address, own_inputs(config)), console)
 
@@ -86,4 +86,4 @@ def _doubt(record: Mapping[str, Any], command: str, console: Console) -> None:
     if silent is not None and silent <= SILENT:
         return
     what = "has not begun" if silent is None else f"has been silent for {duration(silent)}"
-    say(console, f"Its driver {what}. If it is dead: {command}")
+    log(console, f"Its driver {what}. If it is dead: {command}")

@@ -83,16 +83,16 @@ class HostPool:
         self.registry = registry.options(name=self.registry_name, namespace=NAMESPACE).remote(self._note)
         self.placed: tuple[float, dict[str, float]] = (0.0, {})
         """When it was last seen which trials have a host, and since when each has it (Unix seconds)."""
-        self._say: Callable[[str], None] = _silent
+        self._log: Callable[[str], None] = _silent
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._attend, daemon=True)
 
-    def wait(self, say: Callable[[str], None]) -> list[str]:
+    def wait(self, log: Callable[[str], None]) -> list[str]:
         """Blocks until hosts stand: one at least, and all that come within `PATIENCE` after it.
 
         Returns the metrics that trials will report, best first.
         """
-        self._say = say
+        self._log = log
         metrics: list[str] = []
         begin = said = time.monotonic()
         patience = float("inf")
@@ -108,13 +108,13 @@ class HostPool:
             self._grow()
             if not done and time.monotonic() - said >= SAY:
                 said = time.monotonic()
-                say(
+                log(
                     f"waiting for {len(self._loading)} of {self._expected()} hosts, {machines()} here: the cluster is "
                     f"still making room ({said - begin:.0f} s)"
                 )
         if self._loading:
             there = self._expected() - len(self._loading)
-            say(f"going on with {there} of {self._expected()} hosts; others join later")
+            log(f"going on with {there} of {self._expected()} hosts; others join later")
         self._look()
         self._watch.start()
         return metrics
@@ -224,7 +224,7 @@ class HostPool:
                 self._loading[self.hosts[name].ready.remote()] = name
             except ray.exceptions.RayError as error:
                 self._refused.add(name)
-                self._say(f"a host that joined cannot train and is left out: {in_words(user_error_in(error))}")
+                self._log(f"a host that joined cannot train and is left out: {in_words(user_error_in(error))}")
                 ray.kill(self.hosts[name])
             del self._loading[reference]
 

@@ -34,7 +34,7 @@ class ResourcePlan:
     """All on the head: the other nodes could not save what they train."""
 
     @classmethod
-    def of(cls, config: Config, say: Callable[[str], None] = print, *, here: bool = False) -> ResourcePlan:
+    def of(cls, config: Config, log: Callable[[str], None] = print, *, here: bool = False) -> ResourcePlan:
         """From the configuration and the cluster, once one trial has room, or would when the autoscaler is asked.
 
         Raises UserError when not one trial will ever have room.
@@ -42,12 +42,12 @@ class ResourcePlan:
         search, workers = config.search, config.train.workers
         gpus = search.gpus_per_trial
         if gpus is None:
-            gpus = 1.0 if config.train.device != "cpu" and ray_cluster.has_gpus(say) else 0.0
+            gpus = 1.0 if config.train.device != "cpu" and ray_cluster.has_gpus(log) else 0.0
         if workers > 1:
             _check_workers(config, gpus)
         plan = cls(1, workers, search.cpus_per_trial, gpus, search.concurrent or search.trials, here)
         what = "a trial" if workers == 1 else f"the {workers} workers of a trial"
-        ray_cluster.wait_for_room(plan.each, workers, what, say)
+        ray_cluster.wait_for_room(plan.each, workers, what, log)
         return replace(plan, concurrent=plan.target())
 
     @property

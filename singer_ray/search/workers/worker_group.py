@@ -149,7 +149,7 @@ class WorkerGroupActor:
         """The trial that is here ends: nobody waits for its epoch."""
         run = self.run
         if run is not None:
-            run.say({"done": True})
+            run.send({"done": True})
             run.busy = True  # its workers are
         await self.close()
 
@@ -168,12 +168,12 @@ class WorkerGroupActor:
         """Said by the first worker: it is ready, and has come as far as `epoch`."""
         if self.run is not None and self.run.key == key:
             self.run.allowed = epoch
-            self.run.say(result)
+            self.run.send(result)
 
     async def done(self, key: Key, result: dict[str, Any]) -> None:
         """Said by the first worker after each epoch, and by whichever has a fault."""
         if self.run is not None and self.run.key == key:
-            self.run.say(result)
+            self.run.send(result)
 
     async def turn(self, key: Key, epoch: int) -> bool:
         """Asked by each worker before an epoch: True as soon as the trial wants it, False when it has left."""
@@ -225,7 +225,7 @@ class _Run:
         self._changed = asyncio.Condition()
         self._placed = asyncio.Event()
 
-    def say(self, result: dict[str, Any] | None) -> None:
+    def send(self, result: dict[str, Any] | None) -> None:
         """What the trial is to hear."""
         self.busy = False
         self._said.put_nowait(result)
