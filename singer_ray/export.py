@@ -183,9 +183,9 @@ def _metrics_of(experiment: Experiment, trial: str) -> Mapping[str, Any]:
 
     address = experiment.search.get("study")
     try:
-        if address is None and not experiment.folder.is_local:
+        if address is None and experiment.folder.path is None:
             return {}
-        study = load_study(storage_of(address, Path(experiment.folder.root), "read"), experiment.name)
+        study = load_study(storage_of(address, experiment.folder.path or Path(), "read"), experiment.name)
         return next((last_result(row) for row in own_rows(study) if f"{row.number:03d}" == trial), {})
     except UserError:
         return {}

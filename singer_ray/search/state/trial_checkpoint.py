@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from singer_ray.errors import UserError
 from singer_ray.search.study.schema import CHECKPOINT, HISTORY, UNSAVED
+from singer_ray.storage.retries import with_retries
 
 if TYPE_CHECKING:
     from singer_ray.storage import Folder
@@ -80,6 +81,4 @@ def read_saved(trials: Folder, label: str) -> bytes | None:
 
 def patiently(act: Callable[[], Result]) -> Result:
     """What `act` returns, in spite of a store that is away for a while. Raises its UserError after that."""
-    from singer_ray.storage.s3 import with_retries  # boto3 comes with it
-
     return with_retries(ATTEMPTS, act)

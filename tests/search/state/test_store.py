@@ -57,7 +57,7 @@ def test_a_folder_that_is_its_own_copy_is_appended_to_and_never_replaced(tmp_pat
         journal.flush()
         there.saved(True)
         assert (out / LEASE).exists()  # processes of other machines see it
-        assert Path(there.trials.root).resolve() == out / "trials"
+        assert Path(there.trials.address).resolve() == out / "trials"
     assert (out / JOURNAL).read_bytes() == b"1\n2\n"
 
 
