@@ -17,10 +17,11 @@ from singer_ray import __version__
 from singer_ray.config import Config
 from singer_ray.config.given import differences
 from singer_ray.errors import UserError, printable
+from singer_ray.layout import CONFIG, JOURNAL, LOG, RESULT
 from singer_ray.options.command import QUIET, VERBOSE, Flags
 from singer_ray.options.command import Command as Command
 from singer_ray.options.parsing import parse
-from singer_ray.outputs import LOG, Interrupted, claim, guarded
+from singer_ray.outputs import Interrupted, claim, guarded
 from singer_ray.printing import RunLog, is_log, log_into, logged, note, screen
 from singer_ray.storage import without_credentials
 from singer_ray.terminal import tolerate_encodings
@@ -134,7 +135,7 @@ def check_out(folder: Path, *, overwrite: bool, resume: bool = False) -> None:
         raise UserError(f"--out {folder} cannot be written: no permission for {parent}. Give another folder.")
     if not folder.exists() or not any(folder.iterdir()):
         return
-    ours = any((folder / mark).exists() for mark in ("config.yaml", "result.json", "study.journal"))
+    ours = any((folder / mark).exists() for mark in (CONFIG, RESULT, JOURNAL))
     ours = ours or is_log(folder / LOG)
     if overwrite and not ours:
         raise UserError(

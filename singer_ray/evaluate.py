@@ -32,6 +32,7 @@ from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError, printable
+from singer_ray.layout import RESULT
 from singer_ray.search.study.objectives import MAX, MIN, direction
 from singer_ray.terminal import Column, fitting, log
 
@@ -86,8 +87,8 @@ def main(config: Config, flags: EvaluateFlags) -> None:
 
     provenance = {"config": config.model_dump(mode="json"), "versions": versions(), "git_commit": git_commit()}
     seconds = round(time.perf_counter() - begin, 3)
-    write_json(out / "result.json", {**found, **provenance, "seconds": seconds})
-    log(results, f"Wrote {out}/result.json")
+    write_json(out / RESULT, {**found, **provenance, "seconds": seconds})
+    log(results, f"Wrote {out}/{RESULT}")
 
 
 def _evaluate(config: Config, flags: EvaluateFlags) -> dict[str, Any]:

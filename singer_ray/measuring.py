@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from singer_ray.arguments import resolve
 from singer_ray.errors import UserError
+from singer_ray.layout import RESULT
 from singer_ray.wording import speaks_python
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def evaluate_networks(
     result = {**found, **provenance, "seconds": round(time.perf_counter() - begin, 3)}
     if folder is not None:
         prepare_out(folder, overwrite=overwrite)
-        write_json(folder / "result.json", result)
+        write_json(folder / RESULT, result)
     return Evaluation(result)
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from singer_ray.errors import UserError, printable
+from singer_ray.layout import CONFIG, LOG, RUN
 from singer_ray.storage.drafts import drafted as drafted
 
-LOG = "log.txt"
-NOTES = {LOG, "config.yaml", "run.json"}
+NOTES = {CONFIG, LOG, RUN}
 """What is in a folder before anything has come of the command."""
 START_AGAIN = "Then start again, or give another folder with --out."
 ALWAYS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.control import Control
 
-from singer_ray.outputs import LOG
+from singer_ray.layout import LOG
 from singer_ray.terminal import Terminal
 
 WIDTH = 180

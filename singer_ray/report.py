@@ -18,6 +18,7 @@ from pathlib import Path
 from singer_ray.cli import Command, results, run_command
 from singer_ray.config import Config
 from singer_ray.errors import UserError
+from singer_ray.layout import REPORT
 from singer_ray.terminal import log
 
 
@@ -44,7 +45,6 @@ def main(config: Config, flags: ReportFlags) -> None:
     from singer_ray.reporting.page import build_report
     from singer_ray.reporting.run_page import build_run_report
     from singer_ray.reporting.run_result import is_run
-    from singer_ray.reporting.sheet import REPORT
 
     if flags.dry_run:
         if not is_run(folder):

@@ -20,6 +20,7 @@ from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError
+from singer_ray.layout import RESULT
 from singer_ray.terminal import log
 
 
@@ -82,7 +83,7 @@ def main(config: Config, flags: TrainFlags) -> None:
     )
     report = conclude_run(done, _log)
     beside = f", {report}" if report else ""
-    log(results, f"Wrote {out}/result.json{beside} and {done.student}")
+    log(results, f"Wrote {out}/{RESULT}{beside} and {done.student}")
 
 
 def _log(line: str) -> None:

@@ -23,6 +23,7 @@ from singer_ray.config import Config
 from singer_ray.config.given import settle
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError
+from singer_ray.layout import CONFIG, LEADERBOARD_CSV, TENSORBOARD
 from singer_ray.storage.address import own_name
 from singer_ray.terminal import lasting, log
 from singer_ray.wording import command
@@ -151,14 +152,14 @@ def _finish(done: Searched, console: Console = results) -> None:
         console.print(as_rich_table(best_of_each, done.objectives, title="The best trial of each refiner"))
     report = conclude(done, lambda line: log(console, line))
     if not done.best:
-        log(console, f"No trial came far enough to export a student; {out}/leaderboard.csv says why.")
+        log(console, f"No trial came far enough to export a student; {out}/{LEADERBOARD_CSV} says why.")
         return
     best = done.best[0]
     log(console, f"Wrote {out}. Best student: {best} (timm.create_model({f'local-dir:{best}'!r}, pretrained=True))")
-    log(console, f"Train it again:  {command('train', '--preset', best / 'config.yaml')}")
+    log(console, f"Train it again:  {command('train', '--preset', best / CONFIG)}")
     log(console, f"Its report:      {report or out}")
-    if (out / "tensorboard").is_dir():
-        log(console, f"Its curves:      {shlex.join(['tensorboard', '--logdir', str(out / 'tensorboard')])}")
+    if (out / TENSORBOARD).is_dir():
+        log(console, f"Its curves:      {shlex.join(['tensorboard', '--logdir', str(out / TENSORBOARD)])}")
 
 
 def _metadata(config: Config) -> dict[str, str]:

@@ -8,14 +8,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from singer_ray.errors import UserError
+from singer_ray.layout import CARD, CONFIG, MANIFEST, PICTURES, RESULT
 from singer_ray.publishing.manifest import (
-    CARD,
-    CONFIG,
     CORE,
     FORMATS,
-    MANIFEST,
-    PICTURES,
-    RESULT,
     Entry,
     Manifest,
     entry_of,

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from singer_ray.config import Config, load_preset
 from singer_ray.errors import UserError
+from singer_ray.layout import CONFIG, REPORT
 from singer_ray.reporting import figures, sections, tables
 from singer_ray.reporting.findings import findings
 from singer_ray.reporting.importance import AT_LEAST
 from singer_ray.reporting.markup import card, empty
-from singer_ray.reporting.record import CONFIG, SearchRecord, read_search
-from singer_ray.reporting.sheet import REPORT, Sheet, document, write_page
+from singer_ray.reporting.record import SearchRecord, read_search
+from singer_ray.reporting.sheet import Sheet, document, write_page
 from singer_ray.reporting.style import Figure
 from singer_ray.reporting.text import escape
 

@@ -19,6 +19,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from singer_ray.errors import UserError, printable
+from singer_ray.layout import BEST, CONFIG, JOURNAL, LEADERBOARD, PICTURES, RECORD, RESULT, SPACE
 from singer_ray.reporting.text import short_names
 from singer_ray.search.study import opening
 from singer_ray.search.study import schema as studies
@@ -27,7 +28,6 @@ from singer_ray.search.study.schema import COMPLETE, FAIL, PRUNED, QUEUED, REPEA
 from singer_ray.storage import Folder, read_json_mapping, without_credentials
 from singer_ray.storage.reading import stays_inside
 
-LEADERBOARD, SEARCH, CONFIG, SPACE, BEST = "leaderboard.parquet", "search.json", "config.yaml", "space.yaml", "best"
 STATES = (COMPLETE, PRUNED, RUNNING, QUEUED, FAIL)
 
 
@@ -208,17 +208,17 @@ def read_search(folder: Path) -> SearchRecord:
 def _description(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder. Give the folder of a search: the --out of singer_ray.tune.")
-    path = folder / SEARCH
+    path = folder / RECORD
     if not path.is_file():
-        if not (folder / studies.JOURNAL).is_file():
+        if not (folder / JOURNAL).is_file():
             raise UserError(
-                f"{folder} is not a search: it has neither {studies.JOURNAL} nor {SEARCH}. Give the --out of "
+                f"{folder} is not a search: it has neither {JOURNAL} nor {RECORD}. Give the --out of "
                 "singer_ray.tune, or of singer_ray.train."
             )
         return {}
     try:
         return read_json_mapping(
-            _content(folder, SEARCH) or b"", str(path), "Restore it, or remove it to go by the study."
+            _content(folder, RECORD) or b"", str(path), "Restore it, or remove it to go by the study."
         )
     except OSError as error:
         raise UserError(
@@ -229,12 +229,10 @@ def _description(folder: Path) -> dict[str, Any]:
 def _study(folder: Path, description: Mapping[str, Any]) -> optuna.Study:
     address = description.get("study")
     if address is not None and not isinstance(address, str):
-        raise UserError(f"{folder / SEARCH} has no address for study. Restore it, or remove it to go by the study.")
-    journal = folder / studies.JOURNAL
+        raise UserError(f"{folder / RECORD} has no address for study. Restore it, or remove it to go by the study.")
+    journal = folder / JOURNAL
     if address is None and not journal.is_file():
-        raise UserError(
-            f"{folder} has no {studies.JOURNAL}: nothing is known of its trials. Give the folder of a search."
-        )
+        raise UserError(f"{folder} has no {JOURNAL}: nothing is known of its trials. Give the folder of a search.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
@@ -375,11 +373,11 @@ def _students(folder: Path) -> list[Student]:
         if not each.is_dir() or not rank.isdigit():
             continue
         try:
-            result = read_json_mapping(_content(folder, f"{BEST}/{each.name}/result.json") or b"", "result.json")
+            result = read_json_mapping(_content(folder, f"{BEST}/{each.name}/{RESULT}") or b"", RESULT)
             metrics = {n: float(v) for n, v in result.get("metrics", {}).items() if _number(v) is not None}
         except (OSError, UserError, AttributeError):
             metrics = {}
-        pictures = sorted(path for path in (each / "pictures").glob("*.png") if path.is_file())
+        pictures = sorted(path for path in (each / PICTURES).glob("*.png") if path.is_file())
         for path in pictures:
             stays_inside(path, folder)
         found.append(Student(each, int(rank), trial_id, metrics, pictures))

@@ -14,7 +14,6 @@ from singer_ray.reporting.style import Figure
 from singer_ray.reporting.text import escape, moment
 from singer_ray.storage import write_whole
 
-REPORT = "report.html"
 _LESS = "\\u003c"
 """Data hold names and faults as they came: none may end the script element around them."""
 _ASSETS = Path(__file__).parent / "assets"

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from singer_ray.layout import TENSORBOARD
 from singer_ray.tracking.figures import figures
 from singer_ray.tracking.tracker import Parameters
-
-TENSORBOARD = "tensorboard"
 
 
 class TensorBoard:

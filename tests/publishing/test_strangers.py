@@ -17,9 +17,10 @@ from singer_ray import export
 from singer_ray.cli import run_command
 from singer_ray.errors import UserError
 from singer_ray.finalize import conclude
+from singer_ray.layout import MANIFEST
 from singer_ray.publishing.delivery import _listed_experiment, listed_packages
 from singer_ray.publishing.experiment import Choice, Experiment, Selection
-from singer_ray.publishing.manifest import MANIFEST, Manifest, write_manifest
+from singer_ray.publishing.manifest import Manifest, write_manifest
 from singer_ray.publishing.store import Store
 from singer_ray.publishing.table import trial_in
 from singer_ray.reporting.record import _students, _text

@@ -21,16 +21,17 @@ from rich.console import Console
 from singer_ray.config import field_names, load_preset
 from singer_ray.config.given import settle
 from singer_ray.errors import UserError
+from singer_ray.layout import CONFIG, RECORD, SPACE
 from singer_ray.nodes import ray_cluster
 from singer_ray.nodes.prices import NodePrices, Price, require_price
 from singer_ray.printing import log_into
 from singer_ray.search.driver.session import Session, Setting
 from singer_ray.search.space.dead import space_remarks
 from singer_ray.search.space.space import SearchSpace, load_space
-from singer_ray.search.state.description import RECORD, description
+from singer_ray.search.state.description import description
 from singer_ray.search.state.locate import bring, storage_at
 from singer_ray.search.state.resume_rules import check_changes, own_inputs, require_inputs
-from singer_ray.search.state.store import CONFIG, REMARKS, SPACE, SearchStore
+from singer_ray.search.state.store import REMARKS, SearchStore
 from singer_ray.search.state.warm_start import earlier_study, import_trials
 from singer_ray.search.strategy.samplers import check_sampler
 from singer_ray.search.strategy.stopping import Budget

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from singer_ray.errors import UserError
-
-LOCK = "driver.lock"
+from singer_ray.layout import LOCK
 
 
 class FolderLock:

@@ -15,17 +15,15 @@ from typing import Any
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 
 from singer_ray.errors import UserError
-from singer_ray.search.state.description import RECORD as RECORD
+from singer_ray.layout import CONFIG, JOURNAL, LEASE, LOCK, RECORD, SPACE, TRIALS
 from singer_ray.search.state.description import description
-from singer_ray.search.state.lock import LOCK, FolderLock
+from singer_ray.search.state.lock import FolderLock
 from singer_ray.search.state.resume_rules import resume_command
 from singer_ray.search.state.trial_checkpoint import patiently
-from singer_ray.search.study.schema import JOURNAL
 from singer_ray.storage import Folder, read_json_mapping, write_whole
 from singer_ray.storage.lease import HeldError, Lease, LostError
 from singer_ray.wording import command
 
-CONFIG, SPACE, LEASE, TRIALS = "config.yaml", "space.yaml", "driver.json", "trials"
 REMARKS = "remarks"
 """What search.json calls the lines on the data that were said at the start."""
 STATE = (CONFIG, SPACE, JOURNAL, RECORD)
