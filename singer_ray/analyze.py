@@ -19,7 +19,7 @@ from singer_ray.cli import Command, check_out, console, default_out, prepare_out
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.errors import UserError
-from singer_ray.terminal import say
+from singer_ray.terminal import log
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,12 @@ def main(config: Config, flags: AnalyzeFlags) -> None:
         from singer_ray.training.blueprint import check_run
 
         check_run(config)
-        images = flags.images or "all"
-        print_plan(config, [
-            f"would read {images} images at every block of {config.teacher.name}, outliers above {flags.k:g} x median",
+        images, teacher = flags.images or "all", config.teacher.name
+        plan = [
+            f"would read {images} images at every block of {teacher}, outliers above {flags.k:g} x median",
             f"would train students with refiners none and {config.method.refiner} for {flags.steps} steps, into {out}",
-        ], given=flags.given, remarks=lines)  # fmt: skip
+        ]
+        print_plan(config, plan, given=flags.given, remarks=lines)
         return
     check_out(out, overwrite=flags.overwrite)
     from singer_ray.analysis.findings import AnalysisSettings
@@ -65,13 +66,15 @@ def main(config: Config, flags: AnalyzeFlags) -> None:
     for line in lines:
         console.print(line, highlight=False, markup=False)
     result = run_analysis(
-        config, out, AnalysisSettings(flags.k, flags.steps, flags.images),
+        config,
+        out,
+        AnalysisSettings(flags.k, flags.steps, flags.images),
         prepare=lambda: prepare_out(out, overwrite=flags.overwrite),
-        say=lambda line: say(console, line),
-    )  # fmt: skip
+        log=lambda line: log(console, line),
+    )
     if console.quiet:
-        say(results, result["verdict"]["text"])
-    say(results, f"Wrote {out}/result.json and pictures")
+        log(results, result["verdict"]["text"])
+    log(results, f"Wrote {out}/result.json and pictures")
 
 
 def _check(flags: AnalyzeFlags) -> None:

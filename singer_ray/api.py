@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from singer_ray.config import Config
     from singer_ray.distillation import Distilled
-    from singer_ray.search.experiment import Searched
+    from singer_ray.search.driver.search import Searched
     from singer_ray.training.launch import Inputs
 
 
@@ -56,31 +56,41 @@ def distill(
     Raises UserError for whatever can be mended, with a message that says how.
     """
     from singer_ray.cli import check_out, default_out, prepare_out
-    from singer_ray.conclusion import conclude_run
     from singer_ray.distillation import run_distillation
+    from singer_ray.finalize import conclude_run
 
     if resume is not None:
         kept = {"out": out is None, "preset": preset == "demo", "overwrite": not overwrite}
         done = _resumed_run(
-            _folder(resume, "resume"), settings or {}, resolve(teacher, data, probe_data, preset, None),
-            teacher=teacher if isinstance(teacher, str) else None, refused=[n for n, same in kept.items() if not same],
-        )  # fmt: skip
+            _folder(resume, "resume"),
+            settings or {},
+            resolve(teacher, data, probe_data, preset, None),
+            teacher=teacher if isinstance(teacher, str) else None,
+            refused=[n for n, same in kept.items() if not same],
+        )
     else:
         config, inputs = resolve(teacher, data, probe_data, preset, settings)
         folder = _folder(out) if out is not None else default_out("train")
         check_out(folder, overwrite=overwrite)
         done = run_distillation(
-            config, folder, inputs=inputs, given=tuple(settings or ()),
+            config,
+            folder,
+            inputs=inputs,
+            given=tuple(settings or ()),
             prepare=lambda: prepare_out(folder, overwrite=overwrite),
-        )  # fmt: skip
+        )
     conclude_run(done, print)
     return done
 
 
 def _resumed_run(
-    folder: Path, settings: Mapping[str, Any], resolved: tuple[Config, Inputs], *, teacher: str | None,
+    folder: Path,
+    settings: Mapping[str, Any],
+    resolved: tuple[Config, Inputs],
+    *,
+    teacher: str | None,
     refused: Sequence[str],
-) -> Distilled:  # fmt: skip
+) -> Distilled:
     from singer_ray.distillation import run_distillation
     from singer_ray.training.resuming import resumed_config
 
@@ -121,28 +131,37 @@ def sweep(
     The other arguments are those of `distill`. Raises UserError.
     """
     from singer_ray.cli import check_out
-    from singer_ray.conclusion import conclude
-    from singer_ray.search.experiment import run_search
-    from singer_ray.terminal import PythonConsole, say
+    from singer_ray.finalize import conclude
+    from singer_ray.search.driver.search import run_search
+    from singer_ray.terminal import PythonConsole, log
 
     console = PythonConsole()
     count = {} if trials is None else {"search.trials": trials}
     if resume is not None:
         kept = {"space": space is None, "preset": preset == "demo", "teacher": not isinstance(teacher, str)}
         done = _resumed(
-            resume, out, {**(settings or {}), **count}, resolve(teacher, data, probe_data, preset, None, sent=True)[1],
-            refused=[name for name, same in kept.items() if not same] + ["overwrite"] * overwrite, console=console,
-        )  # fmt: skip
-        conclude(done, partial(say, console))
+            resume,
+            out,
+            {**(settings or {}), **count},
+            resolve(teacher, data, probe_data, preset, None, sent=True)[1],
+            refused=[name for name, same in kept.items() if not same] + ["overwrite"] * overwrite,
+            console=console,
+        )
+        conclude(done, partial(log, console))
         return done
     config, inputs = resolve(teacher, data, probe_data, preset, {**(settings or {}), **count}, sent=True)
     folder = _folder(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
     check_out(folder, overwrite=overwrite)
     done = run_search(
-        config, folder, space=space, given=[*(settings or {}), *count], inputs=inputs, overwrite=overwrite,
+        config,
+        folder,
+        space=space,
+        given=[*(settings or {}), *count],
+        inputs=inputs,
+        overwrite=overwrite,
         console=console,
-    )  # fmt: skip
-    conclude(done, partial(say, console))
+    )
+    conclude(done, partial(log, console))
     return done
 
 
@@ -155,7 +174,7 @@ def _resumed(
     refused: Sequence[str],
     console: Console,
 ) -> Searched:
-    from singer_ray.search.experiment import resume_search
+    from singer_ray.search.driver.search import resume_search
 
     if refused:
         raise UserError(f"sweep(resume=...) goes on with the search as it was: leave out {', '.join(refused)}.")

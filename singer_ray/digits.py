@@ -14,7 +14,7 @@ from pathlib import Path
 from singer_ray.cli import Command, check_out, console, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
-from singer_ray.terminal import say
+from singer_ray.terminal import log
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ def main(config: Config, flags: DigitsFlags) -> None:
         return
     for line in lines:
         console.print(line, highlight=False, markup=False)
-    from singer_ray.data.digits import write_digits
+    from singer_ray.demo.digits import write_digits
 
     counts = write_digits(prepare_out(flags.out, overwrite=flags.overwrite))
-    say(results, f"Wrote {', '.join(f'{n} {split}' for split, n in counts.items())} images into {flags.out}")
+    log(results, f"Wrote {', '.join(f'{n} {split}' for split, n in counts.items())} images into {flags.out}")
 
 
 COMMAND = Command("digits", __doc__, DigitsFlags, given="given")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from singer_ray.config import field_names
 from singer_ray.config.effect import remarks as without_effect
+from singer_ray.evaluation.linear_head import linear_head
 from singer_ray.outputs import claim, guarded
 from singer_ray.printing import note
-from singer_ray.publishing.head import linear_head
 from singer_ray.publishing.package import InputSpec, write_student
 from singer_ray.publishing.result import build_result, scrubbed, write_json
 from singer_ray.storage import write_whole
@@ -22,15 +22,15 @@ from singer_ray.tracking.run_record import COMPLETE, FAIL, STOPPED, RunRecord
 from singer_ray.tracking.trackers import TRAIN, check_trackers
 from singer_ray.training import checkpoint
 from singer_ray.training.launch import Inputs, Trained, launch_here, launch_in_ray, runs_in_ray
-from singer_ray.training.member import Member, student_of
 from singer_ray.training.pictures import draw_student_pictures
-from singer_ray.training.resuming import by_the_same_launcher, check_same, going_on, require_own
+from singer_ray.training.resuming import by_the_same_launcher, check_same, require_own, resume_command
+from singer_ray.training.trainer import StudentTrainer, student_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from singer_ray.config import Config
-    from singer_ray.training.workbench import Workbench
+    from singer_ray.training.context import TrainContext
 
 STUDENT, CONFIG, RESULT, PICTURES = "student", "config.yaml", "result.json", "pictures"
 _SHOWN = ("val/miou", "val/linear_top1", "test/miou", "test/linear_top1")
@@ -70,7 +70,7 @@ def run_distillation(
     resume: bool = False,
     given: Collection[str] = (),
     prepare: Callable[[], object] = lambda: None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
     console: Console | None = None,
 ) -> Distilled:
     """Trains by `config` and fills OUT. `prepare` readies the folder, once the configuration has proved buildable.
@@ -83,8 +83,8 @@ def run_distillation(
     storage = config.train.storage
     if storage is not None and not resume:  # a resume may be typed in another folder
         config = config.override({"train.storage": absolute(storage)})
-    with guarded(lambda folder: going_on(folder, config)):
-        session = _Run(config, out, inputs or Inputs(), resume=resume, given=given, say=say, console=console)
+    with guarded(lambda folder: resume_command(folder, config)):
+        session = _Run(config, out, inputs or Inputs(), resume=resume, given=given, log=log, console=console)
         return session.run(prepare)
 
 
@@ -92,11 +92,18 @@ class _Run:
     """One session of a run."""
 
     def __init__(
-        self, config: Config, out: Path, inputs: Inputs, *, resume: bool, given: Collection[str],
-        say: Callable[[str], None], console: Console | None,
-    ) -> None:  # fmt: skip
+        self,
+        config: Config,
+        out: Path,
+        inputs: Inputs,
+        *,
+        resume: bool,
+        given: Collection[str],
+        log: Callable[[str], None],
+        console: Console | None,
+    ) -> None:
         self.config, self.out, self.inputs, self.resume = config, out, inputs, resume
-        self.given, self.say, self.console = given, say, console
+        self.given, self.log, self.console = given, log, console
 
     def run(self, prepare: Callable[[], object]) -> Distilled:
         """From start to finish."""
@@ -113,14 +120,14 @@ class _Run:
         check_trackers(config.train.trackers, TRAIN)
         begin = time.perf_counter()
         # Built before anything is written: whatever is wrong shows now. The driver of a Ray run leaves GPUs alone.
-        bench = self.inputs.workbench(config.override({"train.device": "cpu"}) if by_ray else config)
-        remarks = Member(bench, config).remarks
+        context = self.inputs.context(config.override({"train.device": "cpu"}) if by_ray else config)
+        remarks = StudentTrainer(context, config).remarks
         if self.resume and not by_ray:
             checkpoint.load(out)  # refused before anything is written
         for line in remarks:
-            self.say(f"note: {line}")
-        for line in without_effect(self.given, [config], "train", bench.suite.annotations_shared()):
-            self.say(f"note: {line}")
+            self.log(f"note: {line}")
+        for line in without_effect(self.given, [config], "train", context.suite.annotations_shared()):
+            self.log(f"note: {line}")
         self._note("built teacher, data and student", begin)
         if not self.resume and not out.exists():
             claim(out, existed=False, resumed=False)
@@ -128,27 +135,27 @@ class _Run:
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / CONFIG, config.to_yaml())
         begin = time.perf_counter()
-        trained = self._trained(bench, by_ray=by_ray)
+        trained = self._trained(context, by_ray=by_ray)
         self._note("trained", begin)
-        remarks += [line for line in bench.suite.notes if line not in remarks]
+        remarks += [line for line in context.suite.notes if line not in remarks]
         seconds = time.perf_counter() - begin
         result = build_result(config.model_dump(mode="json"), trained.metrics, seconds, remarks)
         begin = time.perf_counter()
-        self._write_student(bench, trained, result)
+        self._write_student(context, trained, result)
         write_json(out / RESULT, result)
         self._note("drew pictures and wrote the student", begin)
         return Distilled(out, result)
 
-    def _trained(self, bench: Workbench, *, by_ray: bool) -> Trained:
+    def _trained(self, context: TrainContext, *, by_ray: bool) -> Trained:
         """Through the last epoch, with a record of each."""
         config, out, state = self.config, self.out, FAIL
-        record = RunRecord(out, told_parameters(config), config.train.trackers, say=self.say)
+        record = RunRecord(out, told_parameters(config), config.train.trackers, log=self.log)
         try:
             if by_ray:
-                trained = launch_in_ray(config, self.inputs, out, resume=self.resume, say=self.say, record=record)
+                trained = launch_in_ray(config, self.inputs, out, resume=self.resume, log=self.log, record=record)
             else:
                 trained = launch_here(
-                    config, bench, out, resume=self.resume, say=self.say, record=record, console=self.console
+                    config, context, out, resume=self.resume, log=self.log, record=record, console=self.console
                 )
             state = COMPLETE
         except KeyboardInterrupt:
@@ -158,15 +165,15 @@ class _Run:
             record.end(state)
         return trained
 
-    def _write_student(self, bench: Workbench, trained: Trained, result: Mapping[str, Any]) -> None:
+    def _write_student(self, context: TrainContext, trained: Trained, result: Mapping[str, Any]) -> None:
         config, out = self.config, self.out
         model, scaling = student_of(config, trained.state)
-        member = Member.begin(bench, config, trained.state)
+        trainer = StudentTrainer.begin(context, config, trained.state)
         (out / STUDENT / PICTURES).mkdir(parents=True, exist_ok=True)
-        for picture in draw_student_pictures(member, out / PICTURES):
+        for picture in draw_student_pictures(trainer, out / PICTURES):
             shutil.copyfile(picture, out / STUDENT / PICTURES / picture.name)
         spec = InputSpec(config.data.image_size, config.data.crop_pct, scaling)
-        write_student(out / STUDENT, model, spec, result, linear_head(member))
+        write_student(out / STUDENT, model, spec, result, linear_head(trainer))
 
     @staticmethod
     def _note(what: str, begin: float) -> None:

@@ -32,8 +32,8 @@ from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError, printable
-from singer_ray.search.objectives import MAX, MIN, direction
-from singer_ray.terminal import Column, fitting, say
+from singer_ray.search.study.objectives import MAX, MIN, direction
+from singer_ray.terminal import Column, fitting, log
 
 if TYPE_CHECKING:
     pass
@@ -73,33 +73,33 @@ def main(config: Config, flags: EvaluateFlags) -> None:
         print_plan(config, plan, given=flags.given, remarks=lines)
         return
     for line in lines:
-        _say(line)
+        _log(line)
     begin = time.perf_counter()
     found = _evaluate(config, flags)
     for table in tables(found["networks"], results.width, plain=not results.is_terminal):
         results.print(table)
-    say(results, "↑ more is better, ↓ less is better" + ("; * the best" if len(flags.networks) > 1 else ""))
+    log(results, "↑ more is better, ↓ less is better" + ("; * the best" if len(flags.networks) > 1 else ""))
     if config.evaluation.protocol == "official":
-        _say("The paper's code reports `best`, which it chooses on the test split; here it is chosen on validation.")
+        _log("The paper's code reports `best`, which it chooses on the test split; here it is chosen on validation.")
     prepare_out(out, overwrite=flags.overwrite)
     from singer_ray.publishing.result import git_commit, versions, write_json
 
     provenance = {"config": config.model_dump(mode="json"), "versions": versions(), "git_commit": git_commit()}
     seconds = round(time.perf_counter() - begin, 3)
     write_json(out / "result.json", {**found, **provenance, "seconds": seconds})
-    say(results, f"Wrote {out}/result.json")
+    log(results, f"Wrote {out}/result.json")
 
 
 def _evaluate(config: Config, flags: EvaluateFlags) -> dict[str, Any]:
     from singer_ray.evaluation.comparison import Candidates, compare
-    from singer_ray.training.workbench import pick_device
+    from singer_ray.training.context import pick_device
 
     candidates = Candidates({name: name for name in flags.networks}, tuple(flags.given))
-    return compare(config, candidates, pick_device(config.train.device), _say)
+    return compare(config, candidates, pick_device(config.train.device), _log)
 
 
-def _say(line: str) -> None:
-    say(console, line)
+def _log(line: str) -> None:
+    log(console, line)
 
 
 def tables(networks: Mapping[str, Mapping[str, Any]], width: int, *, plain: bool) -> list[Table]:

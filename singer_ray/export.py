@@ -26,7 +26,7 @@ from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError
-from singer_ray.terminal import say
+from singer_ray.terminal import log
 from singer_ray.wording import command
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class ExportFlags:
     dry_run: bool = False
     """Print the resolved configuration and what would be exported, and stop."""
     given: frozenset[str] = frozenset()
-    """Knobs set on the command line rather than by a preset."""
+    """Settings set on the command line rather than by a preset."""
 
 
 def main(config: Config, flags: ExportFlags) -> None:
@@ -92,17 +92,17 @@ def _export(config: Config, flags: ExportFlags) -> None:
     if config.export.to is None:
         raise UserError("--to is missing. Give the folder or the s3://bucket/prefix that receives the students.")
     lines = remarks(flags.given, [], "export")
-    store = Store(config.export.to, settings=config.export, knob="--to")
+    store = Store(config.export.to, settings=config.export, setting="--to")
     if flags.dry_run:
         check_formats(config.export)
         plan = [f"would export {c.name} of {experiment.name} to {store.address}" for c in choices]
         print_plan(config, plan, given=flags.given, remarks=lines)
         return
     for line in lines:
-        _say(line)
-    published = deliver(experiment, store, config.export, selection, replace=flags.replace, say=_say)
-    _say(f"{len(published)} in {store.address}/{experiment.name}/students, listed in {store.address}/index.json")
-    _say(f"Fetch one:  {command('export', '--pull', published[0], 'DIR')}")
+        _log(line)
+    published = deliver(experiment, store, config.export, selection, replace=flags.replace, log=_log)
+    _log(f"{len(published)} in {store.address}/{experiment.name}/students, listed in {store.address}/index.json")
+    _log(f"Fetch one:  {command('export', '--pull', published[0], 'DIR')}")
 
 
 def _verify(config: Config, address: str, places: tuple[str, ...]) -> None:
@@ -111,7 +111,7 @@ def _verify(config: Config, address: str, places: tuple[str, ...]) -> None:
 
     if places:
         raise UserError(f"--verify takes one address, not {places[0]!r} too.")
-    store = Store(address, settings=config.export, knob="--verify", writable=False)
+    store = Store(address, settings=config.export, setting="--verify", writable=False)
     names = store.packages()
     if not names:
         raise UserError(f"--verify {address!r}: there is no package (no MANIFEST.json) below it. Check the address.")
@@ -123,18 +123,18 @@ def _verify(config: Config, address: str, places: tuple[str, ...]) -> None:
             faults.append(str(error))
             continue
         size += manifest.size
-        _say(f"OK: {'/'.join(filter(None, (store.address, name)))}, {len(manifest.files)} files")
+        _log(f"OK: {'/'.join(filter(None, (store.address, name)))}, {len(manifest.files)} files")
     listed = listed_packages(store)
     faults += [
         f"{store.address}/{name} is listed, but is not there as it was published. Publish it again with --replace."
         for name in store.missing({name: digest for name, digest in listed.items() if name not in names})
     ]
     for fault in faults[1:]:
-        _say(f"incomplete: {fault}")
+        _log(f"incomplete: {fault}")
     if faults:
         more = f" ({len(faults)} packages are incomplete, of {len({*names, *listed})})" if len(faults) > 1 else ""
         raise UserError(f"{faults[0]}{more}")
-    _say(f"{len(names)} packages, {size / 1e6:.1f} MB, all OK")
+    _log(f"{len(names)} packages, {size / 1e6:.1f} MB, all OK")
 
 
 def _pull(config: Config, address: str, places: tuple[str, ...]) -> None:
@@ -142,12 +142,12 @@ def _pull(config: Config, address: str, places: tuple[str, ...]) -> None:
 
     if len(places) != 1:
         raise UserError(f"--pull {address} needs one new folder after it, not {len(places)}.")
-    store = Store(address, settings=config.export, knob="--pull", writable=False)
+    store = Store(address, settings=config.export, setting="--pull", writable=False)
     if store.read("MANIFEST.json") is None and (inside := store.packages()):
         raise UserError(f"--pull {address!r} is not a package. Name one in it: {', '.join(inside[:5])}.")
     manifest = store.pull("", Path(places[0]))
-    _say(f"{places[0]}: {len(manifest.files)} files, {manifest.size / 1e6:.1f} MB, all as in the manifest")
-    _say(f"timm.create_model({f'local-dir:{places[0]}'!r}, pretrained=True)")
+    _log(f"{places[0]}: {len(manifest.files)} files, {manifest.size / 1e6:.1f} MB, all as in the manifest")
+    _log(f"timm.create_model({f'local-dir:{places[0]}'!r}, pretrained=True)")
 
 
 def _with_own_settings(config: Config, experiment: Experiment, flags: ExportFlags) -> Config:
@@ -169,7 +169,7 @@ def _selection(config: Config, flags: ExportFlags) -> Selection:
     if mode not in ("", "max", "min"):
         raise UserError(f"--metric {flags.metric!r} has the direction {mode!r}. Allowed: {metric}:max or {metric}:min.")
     if metric and not mode:
-        from singer_ray.search.objectives import direction
+        from singer_ray.search.study.objectives import direction
 
         mode = direction(metric)
     trials = tuple(part.strip() for part in (flags.trial or "").split(",") if part.strip())
@@ -178,7 +178,8 @@ def _selection(config: Config, flags: ExportFlags) -> Selection:
 
 def _metrics_of(experiment: Experiment, trial: str) -> Mapping[str, Any]:
     """What the study knows of a trial's last epoch; nothing where the study cannot be read here."""
-    from singer_ray.search.study import last_result, load_study, own_rows, storage_of
+    from singer_ray.search.study.opening import load_study, storage_of
+    from singer_ray.search.study.schema import last_result, own_rows
 
     address = experiment.search.get("study")
     try:
@@ -190,8 +191,8 @@ def _metrics_of(experiment: Experiment, trial: str) -> Mapping[str, Any]:
         return {}
 
 
-def _say(line: str) -> None:
-    say(console, line)
+def _log(line: str) -> None:
+    log(console, line)
 
 
 COMMAND = Command("export", __doc__, ExportFlags, positional="places", metavar="EXPERIMENT_OR_RUN", given="given")

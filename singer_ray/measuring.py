@@ -90,7 +90,7 @@ def evaluate_networks(
     settings: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Evaluation:
     """Scores frozen networks side by side: `python -m singer_ray.evaluate` from Python.
 
@@ -105,14 +105,14 @@ def evaluate_networks(
             `data.image_size` or `data.crop_pct` is among them.
         out: folder for result.json; nothing is written when None.
         overwrite: replace an earlier result in `out`.
-        say: receives a line for each network.
+        log: receives a line for each network.
 
     Raises UserError for whatever can be mended, with a message that says how.
     """
     from singer_ray.cli import check_out, prepare_out
     from singer_ray.evaluation.comparison import Candidates, compare
     from singer_ray.publishing.result import git_commit, versions, write_json
-    from singer_ray.training.workbench import pick_device
+    from singer_ray.training.context import pick_device
 
     named = _named(networks)
     folder = None if out is None else Path(out)
@@ -122,7 +122,7 @@ def evaluate_networks(
     config, inputs = resolve(teacher, data, None, preset, settings)
     given = [*(settings or {}), *(["teacher.name"] if isinstance(teacher, str) else [])]
     candidates = Candidates(named, given, inputs.teacher, teacher is not None, inputs.data)
-    found = compare(config, candidates, pick_device(config.train.device), say)
+    found = compare(config, candidates, pick_device(config.train.device), log)
     provenance = {"config": config.model_dump(mode="json"), "versions": versions(), "git_commit": git_commit()}
     result = {**found, **provenance, "seconds": round(time.perf_counter() - begin, 3)}
     if folder is not None:
@@ -143,7 +143,7 @@ def analyze_teacher(
     steps: int = 100,
     images: int = 512,
     overwrite: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Analysis:
     """Says whether a teacher's features carry artifacts and whether these bias distillation.
 
@@ -159,7 +159,7 @@ def analyze_teacher(
         steps: training steps over which the gradient's share is followed; 0 measures an untrained student only.
         images: images to read, of "val" where there is one, else of "train"; 0 means all.
         overwrite: replace an earlier result in `out`.
-        say: receives the lines of progress and, last, the verdict.
+        log: receives the lines of progress and, last, the verdict.
 
     Raises UserError for whatever can be mended, with a message that says how.
     """
@@ -175,9 +175,13 @@ def analyze_teacher(
     if folder is not None:
         check_out(folder, overwrite=overwrite)
     result = run_analysis(
-        config, folder, AnalysisSettings(k, steps, images), inputs=inputs, say=say,
+        config,
+        folder,
+        AnalysisSettings(k, steps, images),
+        inputs=inputs,
+        log=log,
         prepare=lambda: None if folder is None else prepare_out(folder, overwrite=overwrite),
-    )  # fmt: skip
+    )
     return Analysis(result)
 
 

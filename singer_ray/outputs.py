@@ -56,7 +56,7 @@ def claim(folder: Path, *, existed: bool, resumed: bool) -> None:
 
 
 @contextlib.contextmanager
-def guarded(going_on: Callable[[Path], str | None] = lambda folder: None) -> Iterator[None]:
+def guarded(resume_command: Callable[[Path], str | None] = lambda folder: None) -> Iterator[None]:
     """Within, a disk that takes no more ends in a UserError, and what cannot go on leaves nothing half-written.
 
     `going_on` gives the command that goes on with what is in a folder, None where nothing can go on: then what the
@@ -68,13 +68,13 @@ def guarded(going_on: Callable[[Path], str | None] = lambda folder: None) -> Ite
     try:
         yield
     except UserError:
-        _discard(guard, going_on)
+        _discard(guard, resume_command)
         raise
     except Interrupted:
         raise
     except KeyboardInterrupt as error:
-        advice = _advice(guard, going_on)
-        _discard(guard, going_on, only_idle=True)
+        advice = _advice(guard, resume_command)
+        _discard(guard, resume_command, only_idle=True)
         if advice is None:
             raise
         raise Interrupted(f"Go on with: {advice}") from error
@@ -82,8 +82,8 @@ def guarded(going_on: Callable[[Path], str | None] = lambda folder: None) -> Ite
         fault = disk_fault(error, [each.folder for each in guard.claims])
         if fault is None:
             raise
-        advice = _advice(guard, going_on)
-        _discard(guard, going_on)
+        advice = _advice(guard, resume_command)
+        _discard(guard, resume_command)
         raise UserError(f"{fault} {f'Then go on with: {advice}' if advice else START_AGAIN}") from error
     finally:
         _GUARDS.remove(guard)
@@ -130,14 +130,14 @@ def _inside(path: Path, folder: Path) -> bool:
     return folder.absolute() in (path.absolute(), *path.absolute().parents)
 
 
-def _advice(guard: _Guard, going_on: Callable[[Path], str | None]) -> str | None:
-    return next((advice for each in guard.claims if (advice := going_on(each.folder)) is not None), None)
+def _advice(guard: _Guard, resume_command: Callable[[Path], str | None]) -> str | None:
+    return next((advice for each in guard.claims if (advice := resume_command(each.folder)) is not None), None)
 
 
-def _discard(guard: _Guard, going_on: Callable[[Path], str | None], *, only_idle: bool = False) -> None:
+def _discard(guard: _Guard, resume_command: Callable[[Path], str | None], *, only_idle: bool = False) -> None:
     """Removes what was made in the claimed folders; `only_idle` spares those that hold more than notes of the start."""
     for each in guard.claims:
-        if each.resumed or going_on(each.folder) is not None:
+        if each.resumed or resume_command(each.folder) is not None:
             continue
         there = {path.name for path in each.folder.iterdir()} if each.folder.is_dir() else set()
         if only_idle and not there <= NOTES:

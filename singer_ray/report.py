@@ -18,7 +18,7 @@ from pathlib import Path
 from singer_ray.cli import Command, results, run_command
 from singer_ray.config import Config
 from singer_ray.errors import UserError
-from singer_ray.terminal import say
+from singer_ray.terminal import log
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ def main(config: Config, flags: ReportFlags) -> None:
             from singer_ray.reporting.record import read_search
 
             read_search(folder)
-        say(results, f"would read {folder} and write {flags.out or folder / REPORT}")
+        log(results, f"would read {folder} and write {flags.out or folder / REPORT}")
         return
     written = (build_run_report if is_run(folder) else build_report)(folder, flags.out)
     size = written.stat().st_size / 2**20
-    say(results, f"Wrote {written} ({size:.1f} MiB)")
+    log(results, f"Wrote {written} ({size:.1f} MiB)")
 
 
 COMMAND = Command("report", __doc__, ReportFlags, positional="folder", metavar="FOLDER")

@@ -18,7 +18,7 @@ from pathlib import Path
 from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
 from singer_ray.config import Config, TeacherRecipe
 from singer_ray.config.effect import remarks
-from singer_ray.terminal import say
+from singer_ray.terminal import log
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def main(config: Config, flags: TeacherFlags) -> None:
     check_out(out, overwrite=flags.overwrite)
     lines = remarks(flags.given, [config], "teacher")
     if flags.dry_run:
-        from singer_ray.training.teacher import check_recipe
+        from singer_ray.demo.teacher import check_recipe
 
         check_recipe(config, flags)
         plan = [f"would train a teacher {flags.width} wide and {flags.depth} deep for {flags.steps} steps"]
@@ -50,11 +50,11 @@ def main(config: Config, flags: TeacherFlags) -> None:
         return
     for line in lines:
         console.print(line, highlight=False, markup=False)
-    from singer_ray.training.teacher import make_teacher
+    from singer_ray.demo.teacher import make_teacher
 
     make_teacher(config, flags, lambda: prepare_out(out, overwrite=flags.overwrite), console)
     option = shlex.join(["--teacher.name", f"local-dir:{out / 'clean'}"])
-    say(results, f"Wrote {out}. Distil from it with {option}")
+    log(results, f"Wrote {out}. Distil from it with {option}")
 
 
 COMMAND = Command("teacher", __doc__, TeacherFlags, given="given")

@@ -91,13 +91,13 @@ class Terminal(Console):
 
 
 class PythonConsole(Terminal):
-    """A console for who has called a function: what `say` prints on it names arguments instead of options."""
+    """A console for who has called a function: what `log` prints on it names arguments instead of options."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*(Text(in_python(o.plain)) if type(o) is Text else o for o in objects), **options)
 
 
-def say(console: Console, line: str) -> None:
+def log(console: Console, line: str) -> None:
     """Prints a line as it is: no markup, no colours, no line breaks that would spoil a command when it is copied."""
     console.print(Text(visible(line)), highlight=False, soft_wrap=True)
 

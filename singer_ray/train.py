@@ -20,7 +20,7 @@ from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError
-from singer_ray.terminal import say
+from singer_ray.terminal import log
 
 
 @dataclass(frozen=True)
@@ -57,26 +57,36 @@ def main(config: Config, flags: TrainFlags) -> None:
         train = config.train
         length = f"{train.steps_per_epoch} steps" if train.steps_per_epoch else "one pass over the images"
         workers = f"{train.workers} worker{'s' * (train.workers > 1)}"
-        print_plan(config, [
-            f"would distil {config.teacher.name} into {config.student.name}, refiner {config.method.refiner}",
-            f"for {train.epochs} epochs of {length}, batch {train.batch_size}, {workers}, into {out}",
-        ], given=flags.given, remarks=remarks(flags.given, [config], "train", found.annotations))  # fmt: skip
+        print_plan(
+            config,
+            [
+                f"would distil {config.teacher.name} into {config.student.name}, refiner {config.method.refiner}",
+                f"for {train.epochs} epochs of {length}, batch {train.batch_size}, {workers}, into {out}",
+            ],
+            given=flags.given,
+            remarks=remarks(flags.given, [config], "train", found.annotations),
+        )
         return
     check_out(out, overwrite=flags.overwrite, resume=resume)
-    from singer_ray.conclusion import conclude_run
     from singer_ray.distillation import run_distillation
+    from singer_ray.finalize import conclude_run
 
     done = run_distillation(
-        config, out, resume=resume, given=() if resume else flags.given,
-        prepare=lambda: prepare_out(out, overwrite=flags.overwrite, resume=resume), say=_say, console=console,
-    )  # fmt: skip
-    report = conclude_run(done, _say)
+        config,
+        out,
+        resume=resume,
+        given=() if resume else flags.given,
+        prepare=lambda: prepare_out(out, overwrite=flags.overwrite, resume=resume),
+        log=_log,
+        console=console,
+    )
+    report = conclude_run(done, _log)
     beside = f", {report}" if report else ""
-    say(results, f"Wrote {out}/result.json{beside} and {done.student}")
+    log(results, f"Wrote {out}/result.json{beside} and {done.student}")
 
 
-def _say(line: str) -> None:
-    say(console, line)
+def _log(line: str) -> None:
+    log(console, line)
 
 
 def _folder_to_resume(flags: TrainFlags) -> Path:

@@ -24,14 +24,14 @@ from singer_ray.config.given import settle
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError
 from singer_ray.storage.address import own_name
-from singer_ray.terminal import lasting, say
+from singer_ray.terminal import lasting, log
 from singer_ray.wording import command
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from singer_ray.search.experiment import Searched
-    from singer_ray.search.space import SearchSpace
+    from singer_ray.search.driver.search import Searched
+    from singer_ray.search.space.space import SearchSpace
 
 REFINER = "method.refiner"
 
@@ -66,7 +66,7 @@ def main(config: Config, flags: TuneFlags) -> None:
     if len(asked) > 1 and asked != ["resume", "submit"]:
         raise UserError(f"--{asked[0]} and --{asked[1]} are two commands. Give one.")
     if flags.status:
-        from singer_ray.search.status import show_status
+        from singer_ray.search.watch.status import show_status
 
         show_status(flags.status, config.export.endpoint, results)
         return
@@ -77,16 +77,18 @@ def main(config: Config, flags: TuneFlags) -> None:
             name = flags.resume.rstrip("/").rpartition("/")[2]
             _submit(flags.submit, name, {"resume": flags.resume}, flags.words)
             return
-        from singer_ray.search.experiment import resume_search
+        from singer_ray.search.driver.search import resume_search
 
         changes = {name: config.value(name) for name in flags.given}
-        _finish(resume_search(
-            flags.resume, out=flags.out, endpoint=config.export.endpoint, changes=changes, console=console
-        ))  # fmt: skip
+        _finish(
+            resume_search(
+                flags.resume, out=flags.out, endpoint=config.export.endpoint, changes=changes, console=console
+            )
+        )
         return
-    from singer_ray.search.dead import space_remarks
-    from singer_ray.search.samplers import check_sampler
-    from singer_ray.search.space import load_space
+    from singer_ray.search.space.dead import space_remarks
+    from singer_ray.search.space.space import load_space
+    from singer_ray.search.strategy.samplers import check_sampler
 
     out = flags.out or default_out("tune")
     if flags.dry_run:
@@ -97,27 +99,30 @@ def main(config: Config, flags: TuneFlags) -> None:
         lines = space_remarks(space, config, flags.given)
         _check_plan(config, space)
         limit = f" or {config.search.time_budget:g} s" if config.search.time_budget else ""
-        print_plan(config, [
-            f"would search {', '.join(space.parameters)}",
-            f"by {', '.join(config.search.objectives) or 'the best metric that the data can give'}",
-            f"{config.search.trials} trials{limit}, into {out}",
-        ], given=flags.given, remarks=lines)  # fmt: skip
+        print_plan(
+            config,
+            [
+                f"would search {', '.join(space.parameters)}",
+                f"by {', '.join(config.search.objectives) or 'the best metric that the data can give'}",
+                f"{config.search.trials} trials{limit}, into {out}",
+            ],
+            given=flags.given,
+            remarks=lines,
+        )
         return
     space = load_space(config.search.space, config, flags.given)
     if flags.submit:
         _submit(flags.submit, own_name(out), _metadata(space.apply(config, flags.given)), flags.words)
         return
     check_out(out, overwrite=flags.overwrite)
-    from singer_ray.search.experiment import run_search
+    from singer_ray.search.driver.search import run_search
 
-    _finish(run_search(
-        config, out, given=tuple(flags.given), overwrite=flags.overwrite, console=console
-    ))  # fmt: skip
+    _finish(run_search(config, out, given=tuple(flags.given), overwrite=flags.overwrite, console=console))
 
 
 def _check_plan(config: Config, space: SearchSpace) -> None:
     """Raises UserError for what the search would refuse before its first trial, as far as that is known without Ray."""
-    from singer_ray.search.objectives import Objectives
+    from singer_ray.search.study.objectives import Objectives
     from singer_ray.tracking.trackers import check_trackers
     from singer_ray.training.blueprint import check_search
     from singer_ray.training.loop import EPOCH_METRICS
@@ -135,8 +140,8 @@ def _check_plan(config: Config, space: SearchSpace) -> None:
 
 
 def _finish(done: Searched, console: Console = results) -> None:
-    from singer_ray.conclusion import conclude
-    from singer_ray.search.leaderboard import as_rich_table, winners
+    from singer_ray.finalize import conclude
+    from singer_ray.search.study.leaderboard import as_rich_table, winners
 
     lasting(console)  # students are delivered also when nobody watches any more
     out, table = done.out, done.leaderboard
@@ -144,45 +149,52 @@ def _finish(done: Searched, console: Console = results) -> None:
     if REFINER in table.columns:
         best_of_each = winners(table, REFINER)
         console.print(as_rich_table(best_of_each, done.objectives, title="The best trial of each refiner"))
-    report = conclude(done, lambda line: say(console, line))
+    report = conclude(done, lambda line: log(console, line))
     if not done.best:
-        say(console, f"No trial came far enough to export a student; {out}/leaderboard.csv says why.")
+        log(console, f"No trial came far enough to export a student; {out}/leaderboard.csv says why.")
         return
     best = done.best[0]
-    say(console, f"Wrote {out}. Best student: {best} (timm.create_model({f'local-dir:{best}'!r}, pretrained=True))")
-    say(console, f"Train it again:  {command('train', '--preset', best / 'config.yaml')}")
-    say(console, f"Its report:      {report or out}")
+    log(console, f"Wrote {out}. Best student: {best} (timm.create_model({f'local-dir:{best}'!r}, pretrained=True))")
+    log(console, f"Train it again:  {command('train', '--preset', best / 'config.yaml')}")
+    log(console, f"Its report:      {report or out}")
     if (out / "tensorboard").is_dir():
-        say(console, f"Its curves:      {shlex.join(['tensorboard', '--logdir', str(out / 'tensorboard')])}")
+        log(console, f"Its curves:      {shlex.join(['tensorboard', '--logdir', str(out / 'tensorboard')])}")
 
 
 def _metadata(config: Config) -> dict[str, str]:
     return {
-        "space": config.search.space, "trials": str(config.search.trials),
-        "objectives": " ".join(config.search.objectives) or "auto", "teacher": config.teacher.name,
+        "space": config.search.space,
+        "trials": str(config.search.trials),
+        "objectives": " ".join(config.search.objectives) or "auto",
+        "teacher": config.teacher.name,
         "student": config.student.name,
-    }  # fmt: skip
+    }
 
 
 def _submit(
     address: str, name: str, metadata: Mapping[str, str], words: Sequence[str], console: Console = results
 ) -> None:
     """Runs the same command line, without --submit, as a job of the cluster; shows its output until it ends."""
-    from singer_ray.search.submit import follow, how_to, local_files, submit
+    from singer_ray.nodes.submit import follow, how_to, local_files, submit
 
     places = [n for n, word in enumerate(words) if word.partition("=")[0] == "--submit"]
     apart = {n + k for n in places for k in range(1 if "=" in words[n] else 2)}
     argv = [word for n, word in enumerate(words) if n not in apart]
     metadata = {"experiment": name, **metadata}
     job = submit(address, argv, name=name, metadata=metadata, files=local_files(argv))
-    say(console, f"submitted {job}. {how_to(address, job)}")
-    say(console, f"job {job}: {follow(address, job)}")
+    log(console, f"submitted {job}. {how_to(address, job)}")
+    log(console, f"job {job}: {follow(address, job)}")
 
 
 COMMAND = Command(
-    "tune", __doc__, TuneFlags, ("trials", "time-budget", "concurrent", "space", "storage", "export", "workers"),
-    distils=True, given="given", words="words",
-)  # fmt: skip
+    "tune",
+    __doc__,
+    TuneFlags,
+    ("trials", "time-budget", "concurrent", "space", "storage", "export", "workers"),
+    distils=True,
+    given="given",
+    words="words",
+)
 
 if __name__ == "__main__":
     sys.exit(run_command(COMMAND, main))

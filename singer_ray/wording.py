@@ -20,14 +20,22 @@ def command(name: str, *arguments: object) -> str:
 
 
 ARGUMENTS = {
-    "out": "out", "overwrite": "overwrite=True", "resume": "resume", "preset": "preset", "space": "space",
+    "out": "out",
+    "overwrite": "overwrite=True",
+    "resume": "resume",
+    "preset": "preset",
+    "space": "space",
     "trials": "trials",
-}  # fmt: skip
+}
 """Options of the commands that are arguments of `distill` and `sweep`."""
 SETTINGS = {
-    "workers": "train.workers", "storage": "train.storage", "concurrent": "search.concurrent", "seed": "seed",
-    "time-budget": "search.time_budget", "export": "export.to",
-}  # fmt: skip
+    "workers": "train.workers",
+    "storage": "train.storage",
+    "concurrent": "search.concurrent",
+    "seed": "seed",
+    "time-budget": "search.time_budget",
+    "export": "export.to",
+}
 """Options that are settings there, under other names; dotted ones keep theirs."""
 _WORD = r"(?:'[^']*'(?:\"'\"'[^']*')*|[^\s'`,;)]+?)(?=[.,;)]?(?:\s|$)|[`)])"
 _RESUME = re.compile(rf"`?python -m singer_ray\.tune --resume ({_WORD})`?")

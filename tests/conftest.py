@@ -39,19 +39,22 @@ SMALL: dict[str, Any] = {
 
 
 WITH_RAY = (
-    "test_api.py", "test_cli.py", "test_ray_start.py", "test_readme.py", "faults",
-    "search/test_dashboard.py", "search/test_gauges.py", "search/test_growing.py", "search/test_hosts.py",
-    "search/test_plan.py", "search/test_resume.py", "search/test_search.py", "search/test_submit.py",
-    "search/test_workers.py", "training/test_launch.py",
-)  # fmt: skip
-"""Tests that start Ray. The commands use whatever Ray cluster they find on this machine: one process runs them all."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes run tests: which of them must be in one."""
-    for item in items:
-        if any(part in item.path.as_posix() for part in WITH_RAY):
-            item.add_marker(pytest.mark.xdist_group("ray"))
+    "test_api.py",
+    "test_cli.py",
+    "test_ray_start.py",
+    "test_readme.py",
+    "faults",
+    "test_dashboard.py",
+    "test_prometheus.py",
+    "test_growing.py",
+    "test_hosts.py",
+    "workers/test_resources.py",
+    "test_resume.py",
+    "test_search.py",
+    "test_submit.py",
+    "test_workers.py",
+    "test_launch.py",
+)
 
 
 @pytest.fixture(autouse=True)

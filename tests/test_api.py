@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 
 import singer_ray
-from singer_ray import UserError, analyze_teacher, distill, evaluate_networks, ray_cluster, sweep
-from singer_ray.search.experiment import resume_search
+from singer_ray import UserError, analyze_teacher, distill, evaluate_networks, sweep
+from singer_ray.nodes import ray_cluster
+from singer_ray.search.driver.search import resume_search
 from tests.conftest import SMALL
 
 
@@ -85,7 +86,7 @@ def test_networks_are_evaluated_from_python(teacher: Any, tmp_path: Path, capsys
     assert json.loads((out / "result.json").read_text())["networks"]["VisionTransformer"]["image_size"] == 32
     assert repr(done) == f"Evaluation(VisionTransformer, VisionTransformer-2: {len(first)} metrics in .table)"
     assert (teacher.training, other.training) == (False, True)  # as they came
-    named = evaluate_networks({"mine": "demo"}, data, settings=settings, say=lambda line: None)
+    named = evaluate_networks({"mine": "demo"}, data, settings=settings, log=lambda line: None)
     assert list(named.metrics) == ["mine"]
     assert "val/gram_cosine" not in named.metrics["mine"]
     with pytest.raises(UserError, match="is not empty"):

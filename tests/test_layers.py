@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,78 +13,176 @@ import pytest
 import singer_ray
 
 ROOT = Path(singer_ray.__file__).parent
-FLOORS = [
-    {
-        "cluster_limits",
-        "errors",
-        "outputs",
-        "prices",
-        "printing",
-        "resources",
-        "storage",
-        "terminal",
-        "wording",
-    },
-    {"config", "tracking"},
-    {"data", "vision"},
-    {"method", "evaluation"},
-    {"publishing", "training", "ray_cluster", "ray_start"},
-    {"distillation", "search", "analysis"},
+Floors = Sequence[set[str]]
+FLOORS: Floors = [
+    {"errors", "resources"},
+    {"storage", "wording"},
+    {"config", "outputs", "terminal", "tracking"},
+    {"data", "nodes", "options", "printing", "vision"},
+    {"method"},
+    {"evaluation"},
+    {"training"},
+    {"publishing"},
+    {"analysis", "demo", "distillation", "search"},
     {"reporting"},
-    {"conclusion"},
-    {"options"},
-    {"cli"},
-    {"api", "arguments", "measuring"},
+    {"finalize"},
+    {"arguments", "cli"},
+    {"api", "measuring"},
+    {"analyze", "digits", "evaluate", "export", "report", "teacher", "train", "tune"},
 ]
-"""From the ground up; the commands stand above all."""
-CORE = ("data", "vision", "method", "evaluation", "analysis", "tracking")
-RAY_FREE = [
-    *(p for folder in CORE for p in sorted((ROOT / folder).rglob("*.py"))),
-    *(p for p in sorted((ROOT / "training").glob("*.py")) if p.name not in ("launch.py", "messages.py")),
-]
+"""From the ground up: a unit imports only units of lower floors. The last are the commands."""
+SEARCH: Floors = [{name} for name in ("space", "study", "strategy", "state", "watch", "workers", "driver")]
+"""The rooms of search/, likewise."""
+ROOF = {"__init__", "__main__"}
+CORE = ("data", "vision", "method", "evaluation", "analysis", "tracking", "demo")
+WITH_RAY = ("launch.py", "messages.py")
+"""Of training/."""
 
 
-def imports(path: Path, *, typing_too: bool = True) -> set[str]:
-    """Names of the modules that a file imports; without those that only type checkers see when asked."""
-    tree = ast.parse(path.read_text())
-    if not typing_too:
-        tree.body = [n for n in tree.body if not (isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test))]
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+def sources(folder: Path) -> list[Path]:
+    """All Python files below a folder. There is no rule for an empty one: that is a mistake in the rule."""
+    found = sorted(folder.rglob("*.py"))
+    assert found, f"{folder} holds no Python files"
     return found
 
 
-def floor(name: str) -> int:
-    return next((n for n, modules in enumerate(FLOORS) if name in modules), len(FLOORS))
+def imports(path: Path, *, typing_too: bool = True) -> set[str]:
+    """Names of the modules that a file imports, in functions too; if asked, without those of type checkers."""
+
+    def visit(node: ast.AST) -> Iterator[str]:
+        if not typing_too and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            return
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child)
+
+    return set(visit(ast.parse(path.read_text())))
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
-def test_arrows_point_down(path: Path) -> None:
-    home = path.relative_to(ROOT).parts[0].removesuffix(".py")
-    if home == "__init__":
-        return
-    for module in imports(path, typing_too=False):
-        parts = module.split(".")
-        if parts[0] == "singer_ray" and len(parts) > 1 and parts[1] != home and parts[1] != "__version__":
-            assert floor(parts[1]) <= floor(home), f"{path.relative_to(ROOT)} reaches up to {module}"
+def units(folder: Path) -> set[str]:
+    return {path.relative_to(folder).parts[0].removesuffix(".py") for path in sources(folder)} - ROOF
 
 
-@pytest.mark.parametrize("path", RAY_FREE, ids=lambda p: str(p.relative_to(ROOT)))
+def arrows_up(folder: Path, package: str, floors: Floors) -> list[str]:
+    """What is wrong with the units (files and folders) of a package, in words."""
+    level = {name: n for n, names in enumerate(floors) for name in names}
+    there = units(folder)
+    wrong = [f"{name} has no floor" for name in there - set(level)]
+    wrong += [f"{name} is not there any more" for name in set(level) - there]
+    for path in sources(folder):
+        here = path.relative_to(folder).parts[0].removesuffix(".py")
+        below = [m.removeprefix(f"{package}.") for m in imports(path, typing_too=False) if m.startswith(f"{package}.")]
+        for unit in {module.split(".")[0] for module in below} - {here}:
+            if here in level and unit in level and level[unit] >= level[here]:
+                wrong.append(f"{path.relative_to(folder)} imports {unit}, which is not below {here}")
+    return sorted(wrong)
+
+
+def circles(folder: Path, package: str) -> list[str]:
+    """Modules that import each other, in words; the imports of functions count, those of type checkers do not."""
+    known = {
+        ".".join((package, *path.relative_to(folder).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in sources(folder)
+    }
+    graph = {name: imports(path, typing_too=False) & set(known) - {name} for name, path in known.items()}
+    wrong, done = [], set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        if name in way:
+            wrong.append(" -> ".join((*way[way.index(name) :], name)))
+        elif name not in done:
+            for other in sorted(graph[name]):
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in sorted(graph):
+        visit(name, ())
+    return wrong
+
+
+def test_arrows_point_down() -> None:
+    assert not arrows_up(ROOT, "singer_ray", FLOORS)
+
+
+def test_the_rooms_of_the_search_import_only_those_above_them_in_the_list() -> None:
+    assert not arrows_up(ROOT / "search", "singer_ray.search", SEARCH)
+
+
+def test_no_modules_import_each_other() -> None:
+    assert not circles(ROOT, "singer_ray")
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, []),
+        ({"low/a.py": "from house.high import b"}, ["low/a.py imports high, which is not below low"]),
+        ({"low/a.py": "def f():\n    import house.high.b"}, ["low/a.py imports high, which is not below low"]),
+        ({"low/deep/er.py": "from house.high.b import x"}, ["low/deep/er.py imports high, which is not below low"]),
+        ({"side.py": "from house.high.b import x"}, ["side.py imports high, which is not below side"]),
+        ({"attic/a.py": ""}, ["attic has no floor"]),
+        ({"attic.py": "from house.low import a"}, ["attic has no floor"]),
+        ({"side.py": None}, ["side is not there any more"]),
+        ({"low/a.py": "if TYPE_CHECKING:\n    from house.high import b"}, []),
+    ],
+)
+def test_each_fault_is_seen(tmp_path: Path, files: dict[str, str | None], said: list[str]) -> None:
+    house = {"__init__.py": "", "low/a.py": "", "high/b.py": "from house.low import a", "side.py": "import house.low.a"}
+    build(tmp_path, house | files)
+    assert arrows_up(tmp_path, "house", [{"low"}, {"high", "side"}]) == said
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"a.py": "from house.b import x", "b.py": ""}, 0),
+        ({"a.py": "from house.b import x", "b.py": "import house.a"}, 1),
+        ({"a.py": "from house.b import x", "b.py": "from house import c", "c.py": "def f():\n    import house.a"}, 1),
+        ({"room/a.py": "from house.room import b", "room/b.py": "from house.room.a import x"}, 1),
+        ({"a.py": "from house.b import x", "b.py": "if TYPE_CHECKING:\n    import house.a"}, 0),
+    ],
+)
+def test_circles_are_seen(tmp_path: Path, files: dict[str, str], said: int) -> None:
+    build(tmp_path, files)
+    assert len(circles(tmp_path, "house")) == said
+
+
+def test_a_rule_for_a_folder_that_is_empty_or_gone_fails(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="holds no Python files"):
+        sources(tmp_path / "search")
+
+
+def build(folder: Path, files: Mapping[str, str | None]) -> None:
+    for name, text in files.items():
+        if text is not None:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(path for room in CORE for path in sources(ROOT / room)),
+        *(path for path in sources(ROOT / "training") if path.name not in WITH_RAY),
+    ],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
 def test_the_core_does_not_name_ray(path: Path) -> None:
     assert not {module for module in imports(path) if module.split(".")[0] == "ray"}
 
 
-def test_ray_code_holds_no_loss_maths() -> None:
-    for path in [
-        *ROOT.glob("search/*.py"),
-        *ROOT.glob("ray_*.py"),
-        *(ROOT / "training" / f"{n}.py" for n in ("launch", "messages")),
-    ]:
-        assert not {m for m in imports(path) if m.startswith(("singer_ray.method", "torch.nn.functional"))}, path
+@pytest.mark.parametrize(
+    "path",
+    [*sources(ROOT / "search"), *sources(ROOT / "nodes"), *(ROOT / "training" / name for name in WITH_RAY)],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_ray_code_holds_no_loss_maths(path: Path) -> None:
+    assert not {m for m in imports(path) if m.startswith(("singer_ray.method", "torch.nn.functional"))}
 
 
 def test_the_core_runs_with_torch_and_timm_alone() -> None:
@@ -110,9 +209,9 @@ refiner = REFINERS["singer"](teacher, (3, 5), method)
 distiller = Distiller(student, (1, 2), teacher, (3, 5), refiner, (teacher.grid(32), student.grid(32)),
                       kd_weight=1.0, detach=True)
 pixels = torch.randn(2, 3, 32, 32)
-taps = teacher(pixels)
+features = teacher(pixels)
 refiner.calibrate({3: 1.0, 5: 1.0})
-loss = distiller(pixels, taps, teacher.replay)["loss"]
+loss = distiller(pixels, features, teacher.replay)["loss"]
 loss.backward()
 print(float(loss))
 """

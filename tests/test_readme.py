@@ -64,8 +64,11 @@ def test_the_python_example_runs_as_a_script(tmp_path: Path) -> None:
     """As it stands, on small things of one's own: floating-point images, labels without names, a local class."""
     yours, done_with_it = python_example()
     settings = {name: value for name, value in SMALL.items() if "scenes" not in name} | {
-        "train.epochs": 1, "train.batch_size": 4, "teacher.layers": [2, 3], "evaluation.fit_images": 32,
-    }  # fmt: skip
+        "train.epochs": 1,
+        "train.batch_size": 4,
+        "teacher.layers": [2, 3],
+        "evaluation.fit_images": 32,
+    }
     small = SMALL_THINGS.replace("SETTINGS", repr(settings))
     assert assigned(yours) == assigned(small)
     script = tmp_path / "mine.py"

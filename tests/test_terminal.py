@@ -10,8 +10,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from singer_ray.search.progress import SearchProgress
-from singer_ray.terminal import Column, FittedTable, Lasting, lasting, say
+from singer_ray.search.watch.progress import SearchProgress
+from singer_ray.terminal import Column, FittedTable, Lasting, lasting, log
 from tests.search.studies import MIOU
 
 PARAMETERS = {"method.rank": 8, "method.loss.outlier": 0.25, "method.outlier_quantile": 0.95, "train.lr": 0.004}
@@ -38,7 +38,7 @@ def test_a_screen_that_goes_away_ends_nothing(error: Exception) -> None:
     file = Broken(error, after=1)
     console = lasting(Console(file=file, width=80))
     for line in ("one", "two", "three"):
-        say(console, line)
+        log(console, line)
     assert file.getvalue() == "one\n"
     assert lasting(console) is console
 
@@ -54,9 +54,9 @@ def test_a_screen_that_takes_no_more_for_a_moment_is_written_to_again() -> None:
 
 def test_a_reader_that_has_left_is_no_trouble_even_when_the_process_ends() -> None:
     program = (
-        "import sys, time; from rich.console import Console; from singer_ray.terminal import lasting, say\n"
+        "import sys, time; from rich.console import Console; from singer_ray.terminal import lasting, log\n"
         "console = lasting(Console())\n"
-        "for n in range(20000): say(console, f'line {n}')\n"
+        "for n in range(20000): log(console, f'line {n}')\n"
         "print('alive', file=sys.stderr)"
     )
     run = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -71,7 +71,7 @@ def test_a_reader_that_has_left_is_no_trouble_even_when_the_process_ends() -> No
 def test_what_an_encoding_lacks_is_written_as_an_escape() -> None:
     raw = io.BytesIO()
     console = lasting(Console(file=io.TextIOWrapper(raw, encoding="ascii"), width=60))
-    say(console, "runs/möbel 日 \x1b[31m [red]x[/red]")
+    log(console, "runs/möbel 日 \x1b[31m [red]x[/red]")
     console.print(FittedTable([Column("trial", ["000"]), Column("ö", ["日"])]))
     text = raw.getvalue().decode("ascii")
     assert text.splitlines()[0] == "runs/m\\xf6bel \\u65e5 \\x1b[31m [red]x[/red]"
@@ -90,7 +90,7 @@ def test_commands_print_on_consoles_of_other_encodings() -> None:
 
 def test_a_long_command_stays_one_line() -> None:
     screen = io.StringIO()
-    say(Console(file=screen, width=40, force_terminal=True, color_system=None), "python -m " + "x/" * 60)
+    log(Console(file=screen, width=40, force_terminal=True, color_system=None), "python -m " + "x/" * 60)
     assert screen.getvalue() == "python -m " + "x/" * 60 + "\n"
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from singer_ray import distill, sweep
 from singer_ray.errors import UserError
-from singer_ray.search.going_on import going_on
-from singer_ray.search.submit import how_to
+from singer_ray.nodes.submit import how_to
+from singer_ray.search.state.resume_rules import resume_command
 from singer_ray.wording import command, in_python
 
 PLACES = ["runs/search", "/a b/c  d", "it's [here]", "~/x", "möbel 日", 'a$HOME`b`"c"', "s3://bucket/try#2?x=1&y"]
@@ -20,7 +20,7 @@ PLACES = ["runs/search", "/a b/c  d", "it's [here]", "~/x", "möbel 日", 'a$HOM
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_command_is_read_by_a_shell_as_it_was_meant(place: str) -> None:
-    for line in (going_on(place, ()), command("export", "--pull", place, "DIR")):
+    for line in (resume_command(place, ()), command("export", "--pull", place, "DIR")):
         words = subprocess.run(
             ["sh", "-c", f"set -- {line}; printf '%s\\n' \"$@\""], capture_output=True, text=True, check=True
         ).stdout.splitlines()
@@ -33,9 +33,9 @@ def test_a_command_is_read_by_a_shell_as_it_was_meant(place: str) -> None:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_in_python_a_search_goes_on_by_a_call(place: str) -> None:
-    said = in_python(f"interrupted. Go on with: {going_on(place, ())}")
+    said = in_python(f"interrupted. Go on with: {resume_command(place, ())}")
     assert said == f"interrupted. Go on with: singer_ray.sweep(resume={place!r})"
-    assert in_python(f"Mend it ({going_on(place, ())}).") == f"Mend it (singer_ray.sweep(resume={place!r}))."
+    assert in_python(f"Mend it ({resume_command(place, ())}).") == f"Mend it (singer_ray.sweep(resume={place!r}))."
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,16 @@ def test_in_python_a_search_goes_on_by_a_call(place: str) -> None:
             "--out /x y is not empty. Give another folder, or --overwrite to replace the result in it.",
             "`out` /x y is not empty. Give another folder, or `overwrite=True` to replace the result in it.",
         ),
-        ("Lower --concurrent, --workers or search.cpus_per_trial.",
-         "Lower `search.concurrent`, `train.workers` or search.cpus_per_trial."),
+        (
+            "Lower --concurrent, --workers or search.cpus_per_trial.",
+            "Lower `search.concurrent`, `train.workers` or search.cpus_per_trial.",
+        ),
         ("model.onnx needs ...; or --export.onnx no.", "model.onnx needs ...; or export.onnx no."),
         ("Allowed: --search.trials, --search.time_budget.", "Allowed: search.trials, search.time_budget."),
         ("`python -m singer_ray.tune --help` lists all.", "`python -m singer_ray.tune --help` lists all."),
         ("a -- b, non--option, x--y", "a -- b, non--option, x--y"),
     ],
-)  # fmt: skip
+)
 def test_options_become_arguments_and_settings(said: str, meant: str) -> None:
     assert in_python(said) == meant
 

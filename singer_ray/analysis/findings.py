@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from singer_ray.analysis.artifacts import LayerReport
 from singer_ray.analysis.gradient_bias import GradientBias
 from singer_ray.data.source import Source
-from singer_ray.training.member import Member
-from singer_ray.training.workbench import Workbench
+from singer_ray.training.context import TrainContext
+from singer_ray.training.trainer import StudentTrainer
 
 Track = list[tuple[int, dict[str, GradientBias]]]
 
@@ -29,10 +29,10 @@ class AnalysisSettings:
 class Findings:
     """What an analysis has measured."""
 
-    bench: Workbench
+    context: TrainContext
     source: Source
     reports: dict[int, LayerReport]
-    arms: dict[str, Member]
+    arms: dict[str, StudentTrainer]
     """Refiner -> student in training: `none`, and `method.refiner` where it is another."""
     track: Track
     """Training step -> refiner -> gradient bias."""
@@ -41,7 +41,7 @@ class Findings:
     @property
     def layers(self) -> tuple[int, ...]:
         """D, the distilled layers."""
-        return self.bench.distilled_layers()
+        return self.context.distilled_layers()
 
     @property
     def token_share(self) -> float:

@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from singer_ray.method.artifacts import outlier_mask, patch_norms
 from singer_ray.method.distiller import Distiller
+from singer_ray.training.context import TrainContext
 from singer_ray.training.loop import DivergedError
-from singer_ray.training.member import Member
-from singer_ray.training.workbench import Workbench
-from singer_ray.vision.tapped import TappedViT, Taps
+from singer_ray.training.trainer import StudentTrainer
+from singer_ray.vision.tapped import Features, TappedViT
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ def fair_gradient_share(token_share: float) -> float:
     return few / (few + rest)
 
 
-def teacher_outliers(taps: Taps, layers: Sequence[int], prefix: int, k: float) -> dict[int, torch.Tensor]:
+def teacher_outliers(features: Features, layers: Sequence[int], prefix: int, k: float) -> dict[int, torch.Tensor]:
     """Layer -> bool [batch, patches]: patches above k x the median norm of their image in the original teacher."""
-    return {n: outlier_mask(patch_norms(taps.tokens[n][:, prefix:]), k) for n in layers}
+    return {n: outlier_mask(patch_norms(features.tokens[n][:, prefix:]), k) for n in layers}
 
 
 def measure_bias(
-    distiller: Distiller, pixels: torch.Tensor, taps: Taps, outliers: Mapping[int, torch.Tensor]
+    distiller: Distiller, pixels: torch.Tensor, features: Features, outliers: Mapping[int, torch.Tensor]
 ) -> GradientBias:
     """The gradient bias of `distiller` as it stands, on one batch; nothing is changed.
 
@@ -77,7 +77,7 @@ def measure_bias(
     mode = distiller.training
     distiller.eval()
     try:
-        losses = distiller.token_losses(pixels, taps)
+        losses = distiller.token_losses(pixels, features)
         parts: dict[str, list[torch.Tensor]] = {"artifact": [], "rest": []}
         for layer, loss in losses.items():
             # A class token, where there is one, comes before the patches and is never an outlier.
@@ -100,39 +100,41 @@ def measure_bias(
     )
 
 
-def shared_teacher(bench: Workbench, arms: Mapping[str, Member]) -> TappedViT:
-    """The teacher, tapped at every layer that any member wants."""
-    return bench.tapped_teacher(sorted({n for member in arms.values() for n in member.teacher.layers}))
+def shared_teacher(context: TrainContext, arms: Mapping[str, StudentTrainer]) -> TappedViT:
+    """The teacher, tapped at every layer that any trainer wants."""
+    return context.tapped_teacher(sorted({n for trainer in arms.values() for n in trainer.teacher.layers}))
 
 
 def track_bias(
-    bench: Workbench, arms: Mapping[str, Member], probe: torch.Tensor, *, k: float, steps: int, every: int
+    context: TrainContext, arms: Mapping[str, StudentTrainer], probe: torch.Tensor, *, k: float, steps: int, every: int
 ) -> Iterator[tuple[int, dict[str, GradientBias]]]:
-    """Trains the members side by side for `steps` steps on the same batches and teacher passes.
+    """Trains the trainers side by side for `steps` steps on the same batches and teacher passes.
 
     Yields (steps done, name -> bias on the images `probe`) before the first step, after each `every` and after the
     last. `probe` is normalised, [batch, 3, size, size]. Raises DivergedError.
     """
-    teacher = shared_teacher(bench, arms)
-    taps = bench.teacher_pass(teacher, probe)
+    teacher = shared_teacher(context, arms)
+    features = context.teacher_pass(teacher, probe)
     layers = next(iter(arms.values())).distiller.layers
-    outliers = teacher_outliers(taps, layers, teacher.prefix, k)
-    batches = bench.batches(batch_size=bench.config.train.batch_size, seed=bench.config.seed) if steps else iter(())
+    outliers = teacher_outliers(features, layers, teacher.prefix, k)
+    batches = (
+        context.batches(batch_size=context.config.train.batch_size, seed=context.config.seed) if steps else iter(())
+    )
     for step in range(steps + 1):
         if step % every == 0 or step == steps:
-            with bench.autocast():
-                biases = {name: measure_bias(m.distiller, probe, taps, outliers) for name, m in arms.items()}
+            with context.autocast():
+                biases = {name: measure_bias(m.distiller, probe, features, outliers) for name, m in arms.items()}
             yield step, biases
         if step == steps:
             return
-        pixels = bench.pixels(next(batches))
-        step_taps = bench.teacher_pass(teacher, pixels)
-        for name, member in arms.items():
-            loss = float(member.step(pixels, step_taps)["loss"])
+        pixels = context.pixels(next(batches))
+        step_taps = context.teacher_pass(teacher, pixels)
+        for name, trainer in arms.items():
+            loss = float(trainer.step(pixels, step_taps)["loss"])
             if not math.isfinite(loss):
                 raise DivergedError(
                     f"The loss is no longer finite with refiner {name} in step {step + 1} (train.lr "
-                    f"{bench.config.train.lr}). Lower train.lr, or set train.clip_grad."
+                    f"{context.config.train.lr}). Lower train.lr, or set train.clip_grad."
                 )
 
 

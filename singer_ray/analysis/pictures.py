@@ -49,18 +49,18 @@ def _draw_histograms(found: Findings, path: Path) -> None:
 
 def _refined_norms(found: Findings) -> dict[str, dict[int, torch.Tensor]]:
     """Refiner -> layer -> norms of what the student is shown, over the median of the image."""
-    bench, refined = found.bench, {}
-    for name, member in found.arms.items():
+    context, refined = found.context, {}
+    for name, trainer in found.arms.items():
         if name == "none":
             continue
         parts: dict[int, list[torch.Tensor]] = {n: [] for n in found.layers}
-        with evaluating(member.distiller):
+        with evaluating(trainer.distiller):
             for batch in evaluation_batches(
-                found.source, bench.evaluation_view, batch_size=bench.config.evaluation.batch_size
+                found.source, context.evaluation_view, batch_size=context.config.evaluation.batch_size
             ):
-                taps = member.teacher(bench.pixels(batch))
+                features = trainer.teacher(context.pixels(batch))
                 for n in found.layers:
-                    shown = member.distiller.shown(n, taps.tokens[n])[:, member.teacher.prefix :]
+                    shown = trainer.distiller.shown(n, features.tokens[n])[:, trainer.teacher.prefix :]
                     parts[n].append(relative_norms(patch_norms(shown)).cpu())
         refined[name] = {n: torch.cat(norms) for n, norms in parts.items()}
     return refined
@@ -68,20 +68,20 @@ def _refined_norms(found: Findings) -> dict[str, dict[int, torch.Tensor]]:
 
 def _draw_features(found: Findings, out: Path) -> None:
     """Norm maps and principal components of teacher, refined teacher and students, at the last distilled layer."""
-    bench = found.bench
-    images = sample_images(found.source, bench.evaluation_view)
-    pixels = bench.normalize(images.to(bench.device))
+    context = found.context
+    images = sample_images(found.source, context.evaluation_view)
+    pixels = context.normalize(images.to(context.device))
     layer = found.layers[-1]
     first = found.arms["none"]
-    with evaluating(bench.teacher_model, *(member.distiller for member in found.arms.values())):
+    with evaluating(context.teacher_model, *(trainer.distiller for trainer in found.arms.values())):
         prefix, grid = first.teacher.prefix, first.distiller.teacher_grid
         tokens = first.teacher(pixels).tokens[layer]
         original = tokens[:, prefix:]
         own = [TokenSet(f"teacher\nblock {layer}", original, grid)]
         shared = list(own)
         students: list[tuple[TokenSet, TokenSet]] = []
-        for name, member in found.arms.items():
-            distiller = member.distiller
+        for name, trainer in found.arms.items():
+            distiller = trainer.distiller
             if name != "none":
                 refined = TokenSet(f"refined\n({name})", distiller.shown(layer, tokens)[:, prefix:], grid)
                 own.append(refined)
@@ -89,10 +89,12 @@ def _draw_features(found: Findings, out: Path) -> None:
             if found.settings.steps:
                 seen = distiller.student(pixels).tokens[distiller.student_layers[-1]]
                 label = "student,\nno refiner" if name == "none" else f"student,\nrefiner {name}"
-                students.append((
-                    TokenSet(label, seen[:, distiller.student.prefix :], distiller.student_grid),
-                    TokenSet(label, distiller.projected(layer, seen), distiller.student_grid),
-                ))  # fmt: skip
+                students.append(
+                    (
+                        TokenSet(label, seen[:, distiller.student.prefix :], distiller.student_grid),
+                        TokenSet(label, distiller.projected(layer, seen), distiller.student_grid),
+                    )
+                )
     draw_norms(out / "norm_maps.png", images, [*own, *(native for native, _ in students)])
     normal = original[normal_mask(patch_norms(original))]
     draw_pca(out / "pca.png", images, [*shared, *(projected for _, projected in students)], normal)

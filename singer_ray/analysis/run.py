@@ -21,9 +21,9 @@ from singer_ray.data.source import Source, shuffled_subset
 from singer_ray.evaluation.norms import norm_metrics
 from singer_ray.publishing.result import build_result, write_json
 from singer_ray.storage import write_whole
+from singer_ray.training.context import TrainContext
 from singer_ray.training.launch import Inputs
-from singer_ray.training.member import Member
-from singer_ray.training.workbench import Workbench
+from singer_ray.training.trainer import StudentTrainer
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
@@ -41,7 +41,7 @@ def run_analysis(
     *,
     inputs: Inputs | None = None,
     prepare: Callable[[], object] = lambda: None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Analyses the teacher of `config` on its images and fills OUT (None: nothing); returns what result.json holds.
 
@@ -52,21 +52,23 @@ def run_analysis(
     """
     begin = time.perf_counter()
     config = config.override({"train.epochs": 1, "train.steps_per_epoch": max(1, settings.steps)})
-    bench = (inputs or Inputs()).workbench(config)
+    context = (inputs or Inputs()).context(config)
     refiners = dict.fromkeys(("none", config.method.refiner))
-    arms: dict[str, Member] = {name: Member(bench, config.override({"method.refiner": name})) for name in refiners}
-    remarks = bench.remarks
+    arms: dict[str, StudentTrainer] = {
+        name: StudentTrainer(context, config.override({"method.refiner": name})) for name in refiners
+    }
+    remarks = context.remarks
     for line in remarks:
-        say(f"note: {line}")
-    source = shuffled_subset(bench.suite.sources.get("val", bench.train), settings.images)
-    reports = _survey(bench, source, settings, say)
-    found = Findings(bench, source, reports, arms, _track(bench, arms, source, reports, settings, say), settings)
+        log(f"note: {line}")
+    source = shuffled_subset(context.suite.sources.get("val", context.train), settings.images)
+    reports = _survey(context, source, settings, log)
+    found = Findings(context, source, reports, arms, _track(context, arms, source, reports, settings, log), settings)
     verdict = judge(
-        config.teacher.name, reports, found.layers, found.track, k=settings.k, width=bench.last_teacher.width
+        config.teacher.name, reports, found.layers, found.track, k=settings.k, width=context.last_teacher.width
     )
     metrics = _metrics(found)
     if out is not None:
-        say("drawing pictures")
+        log("drawing pictures")
         prepare()
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "config.yaml", config.to_yaml())
@@ -82,23 +84,23 @@ def run_analysis(
     }
     if out is not None:
         write_json(out / "result.json", result)
-    say(verdict.text)
+    log(verdict.text)
     return result
 
 
 def _survey(
-    bench: Workbench, source: Source, settings: AnalysisSettings, say: Callable[[str], None]
+    context: TrainContext, source: Source, settings: AnalysisSettings, log: Callable[[str], None]
 ) -> dict[int, LayerReport]:
-    teacher = bench.tapped_teacher(list(range(bench.last_teacher.depth)))
-    size, rank = bench.config.data.image_size, min(bench.config.method.rank, teacher.width)
-    say(f"reading {len(source)} images at {teacher.depth} blocks of {bench.teacher_name}")
-    reports = survey_layers(teacher, _pixels(bench, source), teacher.grid(size), k=settings.k, rank=rank)
+    teacher = context.tapped_teacher(list(range(context.last_teacher.depth)))
+    size, rank = context.config.data.image_size, min(context.config.method.rank, teacher.width)
+    log(f"reading {len(source)} images at {teacher.depth} blocks of {context.teacher_name}")
+    reports = survey_layers(teacher, _pixels(context, source), teacher.grid(size), k=settings.k, rank=rank)
     for layer, report in reports.items():
         directions = ""
         if report.directions:
             directions = ", directions " + "/".join(str(n) for n in report.directions.count.values())
-        distilled = " *" if layer in bench.distilled_layers() else ""
-        say(
+        distilled = " *" if layer in context.distilled_layers() else ""
+        log(
             f"block {layer:2d}  max/median {report.max_median:6.2f}  outliers {report.token_share:6.2%} of tokens, "
             f"{report.energy_share:6.2%} of energy{directions}{distilled}"
         )
@@ -106,23 +108,23 @@ def _survey(
 
 
 def _track(
-    bench: Workbench,
-    arms: dict[str, Member],
+    context: TrainContext,
+    arms: dict[str, StudentTrainer],
     source: Source,
     reports: dict[int, LayerReport],
     settings: AnalysisSettings,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Track:
-    probe = next(_pixels(bench, source, PROBE_IMAGES))
-    for member in arms.values():  # students and projections start alike under every refiner
-        member.prepare(say)
+    probe = next(_pixels(context, source, PROBE_IMAGES))
+    for trainer in arms.values():  # students and projections start alike under every refiner
+        trainer.prepare(log)
     every = max(1, settings.steps // MEASUREMENTS)
-    if not any(reports[n].outliers.any() for n in bench.distilled_layers()):
+    if not any(reports[n].outliers.any() for n in context.distilled_layers()):
         every = max(1, settings.steps)  # all shares are 0, and stay so
     track = []
-    for step, biases in track_bias(bench, arms, probe, k=settings.k, steps=settings.steps, every=every):
+    for step, biases in track_bias(context, arms, probe, k=settings.k, steps=settings.steps, every=every):
         shares = ", ".join(f"{name} {b.loss_share:.1%} / {b.gradient_share:.1%}" for name, b in biases.items())
-        say(f"step {step:4d} of {settings.steps}: outliers' share of KD loss / of its gradient: {shares}")
+        log(f"step {step:4d} of {settings.steps}: outliers' share of KD loss / of its gradient: {shares}")
         track.append((step, biases))
     return track
 
@@ -136,11 +138,16 @@ def _metrics(found: Findings) -> dict[str, float]:
         for name, bias in biases.items():
             metrics |= bias.metrics(f"bias_{place}/{name}")
     metrics["bias_start/fair_gradient_share"] = fair_gradient_share(found.token_share)
-    for name, member in found.arms.items():
+    for name, trainer in found.arms.items():
         sizes = norm_metrics(
-            member.teacher, member.distiller, found.bench.normalize, found.source, found.bench.evaluation_view,
-            found.bench.device, batch_size=found.bench.config.evaluation.batch_size,
-        )  # fmt: skip
+            trainer.teacher,
+            trainer.distiller,
+            found.context.normalize,
+            found.source,
+            found.context.evaluation_view,
+            found.context.device,
+            batch_size=found.context.config.evaluation.batch_size,
+        )
         if name != "none":
             metrics |= {key: value for key, value in sizes.items() if key.startswith("refined/")}
         if found.settings.steps:
@@ -155,7 +162,7 @@ def _draw(found: Findings, out: Path) -> None:
     draw_all(found, out)
 
 
-def _pixels(bench: Workbench, source: Source, batch_size: int | None = None) -> Iterator[torch.Tensor]:
-    size = batch_size or bench.config.evaluation.batch_size
-    for batch in evaluation_batches(source, bench.evaluation_view, batch_size=size):
-        yield bench.pixels(batch)
+def _pixels(context: TrainContext, source: Source, batch_size: int | None = None) -> Iterator[torch.Tensor]:
+    size = batch_size or context.config.evaluation.batch_size
+    for batch in evaluation_batches(source, context.evaluation_view, batch_size=size):
+        yield context.pixels(batch)

@@ -1,4 +1,4 @@
-"""Every knob, in one frozen tree.
+"""Every setting, in one frozen tree.
 
 The same dotted names are used in preset files (nested), in search spaces and on the command line
 (`--method.rank 16`). Unknown names are refused with the nearest known one.
@@ -14,7 +14,21 @@ from singer_ray.config.running import ExportConfig, SearchConfig, TrainConfig
 from singer_ray.config.tree import Config, field_names, load_preset, read_yaml_mapping
 
 __all__ = [
-    "Config", "DataConfig", "EvaluationConfig", "EvaluationSourceConfig", "ExportConfig", "MethodConfig",
-    "OfficialConfig", "ScenesConfig", "SearchConfig", "SourceConfig", "StudentConfig", "TeacherConfig",
-    "TeacherRecipe", "TrainConfig", "field_names", "load_preset", "read_yaml_mapping",
-]  # fmt: skip
+    "Config",
+    "DataConfig",
+    "EvaluationConfig",
+    "EvaluationSourceConfig",
+    "ExportConfig",
+    "MethodConfig",
+    "OfficialConfig",
+    "ScenesConfig",
+    "SearchConfig",
+    "SourceConfig",
+    "StudentConfig",
+    "TeacherConfig",
+    "TeacherRecipe",
+    "TrainConfig",
+    "field_names",
+    "load_preset",
+    "read_yaml_mapping",
+]

@@ -13,38 +13,39 @@ class Condition:
     """When a setting has an effect."""
 
     holds: Callable[[Config], bool]
-    knobs: tuple[str, ...]
+    settings: tuple[str, ...]
     """The settings that decide it."""
     wanted: str
     """The same in words, as advice: what it has an effect with."""
 
 
-def only(knob: str, *values: object) -> Condition:
-    """Where `knob` is one of `values`."""
-    return Condition(lambda c: c.value(knob) in values, (knob,), f"{knob} {' or '.join(map(str, values))}")
+def only(setting: str, *values: object) -> Condition:
+    """Where `setting` is one of `values`."""
+    return Condition(lambda c: c.value(setting) in values, (setting,), f"{setting} {' or '.join(map(str, values))}")
 
 
-def above_zero(knob: str) -> Condition:
-    return Condition(lambda c: c.value(knob) > 0, (knob,), f"{knob} above 0")
+def above_zero(setting: str) -> Condition:
+    return Condition(lambda c: c.value(setting) > 0, (setting,), f"{setting} above 0")
 
 
-def is_set(knob: str) -> Condition:
-    return Condition(lambda c: c.value(knob) is not None, (knob,), knob)
+def is_set(setting: str) -> Condition:
+    return Condition(lambda c: c.value(setting) is not None, (setting,), setting)
 
 
-def unset(knob: str) -> Condition:
-    return Condition(lambda c: not c.value(knob), (knob,), f"no {knob}")
+def unset(setting: str) -> Condition:
+    return Condition(lambda c: not c.value(setting), (setting,), f"no {setting}")
 
 
-def in_s3(knob: str) -> Condition:
-    return Condition(lambda c: str(c.value(knob)).startswith("s3://"), (knob,), f"{knob} in s3://")
+def in_s3(setting: str) -> Condition:
+    return Condition(lambda c: str(c.value(setting)).startswith("s3://"), (setting,), f"{setting} in s3://")
 
 
 def any_of(*conditions: Condition) -> Condition:
     return Condition(
-        lambda c: any(each.holds(c) for each in conditions), tuple(k for each in conditions for k in each.knobs),
+        lambda c: any(each.holds(c) for each in conditions),
+        tuple(k for each in conditions for k in each.settings),
         ", or ".join(each.wanted for each in conditions),
-    )  # fmt: skip
+    )
 
 
 def _named_teacher() -> Condition:
@@ -101,7 +102,9 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "method.variant": _SINGER,
     "method.linearization": (*_SINGER, only("method.variant", "recommended", "paper")),
     "method.jacobian_probes": (
-        *_SINGER, only("method.variant", "recommended", "paper"), only("method.linearization", "jacobian"),
+        *_SINGER,
+        only("method.variant", "recommended", "paper"),
+        only("method.linearization", "jacobian"),
     ),
     "method.official_threshold": (*_SINGER, only("method.variant", "official")),
     "method.gate": _SINGER,
@@ -119,28 +122,88 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "method.clip.ratio": (only("method.refiner", "clip"),),
     "method.quantile_clip.quantile": (only("method.refiner", "quantile_clip"),),
     "method.vitkd.mask_ratio": (only("method.refiner", "vitkd"),),
-    **{f"train.{name}": ALWAYS for name in (
-        "epochs", "steps_per_epoch", "batch_size", "lr", "weight_decay", "warmup", "clip_grad", "drop_path",
-        "precision", "workers", "launcher", "device", "threads", "storage", "trackers",
-    )},
+    **{
+        f"train.{name}": ALWAYS
+        for name in (
+            "epochs",
+            "steps_per_epoch",
+            "batch_size",
+            "lr",
+            "weight_decay",
+            "warmup",
+            "clip_grad",
+            "drop_path",
+            "precision",
+            "workers",
+            "launcher",
+            "device",
+            "threads",
+            "storage",
+            "trackers",
+        )
+    },
     "evaluation.data.source": ALWAYS,
     **{f"evaluation.data.{name}": _PROBE_FOLDERS for name in ("train", "val", "test", "exif")},
     **_masks("evaluation.data", _PROBE_FOLDERS),
-    **{f"evaluation.data.scenes.{name}": (only("evaluation.data.source", "scenes"),) for name in (
-        "train_images", "val_images", "test_images", "seed",
-    )},
-    **{f"evaluation.{name}": ALWAYS for name in (
-        "protocol", "every", "fit_images", "pooling", "l2", "l2_grid", "knn.k", "knn.temperature", "batch_size",
-        "artifact_ratio",
-    )},
-    **{f"evaluation.official.{name}": (only("evaluation.protocol", "official"),) for name in (
-        "epochs", "batch_size", "lr", "weight_decay", "mode", "max_depth",
-    )},
-    **{f"search.{name}": ALWAYS for name in (
-        "space", "objectives", "sampler", "scheduler", "trials", "concurrent", "time_budget", "gpu_hours", "money",
-        "price_per_node_hour", "target", "plateau_trials", "warm_start", "repeats", "study", "cpus_per_trial",
-        "gpus_per_trial", "max_failures", "trackers",
-    )},
+    **{
+        f"evaluation.data.scenes.{name}": (only("evaluation.data.source", "scenes"),)
+        for name in (
+            "train_images",
+            "val_images",
+            "test_images",
+            "seed",
+        )
+    },
+    **{
+        f"evaluation.{name}": ALWAYS
+        for name in (
+            "protocol",
+            "every",
+            "fit_images",
+            "pooling",
+            "l2",
+            "l2_grid",
+            "knn.k",
+            "knn.temperature",
+            "batch_size",
+            "artifact_ratio",
+        )
+    },
+    **{
+        f"evaluation.official.{name}": (only("evaluation.protocol", "official"),)
+        for name in (
+            "epochs",
+            "batch_size",
+            "lr",
+            "weight_decay",
+            "mode",
+            "max_depth",
+        )
+    },
+    **{
+        f"search.{name}": ALWAYS
+        for name in (
+            "space",
+            "objectives",
+            "sampler",
+            "scheduler",
+            "trials",
+            "concurrent",
+            "time_budget",
+            "gpu_hours",
+            "money",
+            "price_per_node_hour",
+            "target",
+            "plateau_trials",
+            "warm_start",
+            "repeats",
+            "study",
+            "cpus_per_trial",
+            "gpus_per_trial",
+            "max_failures",
+            "trackers",
+        )
+    },
     "search.stop_metric": _STOPPED,
     "search.grace_epochs": _STOPPED,
     "search.reduction_factor": (only("search.scheduler", "asha", "hyperband"),),
@@ -156,29 +219,57 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "export.license": _EXPORTED,
     **{f"export.{name}": _IN_S3 for name in ("endpoint", "storage_class", "encryption", "tags", "attempts", "timeout")},
     "export.kms_key": (*_IN_S3, only("export.encryption", "aws:kms")),
-}  # fmt: skip
+}
 """Setting -> all that must hold for it to have an effect."""
 
 _DATA_ONLY = ("method.", "student.", "search.", "export.")
-_NOT_EVALUATED = ("data.augment", "data.crop_scale", *(f"train.{name}" for name in (
-    "epochs", "steps_per_epoch", "batch_size", "lr", "weight_decay", "warmup", "clip_grad", "drop_path", "precision",
-    "workers", "launcher", "storage", "trackers",
-)))  # fmt: skip
+_NOT_EVALUATED = (
+    "data.augment",
+    "data.crop_scale",
+    *(
+        f"train.{name}"
+        for name in (
+            "epochs",
+            "steps_per_epoch",
+            "batch_size",
+            "lr",
+            "weight_decay",
+            "warmup",
+            "clip_grad",
+            "drop_path",
+            "precision",
+            "workers",
+            "launcher",
+            "storage",
+            "trackers",
+        )
+    ),
+)
 _ALONE = ("evaluation.protocol", "evaluation.official.", "evaluation.l2_grid")
 """Of the evaluate command: training always uses the probes, with one regulariser."""
 UNREAD: dict[str, tuple[str, ...]] = {
     "train": ("search.", "export.", *_ALONE),
     "tune": ("train.trackers", *_ALONE),
     "analyze": (
-        "search.", "export.", "train.epochs", "train.steps_per_epoch", "train.workers", "train.launcher",
-        "train.storage", "train.trackers", "evaluation.every", "evaluation.l2", "evaluation.knn.", *_ALONE,
+        "search.",
+        "export.",
+        "train.epochs",
+        "train.steps_per_epoch",
+        "train.workers",
+        "train.launcher",
+        "train.storage",
+        "train.trackers",
+        "evaluation.every",
+        "evaluation.l2",
+        "evaluation.knn.",
+        *_ALONE,
     ),
     "evaluate": (*_DATA_ONLY, *_NOT_EVALUATED, "teacher.layers", "evaluation.every"),
     "teacher": (*_DATA_ONLY, *_NOT_EVALUATED, "teacher.", "evaluation.", "data.scenes.train_images"),
     "export": ("seed", "data.", "teacher.", *_DATA_ONLY[:3], "train.", "evaluation."),
     "digits": ("",),
     "report": ("",),
-}  # fmt: skip
+}
 """Command -> beginnings of the settings that it never reads."""
 
 
@@ -192,13 +283,13 @@ def has_effect(name: str, config: Config) -> bool:
 
 def deciding(name: str) -> tuple[str, ...]:
     """The settings on which it depends whether this one has an effect."""
-    return tuple(dict.fromkeys(knob for condition in EFFECTS[name] for knob in condition.knobs))
+    return tuple(dict.fromkeys(setting for condition in EFFECTS[name] for setting in condition.settings))
 
 
 def explain_dead(name: str, config: Config) -> str:
     """Why a setting has no effect, and what to do. It must have none."""
     missing = next(condition for condition in EFFECTS[name] if not condition.holds(config))
-    found = ", ".join(f"{knob} is {_shown(config.value(knob))}" for knob in dict.fromkeys(missing.knobs))
+    found = ", ".join(f"{setting} is {_shown(config.value(setting))}" for setting in dict.fromkeys(missing.settings))
     return f"{name} has no effect: {found}. Use it with {missing.wanted}, or leave it out"
 
 

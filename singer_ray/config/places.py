@@ -1,4 +1,4 @@
-"""Paths and addresses among the knobs and flags: `~` and $VARIABLES in them mean what they mean in a shell."""
+"""Paths and addresses among the settings and flags: `~` and $VARIABLES in them mean what they mean in a shell."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ def with_places(flags: Flags, *, optional: Collection[str] = (), metavar: str = 
     for name, hint in get_type_hints(type(flags), include_extras=True).items():
         value = getattr(flags, name)
         if value is not None and _is_place(hint) and not (value == "" and name in optional):
-            knob = metavar if isinstance(value, tuple) else f"--{name.replace('_', '-')}"
-            found[name] = tuple(_place(v, knob) for v in value) if isinstance(value, tuple) else _place(value, knob)
+            setting = metavar if isinstance(value, tuple) else f"--{name.replace('_', '-')}"
+            found[name] = (
+                tuple(_place(v, setting) for v in value) if isinstance(value, tuple) else _place(value, setting)
+            )
     return dataclasses.replace(flags, **found) if found else flags  # type: ignore[type-var]
 
 
@@ -36,6 +38,6 @@ def _is_place(hint: Any) -> bool:
     return hint is Path or hint is _EXPANDED or any(map(_is_place, get_args(hint)))
 
 
-def _place(value: str | Path, knob: str) -> str | Path:
-    found = expanded_as(str(value), knob)
+def _place(value: str | Path, setting: str) -> str | Path:
+    found = expanded_as(str(value), setting)
     return Path(found) if isinstance(value, Path) else found

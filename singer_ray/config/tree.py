@@ -1,4 +1,4 @@
-"""The whole tree of knobs, and how it is read from files."""
+"""The whole tree of settings, and how it is read from files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from singer_ray.storage import read_yaml, without_credentials, without_password
 from singer_ray.storage.address import expanded_as
 
 ADDRESSES = ("search.study", "search.warm_start", "train.storage", "export.to", "export.endpoint")
-"""Knobs whose values may hold a password."""
+"""Settings whose values may hold a password."""
 
 FOLDERS = ("train", "val", "test", "train_masks", "val_masks", "test_masks")
 """Settings of a source that are folders."""
@@ -53,9 +53,9 @@ class Config(Block):
         low, high = self.data.crop_scale
         if not 0 < low <= high <= 1:
             raise ValueError(f"data.crop_scale is {low} {high}. Allowed: 0 < smallest <= largest <= 1")
-        for knob, layers in (("teacher.layers", self.teacher.layers), ("student.layers", self.student.layers)):
+        for setting, layers in (("teacher.layers", self.teacher.layers), ("student.layers", self.student.layers)):
             if list(layers) != sorted(set(layers)) or any(n < 0 for n in layers):
-                raise ValueError(f"{knob} is {list(layers)}. Allowed: ascending layer numbers from 0, each once")
+                raise ValueError(f"{setting} is {list(layers)}. Allowed: ascending layer numbers from 0, each once")
         method = self.method
         if method.variant != "recommended" and method.refiner == "singer":
             if method.strength != 1:
@@ -83,14 +83,14 @@ class Config(Block):
         return validate(tree, "the configuration")
 
     def value(self, dotted: str) -> Any:
-        """Of the knob of that name."""
+        """Of the setting of that name."""
         found: Any = self
         for part in dotted.split("."):
             found = getattr(found, part)
         return found
 
     def differences(self, other: Config) -> Iterator[tuple[str, Any]]:
-        """The dotted names of the knobs that differ from `other`, each with its value here."""
+        """The dotted names of the settings that differ from `other`, each with its value here."""
         for name in field_names():
             if self.value(name) != other.value(name):
                 yield name, self.value(name)
@@ -154,12 +154,12 @@ def validate(tree: Mapping[str, Any], where: str) -> Config:
 
 
 def field_names() -> list[str]:
-    """The dotted name of every knob, in the order of the tree."""
+    """The dotted name of every setting, in the order of the tree."""
     return [name for name, _ in _fields(Config)]
 
 
 def fields() -> list[tuple[str, FieldInfo]]:
-    """The dotted name of every knob with what pydantic knows of it, in the order of the tree."""
+    """The dotted name of every setting with what pydantic knows of it, in the order of the tree."""
     return list(_fields(Config))
 
 
@@ -218,9 +218,13 @@ def allowed_by(annotation: Any, info: FieldInfo | None = None) -> str:
 
 
 _IN_WORDS: dict[Any, str] = {
-    int: "a whole number", float: "a number", bool: "true or false (also yes and no, on and off, 1 and 0)",
-    str: "text", Path: "a path", NoneType: "none",
-}  # fmt: skip
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false (also yes and no, on and off, 1 and 0)",
+    str: "text",
+    Path: "a path",
+    NoneType: "none",
+}
 
 
 def _annotated(part: Any) -> tuple[Any, FieldInfo | None]:

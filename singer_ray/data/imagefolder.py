@@ -37,22 +37,24 @@ class ImageFolder:
 
     mask_classes: Sequence[str] = ()
 
-    def __init__(self, folder: str, knob: str, classes: Sequence[str] | None = None, *, upright: bool = False) -> None:
-        self.root = root = checked_folder(folder, knob, "Give a folder of images, or of one folder per class.")
-        self.knob, self.upright = knob, upright
-        walked = walk(root, knob)
+    def __init__(
+        self, folder: str, setting: str, classes: Sequence[str] | None = None, *, upright: bool = False
+    ) -> None:
+        self.root = root = checked_folder(folder, setting, "Give a folder of images, or of one folder per class.")
+        self.setting, self.upright = setting, upright
+        walked = walk(root, setting)
         self.paths = walked.paths
         if not self.paths:
-            left = walked.remark(knob)
+            left = walked.remark(setting)
             raise UserError(
-                f"{knob} {folder!r} holds no image{f' ({left})' if left else ''}. Allowed: "
+                f"{setting} {folder!r} holds no image{f' ({left})' if left else ''}. Allowed: "
                 f"{' '.join(sorted(EXTENSIONS))} files."
             )
         names = [_class_of(p, root) for p in self.paths]
         found = sorted(set(names))
         if "" in found and len(found) > 1:
             raise UserError(
-                f"{knob} {folder!r} has images both beside and inside its class folders, for one "
+                f"{setting} {folder!r} has images both beside and inside its class folders, for one "
                 f"{printable(self.paths[names.index('')].name)}. Move all into class folders, or all out of them."
             )
         labelled = found != [""]
@@ -60,7 +62,7 @@ class ImageFolder:
         unknown = sorted(set(found) - set(self.classes)) if labelled else []
         if unknown:
             raise UserError(
-                f"{knob} {folder!r} has the class {unknown[0]!r}, which the training images lack. "
+                f"{setting} {folder!r} has the class {unknown[0]!r}, which the training images lack. "
                 f"Allowed: {', '.join(map(printable, self.classes[:20]))}."
             )
         self.fields = frozenset({"label"}) if labelled else frozenset()
@@ -68,7 +70,7 @@ class ImageFolder:
         self.labels = [number[name] for name in names] if labelled else []
         for path in self.paths[:_CHECKED_AT_START]:
             open_image(path).close()
-        left_out = walked.remark(knob)
+        left_out = walked.remark(setting)
         self.remarks = [*([left_out] if left_out else []), *self._about_pixels()]
 
     def __len__(self) -> int:
@@ -99,10 +101,10 @@ class ImageFolder:
         effect = (
             "they are turned as it says, and masks must fit the images so turned"
             if self.upright
-            else f"it is ignored, as in torchvision; --{self.knob.rpartition('.')[0]}.exif apply turns them"
+            else f"it is ignored, as in torchvision; --{self.setting.rpartition('.')[0]}.exif apply turns them"
         )
         return [
-            f"{self.knob}: {len(found)} of {len(looked)} images looked at {what} "
+            f"{self.setting}: {len(found)} of {len(looked)} images looked at {what} "
             f"(for one {printable(found[0].relative_to(self.root), 120)})"
             for found, what in (
                 (turned, f"carry an EXIF orientation: {effect}"),
@@ -113,18 +115,18 @@ class ImageFolder:
         ]
 
 
-def checked_folder(folder: str, knob: str, advice: str) -> Path:
+def checked_folder(folder: str, setting: str, advice: str) -> Path:
     """`folder` as a path. Raises UserError for an address, a file, a name that is not text, and for nothing at all."""
     if not is_folder(folder):
-        raise UserError(f"{knob} {folder!r} is an address. Allowed: a local folder; copy or mount the images first.")
+        raise UserError(f"{setting} {folder!r} is an address. Allowed: a local folder; copy or mount the images first.")
     if not _is_text(folder):
         raise UserError(
-            f"{knob} {folder!r} is not valid UTF-8, so that no configuration can name it. Change the folder's name."
+            f"{setting} {folder!r} is not valid UTF-8, so that no configuration can name it. Change the folder's name."
         )
     root = Path(split(folder)[1])
     if not root.is_dir():
         what = "is a file" if root.is_file() else "does not exist"
-        raise UserError(f"{knob} {folder!r} {what}. {advice}")
+        raise UserError(f"{setting} {folder!r} {what}. {advice}")
     return root
 
 

@@ -51,10 +51,14 @@ def _loader(samples: Dataset[Any], workers: int, **batching: Any) -> DataLoader[
     context = LoaderContext() if workers else None
     sent = Sent(samples) if workers else samples
     return _Loader(
-        sent, num_workers=workers, collate_fn=_collated, multiprocessing_context=context,
+        sent,
+        num_workers=workers,
+        collate_fn=_collated,
+        multiprocessing_context=context,
         generator=torch.Generator(),  # its own: it would otherwise draw from the global one
-        pin_memory=torch.cuda.is_available(), **batching,
-    )  # fmt: skip
+        pin_memory=torch.cuda.is_available(),
+        **batching,
+    )
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,9 @@ class _Loader(DataLoader[Any]):
                 print(
                     f"data.loader_workers: {kind} cannot be sent to loader processes ({printable(error)}), so images "
                     "are read without them. Open files and connections in __getitem__, not in __init__.",
-                    file=sys.stderr, flush=True,
-                )  # fmt: skip
+                    file=sys.stderr,
+                    flush=True,
+                )
             batching = {"batch_size": self.batch_size} if self.batch_size else {"batch_sampler": self.batch_sampler}
             return iter(_loader(self.dataset.content, 0, **batching))  # type: ignore[attr-defined]
 

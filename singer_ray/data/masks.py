@@ -33,9 +33,11 @@ class MaskedFolder:
     several channels (checked at the start up to 10,000 files) or with another value (when it is read).
     """
 
-    def __init__(self, images: ImageFolder, folder: str, knob: str, mask_classes: Sequence[str] | None = None) -> None:
-        self.images, self.knob = images, knob
-        self.root = checked_folder(folder, knob, "Give a folder of PNG masks.")
+    def __init__(
+        self, images: ImageFolder, folder: str, setting: str, mask_classes: Sequence[str] | None = None
+    ) -> None:
+        self.images, self.setting = images, setting
+        self.root = checked_folder(folder, setting, "Give a folder of PNG masks.")
         self.mask_classes: tuple[str, ...] = tuple(mask_classes or self._read_classes())
         self.fields = images.fields | {"mask"}
         self.classes, self.remarks = images.classes, remarks_of(images)
@@ -63,7 +65,8 @@ class MaskedFolder:
         wrong = values[(values != IGNORED) & ((values < 0) | (values >= len(self.mask_classes)))]
         if wrong.size:
             raise UserError(
-                f"{self.knob}: {str(path)!r} contains the value {wrong[0]}. Allowed: 0 to {len(self.mask_classes) - 1} "
+                f"{self.setting}: {str(path)!r} contains the value {wrong[0]}. Allowed: 0 to "
+                f"{len(self.mask_classes) - 1} "
                 f"({CLASSES} names {len(self.mask_classes)} classes) and {IGNORED} for unknown."
             )
         return torch.from_numpy(values)
@@ -77,20 +80,25 @@ class MaskedFolder:
         try:
             names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         except UnicodeDecodeError as error:
-            raise UserError(f"{self.knob}: {str(path)!r} is not UTF-8 text ({error}). Change its encoding.") from error
+            raise UserError(
+                f"{self.setting}: {str(path)!r} is not UTF-8 text ({error}). Change its encoding."
+            ) from error
         except OSError:
             names = []
         if not names or len(names) > IGNORED or len(set(names)) < len(names):
             fault = f"names {len(names)} classes, or one twice" if names else "is missing or empty"
             raise UserError(
-                f"{self.knob}: {str(path)!r} {fault}. Give it one line for each mask value from 0 on: the name of the "
+                f"{self.setting}: {str(path)!r} {fault}. Give it one line for each mask value from 0 on: the name of "
+                "the "
                 f"class, each once, at most {IGNORED}."
             )
         return names
 
     def _check(self, path: Path, image: Path) -> None:
         if not path.is_file():
-            raise UserError(f"{self.knob}: {str(path)!r} is missing, the mask of {str(image)!r}. Give each image one.")
+            raise UserError(
+                f"{self.setting}: {str(path)!r} is missing, the mask of {str(image)!r}. Give each image one."
+            )
         try:
             with Image.open(path) as mask:
                 size, mode = mask.size, mask.mode
@@ -100,15 +108,16 @@ class MaskedFolder:
             sizes, turned = (size, size_of(picture, upright=self.images.upright)), orientation(picture)
         if mode not in _MODES:
             raise UserError(
-                f"{self.knob}: {str(path)!r} is a {mode} image. Allowed: one channel, whose values are class numbers."
+                f"{self.setting}: {str(path)!r} is a {mode} image. Allowed: one channel, whose values are class "
+                "numbers."
             )
         if sizes[0] != sizes[1]:
             shown = [f"{width} x {height}" for width, height in sizes]
             exif = f" (its EXIF orientation {turned} is {'applied' if self.images.upright else 'ignored'})"
             raise UserError(
-                f"{self.knob}: {str(path)!r} is {shown[0]} pixels and its image {shown[1]}{exif if turned else ''}. "
+                f"{self.setting}: {str(path)!r} is {shown[0]} pixels and its image {shown[1]}{exif if turned else ''}. "
                 "Give masks of their image's size."
             )
 
     def _unreadable(self, path: Path, error: Exception) -> UserError:
-        return UserError(f"{self.knob}: {str(path)!r} cannot be read as a PNG mask ({reason(error)}). Replace it.")
+        return UserError(f"{self.setting}: {str(path)!r} cannot be read as a PNG mask ({reason(error)}). Replace it.")

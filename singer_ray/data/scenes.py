@@ -105,9 +105,14 @@ def _shape_stripes(
 
 
 def _stripes(
-    first: np.ndarray, second: np.ndarray, lean: np.ndarray, frequency: np.ndarray, phase: np.ndarray,
-    rows: np.ndarray, columns: np.ndarray,
-) -> np.ndarray:  # fmt: skip
+    first: np.ndarray,
+    second: np.ndarray,
+    lean: np.ndarray,
+    frequency: np.ndarray,
+    phase: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+) -> np.ndarray:
     """Stripes from `first` towards `second`: lean in half turns, frequency in radians a pixel -> [n, 3, 32, 32]."""
     angle = np.pi * lean[:, None, None]
     along = columns * np.cos(angle) + rows * np.sin(angle)

@@ -42,9 +42,9 @@ def open_splits(data: SourceConfig | EvaluationSourceConfig, block: str = "data"
     for split, folder in masks.items():
         if folder is None:
             continue
-        knob, images = f"{block}.{split}_masks", splits.get(split)
+        setting, images = f"{block}.{split}_masks", splits.get(split)
         if not isinstance(images, ImageFolder):
-            raise UserError(f"{knob} {folder!r} has no images to go with. Give --{block}.{split} DIR too.")
-        masked = MaskedFolder(images, folder, knob, mask_classes)
+            raise UserError(f"{setting} {folder!r} has no images to go with. Give --{block}.{split} DIR too.")
+        masked = MaskedFolder(images, folder, setting, mask_classes)
         mask_classes, splits[split] = masked.mask_classes, masked
     return splits

@@ -11,12 +11,19 @@ from singer_ray.errors import UserError, printable
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif"})
 HIDDEN, DANGLING, CYCLE, OTHER, BARE = (
-    "hidden", "broken link", "link to a folder around it", "other kind of file", "folder without images",
-)  # fmt: skip
+    "hidden",
+    "broken link",
+    "link to a folder around it",
+    "other kind of file",
+    "folder without images",
+)
 _PLURAL = {
-    HIDDEN: "hidden", DANGLING: "broken links", CYCLE: "links to a folder around them", OTHER: "other kinds of files",
+    HIDDEN: "hidden",
+    DANGLING: "broken links",
+    CYCLE: "links to a folder around them",
+    OTHER: "other kinds of files",
     BARE: "folders without images",
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -28,16 +35,16 @@ class Walked:
     left_out: dict[str, list[str]] = field(default_factory=dict)
     """Why -> what, relative to the folder."""
 
-    def remark(self, knob: str) -> str | None:
+    def remark(self, setting: str) -> str | None:
         """One line that names what is left out; None where nothing is."""
         parts = [
             f"{len(names)} {_PLURAL[why] if len(names) > 1 else why} ({printable(min(names), 80)!r})"
             for why, names in self.left_out.items()
         ]
-        return f"{knob}: left out {', '.join(parts)}" if parts else None
+        return f"{setting}: left out {', '.join(parts)}" if parts else None
 
 
-def walk(root: Path, knob: str) -> Walked:
+def walk(root: Path, setting: str) -> Walked:
     """Every image file below `root`, through links to files and folders too.
 
     Left out and named: what is hidden (a name that starts with a dot), links that lead nowhere or back to a folder
@@ -45,7 +52,7 @@ def walk(root: Path, knob: str) -> Walked:
     cannot be read.
     """
     found = Walked()
-    for path, why in _below(root, root, knob, _identity(root)):
+    for path, why in _below(root, root, setting, _identity(root)):
         if why is None:
             found.paths.append(path)
         else:
@@ -58,13 +65,14 @@ def walk(root: Path, knob: str) -> Walked:
     return found
 
 
-def _below(root: Path, folder: Path, knob: str, *around: tuple[int, int]) -> Iterator[tuple[Path, str | None]]:
+def _below(root: Path, folder: Path, setting: str, *around: tuple[int, int]) -> Iterator[tuple[Path, str | None]]:
     try:
         with os.scandir(folder) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(
-            f"{knob}: the folder {str(folder)!r} cannot be read ({error.strerror or error}). Change its permissions, "
+            f"{setting}: the folder {str(folder)!r} cannot be read ({error.strerror or error}). Change its "
+            "permissions, "
             "or remove it."
         ) from error
     for entry in listed:
@@ -83,7 +91,7 @@ def _below(root: Path, folder: Path, knob: str, *around: tuple[int, int]) -> Ite
                 continue
             if folder == root:
                 yield path, BARE  # taken back when an image is found in it
-            yield from _below(root, path, knob, *around, here)
+            yield from _below(root, path, setting, *around, here)
         elif is_file:
             yield path, None if path.suffix.lower() in EXTENSIONS else OTHER
         else:

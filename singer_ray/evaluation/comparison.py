@@ -39,7 +39,7 @@ class Candidates:
     sources: Mapping[str, Source] | None = None
 
 
-def compare(config: Config, candidates: Candidates, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+def compare(config: Config, candidates: Candidates, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
     """`networks` (name -> metrics, input, notes), `remarks` on the images, and `teacher` of a result.
 
     Raises UserError.
@@ -52,22 +52,27 @@ def compare(config: Config, candidates: Candidates, device: torch.device, say: C
         splits = check_sources(sources, block)
         remarks = data_remarks(sources, check_targets(sources))
         for line in remarks:
-            say(f"note: {line}")
-        teacher = _teacher(config, candidates, say)
+            log(f"note: {line}")
+        teacher = _teacher(config, candidates, log)
         evaluation = FrozenEvaluation(
-            sources, splits, config.evaluation, device, teacher=teacher, workers=config.data.loader_workers,
+            sources,
+            splits,
+            config.evaluation,
+            device,
+            teacher=teacher,
+            workers=config.data.loader_workers,
             seed=config.seed,
-        )  # fmt: skip
+        )
         for network in networks:
             evaluation.check(network)
         entries = {}
         for network in networks:
             started = time.perf_counter()
-            done = evaluation.run(network, say)
+            done = evaluation.run(network, log)
             entries[network.name] = _entry(network, done)
-            say(f"{printable(network.name)}: {network.image_size} px, {time.perf_counter() - started:.1f} s")
+            log(f"{printable(network.name)}: {network.image_size} px, {time.perf_counter() - started:.1f} s")
             for note in done.notes:
-                say(f"{printable(network.name)}: {note}")
+                log(f"{printable(network.name)}: {note}")
     return {"networks": entries, "remarks": remarks, "teacher": config.teacher.name if teacher else None}
 
 
@@ -76,9 +81,11 @@ def _open(config: Config, name: str, network: nn.Module | str, given: Sequence[s
         return replace(open_candidate(config, network, given), name=name)
     data = config.data
     return network_of(
-        name, network, data.image_size if "data.image_size" in given else _made_for(network),
+        name,
+        network,
+        data.image_size if "data.image_size" in given else _made_for(network),
         data.crop_pct if "data.crop_pct" in given else None,
-    )  # fmt: skip
+    )
 
 
 def _made_for(module: nn.Module) -> int | None:
@@ -87,11 +94,11 @@ def _made_for(module: nn.Module) -> int | None:
     return int(height) if height is not None and height == width else None
 
 
-def _teacher(config: Config, candidates: Candidates, say: Callable[[str], None]) -> Network | None:
+def _teacher(config: Config, candidates: Candidates, log: Callable[[str], None]) -> Network | None:
     if not candidates.with_teacher:
         return None
     if candidates.teacher is None:
-        return open_reference(config, candidates.given, say)
+        return open_reference(config, candidates.given, log)
     size = config.data.image_size if "data.image_size" in candidates.given else _made_for(candidates.teacher)
     return network_of(f"teacher {config.teacher.name}", candidates.teacher, size)
 

@@ -39,7 +39,7 @@ class PixelAnnotations:
 
 
 @dataclass(frozen=True)
-class Features:
+class ProbeFeatures:
     """Last-block features of every image of a source, pooled and by patch."""
 
     pooled: torch.Tensor
@@ -97,12 +97,12 @@ def features_of(
     pooling: str,
     batch_size: int,
     workers: int = 0,
-) -> dict[str, Features]:
+) -> dict[str, ProbeFeatures]:
     """`before_norm`: the last block's output; `after_norm`: the same through the model's own final norm.
 
     `pooling` is "mean" (over the patches) or "class" (the class token).
     """
-    parts: dict[str, list[Features]] = {"before_norm": [], "after_norm": []}
+    parts: dict[str, list[ProbeFeatures]] = {"before_norm": [], "after_norm": []}
     last = network.depth - 1
     norm = network.final_norm
     with evaluating(network):
@@ -111,7 +111,7 @@ def features_of(
             for name, read in (("before_norm", tokens), ("after_norm", norm(tokens))):
                 patches, first = read[:, network.prefix :].float(), read[:, 0].float()
                 pooled = patches.mean(dim=1) if pooling == "mean" else first
-                parts[name].append(Features(pooled, patches, first if network.has_class_token else None))
+                parts[name].append(ProbeFeatures(pooled, patches, first if network.has_class_token else None))
     return {name: _joined(found) for name, found in parts.items()}
 
 
@@ -123,9 +123,10 @@ def _checked(labels: torch.Tensor, classes: int, first: int) -> torch.Tensor:
     return labels
 
 
-def _joined(parts: list[Features]) -> Features:
+def _joined(parts: list[ProbeFeatures]) -> ProbeFeatures:
     first = [part.class_token for part in parts if part.class_token is not None]
-    return Features(
-        torch.cat([part.pooled for part in parts]), torch.cat([part.patches for part in parts]),
+    return ProbeFeatures(
+        torch.cat([part.pooled for part in parts]),
+        torch.cat([part.patches for part in parts]),
         torch.cat(first) if first else None,
-    )  # fmt: skip
+    )

@@ -13,7 +13,7 @@ from singer_ray.data.loader import evaluation_batches
 from singer_ray.data.source import Source
 from singer_ray.data.views import EvaluationView
 from singer_ray.errors import UserError
-from singer_ray.evaluation.features import Features
+from singer_ray.evaluation.features import ProbeFeatures
 from singer_ray.evaluation.official import OfficialHeads
 from singer_ray.evaluation.patch_targets import IGNORE
 from singer_ray.evaluation.protocol import FIT, SELECT, Probed
@@ -93,15 +93,15 @@ class FrozenEvaluation:
     def check(self, network: Network) -> None:
         """Raises UserError when the settings do not suit the network."""
         if self.settings.protocol == "probes" and self.settings.pooling == "class":
-            knob, allowed = "evaluation.pooling", "mean"
+            setting, allowed = "evaluation.pooling", "mean"
         elif self.settings.protocol == "official" and self.settings.official.mode == "cls":
-            knob, allowed = "evaluation.official.mode", "avg"
+            setting, allowed = "evaluation.official.mode", "avg"
         else:
             return
         if not network.tapped.has_class_token:
-            raise UserError(f"network {network.name} has no class token to read. Use --{knob} {allowed}.")
+            raise UserError(f"network {network.name} has no class token to read. Use --{setting} {allowed}.")
 
-    def run(self, network: Network, say: Callable[[str], None] = lambda line: None) -> Evaluated:
+    def run(self, network: Network, log: Callable[[str], None] = lambda line: None) -> Evaluated:
         """All metrics of a network."""
         key = (network.image_size, network.crop_pct)
         if key not in self._suites:
@@ -113,7 +113,7 @@ class FrozenEvaluation:
             raise UserError(f"network {network.name} gives features that are not finite numbers. Give other weights.")
         done.notes += self._absent_classes(suite, network)
         if self.settings.protocol == "official":
-            self._train_heads(suite, features, network, done, say)
+            self._train_heads(suite, features, network, done, log)
         else:
             self._probe(suite, features, network, done)
         for place, infix in INFIXES.items():
@@ -128,23 +128,29 @@ class FrozenEvaluation:
     def _train_heads(
         self,
         suite: ProbeSuite,
-        features: Mapping[str, dict[str, Features]],
+        features: Mapping[str, dict[str, ProbeFeatures]],
         network: Network,
         done: Evaluated,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         used = (FIT, *self.splits)
         fit = self.sources[FIT]
         heads = OfficialHeads(
-            len(fit.classes), len(fit.mask_classes), network.grid, network.image_size, self.settings.official,
-            self.device, self.seed, network.covered,
-        )  # fmt: skip
+            len(fit.classes),
+            len(fit.mask_classes),
+            network.grid,
+            network.image_size,
+            self.settings.official,
+            self.device,
+            self.seed,
+            network.covered,
+        )
         metrics, notes = heads.run(
             {split: features[split]["before_norm"] for split in used},
             {split: suite.annotations(split, network.grid, network.covered) for split in used},
             {split: suite.pixel_annotations(split) for split in used},
             self.splits,
-            lambda line: say(f"{network.name}: {line}"),
+            lambda line: log(f"{network.name}: {line}"),
         )
         done.metrics |= metrics
         done.notes += notes
@@ -152,7 +158,7 @@ class FrozenEvaluation:
             done.notes.append("no validation images: the official heads have no best epoch, only the last")
 
     def _probe(
-        self, suite: ProbeSuite, features: Mapping[str, dict[str, Features]], network: Network, done: Evaluated
+        self, suite: ProbeSuite, features: Mapping[str, dict[str, ProbeFeatures]], network: Network, done: Evaluated
     ) -> None:
         probed = Probed()
         for place, infix in INFIXES.items():
@@ -166,7 +172,7 @@ class FrozenEvaluation:
         if self.settings.l2_grid and SELECT not in self.splits:
             done.notes.append(f"no validation images: every regulariser is evaluation.l2 {self.settings.l2:g}")
 
-    def _compare_with_teacher(self, features: Mapping[str, Features], network: Network, done: Evaluated) -> None:
+    def _compare_with_teacher(self, features: Mapping[str, ProbeFeatures], network: Network, done: Evaluated) -> None:
         teacher, split = self.teacher, self.splits[0]
         if teacher is None:
             return

@@ -25,12 +25,14 @@ def open_candidate(config: Config, name: str, given: Collection[str]) -> Network
     """
     data = config.data
     return open_network(
-        name, image_size=data.image_size if "data.image_size" in given else None,
-        crop_pct=data.crop_pct if "data.crop_pct" in given else None, pretrained=config.teacher.pretrained,
-    )  # fmt: skip
+        name,
+        image_size=data.image_size if "data.image_size" in given else None,
+        crop_pct=data.crop_pct if "data.crop_pct" in given else None,
+        pretrained=config.teacher.pretrained,
+    )
 
 
-def open_reference(config: Config, given: Collection[str], say: Callable[[str], None]) -> Network | None:
+def open_reference(config: Config, given: Collection[str], log: Callable[[str], None]) -> Network | None:
     """The configured teacher. None, with a line that says so, when a preset names one that cannot be had here.
 
     Raises UserError when it was named on the command line.
@@ -43,7 +45,7 @@ def open_reference(config: Config, given: Collection[str], say: Callable[[str], 
     except UserError as error:
         if {"teacher.name", "teacher.checkpoint"} & set(given):
             raise
-        say(f"no gram_cosine: {error}")
+        log(f"no gram_cosine: {error}")
         return None
 
 
@@ -61,9 +63,12 @@ def check_inputs(config: Config, names: Collection[str], given: Collection[str])
     check_sources(*open_sources(config))
     try:
         model = outline(
-            settings.name, "teacher.name", data.image_size, pretrained=settings.pretrained,
+            settings.name,
+            "teacher.name",
+            data.image_size,
+            pretrained=settings.pretrained,
             checkpoint=settings.checkpoint,
-        )  # fmt: skip
+        )
         network_of(f"teacher {settings.name}", model, data.image_size)
     except UserError:
         if {"teacher.name", "teacher.checkpoint"} & set(given):

@@ -39,10 +39,10 @@ def norm_metrics(
     with evaluating(distiller):
         for batch in evaluation_batches(source, view, batch_size=batch_size):
             pixels = normalize(batch["image"].to(device))
-            taps, student = teacher(pixels).tokens, distiller.student(pixels).tokens
+            features, student = teacher(pixels).tokens, distiller.student(pixels).tokens
             images += len(pixels)
             for layer, student_layer in zip(distiller.layers, distiller.student_layers):
-                original, refined = taps[layer], distiller.shown(layer, taps[layer])
+                original, refined = features[layer], distiller.shown(layer, features[layer])
                 patches = {
                     f"teacher/max_median_norm/{layer}": original[:, teacher.prefix :],
                     f"refined/max_median_norm/{layer}": refined[:, teacher.prefix :],
@@ -58,9 +58,14 @@ def norm_metrics(
 
 
 def student_metrics(
-    distiller: Distiller, normalize: Normalization, source: Source, view: EvaluationView, device: torch.device,
-    *, ratio: float,
-) -> dict[str, float]:  # fmt: skip
+    distiller: Distiller,
+    normalize: Normalization,
+    source: Source,
+    view: EvaluationView,
+    device: torch.device,
+    *,
+    ratio: float,
+) -> dict[str, float]:
     """What a search may weigh against the scores, cheap enough for every epoch.
 
     `student/parameters`: their number; `student/artifact_share`: share of the last block's patches, over the images of

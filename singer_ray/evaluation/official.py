@@ -33,7 +33,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from singer_ray.data.views import derive
-from singer_ray.evaluation.features import Annotations, Features, PixelAnnotations
+from singer_ray.evaluation.features import Annotations, PixelAnnotations, ProbeFeatures
 from singer_ray.evaluation.patch_targets import IGNORE
 from singer_ray.evaluation.protocol import FIT, SELECT
 from singer_ray.evaluation.scores import DELTA, rmse, top1
@@ -193,11 +193,11 @@ class OfficialHeads:
 
     def run(
         self,
-        features: Mapping[str, Features],
+        features: Mapping[str, ProbeFeatures],
         known: Mapping[str, Annotations],
         pixels: Mapping[str, PixelAnnotations],
         splits: Sequence[str],
-        say: Callable[[str], None] = lambda line: None,
+        log: Callable[[str], None] = lambda line: None,
     ) -> tuple[dict[str, float], list[str]]:
         """Metrics, and a line for each head that diverged."""
         metrics: dict[str, float] = {}
@@ -220,7 +220,7 @@ class OfficialHeads:
                 if annotated[number]:
                     notes.append(f"no official {_HEADS[number]} scores: {_NOTHING[number]}")
                 continue
-            say(f"training the {task.name} head for {self.settings.epochs} epochs")
+            log(f"training the {task.name} head for {self.settings.epochs} epochs")
             try:
                 seed = derive(self.seed, number)
                 metrics |= train_head(task, splits, self.settings, seed, self.device)
@@ -231,7 +231,7 @@ class OfficialHeads:
                 )
         return metrics, notes
 
-    def _classification(self, features: Mapping[str, Features], known: Mapping[str, Annotations]) -> Task | None:
+    def _classification(self, features: Mapping[str, ProbeFeatures], known: Mapping[str, Annotations]) -> Task | None:
         targets = {split: found.labels for split, found in known.items() if found.labels is not None}
         if FIT not in targets or targets[FIT].unique().numel() < 2:
             return None
@@ -246,10 +246,18 @@ class OfficialHeads:
             return scores
 
         width = inputs[FIT].shape[1]
-        return Task("classification", lambda: nn.Linear(width, self.classes), inputs, targets, score,
-                    lambda scores: scores["top1"])  # fmt: skip
+        return Task(
+            "classification",
+            lambda: nn.Linear(width, self.classes),
+            inputs,
+            targets,
+            score,
+            lambda scores: scores["top1"],
+        )
 
-    def _segmentation(self, features: Mapping[str, Features], pixels: Mapping[str, PixelAnnotations]) -> Task | None:
+    def _segmentation(
+        self, features: Mapping[str, ProbeFeatures], pixels: Mapping[str, PixelAnnotations]
+    ) -> Task | None:
         masks = {split: self._seen(found.masks) for split, found in pixels.items() if found.masks is not None}
         targets = {split: mask for split, mask in masks.items() if (mask != IGNORE).any()}
         if FIT not in targets or targets[FIT][targets[FIT] != IGNORE].unique().numel() < 2:
@@ -266,11 +274,17 @@ class OfficialHeads:
 
         width = inputs[FIT].shape[2]
         return Task(
-            "segmentation", lambda: self._dense(width, self.mask_classes), inputs, targets, score,
-            lambda scores: scores["miou"], part, IGNORE,
-        )  # fmt: skip
+            "segmentation",
+            lambda: self._dense(width, self.mask_classes),
+            inputs,
+            targets,
+            score,
+            lambda scores: scores["miou"],
+            part,
+            IGNORE,
+        )
 
-    def _depth(self, features: Mapping[str, Features], pixels: Mapping[str, PixelAnnotations]) -> Task | None:
+    def _depth(self, features: Mapping[str, ProbeFeatures], pixels: Mapping[str, PixelAnnotations]) -> Task | None:
         depth = {split: self._seen(found.depth) for split, found in pixels.items() if found.depth is not None}
         if FIT not in depth or not depth[FIT].max() > 0:
             return None
@@ -291,11 +305,16 @@ class OfficialHeads:
         targets = {split: bin_depth(planes, farthest).to(torch.int16) for split, planes in depth.items()}
         width = inputs[FIT].shape[2]
         return Task(
-            "depth", lambda: self._dense(width, BINS), inputs, targets, score,
-            lambda scores: -scores["depth_rmse_per_image"], part,
-        )  # fmt: skip
+            "depth",
+            lambda: self._dense(width, BINS),
+            inputs,
+            targets,
+            score,
+            lambda scores: -scores["depth_rmse_per_image"],
+            part,
+        )
 
-    def _image_token(self, features: Features) -> torch.Tensor:
+    def _image_token(self, features: ProbeFeatures) -> torch.Tensor:
         if self.settings.mode == "avg":
             return features.patches.mean(dim=1)
         assert features.class_token is not None, "FrozenEvaluation.check comes first"

@@ -117,9 +117,14 @@ def draw_norm_histograms(path: Path, panels: Mapping[str, Mapping[str, torch.Ten
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure, axes = pyplot.subplots(
-        rows, columns, figsize=(3.2 * columns, 2.4 * rows + 0.4), squeeze=False, sharex=True, sharey=True,
+        rows,
+        columns,
+        figsize=(3.2 * columns, 2.4 * rows + 0.4),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
         layout="constrained",
-    )  # fmt: skip
+    )
     largest = max(float(norms.max()) for series in panels.values() for norms in series.values())
     smallest = min(float(norms.min()) for series in panels.values() for norms in series.values())
     edges = np.geomspace(min(0.5, max(0.9 * smallest, 1 / 32)), max(1.5 * k, 1.1 * largest), 60)
@@ -151,9 +156,12 @@ def draw_norm_histograms(path: Path, panels: Mapping[str, Mapping[str, torch.Ten
 def _picture_rows(images: torch.Tensor, names: Sequence[str]) -> tuple[Any, Any]:
     """A figure whose first row shows `images`, with a named empty row below for each of `names`."""
     figure, axes = pyplot.subplots(
-        len(names) + 1, len(images), figsize=(1.5 * len(images) + 1.6, 1.5 * (len(names) + 1)), squeeze=False,
+        len(names) + 1,
+        len(images),
+        figsize=(1.5 * len(images) + 1.6, 1.5 * (len(names) + 1)),
+        squeeze=False,
         layout="constrained",
-    )  # fmt: skip
+    )
     for column, image in enumerate(images):
         axes[0, column].imshow(image.permute(1, 2, 0).numpy())
     for row, name in enumerate(("image", *names)):

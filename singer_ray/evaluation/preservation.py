@@ -13,7 +13,7 @@ from singer_ray.method.artifacts import normal_mask, patch_norms
 from singer_ray.method.distiller import Distiller
 from singer_ray.method.losses import cosine_gram
 from singer_ray.vision.models import Normalization
-from singer_ray.vision.tapped import TappedViT, Taps, evaluating
+from singer_ray.vision.tapped import Features, TappedViT, evaluating
 
 Refine = Callable[[int, torch.Tensor], torch.Tensor]
 """(layer, F_l) -> F^_l, [batch, prefix + patches, dim]."""
@@ -32,16 +32,16 @@ def preservation_metrics(
     network = TappedViT(teacher.model, layers)
     with evaluating(distiller):
         batch = next(evaluation_batches(source, view, batch_size=len(source)))
-        taps = network(normalize(batch["image"].to(device)))
+        features = network(normalize(batch["image"].to(device)))
         return {
             f"refined/{name}/{layer}": value
             for layer in distiller.layers
-            for name, value in changes_of(network, taps, layer, distiller.shown).items()
+            for name, value in changes_of(network, features, layer, distiller.shown).items()
         }
 
 
 @torch.no_grad()
-def changes_of(teacher: TappedViT, taps: Taps, layer: int, refine: Refine) -> dict[str, float]:
+def changes_of(teacher: TappedViT, features: Features, layer: int, refine: Refine) -> dict[str, float]:
     """Relative changes (Frobenius norm of the difference over that of the original), over the patches of all images.
 
     `branch_change`: of the next block's branches, block(x) - x; `output_change`: of its output, where the skip
@@ -49,7 +49,7 @@ def changes_of(teacher: TappedViT, taps: Taps, layer: int, refine: Refine) -> di
     the tokens at `layer` that no artifact touches (at most 1.5 x the median). Behind the last block there is no next
     one: only the Gram matrix of F_l itself and `normal_change` are given.
     """
-    original = taps.tokens[layer]
+    original = features.tokens[layer]
     refined = refine(layer, original)
     patches = slice(teacher.prefix, None)
     normal = normal_mask(patch_norms(original[:, patches]))
@@ -57,7 +57,7 @@ def changes_of(teacher: TappedViT, taps: Taps, layer: int, refine: Refine) -> di
     if layer + 1 == teacher.depth:
         changes["gram_change"] = _relative(cosine_gram(refined[:, patches]), cosine_gram(original[:, patches]))
         return changes
-    before, after = (teacher.replay(layer + 1, tokens, taps) for tokens in (original, refined))
+    before, after = (teacher.replay(layer + 1, tokens, features) for tokens in (original, refined))
     changes["branch_change"] = _relative((after - refined)[:, patches], (before - original)[:, patches])
     changes["output_change"] = _relative(after[:, patches], before[:, patches])
     changes["gram_change"] = _relative(cosine_gram(after[:, patches]), cosine_gram(before[:, patches]))

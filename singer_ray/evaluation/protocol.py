@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from singer_ray.evaluation.features import Annotations, Features
+from singer_ray.evaluation.features import Annotations, ProbeFeatures
 from singer_ray.evaluation.patch_targets import IGNORE
 from singer_ray.evaluation.probes import LinearProbe, choose_l2, fit_classifier, fit_regression, knn_predict
 from singer_ray.evaluation.scores import delta1, mean_iou, rmse, top1
@@ -56,7 +56,9 @@ class Protocol:
     settings: EvaluationConfig
     l2_grid: Sequence[float] = ()
 
-    def run(self, features: Mapping[str, Features], known: Mapping[str, Annotations], splits: Sequence[str]) -> Probed:
+    def run(
+        self, features: Mapping[str, ProbeFeatures], known: Mapping[str, Annotations], splits: Sequence[str]
+    ) -> Probed:
         """Fits on FIT and scores `splits`; an annotation that FIT or a split lacks gives no scores there."""
         found = Probed()
         self._classify(features, known, splits, found)
@@ -65,7 +67,11 @@ class Protocol:
         return found
 
     def _classify(
-        self, features: Mapping[str, Features], known: Mapping[str, Annotations], splits: Sequence[str], found: Probed
+        self,
+        features: Mapping[str, ProbeFeatures],
+        known: Mapping[str, Annotations],
+        splits: Sequence[str],
+        found: Probed,
     ) -> None:
         memory, labels = features[FIT].pooled, known[FIT].labels
         if labels is None:
@@ -93,7 +99,11 @@ class Protocol:
             found.add(split, "knn_top1", top1(nearest, target, self.classes))
 
     def _segment(
-        self, features: Mapping[str, Features], known: Mapping[str, Annotations], splits: Sequence[str], found: Probed
+        self,
+        features: Mapping[str, ProbeFeatures],
+        known: Mapping[str, Annotations],
+        splits: Sequence[str],
+        found: Probed,
     ) -> None:
         target = known[FIT].patch_classes
         if target is None:
@@ -123,7 +133,11 @@ class Protocol:
                 found.missing[f"{split}/miou"] = f"no patch of the {split} images is of a known class"
 
     def _estimate_depth(
-        self, features: Mapping[str, Features], known: Mapping[str, Annotations], splits: Sequence[str], found: Probed
+        self,
+        features: Mapping[str, ProbeFeatures],
+        known: Mapping[str, Annotations],
+        splits: Sequence[str],
+        found: Probed,
     ) -> None:
         target = known[FIT].patch_depth
         if target is None:

@@ -14,8 +14,8 @@ from singer_ray.data.targets import Targets, check_targets
 from singer_ray.data.views import EvaluationView
 from singer_ray.evaluation.features import (
     Annotations,
-    Features,
     PixelAnnotations,
+    ProbeFeatures,
     annotations_of,
     features_of,
     pixel_annotations_of,
@@ -109,12 +109,18 @@ class ProbeSuite:
                 }
         return metrics
 
-    def features(self, reader: Reader, split: str, *, workers: int = 0) -> dict[str, Features]:
+    def features(self, reader: Reader, split: str, *, workers: int = 0) -> dict[str, ProbeFeatures]:
         """Last-block features of a split, `before_norm` and `after_norm`."""
         return features_of(
-            reader.network, reader.normalize, self.sources[split], self.view, self.device,
-            pooling=self.settings.pooling, batch_size=self.settings.batch_size, workers=workers,
-        )  # fmt: skip
+            reader.network,
+            reader.normalize,
+            self.sources[split],
+            self.view,
+            self.device,
+            pooling=self.settings.pooling,
+            batch_size=self.settings.batch_size,
+            workers=workers,
+        )
 
     def annotations(self, split: str, grid: Pair, covered: Pair | None = None) -> Annotations:
         """What is known of a split, on a grid of patches that covers so many pixels."""
@@ -131,7 +137,7 @@ class ProbeSuite:
 
     def probe(
         self,
-        features: Mapping[str, Features],
+        features: Mapping[str, ProbeFeatures],
         splits: Sequence[str],
         grid: Pair,
         covered: Pair | None = None,

@@ -1,4 +1,4 @@
-"""One distillation step's forward part: taps of the teacher and images in, losses out."""
+"""One distillation step's forward part: features of the teacher and images in, losses out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from singer_ray.method.losses import token_distillation_loss
 from singer_ray.method.refiners.base import Refiner, Replay
-from singer_ray.vision.tapped import TappedViT, Taps
+from singer_ray.vision.tapped import Features, TappedViT
 
 
 class Distiller(nn.Module):
@@ -50,21 +50,22 @@ class Distiller(nn.Module):
         self.kd_weight, self.detach = kd_weight, detach
         self.projections = nn.ModuleDict({str(n): nn.Linear(student.width, teacher.width) for n in self.layers})
 
-    def forward(self, images: torch.Tensor, taps: Taps, replay: Replay) -> dict[str, torch.Tensor]:
+    def forward(self, images: torch.Tensor, features: Features, replay: Replay) -> dict[str, torch.Tensor]:
         """Losses of one batch; `loss` is the weighted sum that is minimised, L = L_KD + sum of the refiner's own."""
-        refined, losses = self.refine(taps, replay)
+        refined, losses = self.refine(features, replay)
         student = self.student(images).tokens
         kd = [
-            self._distill(n, student[m], taps.tokens[n], refined[n]) for n, m in zip(self.layers, self.student_layers)
+            self._distill(n, student[m], features.tokens[n], refined[n])
+            for n, m in zip(self.layers, self.student_layers)
         ]
         losses["kd"] = torch.stack(kd).mean() if self.refiner.averages_layers else torch.stack(kd).sum()
         losses["loss"] = losses["loss"] + self.kd_weight * losses["kd"]
         return losses
 
-    def refine(self, taps: Taps, replay: Replay) -> tuple[dict[int, torch.Tensor], dict[str, torch.Tensor]]:
+    def refine(self, features: Features, replay: Replay) -> tuple[dict[int, torch.Tensor], dict[str, torch.Tensor]]:
         """F^_l for every l in D, and the refiner's own losses with their weighted sum under `loss`."""
-        refined = {n: self.refiner(n, taps.tokens[n]) for n in self.layers}
-        own = self.refiner.own_losses(refined, taps, replay) if self.refiner.learns else {}
+        refined = {n: self.refiner(n, features.tokens[n]) for n in self.layers}
+        own = self.refiner.own_losses(refined, features, replay) if self.refiner.learns else {}
         losses = {name: loss for name, (_, loss) in own.items()}
         losses["loss"] = sum(
             (weight * loss for weight, loss in own.values()), next(iter(refined.values())).new_zeros(())
@@ -75,7 +76,7 @@ class Distiller(nn.Module):
         """What the student is shown in place of F_l, unscaled: [batch, prefix + patches, dim]."""
         return self.refiner.target(layer, tokens, self.refiner(layer, tokens))
 
-    def token_losses(self, images: torch.Tensor, taps: Taps) -> dict[int, torch.Tensor]:
+    def token_losses(self, images: torch.Tensor, features: Features) -> dict[int, torch.Tensor]:
         """Mean squared error by layer and token, [batch, tokens], of what the student is shown.
 
         The sum over layers of the mean over tokens is `kd` of `forward`, where the refiner keeps the plain L_KD.
@@ -84,7 +85,9 @@ class Distiller(nn.Module):
         """
         student = self.student(images).tokens
         return {
-            n: token_distillation_loss(*self._matched(n, student[m], taps.tokens[n], self.refiner(n, taps.tokens[n])))
+            n: token_distillation_loss(
+                *self._matched(n, student[m], features.tokens[n], self.refiner(n, features.tokens[n]))
+            )
             for n, m in zip(self.layers, self.student_layers)
         }
 

@@ -21,22 +21,45 @@ from singer_ray.options.command import LOUDNESS, SHORTCUTS, Command, Option, own
 _IMAGES = ("data.train", "data.val", "data.test", "data.image_size")
 COMMON: dict[str, tuple[str, ...]] = {
     "train": (
-        "data.train", "data.val", "data.image_size", "teacher.name", "student.name",
-        "method.refiner", "method.rank", "train.epochs", "train.batch_size", "train.lr", "train.device",
+        "data.train",
+        "data.val",
+        "data.image_size",
+        "teacher.name",
+        "student.name",
+        "method.refiner",
+        "method.rank",
+        "train.epochs",
+        "train.batch_size",
+        "train.lr",
+        "train.device",
         "seed",
     ),
     "tune": (
-        "data.train", "data.val", "teacher.name", "student.name", "train.epochs", "search.objectives", "search.sampler",
+        "data.train",
+        "data.val",
+        "teacher.name",
+        "student.name",
+        "train.epochs",
+        "search.objectives",
+        "search.sampler",
         "search.scheduler",
     ),
     "evaluate": (*_IMAGES, "teacher.name", "evaluation.protocol", "train.device"),
     "analyze": (
-        "data.train", "data.val", "data.image_size", "teacher.name", "teacher.layers", "method.refiner", "method.rank",
-        "train.batch_size", "train.device", "seed",
+        "data.train",
+        "data.val",
+        "data.image_size",
+        "teacher.name",
+        "teacher.layers",
+        "method.refiner",
+        "method.rank",
+        "train.batch_size",
+        "train.device",
+        "seed",
     ),
     "teacher": (*_IMAGES, "train.device", "seed"),
     "export": ("export.onnx", "export.program", "export.license", "export.endpoint", "export.encryption"),
-}  # fmt: skip
+}
 """The settings that each command's --help shows: those that people change most."""
 LARGEST_NAME = 30
 LONG = 80

@@ -15,7 +15,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 
 from singer_ray.errors import UserError, code, markdown, printable
-from singer_ray.publishing.head import HEAD, classes_of
+from singer_ray.evaluation.linear_head import HEAD, classes_of
 from singer_ray.publishing.manifest import ONNX, PROGRAM
 from singer_ray.storage import read_json_mapping
 
@@ -65,8 +65,9 @@ def _card(result: Mapping[str, Any], architecture: Mapping[str, Any], folder: Pa
         _licence(result),
         "## Versions",
         ", ".join(f"{markdown(name)} {markdown(version)}" for name, version in result["versions"].items())
-        + (f"; singer_ray at commit {markdown(result['git_commit'])}" if result.get("git_commit") else "") + ".",
-    ]  # fmt: skip
+        + (f"; singer_ray at commit {markdown(result['git_commit'])}" if result.get("git_commit") else "")
+        + ".",
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -158,11 +159,13 @@ def _making(result: Mapping[str, Any]) -> str:
         + f", batch {int(train['batch_size'])}, AdamW, learning rate {train['lr']:.3g}, weight decay "
         f"{train['weight_decay']:.3g}, warm-up {train['warmup']:.3g}, drop path {train['drop_path']:.3g}, seed "
         f"{int(config['seed'])}, {result['seconds']:.0f} s.",
-    ]  # fmt: skip
+    ]
     if search:
-        lines.append(f"Trial {markdown(search['trial'])} of the search {code(search['name'])}, rank "
-                     f"{int(search['rank'])} of {int(search['trials'])} by "
-                     f"{markdown(', '.join(search['objectives'])) or 'its metric'}.")  # fmt: skip
+        lines.append(
+            f"Trial {markdown(search['trial'])} of the search {code(search['name'])}, rank "
+            f"{int(search['rank'])} of {int(search['trials'])} by "
+            f"{markdown(', '.join(search['objectives'])) or 'its metric'}."
+        )
         searched = ", ".join(f"{markdown(n)} = {markdown(_value(v))}" for n, v in search["parameters"].items())
         lines.append(f"Searched: {searched}.")
     return (
@@ -234,12 +237,14 @@ def _licence(result: Mapping[str, Any]) -> str:
     config, own = result["config"], _own_licence(result)
     teacher = config["teacher"]["name"]
     theirs = _published(teacher).get("license")
-    return "\n".join([
-        f"- This student: {markdown(own) if own else 'not stated by who published it (--export.license)'}.",
-        f"- Teacher {code(teacher)}: "
-        + (f"{markdown(theirs)}, says timm's registry." if theirs else "see where it was published."),
-        f"- Data: {_data(config['data'])}; see its own terms.",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"- This student: {markdown(own) if own else 'not stated by who published it (--export.license)'}.",
+            f"- Teacher {code(teacher)}: "
+            + (f"{markdown(theirs)}, says timm's registry." if theirs else "see where it was published."),
+            f"- Data: {_data(config['data'])}; see its own terms.",
+        ]
+    )
 
 
 @functools.cache

@@ -47,7 +47,7 @@ def deliver(
     selection: Selection,
     *,
     replace: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> list[Published]:
     """Publishes the selected students, then the experiment's own files, then the lists; what is there stays.
 
@@ -65,7 +65,7 @@ def deliver(
         for choice in choices:
             place = Path(drafts) / choice.name
             done = _deliver_student(experiment, choice, store, settings, selection, place, replace=replace)
-            say(f"{'exported' if done.new else 'was there already:'} {done}, {done.size / 1e6:.1f} MB{_differs(done)}")
+            log(f"{'exported' if done.new else 'was there already:'} {done}, {done.size / 1e6:.1f} MB{_differs(done)}")
             published.append(done)
     if replace:  # only now, when the new ones have come
         _remove_strangers(experiment, store)
@@ -98,9 +98,15 @@ def listed_packages(store: Store) -> dict[str, str]:
 
 
 def _deliver_student(
-    experiment: Experiment, choice: Choice, store: Store, settings: ExportConfig, selection: Selection, folder: Path,
-    *, replace: bool,
-) -> Published:  # fmt: skip
+    experiment: Experiment,
+    choice: Choice,
+    store: Store,
+    settings: ExportConfig,
+    selection: Selection,
+    folder: Path,
+    *,
+    replace: bool,
+) -> Published:
     try:
         experiment.stage(choice, folder, license=settings.license, selected_by=selection.metric)
         own = Manifest.of(folder)
@@ -183,17 +189,29 @@ def _listed_experiment(experiment: Experiment, store: Store) -> bytes:
         rank = name.rpartition("/")[2].partition("-")[0]
         rank = str(experiment.rank_of(trial) or rank)  # further trials may have come before it since
         scores = {
-            metric: value for metric, value in result.get("metrics", {}).items()
+            metric: value
+            for metric, value in result.get("metrics", {}).items()
             if metric.startswith(("val/", "test/")) and "after_norm" not in metric
-        }  # fmt: skip
-        students.append({
-            "path": name, "rank": int(rank), "trial": trial, "package": manifest.digest, "bytes": manifest.size,
-            "metrics": scores,
-        })  # fmt: skip
-    return _json({
-        "format": FORMAT, "name": experiment.name, "identity": experiment.identity,
-        "objectives": experiment.objectives, "students": sorted(students, key=lambda s: (s["rank"], s["trial"])),
-    })  # fmt: skip
+        }
+        students.append(
+            {
+                "path": name,
+                "rank": int(rank),
+                "trial": trial,
+                "package": manifest.digest,
+                "bytes": manifest.size,
+                "metrics": scores,
+            }
+        )
+    return _json(
+        {
+            "format": FORMAT,
+            "name": experiment.name,
+            "identity": experiment.identity,
+            "objectives": experiment.objectives,
+            "students": sorted(students, key=lambda s: (s["rank"], s["trial"])),
+        }
+    )
 
 
 def _listed_all(store: Store) -> bytes:

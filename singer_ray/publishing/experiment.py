@@ -79,7 +79,7 @@ class Experiment:
         timeout: float = TIMEOUT,
         metrics_of: Metrics = lambda trial: {},
     ) -> None:
-        self.folder = Folder(address, endpoint, knob="EXPERIMENT", timeout=timeout, writable=False)
+        self.folder = Folder(address, endpoint, setting="EXPERIMENT", timeout=timeout, writable=False)
         self.address, self.metrics_of = self.folder.address, metrics_of
         content = self.folder.read(LEADERBOARD)
         self.is_search = content is not None
@@ -200,7 +200,7 @@ class Experiment:
         seal(target)
 
     def export_settings(self) -> dict[str, Any]:
-        """The knobs export.* of its own configuration, by dotted name; empty where it cannot be read."""
+        """The settings export.* of its own configuration, by dotted name; empty where it cannot be read."""
         try:
             tree = read_yaml(self.folder.read(CONFIG) or b"", f"{self.address}/{CONFIG}", "Restore it.")
         except UserError as error:
@@ -218,9 +218,14 @@ class Experiment:
     def study_files(self) -> dict[str, bytes]:
         """What is published of the experiment itself, by its name below it, without credentials of any address."""
         places = {
-            f"study/{CONFIG}": CONFIG, f"study/{SPACE}": SPACE, f"study/{SEARCH}": SEARCH, f"study/{JOURNAL}": JOURNAL,
-            f"study/{LEADERBOARD_CSV}": LEADERBOARD_CSV, LEADERBOARD: LEADERBOARD, f"report/{REPORT}": REPORT,
-        }  # fmt: skip
+            f"study/{CONFIG}": CONFIG,
+            f"study/{SPACE}": SPACE,
+            f"study/{SEARCH}": SEARCH,
+            f"study/{JOURNAL}": JOURNAL,
+            f"study/{LEADERBOARD_CSV}": LEADERBOARD_CSV,
+            LEADERBOARD: LEADERBOARD,
+            f"report/{REPORT}": REPORT,
+        }
         if not self.is_search:
             places = {f"study/{CONFIG}": CONFIG, f"study/{RESULT}": RESULT}
         found = {place: self.folder.read(name) for place, name in places.items()}
@@ -287,7 +292,7 @@ class Experiment:
     def _build(self, choice: Choice, target: Path) -> None:
         """A student that the search did not package, from its trial's checkpoint."""
         from singer_ray.training import checkpoint
-        from singer_ray.training.member import student_of
+        from singer_ray.training.trainer import student_of
 
         content = self.folder.read(f"{TRIALS}/{choice.trial}/{checkpoint.FILE}")
         if not content:
@@ -296,8 +301,11 @@ class Experiment:
                 "Name another trial, or train it again with its parameters from leaderboard.csv."
             )
         own = self._config().override(_parameters(choice.row))
-        known = {n: float(v) for n, v in {**choice.row, **self.metrics_of(choice.trial)}.items()
-                 if isinstance(v, (int, float)) and math.isfinite(v) and "/" in n}  # fmt: skip
+        known = {
+            n: float(v)
+            for n, v in {**choice.row, **self.metrics_of(choice.trial)}.items()
+            if isinstance(v, (int, float)) and math.isfinite(v) and "/" in n
+        }
         where = f"{self.address}/{TRIALS}/{choice.trial}/{checkpoint.FILE}"
         try:
             model, scaling = student_of(own, checkpoint.from_bytes(content, where, advice=_ANOTHER))
@@ -339,9 +347,9 @@ def _choice(row: Mapping[Any, Any]) -> Choice:
 
 
 def _parameters(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The searched knobs in a row of the leaderboard, as plain values; absent ones left out."""
+    """The searched settings in a row of the leaderboard, as plain values; absent ones left out."""
     from singer_ray.config import field_names
 
-    knobs = field_names()
-    found = {name: plain(value) for name, value in row.items() if name in knobs}
+    settings = field_names()
+    found = {name: plain(value) for name, value in row.items() if name in settings}
     return {name: value for name, value in found.items() if value is not None}

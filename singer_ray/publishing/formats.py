@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from singer_ray.errors import UserError
-from singer_ray.publishing.head import HEAD
+from singer_ray.evaluation.linear_head import HEAD
 from singer_ray.publishing.manifest import ONNX, PROGRAM
 
 TOLERANCE = 1e-4
@@ -79,10 +79,16 @@ def write_onnx(folder: Path) -> None:
     try:
         with _quiet(), torch.no_grad():
             torch.onnx.export(
-                outputs, (pixels,), str(folder / ONNX), dynamo=True, external_data=large, verbose=False,
-                input_names=["pixels"], output_names=outputs.names,
+                outputs,
+                (pixels,),
+                str(folder / ONNX),
+                dynamo=True,
+                external_data=large,
+                verbose=False,
+                input_names=["pixels"],
+                output_names=outputs.names,
                 dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
-            )  # fmt: skip
+            )
     except Exception as error:
         (folder / ONNX).unlink(missing_ok=True)
         raise UserError(f"{_name(folder)} cannot be written as ONNX: {_line(error)} Use --export.onnx no.") from error

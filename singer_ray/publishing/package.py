@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from timm.models import save_for_hf
 from torch import nn
 
+from singer_ray.evaluation.linear_head import LinearHead, write_head
 from singer_ray.publishing.card import card
-from singer_ray.publishing.head import LinearHead, write_head
 from singer_ray.publishing.manifest import CARD, CONFIG, RESULT, Manifest, write_manifest
 from singer_ray.publishing.result import parsed, scrubbed, write_json
 from singer_ray.storage import write_whole

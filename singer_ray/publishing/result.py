@@ -14,9 +14,19 @@ from typing import Any
 from singer_ray.storage import read_json_mapping, without_credentials, write_whole
 
 PACKAGES = (
-    "singer-ray", "torch", "torchvision", "timm", "ray", "optuna", "numpy", "torchmetrics", "safetensors", "onnx",
-    "onnxscript", "onnxruntime",
-)  # fmt: skip
+    "singer-ray",
+    "torch",
+    "torchvision",
+    "timm",
+    "ray",
+    "optuna",
+    "numpy",
+    "torchmetrics",
+    "safetensors",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+)
 
 
 def build_result(

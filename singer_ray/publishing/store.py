@@ -57,14 +57,14 @@ class Store:
         endpoint: str | None = None,
         *,
         settings: ExportConfig | None = None,
-        knob: str = "export.to",
+        setting: str = "export.to",
         lease: float = LEASE,
         writable: bool = True,
     ) -> None:
         from singer_ray.config import ExportConfig
 
         self.settings = (settings or ExportConfig()).model_copy(update={"endpoint": endpoint} if endpoint else {})
-        self.folder = Folder(address, knob=knob, writable=writable, settings=self.settings)
+        self.folder = Folder(address, setting=setting, writable=writable, settings=self.settings)
         self.address = self.folder.address
         bucket = self.folder.bucket
         self._writer = LocalWriter(self.folder.root) if bucket is None else S3Writer(bucket, lease)

@@ -26,7 +26,7 @@ from singer_ray.reporting.style import (
     thinned,
 )
 from singer_ray.reporting.text import MISSING, duration, number
-from singer_ray.search.study import COMPLETE, FAIL, PRUNED, QUEUED, RUNNING
+from singer_ray.search.study.schema import COMPLETE, FAIL, PRUNED, QUEUED, RUNNING
 
 JITTER = 0.16
 
@@ -50,22 +50,36 @@ def history(search: SearchRecord, objective: int) -> Figure | None:
             )
     if best:
         best.append((max(t.number for t in search.trials), best[-1][1]))
-        traces.append(graph_objects.Scatter(
-            x=[n for n, _ in best], y=rounded([v for _, v in best]), mode="lines", name="best so far",
-            line={"color": LEAD, "width": 2.5, "shape": "hv"}, hovertemplate="best so far %{y}<extra></extra>",
-        ))  # fmt: skip
+        traces.append(
+            graph_objects.Scatter(
+                x=[n for n, _ in best],
+                y=rounded([v for _, v in best]),
+                mode="lines",
+                name="best so far",
+                line={"color": LEAD, "width": 2.5, "shape": "hv"},
+                hovertemplate="best so far %{y}<extra></extra>",
+            )
+        )
     failed = sorted(t.number for t in search.trials if t.state == FAIL)
     if failed:
-        traces.append(graph_objects.Scatter(
-            x=failed, y=[0.015] * len(failed), yaxis="y2", mode="markers", name=WORDS[FAIL],
-            marker={"symbol": "x", "size": 7, "color": COLOURS[FAIL]}, customdata=[f"{n:03d}" for n in failed],
-            hovertemplate="trial %{customdata}: failed<extra></extra>",
-        ))  # fmt: skip
+        traces.append(
+            graph_objects.Scatter(
+                x=failed,
+                y=[0.015] * len(failed),
+                yaxis="y2",
+                mode="markers",
+                name=WORDS[FAIL],
+                marker={"symbol": "x", "size": 7, "color": COLOURS[FAIL]},
+                customdata=[f"{n:03d}" for n in failed],
+                hovertemplate="trial %{customdata}: failed<extra></extra>",
+            )
+        )
     return figure(
-        [t for t in traces if len(t.x)], xaxis={"title": {"text": "trial"}, "zeroline": False},
+        [t for t in traces if len(t.x)],
+        xaxis={"title": {"text": "trial"}, "zeroline": False},
         yaxis={"title": {"text": name}, "zeroline": False},
         yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
-    )  # fmt: skip
+    )
 
 
 def learning_curves(search: SearchRecord) -> Figure | None:
@@ -88,9 +102,10 @@ def learning_curves(search: SearchRecord) -> Figure | None:
     if not traces:
         return None
     return figure(
-        traces, xaxis={"title": {"text": "epoch"}, "zeroline": False, "rangemode": "tozero"},
+        traces,
+        xaxis={"title": {"text": "epoch"}, "zeroline": False, "rangemode": "tozero"},
         yaxis={"title": {"text": search.objectives.stop_metric}, "zeroline": False},
-    )  # fmt: skip
+    )
 
 
 def pareto(search: SearchRecord, one: int, other: int) -> Figure | None:
@@ -107,14 +122,18 @@ def pareto(search: SearchRecord, one: int, other: int) -> Figure | None:
     traces = []
     for name, trials, colour, size, symbol in groups:
         line = name == "Pareto front" and len(names) == 2
-        traces.append(graph_objects.Scatter(
-            x=rounded([t.values[one] for t in trials if t.values]),
-            y=rounded([t.values[other] for t in trials if t.values]),
-            mode="lines+markers" if line else "markers", name=name, customdata=[t.id for t in trials],
-            marker={"color": colour, "size": size, "symbol": symbol, "opacity": 0.55 if size < 7 else 0.9},
-            line={"color": colour, "width": 1.5, "dash": "dot", "shape": _corner(search, one, other)},
-            hovertemplate=f"trial %{{customdata}}<br>{names[one]} %{{x}}<br>{names[other]} %{{y}}<extra></extra>",
-        ))  # fmt: skip
+        traces.append(
+            graph_objects.Scatter(
+                x=rounded([t.values[one] for t in trials if t.values]),
+                y=rounded([t.values[other] for t in trials if t.values]),
+                mode="lines+markers" if line else "markers",
+                name=name,
+                customdata=[t.id for t in trials],
+                marker={"color": colour, "size": size, "symbol": symbol, "opacity": 0.55 if size < 7 else 0.9},
+                line={"color": colour, "width": 1.5, "dash": "dot", "shape": _corner(search, one, other)},
+                hovertemplate=f"trial %{{customdata}}<br>{names[one]} %{{x}}<br>{names[other]} %{{y}}<extra></extra>",
+            )
+        )
     axes = [{"title": {"text": _directed(search, n)}, "zeroline": False} for n in (one, other)]
     return figure([t for t in traces if len(t.x)], height=430, xaxis=axes[0], yaxis=axes[1])
 
@@ -134,11 +153,23 @@ def pareto_space(search: SearchRecord) -> Figure | None:
         trials = [t for t in search.finished if t.front == marked]
         x, y, z = (rounded([t.values[n] for t in trials if t.values]) for n in range(3))
         lines = "<br>".join(f"{n} %{{{axis}}}" for n, axis in zip(search.objectives.names, "xyz"))
-        traces.append(graph_objects.Scatter3d(
-            x=x, y=y, z=z, mode="markers", name=name, customdata=[t.id for t in trials],
-            marker={"color": colour, "size": size, "symbol": "diamond" if marked else "circle", "line": {"width": 0}},
-            hovertemplate=f"trial %{{customdata}}<br>{lines}<extra></extra>",
-        ))  # fmt: skip
+        traces.append(
+            graph_objects.Scatter3d(
+                x=x,
+                y=y,
+                z=z,
+                mode="markers",
+                name=name,
+                customdata=[t.id for t in trials],
+                marker={
+                    "color": colour,
+                    "size": size,
+                    "symbol": "diamond" if marked else "circle",
+                    "line": {"width": 0},
+                },
+                hovertemplate=f"trial %{{customdata}}<br>{lines}<extra></extra>",
+            )
+        )
     axes = {f"{axis}axis": {"title": {"text": name}} for name, axis in zip(search.objectives.names, "xyz")}
     made = figure(
         [t for t in traces if len(t.x)],
@@ -158,19 +189,31 @@ def parallel_coordinates(search: SearchRecord, objective: int) -> Figure | None:
     values = [t.values[objective] for t in trials if t.values]
     dimensions = [_dimension(axis, names[axis.name], trials) for axis in axes]
     spread = max(values) - min(values) or 1.0
-    dimensions.append({
-        "label": search.objectives.names[objective], "values": rounded(values),
-        "range": [min(values) - 0.02 * spread, max(values) + 0.02 * spread],
-    })  # fmt: skip
+    dimensions.append(
+        {
+            "label": search.objectives.names[objective],
+            "values": rounded(values),
+            "range": [min(values) - 0.02 * spread, max(values) + 0.02 * spread],
+        }
+    )
     best_first = search.objectives.modes[objective] == "min"
     return figure(
-        [graph_objects.Parcoords(
-            dimensions=dimensions, labelangle=-18, labelside="top",
-            line={"color": rounded(values), "colorscale": SCALE, "reversescale": best_first, "showscale": True,
-                  "colorbar": {"thickness": 10, "len": 0.9, "outlinewidth": 0}},
-        )],
+        [
+            graph_objects.Parcoords(
+                dimensions=dimensions,
+                labelangle=-18,
+                labelside="top",
+                line={
+                    "color": rounded(values),
+                    "colorscale": SCALE,
+                    "reversescale": best_first,
+                    "showscale": True,
+                    "colorbar": {"thickness": 10, "len": 0.9, "outlinewidth": 0},
+                },
+            )
+        ],
         height=460,
-    ).update_layout(margin={"l": 70, "r": 40, "t": 96, "b": 24})  # fmt: skip
+    ).update_layout(margin={"l": 70, "r": 40, "t": 96, "b": 24})
 
 
 def importance_bars(search: SearchRecord, objective: int) -> Figure | None:
@@ -181,15 +224,25 @@ def importance_bars(search: SearchRecord, objective: int) -> Figure | None:
     ordered = sorted(found.items(), key=lambda each: each[1])
     names = search.labels
     made = figure(
-        [graph_objects.Bar(
-            x=rounded([v for _, v in ordered], 3), y=[names[n] for n, _ in ordered], orientation="h",
-            marker={"color": COLOURS[COMPLETE]}, text=[f"{v:.0%}" for _, v in ordered], textposition="outside",
-            cliponaxis=False, customdata=[n for n, _ in ordered], hovertemplate="%{customdata}: %{text}<extra></extra>",
-        )],
-        height=90 + 32 * len(ordered), legend=False, bargap=0.35,
+        [
+            graph_objects.Bar(
+                x=rounded([v for _, v in ordered], 3),
+                y=[names[n] for n, _ in ordered],
+                orientation="h",
+                marker={"color": COLOURS[COMPLETE]},
+                text=[f"{v:.0%}" for _, v in ordered],
+                textposition="outside",
+                cliponaxis=False,
+                customdata=[n for n, _ in ordered],
+                hovertemplate="%{customdata}: %{text}<extra></extra>",
+            )
+        ],
+        height=90 + 32 * len(ordered),
+        legend=False,
+        bargap=0.35,
         xaxis={"title": {"text": "share of importance"}, "tickformat": ".0%", "range": [0, 1.12 * max(found.values())]},
         yaxis={"automargin": True, "ticksuffix": "  "},
-    )  # fmt: skip
+    )
     return made.update_layout(margin={"t": 12, "l": 20})
 
 
@@ -220,9 +273,12 @@ def slice_of(search: SearchRecord, name: str, objective: int, *, height: int = 2
         trace.hovertemplate = f"trial %{{customdata[0]}}<br>{shown}<extra></extra>"
         traces.append(trace)
     made = figure(
-        [t for t in traces if len(t.x)], height=height, legend=False, xaxis=axis.layout(),
+        [t for t in traces if len(t.x)],
+        height=height,
+        legend=False,
+        xaxis=axis.layout(),
         yaxis={"title": {"text": search.objectives.names[objective]}, "zeroline": False, "nticks": 6},
-    )  # fmt: skip
+    )
     return made.update_layout(margin={"l": 58, "r": 10, "t": 8, "b": 46})
 
 
@@ -249,40 +305,74 @@ def timeline(search: SearchRecord) -> Figure | None:
         graph_objects.Bar(
             base=[b.isoformat(timespec="seconds") for _, _, b, _ in bars[state]],
             x=[max(1.0, round((e - b).total_seconds() * 1000)) for _, _, b, e in bars[state]],
-            y=[r + 1 for _, r, _, _ in bars[state]], orientation="h", name=WORDS[state], width=0.82,
+            y=[r + 1 for _, r, _, _ in bars[state]],
+            orientation="h",
+            name=WORDS[state],
+            width=0.82,
             marker={"color": COLOURS[state], "line": {"width": 0.6, "color": "rgba(128,128,128,.55)"}},
             customdata=[[t.id, duration((e - b).total_seconds()), t.epochs] for t, _, b, e in bars[state]],
             hovertemplate="trial %{customdata[0]}<br>%{customdata[1]}, %{customdata[2]} epochs<extra></extra>",
         )
-        for state in COLOURS if state in bars
-    ]  # fmt: skip
-    bands = [
-        {"type": "rect", "xref": "x", "yref": "paper", "x0": _at(s.begin),
-         "x1": _at(s.end) if s.end else last.isoformat(), "y0": 0, "y1": 1,
-         "fillcolor": "rgba(128,128,128,.10)", "line": {"width": 0}, "layer": "below"}
-        for s in search.sessions
-    ] if len(search.sessions) > 1 else []  # fmt: skip
+        for state in COLOURS
+        if state in bars
+    ]
+    bands = (
+        [
+            {
+                "type": "rect",
+                "xref": "x",
+                "yref": "paper",
+                "x0": _at(s.begin),
+                "x1": _at(s.end) if s.end else last.isoformat(),
+                "y0": 0,
+                "y1": 1,
+                "fillcolor": "rgba(128,128,128,.10)",
+                "line": {"width": 0},
+                "layer": "below",
+            }
+            for s in search.sessions
+        ]
+        if len(search.sessions) > 1
+        else []
+    )
     return figure(
-        traces, height=110 + max(60, min(460, 24 * rows)), barmode="overlay", shapes=bands,
+        traces,
+        height=110 + max(60, min(460, 24 * rows)),
+        barmode="overlay",
+        shapes=bands,
         xaxis={"type": "date"},
         yaxis={"title": {"text": "at a time"}, "range": [rows + 0.6, 0.4], "dtick": max(1, rows // 8)},
-    )  # fmt: skip
+    )
 
 
 def _points(
-    trials: Sequence[TrialRecord], objective: int, state: str, place: Any, search: SearchRecord, *, size: float = 7,
+    trials: Sequence[TrialRecord],
+    objective: int,
+    state: str,
+    place: Any,
+    search: SearchRecord,
+    *,
+    size: float = 7,
     lead: bool = False,
-) -> Any:  # fmt: skip
+) -> Any:
     colour = LEAD if lead else COLOURS[state]
     name = search.objectives.names[objective]
     symbol = "star" if lead else "circle-open" if state == PRUNED else "circle"
     return graph_objects.Scatter(
-        x=rounded([place(t) for t in trials]), y=rounded([t.values[objective] for t in trials if t.values]),
-        mode="markers", name="best" if lead else WORDS[state], customdata=[t.id for t in trials],
-        marker={"color": colour, "size": size, "symbol": symbol, "opacity": 0.9,
-                "line": {"width": 1.4 if state == PRUNED else 0}},
+        x=rounded([place(t) for t in trials]),
+        y=rounded([t.values[objective] for t in trials if t.values]),
+        mode="markers",
+        name="best" if lead else WORDS[state],
+        customdata=[t.id for t in trials],
+        marker={
+            "color": colour,
+            "size": size,
+            "symbol": symbol,
+            "opacity": 0.9,
+            "line": {"width": 1.4 if state == PRUNED else 0},
+        },
         hovertemplate=f"trial %{{customdata}} ({WORDS[state]})<br>{name} %{{y}}<extra></extra>",
-    )  # fmt: skip
+    )
 
 
 def _curves(trials: Iterable[TrialRecord], colour: str, opacity: float, width: float, name: str) -> Any:
@@ -298,10 +388,17 @@ def _curves(trials: Iterable[TrialRecord], colour: str, opacity: float, width: f
         y += [*rounded([value for _, value in points], 4), None]
         ids += [*([trial.id] * len(points)), None]
     return graph_objects.Scatter(
-        x=x, y=y, mode="lines+markers", name=name, opacity=opacity, line={"color": colour, "width": width},
-        marker={"size": 3 if width < 3 else 6, "color": colour}, connectgaps=False, customdata=ids,
+        x=x,
+        y=y,
+        mode="lines+markers",
+        name=name,
+        opacity=opacity,
+        line={"color": colour, "width": width},
+        marker={"size": 3 if width < 3 else 6, "color": colour},
+        connectgaps=False,
+        customdata=ids,
         hovertemplate="trial %{customdata}<br>epoch %{x}: %{y}<extra></extra>",
-    )  # fmt: skip
+    )
 
 
 def _dimension(axis: Axis, label: str, trials: Sequence[TrialRecord]) -> dict[str, Any]:
@@ -323,10 +420,12 @@ def _dimension(axis: Axis, label: str, trials: Sequence[TrialRecord]) -> dict[st
     if lacking:
         ticks = [(bottom, MISSING), *ticks]
     return {
-        "label": label, "values": rounded([bottom if p is None else p for p in places]),
+        "label": label,
+        "values": rounded([bottom if p is None else p for p in places]),
         "range": [bottom if lacking else low - 0.02 * room, high + 0.02 * room],
-        "tickvals": [t for t, _ in ticks], "ticktext": [t for _, t in ticks],
-    }  # fmt: skip
+        "tickvals": [t for t, _ in ticks],
+        "ticktext": [t for _, t in ticks],
+    }
 
 
 def _directed(search: SearchRecord, objective: int) -> str:

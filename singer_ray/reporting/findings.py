@@ -15,7 +15,7 @@ from singer_ray.errors import UserError
 from singer_ray.reporting.record import SearchRecord, TrialRecord
 from singer_ray.reporting.style import Axis
 from singer_ray.reporting.text import number, plural, score, spread_of
-from singer_ray.search.study import FAIL, PRUNED, QUEUED, RUNNING
+from singer_ray.search.study.schema import FAIL, PRUNED, QUEUED, RUNNING
 
 EDGE = 0.05
 """A best value this close to an end of its range (as a share of it) hints that the optimum lies outside."""
@@ -38,13 +38,18 @@ class Finding:
 
 
 def findings(search: SearchRecord, config: Config | None) -> list[Finding]:
-    """Cautions first. `config` tells which values a knob may have at all."""
+    """Cautions first. `config` tells which values a setting may have at all."""
     found = [
-        *_state_of_the_search(search), *_seeds(search), *_edges(search, config), *_selection(search), *_stopped(search),
-        *_refiners(search), *_failures(search),
+        *_state_of_the_search(search),
+        *_seeds(search),
+        *_edges(search, config),
+        *_selection(search),
+        *_stopped(search),
+        *_refiners(search),
+        *_failures(search),
         *(Finding(CAUTION, "What must be known of the data", remark) for remark in search.remarks),
         *(Finding(NOTE, "A file cannot be read", note) for note in search.notes),
-    ]  # fmt: skip
+    ]
     return sorted(found, key=lambda each: (CAUTION, GOOD, NOTE).index(each.kind))
 
 
@@ -52,23 +57,26 @@ def _state_of_the_search(search: SearchRecord) -> Iterator[Finding]:
     running, finished = search.count(RUNNING) + search.count(QUEUED), len(search.finished)
     if running:
         yield Finding(
-            CAUTION, "The search is not over",
+            CAUTION,
+            "The search is not over",
             f"{plural(running, 'trial')} had not ended when this page was written, so every figure may still change. "
             "Where nothing runs any more, the search was cut off: go on with it by --resume.",
-        )  # fmt: skip
+        )
     if not finished:
         yield Finding(
-            CAUTION, "No trial has finished",
+            CAUTION,
+            "No trial has finished",
             "Nothing can be said about which parameters are good. What is drawn are values of trials before their end.",
-        )  # fmt: skip
+        )
         return
     varied = [name for name, d in search.distributions.items() if not d.single()]
     if varied and finished < PER_PARAMETER * len(varied):
         yield Finding(
-            CAUTION, "Few finished trials for this space",
+            CAUTION,
+            "Few finished trials for this space",
             f"{finished} finished for {plural(len(varied), 'parameter')}. Below about {PER_PARAMETER} for each "
             f"({PER_PARAMETER * len(varied)} here) importances and slices show a direction, not a result.",
-        )  # fmt: skip
+        )
 
 
 def _seeds(search: SearchRecord) -> Iterator[Finding]:
@@ -80,11 +88,12 @@ def _seeds(search: SearchRecord) -> Iterator[Finding]:
     repeated = [t for t in search.finished if t.seeds and t.spread is not None and t.mean is not None]
     if not repeated:
         yield Finding(
-            CAUTION, "One seed for each trial",
+            CAUTION,
+            "One seed for each trial",
             f"The best trial leads the median by {spread_of(abs(best.values[0] - middle))} in {name}, but how much a "
             "trial varies with its seed was not measured, so neighbours on the leaderboard may well change places. "
             "Repeat the leading ones: --search.repeats 3.",
-        )  # fmt: skip
+        )
         return
     spread = math.sqrt(mean(t.spread**2 for t in repeated if t.spread is not None))
     leader = best if best in repeated else repeated[0]
@@ -97,17 +106,18 @@ def _seeds(search: SearchRecord) -> Iterator[Finding]:
         f"Over {leader.seeds} seeds trial {leader.id} has a mean {name} of {score(leader.mean)}, {spread_of(gain)} "
         f"better than the median of all finished trials; trials vary by {spread_of(spread)} (standard deviation over "
         f"seeds, {plural(len(repeated), 'trial')} repeated).",
-    )  # fmt: skip
+    )
     rivals = [t for t in repeated if t is not leader and t.mean is not None]
     if rivals:
         rival = min(rivals, key=lambda t: abs((t.mean or 0.0) - (leader.mean or 0.0)))
         gap = abs((rival.mean or 0.0) - leader.mean)
         if gap <= 2 * spread / math.sqrt(leader.seeds or 1):
             yield Finding(
-                NOTE, "The leaders cannot be told apart",
+                NOTE,
+                "The leaders cannot be told apart",
                 f"The means of trials {leader.id} and {rival.id} differ by {spread_of(gap)}, no more than their own "
                 "uncertainty. Take whichever is cheaper.",
-            )  # fmt: skip
+            )
 
 
 def _edges(search: SearchRecord, config: Config | None) -> Iterator[Finding]:
@@ -130,12 +140,17 @@ def _edges(search: SearchRecord, config: Config | None) -> Iterator[Finding]:
         proposal: float = round(wider) if isinstance(distribution, IntDistribution) else float(f"{wider:.2g}")
         allowed = proposal != end and _allows(config, name, proposal)
         yield Finding(
-            CAUTION if allowed else NOTE, f"{name} is at the edge of its range",
+            CAUTION if allowed else NOTE,
+            f"{name} is at the edge of its range",
             f"The best trial has {number(value)}; the range goes {'up' if upper else 'down'} to {number(end)}, and "
             f"{near} of the {len(leaders)} leading trials are near that end. "
-            + (f"Widen it, for example to {number(proposal)}, and search again." if allowed else
-               f"The setting cannot go to {number(proposal)}; an end a little further out may still be worth a try."),
-        )  # fmt: skip
+            + (
+                f"Widen it, for example to {number(proposal)}, and search again."
+                if allowed
+                else f"The setting cannot go to {number(proposal)}; an end a little further out may still be worth a "
+                "try."
+            ),
+        )
 
 
 def _near(axis: Axis, trial: TrialRecord, name: str, *, upper: bool) -> bool:
@@ -144,7 +159,7 @@ def _near(axis: Axis, trial: TrialRecord, name: str, *, upper: bool) -> bool:
 
 
 def _allows(config: Config | None, name: str, value: float) -> bool:
-    """Whether the configuration takes a value; by the ranges of the knobs alone where there is none."""
+    """Whether the configuration takes a value; by the ranges of the settings alone where there is none."""
     try:
         (config or Config()).override({name: value})
     except UserError:
@@ -159,14 +174,19 @@ def _selection(search: SearchRecord) -> Iterator[Finding]:
     test = search.test_of(best, name)
     text = f"The best of {len(search.finished)} on validation is partly luck: expect less on new images."
     if test is None:
-        yield Finding(CAUTION, "No test value", f"{text} There is no test value to check it by; score the student with "
-                      "`python -m singer_ray.evaluate` on images that the search has not seen.")  # fmt: skip
+        yield Finding(
+            CAUTION,
+            "No test value",
+            f"{text} There is no test value to check it by; score the student with "
+            "`python -m singer_ray.evaluate` on images that the search has not seen.",
+        )
     else:
         yield Finding(
-            NOTE, "Selected on validation",
+            NOTE,
+            "Selected on validation",
             f"{text} On the test split, which chose nothing, trial {best.id} has {score(test)} against "
             f"{score(best.values[0])} on validation. Quote the test value, and do not choose among trials by it.",
-        )  # fmt: skip
+        )
 
 
 def _stopped(search: SearchRecord) -> Iterator[Finding]:
@@ -183,7 +203,7 @@ def _stopped(search: SearchRecord) -> Iterator[Finding]:
         f"{len(stopped) / len(ended):.0%} of the trials were stopped early",
         f"After {epochs:.1f}{of} epochs on average, for {share:.0%} of the time spent on trials. A setting that starts "
         "slowly and ends well would be among them: --search.grace_epochs gives each more time.",
-    )  # fmt: skip
+    )
 
 
 def _refiners(search: SearchRecord) -> Iterator[Finding]:
@@ -194,11 +214,12 @@ def _refiners(search: SearchRecord) -> Iterator[Finding]:
     thin = [str(choice) for choice in distribution.choices if counts[choice] < 3]
     if thin:
         yield Finding(
-            CAUTION, "Refiners are compared on unequal ground",
+            CAUTION,
+            "Refiners are compared on unequal ground",
             f"Fewer than three finished trials with {', '.join(thin)}: the sampler and the early stopping spend the "
             "budget on what looked good first. For a fair comparison give each its own search, or more random trials "
             "(--search.startup_trials).",
-        )  # fmt: skip
+        )
 
 
 def _failures(search: SearchRecord) -> Iterator[Finding]:
@@ -207,6 +228,7 @@ def _failures(search: SearchRecord) -> Iterator[Finding]:
         fault, times = Counter(t.fault or "no reason recorded" for t in failed).most_common(1)[0]
         which, told = "Each" if times == len(failed) else "The most frequent reason", f"{fault.rstrip('.')}."
         yield Finding(
-            CAUTION if len(failed) > 0.2 * len(search.trials) else NOTE, f"{plural(len(failed), 'trial')} failed",
+            CAUTION if len(failed) > 0.2 * len(search.trials) else NOTE,
+            f"{plural(len(failed), 'trial')} failed",
             told if len(failed) == 1 else f"{which}: {told} A corner of the space that always fails is better cut out.",
-        )  # fmt: skip
+        )

@@ -34,18 +34,20 @@ def render(search: SearchRecord, config: Config | None) -> str:
     """The page as HTML."""
     page = _Page(search)
     limits = sections.findings_list(findings(search, config))
-    body = "\n".join([
-        sections.headline(search),
-        page.section("findings", "What this search can and cannot show", limits, "Limits"),
-        page.section("best", "Best configuration", sections.best(search)),
-        page.pareto(),
-        page.section("leaderboard", "Leaderboard", tables.leaderboard(search)),
-        page.progress(),
-        page.parameters(),
-        page.section("pictures", "Students beside their teacher", sections.pictures(search), "Pictures"),
-        page.cost(),
-        page.section("setting", "Setting", sections.setting(search)),
-    ])  # fmt: skip
+    body = "\n".join(
+        [
+            sections.headline(search),
+            page.section("findings", "What this search can and cannot show", limits, "Limits"),
+            page.section("best", "Best configuration", sections.best(search)),
+            page.pareto(),
+            page.section("leaderboard", "Leaderboard", tables.leaderboard(search)),
+            page.progress(),
+            page.parameters(),
+            page.section("pictures", "Students beside their teacher", sections.pictures(search), "Pictures"),
+            page.cost(),
+            page.section("setting", "Setting", sections.setting(search)),
+        ]
+    )
     choice = _objective_choice(search)
     return document(search.name, "search report", page.contents, body, search.folder, choice=choice)
 
@@ -84,22 +86,32 @@ class _Page(Sheet):
         drawn = "".join(
             self.card("", "Dotted: what nobody has beaten." if len(pairs) == 1 else "", pair) for pair in pairs
         )
-        parts.append(f'<div class="{"pair" if len(pairs) > 1 else ""}">{drawn}</div>' if drawn else
-                     '<p class="empty">No trial has finished, so there is no front yet.</p>')  # fmt: skip
+        parts.append(
+            f'<div class="{"pair" if len(pairs) > 1 else ""}">{drawn}</div>'
+            if drawn
+            else '<p class="empty">No trial has finished, so there is no front yet.</p>'
+        )
         parts.append(tables.front(search))
         return self.section("front", "Pareto front", "\n".join(parts))
 
     def progress(self) -> str:
         search = self.search
         drawn = [
-            self.card("Values by trial", "In the order in which trials began. Click a point to find its row.",
-                      figures.history(search, n), "No trial has reported a value.", n)
+            self.card(
+                "Values by trial",
+                "In the order in which trials began. Click a point to find its row.",
+                figures.history(search, n),
+                "No trial has reported a value.",
+                n,
+            )
             for n in self._objectives
-        ]  # fmt: skip
+        ]
         curves = self.card(
-            "Learning curves", f"{search.objectives.stop_metric}, by which trials are stopped early, after each epoch.",
-            figures.learning_curves(search), "No trial has ended its first epoch.",
-        )  # fmt: skip
+            "Learning curves",
+            f"{search.objectives.stop_metric}, by which trials are stopped early, after each epoch.",
+            figures.learning_curves(search),
+            "No trial has ended its first epoch.",
+        )
         return self.section("progress", "Progress", "\n".join([*drawn, curves]))
 
     def parameters(self) -> str:
@@ -108,15 +120,26 @@ class _Page(Sheet):
             return ""
         parts = []
         for n in self._objectives:
-            parts.append(self.card(
-                "Importance", "How differently the best trials are distributed from all (PED-ANOVA): what decided, not "
-                "in which direction.", figures.importance_bars(search, n), self._no_importance(), n,
-            ))  # fmt: skip
-            parts.append(self.card(
-                "All parameters together", "One line a finished trial; drag along an axis to choose, click to let go. "
-                + ("At the dash: a parameter that the trial does not have." if _conditional(search) else ""),
-                figures.parallel_coordinates(search, n), "Fewer than two trials have finished.", n,
-            ))  # fmt: skip
+            parts.append(
+                self.card(
+                    "Importance",
+                    "How differently the best trials are distributed from all (PED-ANOVA): what decided, not "
+                    "in which direction.",
+                    figures.importance_bars(search, n),
+                    self._no_importance(),
+                    n,
+                )
+            )
+            parts.append(
+                self.card(
+                    "All parameters together",
+                    "One line a finished trial; drag along an axis to choose, click to let go. "
+                    + ("At the dash: a parameter that the trial does not have." if _conditional(search) else ""),
+                    figures.parallel_coordinates(search, n),
+                    "Fewer than two trials have finished.",
+                    n,
+                )
+            )
             parts.append(self._slices(n))
         parts.append(tables.refiners(search))
         return self.section("parameters", "Parameters", "\n".join(parts))
@@ -124,9 +147,11 @@ class _Page(Sheet):
     def cost(self) -> str:
         search = self.search
         drawn = self.card(
-            "Timeline", "Each bar is a trial" + ("; shaded: the sessions." if len(search.sessions) > 1 else "."),
-            figures.timeline(search), "No trial has begun.",
-        )  # fmt: skip
+            "Timeline",
+            "Each bar is a trial" + ("; shaded: the sessions." if len(search.sessions) > 1 else "."),
+            figures.timeline(search),
+            "No trial has begun.",
+        )
         return self.section("cost", "Cost", sections.budget(search) + drawn + tables.sessions(search))
 
     def _slices(self, objective: int) -> str:

@@ -20,9 +20,10 @@ from optuna.trial import FrozenTrial
 
 from singer_ray.errors import UserError, printable
 from singer_ray.reporting.text import short_names
-from singer_ray.search import study as studies
-from singer_ray.search.objectives import Objectives, front
-from singer_ray.search.study import COMPLETE, FAIL, PRUNED, QUEUED, REPEATS, RUNNING
+from singer_ray.search.study import opening
+from singer_ray.search.study import schema as studies
+from singer_ray.search.study.objectives import Objectives, front
+from singer_ray.search.study.schema import COMPLETE, FAIL, PRUNED, QUEUED, REPEATS, RUNNING
 from singer_ray.storage import Folder, read_json_mapping, without_credentials
 from singer_ray.storage.reading import stays_inside
 
@@ -173,7 +174,7 @@ def read_search(folder: Path) -> SearchRecord:
     """The search in FOLDER. Raises UserError when there is none, or its study cannot be read."""
     description = _description(folder)
     study = _study(folder, description)
-    studies.require_own(study, folder)
+    opening.require_own(study, folder)
     objectives = studies.objectives_of(study)
     rows = studies.own_rows(study)
     notes: list[str] = []
@@ -184,15 +185,24 @@ def read_search(folder: Path) -> SearchRecord:
     trials = _with_leaderboard(_ranked(found, objectives), table)
     epochs = study.user_attrs.get(studies.EPOCHS)
     return SearchRecord(
-        folder=folder, name=str(description.get("name") or study.study_name), objectives=objectives,
-        epochs=int(epochs) if epochs else None, trials=trials, imported=_imported(study),
+        folder=folder,
+        name=str(description.get("name") or study.study_name),
+        objectives=objectives,
+        epochs=int(epochs) if epochs else None,
+        trials=trials,
+        imported=_imported(study),
         distributions=_distributions(rows, study.user_attrs.get(studies.SPACE)),
         sessions=sessions,
-        seconds=_number(description.get("seconds")) or _span(trials), gpu_hours=_number(description.get("gpu_hours")),
-        money=_number(description.get("money")), price=_number(description.get("price_per_node_hour")),
-        students=students, config=_text(folder, CONFIG), space=_text(folder, SPACE), notes=notes,
+        seconds=_number(description.get("seconds")) or _span(trials),
+        gpu_hours=_number(description.get("gpu_hours")),
+        money=_number(description.get("money")),
+        price=_number(description.get("price_per_node_hour")),
+        students=students,
+        config=_text(folder, CONFIG),
+        space=_text(folder, SPACE),
+        notes=notes,
         remarks=_remarks(description.get("remarks")),
-    )  # fmt: skip
+    )
 
 
 def _description(folder: Path) -> dict[str, Any]:
@@ -228,9 +238,9 @@ def _study(folder: Path, description: Mapping[str, Any]) -> optuna.Study:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
-            storage = studies.storage_of(address, folder, "read")
+            storage = opening.storage_of(address, folder, "read")
             name = _name(description.get("name")) or _only_study(storage, folder.resolve().name)
-            return studies.load_study(storage, name)
+            return opening.load_study(storage, name)
         except UserError as error:
             if address is not None:
                 raise UserError(without_credentials(str(error))) from error
@@ -265,10 +275,19 @@ def _trial(row: FrozenTrial, objectives: Objectives) -> TrialRecord:
         seconds = max(0.0, (end - begin).total_seconds()) if end and begin else 0.0
     resumed, fault = attributes.get(studies.RESUMED), attributes.get(studies.FAULT)
     return TrialRecord(
-        row.number, studies.state_of(row), dict(row.params), tuple(values) if known and values else None, metrics,
-        {n: v for n, v in sorted(row.intermediate_values.items()) if math.isfinite(v)}, studies.epochs_of(row), seconds,
-        begin, end, int(resumed) if resumed else None, without_credentials(str(fault)) if fault else None,
-    )  # fmt: skip
+        row.number,
+        studies.state_of(row),
+        dict(row.params),
+        tuple(values) if known and values else None,
+        metrics,
+        {n: v for n, v in sorted(row.intermediate_values.items()) if math.isfinite(v)},
+        studies.epochs_of(row),
+        seconds,
+        begin,
+        end,
+        int(resumed) if resumed else None,
+        without_credentials(str(fault)) if fault else None,
+    )
 
 
 def _until_now(trials: Sequence[TrialRecord], sessions: Sequence[Session]) -> list[TrialRecord]:
@@ -395,9 +414,12 @@ def _session(found: Any) -> Session:
     read = found if isinstance(found, Mapping) else {}
     nodes, concurrent = _number(read.get("nodes")), _number(read.get("concurrent"))
     return Session(
-        _number(read.get("begin")) or 0.0, _number(read.get("end")), None if nodes is None else int(nodes),
-        None if concurrent is None else int(concurrent), _number(read.get("gpus")),
-    )  # fmt: skip
+        _number(read.get("begin")) or 0.0,
+        _number(read.get("end")),
+        None if nodes is None else int(nodes),
+        None if concurrent is None else int(concurrent),
+        _number(read.get("gpus")),
+    )
 
 
 def _span(trials: Sequence[TrialRecord]) -> float | None:

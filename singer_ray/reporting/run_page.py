@@ -36,16 +36,18 @@ def render_run(run: RunResult) -> str:
     """The page as HTML."""
     sheet = Sheet()
     remarks = "".join(f"<p>{escape(line)}</p>" for line in run.remarks)
-    body = "\n".join([
-        _headline(run),
-        sheet.section("remarks", "Remarks", card("", remarks) if remarks else ""),
-        sheet.section("curves", "Curves", _curves(sheet, run)),
-        sheet.section("scores", "Scores", _scores(run.metrics)),
-        sheet.section("artifacts", "Artifacts", _artifacts(run.metrics)),
-        sheet.section("pictures", "The student beside its teacher", _pictures(run), "Pictures"),
-        sheet.section("use", "Use it", _use(run)),
-        sheet.section("setting", "Setting", _setting(run)),
-    ])  # fmt: skip
+    body = "\n".join(
+        [
+            _headline(run),
+            sheet.section("remarks", "Remarks", card("", remarks) if remarks else ""),
+            sheet.section("curves", "Curves", _curves(sheet, run)),
+            sheet.section("scores", "Scores", _scores(run.metrics)),
+            sheet.section("artifacts", "Artifacts", _artifacts(run.metrics)),
+            sheet.section("pictures", "The student beside its teacher", _pictures(run), "Pictures"),
+            sheet.section("use", "Use it", _use(run)),
+            sheet.section("setting", "Setting", _setting(run)),
+        ]
+    )
     return document(run.name, "training report", sheet.contents, body, run.folder)
 
 
@@ -86,17 +88,24 @@ def _figure(panel: Panel) -> Figure:
     traces = []
     for (name, curve), colour in zip(panel.curves.items(), COLOURS * len(panel.curves)):
         points = thinned(curve)
-        traces.append(graph_objects.Scatter(
-            x=[epoch for epoch, _ in points], y=rounded([value for _, value in points]), name=name,
-            mode="lines+markers" if len(points) < 40 else "lines", line={"color": colour, "width": 2},
-            marker={"size": 4}, hovertemplate=f"{name}<br>epoch %{{x}}: %{{y}}<extra></extra>",
-        ))  # fmt: skip
+        traces.append(
+            graph_objects.Scatter(
+                x=[epoch for epoch, _ in points],
+                y=rounded([value for _, value in points]),
+                name=name,
+                mode="lines+markers" if len(points) < 40 else "lines",
+                line={"color": colour, "width": 2},
+                marker={"size": 4},
+                hovertemplate=f"{name}<br>epoch %{{x}}: %{{y}}<extra></extra>",
+            )
+        )
     whole = max((len(curve) for curve in panel.curves.values()), default=0) < 12
     return figure(
-        traces, height=320,
+        traces,
+        height=320,
         xaxis={"title": {"text": "epoch"}, **({"dtick": 1} if whole else {})},
         yaxis={"type": "log" if panel.log else "linear"},
-    )  # fmt: skip
+    )
 
 
 def _scores(metrics: Mapping[str, float]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from singer_ray.config import Config, load_preset
 from singer_ray.errors import UserError, printable
 from singer_ray.reporting.record import SEARCH
-from singer_ray.search.study import JOURNAL
+from singer_ray.search.study.schema import JOURNAL
 from singer_ray.storage import read_json_mapping, without_credentials
 from singer_ray.tracking.history import HISTORY, SECONDS, Row, read_history
 
@@ -77,13 +77,17 @@ def read_run(folder: Path) -> RunResult:
         )
     told = result.get("remarks")
     return RunResult(
-        folder=folder, rows=rows, metrics=metrics, finished=bool(result),
+        folder=folder,
+        rows=rows,
+        metrics=metrics,
+        finished=bool(result),
         seconds=last.get(SECONDS) or _number(result.get("seconds")),
         images_per_second=_number(result.get("images_per_second")) or last.get("images_per_second"),
         remarks=[str(each) for each in told] if isinstance(told, list) else [],
-        pictures=sorted((folder / PICTURES).glob("*.png")), config=_config(folder / CONFIG),
+        pictures=sorted((folder / PICTURES).glob("*.png")),
+        config=_config(folder / CONFIG),
         written=_text(folder / CONFIG),
-    )  # fmt: skip
+    )
 
 
 def _result(path: Path) -> dict[str, Any]:

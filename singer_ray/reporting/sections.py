@@ -17,7 +17,7 @@ from singer_ray.reporting.markup import bar, card, cell, dot, empty, head, link,
 from singer_ray.reporting.record import CONFIG, STATES, SearchRecord, Student, TrialRecord
 from singer_ray.reporting.style import WORDS, Axis
 from singer_ray.reporting.text import MISSING, duration, escape, moment, number, plural, score, spread_of
-from singer_ray.search.study import PRUNED
+from singer_ray.search.study.schema import PRUNED
 
 PICTURE_BYTES = 700_000
 """A larger picture is stored again with losses."""
@@ -69,17 +69,21 @@ def best(search: SearchRecord) -> str:
         return empty("No trial has finished.")
     student = next((s for s in search.students if s.trial_id == trial.id), None)
     rows = [
-        row([
-            f"<td><code>{escape(name)}</code></td>", right(escape(number(value))),
-            f"<td>{_position(search.distributions[name], value, name)}</td>",
-        ])
+        row(
+            [
+                f"<td><code>{escape(name)}</code></td>",
+                right(escape(number(value))),
+                f"<td>{_position(search.distributions[name], value, name)}</td>",
+            ]
+        )
         for name, value in trial.parameters.items()
-    ]  # fmt: skip
+    ]
     columns = [head("parameter"), head("value", right=True), head("in the range searched")]
     parameters = card(
-        f"Trial {link(trial)}", table(columns, rows),
+        f"Trial {link(trial)}",
+        table(columns, rows),
         "The first by rank; the table of the front below has the others." if search.objectives.several else "",
-    )  # fmt: skip
+    )
     return f'<div class="pair">{parameters}{_scores(search, trial, student)}</div>{_use(search, trial, student)}'
 
 

@@ -51,10 +51,18 @@ def document(
     """The whole page as HTML. `contents` are (id, title) of the sections, `choice` a control for the page's head."""
     links = "".join(f'<a href="#{section}">{escape(title)}</a>' for section, title in contents)
     return _TEMPLATE.format(
-        title=escape(name), kind=kind, style=_asset("report.css"), script=_asset("report.js"), links=links,
-        choice=choice, plotly=_plotly(), body=body, version=escape(__version__), written=moment(datetime.now()),
+        title=escape(name),
+        kind=kind,
+        style=_asset("report.css"),
+        script=_asset("report.js"),
+        links=links,
+        choice=choice,
+        plotly=_plotly(),
+        body=body,
+        version=escape(__version__),
+        written=moment(datetime.now()),
         folder=escape(folder),
-    )  # fmt: skip
+    )
 
 
 def write_page(target: Path, content: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from plotly import graph_objects
 
-from singer_ray.search.study import COMPLETE, FAIL, PRUNED, QUEUED, RUNNING
+from singer_ray.search.study.schema import COMPLETE, FAIL, PRUNED, QUEUED, RUNNING
 
 COLOURS = {COMPLETE: "#3f7fd9", PRUNED: "#98a2ae", RUNNING: "#23a18b", QUEUED: "#c9b458", FAIL: "#d64f4f"}
 WORDS = {COMPLETE: "finished", PRUNED: "stopped early", RUNNING: "running", QUEUED: "queued", FAIL: "failed"}
@@ -30,9 +30,14 @@ def figure(traces: Sequence[Any], *, height: int = 380, legend: bool = True, **l
     """A figure without plotly's own template."""
     made = graph_objects.Figure(traces)
     made.update_layout(
-        template={}, height=height, showlegend=legend, hovermode="closest", margin={"l": 64, "r": 18, "t": 34, "b": 46},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}, **layout,
-    )  # fmt: skip
+        template={},
+        height=height,
+        showlegend=legend,
+        hovermode="closest",
+        margin={"l": 64, "r": 18, "t": 34, "b": 46},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        **layout,
+    )
     return made
 
 
@@ -86,9 +91,12 @@ class Axis:
         if self.choices is not None:
             ticks = list(range(len(self.choices)))
             return {
-                "title": title, "tickvals": ticks, "ticktext": [str(c) for c in self.choices],
-                "range": [-0.5, len(ticks) - 0.5], "zeroline": False,
-            }  # fmt: skip
+                "title": title,
+                "tickvals": ticks,
+                "ticktext": [str(c) for c in self.choices],
+                "range": [-0.5, len(ticks) - 0.5],
+                "zeroline": False,
+            }
         pad = 0.04
         ends = (
             [self.value_at(-pad), self.value_at(1 + pad)] if self.high > self.low else [self.low * 0.9, self.high * 1.1]
@@ -96,9 +104,12 @@ class Axis:
         if self.log:
             ticks_ = log_ticks(self.low, self.high)
             return {
-                "title": title, "type": "log", "range": [math.log10(e) for e in ends], "tickvals": ticks_,
+                "title": title,
+                "type": "log",
+                "range": [math.log10(e) for e in ends],
+                "tickvals": ticks_,
                 "ticktext": [f"{t:g}" for t in ticks_],
-            }  # fmt: skip
+            }
         if ends[0] == ends[1]:
             ends = [ends[0] - 1, ends[1] + 1]
         return {"title": title, "range": ends, "nticks": 6, "zeroline": False}

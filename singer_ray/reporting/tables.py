@@ -12,7 +12,7 @@ from singer_ray.reporting.markup import card, cell, dot, duration_cell, empty, h
 from singer_ray.reporting.record import STATES, SearchRecord, TrialRecord
 from singer_ray.reporting.style import COLOURS, WORDS
 from singer_ray.reporting.text import MISSING, duration, escape, moment, number, spread_of
-from singer_ray.search.study import COMPLETE, FAIL, PRUNED
+from singer_ray.search.study.schema import COMPLETE, FAIL, PRUNED
 
 FAULT_LENGTH = 400
 
@@ -56,13 +56,14 @@ def refiners(search: SearchRecord) -> str:
             *(_measures([t.values[n] for t in finished if t.values], mode) for n, mode in enumerate(modes)),
             f"<td>{f'trial {link(finished[0])}' if finished else MISSING}</td>",
             *(cell(sum(t.state == state for t in own)) for state in (COMPLETE, PRUNED, FAIL)),
-        ]  # fmt: skip
+        ]
         groups.append((finished[0].rank if finished else len(search.trials) + 1, row(cells)))
     rows = [drawn for _, drawn in sorted(groups, key=lambda each: each[0])]
     return card(
-        "Refiners compared", table([head("refiner"), *measures, head("best trial"), *counts], rows, kind="sortable"),
+        "Refiners compared",
+        table([head("refiner"), *measures, head("best trial"), *counts], rows, kind="sortable"),
         "Finished trials; the spread is a standard deviation over trials with other parameters, not over seeds.",
-    )  # fmt: skip
+    )
 
 
 def sessions(search: SearchRecord) -> str:
@@ -70,12 +71,19 @@ def sessions(search: SearchRecord) -> str:
     if not search.sessions:
         return ""
     rows = [
-        row([
-            cell(n), cell(moment(s.begin)), cell(moment(s.end)), right(duration(s.end - s.begin if s.end else None)),
-            right(number(s.nodes)), right(number(s.concurrent)), right(number(s.gpus)),
-        ])
+        row(
+            [
+                cell(n),
+                cell(moment(s.begin)),
+                cell(moment(s.end)),
+                right(duration(s.end - s.begin if s.end else None)),
+                right(number(s.nodes)),
+                right(number(s.concurrent)),
+                right(number(s.gpus)),
+            ]
+        )
         for n, s in enumerate(search.sessions, start=1)
-    ]  # fmt: skip
+    ]
     hours = f", {number(search.gpu_hours)} GPU-hours" if search.gpu_hours is not None else ""
     money = f"${search.money:,.2f}" if search.money is not None else "money unknown, as no price of a node was given"
     columns = [head("#", right=True), head("begin"), head("end")]

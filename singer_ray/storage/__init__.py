@@ -7,6 +7,19 @@ from singer_ray.storage.outside import read_json, read_json_mapping, read_yaml
 from singer_ray.storage.secrets import STUDY_URL, lacks_password, with_password, without_password
 
 __all__ = [
-    "DRAFT", "STUDY_URL", "TIMEOUT", "Folder", "hashed", "lacks_password", "read_json", "read_json_mapping",
-    "read_yaml", "reason", "sync", "with_password", "without_credentials", "without_password", "write_whole",
-]  # fmt: skip
+    "DRAFT",
+    "STUDY_URL",
+    "TIMEOUT",
+    "Folder",
+    "hashed",
+    "lacks_password",
+    "read_json",
+    "read_json_mapping",
+    "read_yaml",
+    "reason",
+    "sync",
+    "with_password",
+    "without_credentials",
+    "without_password",
+    "write_whole",
+]

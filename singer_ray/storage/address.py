@@ -36,13 +36,13 @@ class Address:
     """In the bucket, without slashes at its ends; empty for the bucket itself."""
 
     @classmethod
-    def of(cls, text: str, knob: str = "the address") -> Address:
+    def of(cls, text: str, setting: str = "the address") -> Address:
         """Reads a path, file://PATH, or s3://BUCKET/KEY.
 
         Raises UserError for another scheme, an address without a bucket, and what no store could keep.
         """
         scheme, rest = split(text)
-        shown = f"{knob} {printable(text)!r}"
+        shown = f"{setting} {printable(text)!r}"
         allowed = "Allowed: a folder, or s3://BUCKET/PREFIX."
         if scheme == "s3":
             return _in_s3(shown, rest)
@@ -137,12 +137,12 @@ def expanded(text: str) -> str:
     return begin + rest
 
 
-def expanded_as(text: str, knob: str) -> str:
-    """The same for what `knob` was given. Raises UserError."""
+def expanded_as(text: str, setting: str) -> str:
+    """The same for what `setting` was given. Raises UserError."""
     try:
         return expanded(text)
     except ValueError as error:
-        raise UserError(f"{knob} is {printable(text)!r}. Allowed: {error}. Correct it.") from error
+        raise UserError(f"{setting} is {printable(text)!r}. Allowed: {error}. Correct it.") from error
 
 
 def own_name(folder: Path) -> str:

@@ -13,29 +13,48 @@ _PAIR = re.compile(
     rf"""(?<![\w.-])((?:{PASSWORDS})\s*=\s*)(?:'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[^\s&;"<>]+)""", re.IGNORECASE
 )
 """Of key=value addresses (`host=db password=x`) and of messages that repeat one; short names would be words there."""
-_ADVICE = [(re.compile(pattern), advice) for pattern, advice in (
-    ("ExpiredToken|EXPIRED_TOKEN|[Tt]oken.{0,20}expired|RequestExpired",
-     "The session has expired: log in again (aws sso login), or renew AWS_SESSION_TOKEN."),
-    ("PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocation|[Rr]egion.{0,40}(wrong|expecting)|status 301",
-     "The bucket is in another region: set AWS_REGION to it."),
-    ("NoCredentials|Unable to locate credentials|CredentialRetrieval|[Cc]ould not load credentials",
-     "Give credentials in the standard way: AWS_PROFILE, AWS_ACCESS_KEY_ID, or the role of the machine."),
-    ("InvalidAccessKeyId|INVALID_ACCESS_KEY_ID|SignatureDoesNotMatch|INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH",
-     "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."),
-    (r"AccessDenied|ACCESS_DENIED|Forbidden|\(403\)",
-     "These credentials lack a permission: allow s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject, "
-     "s3:AbortMultipartUpload and s3:ListBucketMultipartUploads there (with export.tags s3:PutObjectTagging too)."),
-    ("RequestTimeTooSkewed|REQUEST_TIME_TOO_SKEWED", "Set the clock of this machine."),
-    ("NoSuchBucket|NO_SUCH_BUCKET", "Make the bucket first: aws s3 mb s3://BUCKET."),
-    ("InvalidStorageClass", "Correct export.storage_class (STANDARD, STANDARD_IA, INTELLIGENT_TIERING, ...)."),
-    ("InvalidObjectState", "It is in an archive: restore it there first, or publish with another storage class."),
-    ("KMS|InvalidEncryptionAlgorithm", "Check export.encryption and export.kms_key."),
-    ("EndpointConnectionError|Could not connect|ConnectTimeout|Connection refused|NewConnectionError",
-     "Check the endpoint and the network."),
-    (r"No space left|Disk quota|File too large|[Ee]rrno (28|122|27)\b",
-     "Free some space there, or give another address."),
-    (r"Read-only file system|Permission denied|[Ee]rrno (30|13)\b", "Give a folder that may be written to."),
-)]  # fmt: skip
+_ADVICE = [
+    (re.compile(pattern), advice)
+    for pattern, advice in (
+        (
+            "ExpiredToken|EXPIRED_TOKEN|[Tt]oken.{0,20}expired|RequestExpired",
+            "The session has expired: log in again (aws sso login), or renew AWS_SESSION_TOKEN.",
+        ),
+        (
+            "PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocation|"
+            "[Rr]egion.{0,40}(wrong|expecting)|status 301",
+            "The bucket is in another region: set AWS_REGION to it.",
+        ),
+        (
+            "NoCredentials|Unable to locate credentials|CredentialRetrieval|[Cc]ould not load credentials",
+            "Give credentials in the standard way: AWS_PROFILE, AWS_ACCESS_KEY_ID, or the role of the machine.",
+        ),
+        (
+            "InvalidAccessKeyId|INVALID_ACCESS_KEY_ID|SignatureDoesNotMatch|INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH",
+            "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
+        ),
+        (
+            r"AccessDenied|ACCESS_DENIED|Forbidden|\(403\)",
+            "These credentials lack a permission: allow s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject, "
+            "s3:AbortMultipartUpload and s3:ListBucketMultipartUploads there (with export.tags "
+            "s3:PutObjectTagging too).",
+        ),
+        ("RequestTimeTooSkewed|REQUEST_TIME_TOO_SKEWED", "Set the clock of this machine."),
+        ("NoSuchBucket|NO_SUCH_BUCKET", "Make the bucket first: aws s3 mb s3://BUCKET."),
+        ("InvalidStorageClass", "Correct export.storage_class (STANDARD, STANDARD_IA, INTELLIGENT_TIERING, ...)."),
+        ("InvalidObjectState", "It is in an archive: restore it there first, or publish with another storage class."),
+        ("KMS|InvalidEncryptionAlgorithm", "Check export.encryption and export.kms_key."),
+        (
+            "EndpointConnectionError|Could not connect|ConnectTimeout|Connection refused|NewConnectionError",
+            "Check the endpoint and the network.",
+        ),
+        (
+            r"No space left|Disk quota|File too large|[Ee]rrno (28|122|27)\b",
+            "Free some space there, or give another address.",
+        ),
+        (r"Read-only file system|Permission denied|[Ee]rrno (30|13)\b", "Give a folder that may be written to."),
+    )
+]
 
 
 def reason(error: Exception) -> str:

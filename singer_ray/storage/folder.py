@@ -35,7 +35,7 @@ class Folder:
 
     Args:
         address: a path, file://PATH, or s3://BUCKET/PREFIX.
-        knob: how the user calls the address, for messages.
+        setting: how the user calls the address, for messages.
         timeout: seconds without an answer from the server after which a request has failed.
         writable: whether a local address must be one that can be written.
         settings: of S3, instead of endpoint and timeout.
@@ -48,13 +48,13 @@ class Folder:
         address: str,
         endpoint: str | None = None,
         *,
-        knob: str = "the address",
+        setting: str = "the address",
         timeout: float = TIMEOUT,
         writable: bool = True,
         settings: S3Settings | None = None,
     ) -> None:
-        place = Address.of(address, knob)
-        self.address, self.knob = place.text, knob
+        place = Address.of(address, setting)
+        self.address, self.setting = place.text, setting
         self.bucket: Bucket | None = None
         """What it is in S3; None for a local folder."""
         self.root = place.folder or Path()
@@ -62,11 +62,11 @@ class Folder:
         self._outermost = self.root
         """Of the folders that it is in, the one that was named: links may lead to other places in it."""
         if place.folder is None:
-            self.bucket = _bucket(place.text, settings, endpoint, timeout, knob)
+            self.bucket = _bucket(place.text, settings, endpoint, timeout, setting)
             return
         parent = next(p for p in (self.root, *self.root.parents) if p.exists())
         if writable and (not parent.is_dir() or not os.access(parent, os.W_OK)):
-            raise UserError(f"{knob} {address!r} cannot be written: {parent} is not a writable folder.")
+            raise UserError(f"{setting} {address!r} cannot be written: {parent} is not a writable folder.")
 
     @property
     def is_local(self) -> bool:
@@ -222,7 +222,7 @@ def _checked(write: Callable[[bytes], object]) -> Callable[[bytes], None]:
     return take
 
 
-def _bucket(address: str, settings: S3Settings | None, endpoint: str | None, timeout: float, knob: str) -> Bucket:
+def _bucket(address: str, settings: S3Settings | None, endpoint: str | None, timeout: float, setting: str) -> Bucket:
     from singer_ray.storage.s3 import Bucket  # boto3 comes with it
     from singer_ray.storage.s3_settings import Defaults
 
@@ -230,7 +230,7 @@ def _bucket(address: str, settings: S3Settings | None, endpoint: str | None, tim
         found = Bucket(address, settings or Defaults(endpoint=endpoint, timeout=timeout))
         found.check()
     except UserError as error:
-        raise UserError(f"{knob} {error}") from error
+        raise UserError(f"{setting} {error}") from error
     return found
 
 

@@ -62,7 +62,7 @@ class Lease:
 
     Args:
         patience: seconds to wait for a holder that lives; then HeldError is raised.
-        say: called once with the seconds that it may take to tell whether a silent holder lives.
+        on_wait: called once with the seconds that it may take to tell whether a silent holder lives.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class Lease:
         *,
         seconds: float,
         patience: float = 0.0,
-        say: Callable[[float], None] = lambda seconds: None,
+        on_wait: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        self.files, self.name, self.seconds, self.patience, self.say = files, name, seconds, patience, say
+        self.files, self.name, self.seconds, self.patience, self.on_wait = files, name, seconds, patience, on_wait
         self.owner = {**_process(), "lease": uuid.uuid4().hex}
         self.lost = False
         self._beat = 0
@@ -136,7 +136,7 @@ class Lease:
             else:
                 if first is None:
                     first = seen
-                    self.say(self.seconds)
+                    self.on_wait(self.seconds)
                 if seen.tag != first.tag and time.monotonic() - begin >= self.patience:
                     raise HeldError(_holder(seen.content) or {})
                 taken = False

@@ -188,9 +188,9 @@ class Bucket:
         prefix, found = self._under(below), 0
         with self._explained(" could not be cleared"):
             try:
-                pages = list(self.client.get_paginator("list_multipart_uploads").paginate(
-                    Bucket=self.name, Prefix=prefix
-                ))  # fmt: skip
+                pages = list(
+                    self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.name, Prefix=prefix)
+                )
             except ClientError as error:
                 if code_of(error) in (*UNKNOWN, "AccessDenied"):  # who may not look has to leave them
                     return 0
@@ -205,10 +205,13 @@ class Bucket:
         timeout = self.settings.timeout
         config = ClientConfig(
             retries={"mode": "standard", "total_max_attempts": attempts},
-            connect_timeout=min(10.0, timeout), read_timeout=timeout, max_pool_connections=16, tcp_keepalive=True,
+            connect_timeout=min(10.0, timeout),
+            read_timeout=timeout,
+            max_pool_connections=16,
+            tcp_keepalive=True,
             response_checksum_validation="when_required",  # whatever is read is hashed by its reader
             **self.habits,
-        )  # fmt: skip
+        )
         region = os.environ.get("AWS_REGION")  # which AWS's other tools heed; boto3 alone does not
         with _MAKING, self._explained(" cannot be reached"):
             return boto3.client("s3", endpoint_url=self.endpoint, region_name=region, config=config)

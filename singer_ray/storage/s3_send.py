@@ -52,9 +52,11 @@ def send(
     """In one request. None when the condition does not hold; raises what boto3 raises."""
     digest = hashlib.sha256(content)
     whole = {
-        **request, "Body": content, "ChecksumSHA256": base64.b64encode(digest.digest()).decode(),
+        **request,
+        "Body": content,
+        "ChecksumSHA256": base64.b64encode(digest.digest()).decode(),
         "Metadata": {"sha256": digest.hexdigest()},
-    }  # fmt: skip
+    }
     answer = _under_condition(lambda **given: _unspoilt(client.put_object, tries, **given), whole, condition)
     return None if answer is None else Sent(answer["ETag"].strip('"'), md5_of(content), digest.hexdigest())
 

@@ -23,8 +23,8 @@ class Guard:
     `goes_on` is what is said to go on without it.
     """
 
-    def __init__(self, name: str, say: Callable[[str], object], goes_on: str = "the search goes on") -> None:
-        self.name, self.say, self.goes_on = name, say, goes_on
+    def __init__(self, name: str, warn: Callable[[str], object], goes_on: str = "the search goes on") -> None:
+        self.name, self.warn, self.goes_on = name, warn, goes_on
         self.failed = False
 
     def __call__(self, call: Callable[[], Returned], otherwise: Returned) -> Returned:
@@ -35,7 +35,9 @@ class Guard:
             except (Exception, SystemExit) as error:  # some libraries leave where they should raise
                 self.failed = True
                 with contextlib.suppress(Exception):
-                    self.say(f"{self.name} failed and will be left out from here on; {self.goes_on}: {one_line(error)}")
+                    self.warn(
+                        f"{self.name} failed and will be left out from here on; {self.goes_on}: {one_line(error)}"
+                    )
         return otherwise
 
 
@@ -43,10 +45,10 @@ class Background:
     """A tracker that is made and works in a thread of its own, under a guard: be it slow, it delays no training."""
 
     def __init__(
-        self, name: str, make: Callable[[], Tracker], say: Callable[[str], object], goes_on: str = "the search goes on"
+        self, name: str, make: Callable[[], Tracker], warn: Callable[[str], object], goes_on: str = "the search goes on"
     ) -> None:
-        self.name, self.make, self.say = name, make, say
-        self.guard = Guard(name, say, goes_on)
+        self.name, self.make, self.warn = name, make, warn
+        self.guard = Guard(name, warn, goes_on)
         self.calls: queue.SimpleQueue[Callable[[Tracker], None] | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
         self.thread.start()
@@ -76,7 +78,7 @@ class Background:
         if not self.guard.failed:
             self.thread.join(seconds)
         if self.thread.is_alive() and not self.guard.failed:
-            self.say(f"{self.name} did not take the last figures within {PATIENCE:g} s: they may be missing there.")
+            self.warn(f"{self.name} did not take the last figures within {PATIENCE:g} s: they may be missing there.")
 
     def _work(self) -> None:
         tracker = self.guard(self.make, None)

@@ -54,8 +54,8 @@ class MLflow:
             return
         tags = {"trial": name, "mlflow.note.content": describe(parameters)}
         self.runs[trial] = self.client.create_run(self.experiment, tags=tags, run_name=name).info.run_id
-        for knob, value in parameters.items():
-            self.client.log_param(self.runs[trial], knob, value)
+        for setting, value in parameters.items():
+            self.client.log_param(self.runs[trial], setting, value)
 
     def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         from mlflow.entities import Metric

@@ -29,15 +29,15 @@ COMPLETE, STOPPED, FAIL = "COMPLETE", "PRUNED", "FAIL"
 class RunRecord:
     """Hears of each epoch of the run in OUT. Nothing that fails here ends the training: it is said once.
 
-    `say` prints a remark.
+    `log` prints a remark.
     """
 
     def __init__(
-        self, out: Path, parameters: Parameters, trackers: Sequence[str] = (), *, say: Callable[[str], object] = print
+        self, out: Path, parameters: Parameters, trackers: Sequence[str] = (), *, log: Callable[[str], object] = print
     ) -> None:
-        self.out, self.parameters, self.say = out, parameters, say
+        self.out, self.parameters, self.log = out, parameters, log
         self.history = History(out)
-        self.trackers = make_trackers(trackers, EXPERIMENT, out, say, knob=TRAIN)
+        self.trackers = make_trackers(trackers, EXPERIMENT, out, log, setting=TRAIN)
         self.label = out.absolute().name
         self.begun = self.drawn = time.monotonic()
         self.spent = 0.0
@@ -101,4 +101,4 @@ class RunRecord:
         except Exception as error:
             if name not in self.failed:
                 self.failed.add(name)
-                self.say(f"{name} cannot be written, training goes on without it: {one_line(error)}")
+                self.log(f"{name} cannot be written, training goes on without it: {one_line(error)}")

@@ -48,14 +48,24 @@ class WandB:
         name = trial
         self.folder.mkdir(parents=True, exist_ok=True)
         self.runs[trial] = self.wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "singer_ray"), group=self.experiment, name=name,
-            id=re.sub(r"[^\w-]", "-", ascii_only(f"{self.experiment}-{name}"), flags=re.ASCII), resume="allow",
-            config=dict(parameters), dir=self.folder, reinit="create_new",
+            project=os.environ.get("WANDB_PROJECT", "singer_ray"),
+            group=self.experiment,
+            name=name,
+            id=re.sub(r"[^\w-]", "-", ascii_only(f"{self.experiment}-{name}"), flags=re.ASCII),
+            resume="allow",
+            config=dict(parameters),
+            dir=self.folder,
+            reinit="create_new",
             settings=self.wandb.Settings(
-                silent=True, console="off", disable_git=True, disable_code=True, x_disable_stats=True, init_timeout=30,
+                silent=True,
+                console="off",
+                disable_git=True,
+                disable_code=True,
+                x_disable_stats=True,
+                init_timeout=30,
                 x_disable_meta=True,  # the command line, with the passwords in it
             ),
-        )  # fmt: skip
+        )
 
     def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         if epoch >= self.runs[trial].step:  # else repeated after a crash: the run has these figures

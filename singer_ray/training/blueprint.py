@@ -13,9 +13,9 @@ from singer_ray.errors import UserError
 from singer_ray.evaluation.suite import ProbeSuite
 from singer_ray.method.layers import default_layers
 from singer_ray.method.refiners import refiner_class
+from singer_ray.training.context import pick_device
 from singer_ray.training.launch import runs_in_ray
-from singer_ray.training.member import build_student, check_student, student_layers_of
-from singer_ray.training.workbench import pick_device
+from singer_ray.training.trainer import build_student, check_student, student_layers_of
 from singer_ray.vision.fitting import check_fit
 from singer_ray.vision.models import outline, outline_student
 from singer_ray.vision.tapped import TappedViT, check_layers

@@ -1,4 +1,4 @@
-"""Checkpoints: a member's state as a file or as bytes, with a digest by which a spoilt one is told.
+"""Checkpoints: a trainer's state as a file or as bytes, with a digest by which a spoilt one is told.
 
 A checkpoint is what torch.save writes, and can be loaded by torch.load; the digest stands in the comment at the end of
 its ZIP archive. One without a comment is of a version that wrote none, and is read as it was then.
@@ -26,9 +26,13 @@ RETRY = "Restore it from a copy, or remove it: its trial then starts again."
 Needed = Mapping[str, type | tuple[type, ...]]
 """Names in a state, and what each must be."""
 MEMBER: Needed = {
-    "distiller": Mapping, "optimizer": Mapping, "step": int, "median_norms": Mapping, "normalization": Mapping,
-}  # fmt: skip
-"""What every member's state has."""
+    "distiller": Mapping,
+    "optimizer": Mapping,
+    "step": int,
+    "median_norms": Mapping,
+    "normalization": Mapping,
+}
+"""What every trainer's state has."""
 TRIAL: Needed = {**MEMBER, "metrics": Mapping, "history": list, "seconds": (int, float), "overrides": Mapping}
 """What that of a trial has."""
 _COMMENT = b"singer_ray checkpoint, format %d, SHA-256 of all bytes before this comment and its length: %b"
@@ -39,7 +43,7 @@ _END = b"PK\x05\x06"
 
 
 class MisfitError(UserError):
-    """A state that is not of the member that shall go on from it; the message goes on from "the checkpoint"."""
+    """A state that is not of the trainer that shall go on from it; the message goes on from "the checkpoint"."""
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:

@@ -19,11 +19,11 @@ from singer_ray.storage.address import Address
 from singer_ray.tracking.history import RATE
 from singer_ray.tracking.run_record import RunRecord
 from singer_ray.training import checkpoint
+from singer_ray.training.context import TrainContext
 from singer_ray.training.loop import Metrics, epochs
-from singer_ray.training.member import Member
 from singer_ray.training.progress import EpochLines
 from singer_ray.training.resuming import RAY_TRAIN
-from singer_ray.training.workbench import Workbench
+from singer_ray.training.trainer import StudentTrainer
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -44,9 +44,9 @@ class Inputs:
     data: Splits | None = None
     probe_data: Splits | None = None
 
-    def workbench(self, config: Config) -> Workbench:
-        """The workbench of `config` with these in place of the configured ones."""
-        return Workbench(config, teacher=self.teacher, data=self.data, probe_data=self.probe_data)
+    def context(self, config: Config) -> TrainContext:
+        """The context of `config` with these in place of the configured ones."""
+        return TrainContext(config, teacher=self.teacher, data=self.data, probe_data=self.probe_data)
 
 
 @dataclass(frozen=True)
@@ -68,61 +68,67 @@ def runs_in_ray(config: Config) -> bool:
 
 
 def launch_here(
-    config: Config, bench: Workbench, out: Path, *, resume: bool, say: Callable[[str], None], record: RunRecord,
+    config: Config,
+    context: TrainContext,
+    out: Path,
+    *,
+    resume: bool,
+    log: Callable[[str], None],
+    record: RunRecord,
     console: Console | None = None,
-) -> Trained:  # fmt: skip
+) -> Trained:
     """Trains in this process; OUT receives a checkpoint after each epoch, and `record` hears of it."""
     state = checkpoint.load(out) if resume else None
     try:
-        member = Member.begin(bench, config, state, say=say)
+        trainer = StudentTrainer.begin(context, config, state, log=log)
     except checkpoint.MisfitError as error:
         raise UserError(f"{out / checkpoint.FILE} {error}. {checkpoint.RESTART}") from error
-    record.begin(*_so_far(member, state))
+    record.begin(*_so_far(trainer, state))
     metrics: Metrics = {}
-    with EpochLines(config, say, console) as lines:
-        for metrics in epochs(member, heartbeat=lines.heartbeat):
-            checkpoint.save(out, member.state() | {"metrics": metrics})
+    with EpochLines(config, log, console) as lines:
+        for metrics in epochs(trainer, heartbeat=lines.heartbeat):
+            checkpoint.save(out, trainer.state() | {"metrics": metrics})
             lines.epoch(metrics)
-            record.epoch(_row(member, metrics))
-    return Trained(metrics or (state or {}).get("metrics", {}), member.state())
+            record.epoch(_row(trainer, metrics))
+    return Trained(metrics or (state or {}).get("metrics", {}), trainer.state())
 
 
 def launch_in_ray(
-    config: Config, inputs: Inputs, out: Path, *, resume: bool = False, say: Callable[[str], None], record: RunRecord
+    config: Config, inputs: Inputs, out: Path, *, resume: bool = False, log: Callable[[str], None], record: RunRecord
 ) -> Trained:
     """Trains in the workers of a TorchTrainer, which continues by itself where OUT/ray_train holds a checkpoint.
 
     With `resume`, where there is none, it goes on from OUT's own: from one worker to several. The first worker's lines
-    and epochs come here, to `say` and `record`: OUT is on this machine alone.
+    and epochs come here, to `log` and `record`: OUT is on this machine alone.
     """
     import ray
     import ray.train
 
-    from singer_ray import ray_cluster
-    from singer_ray.ray_start import telling_train_which_cluster
+    from singer_ray.nodes import ray_cluster
+    from singer_ray.nodes.ray_start import telling_train_which_cluster
     from singer_ray.training.messages import heard
 
     with ray_cluster.connected(), telling_train_which_cluster():
         path, name = ray_cluster.storage(config.train.storage, out, RAY_TRAIN)
         workers = config.train.workers
-        use_gpu = config.train.device != "cpu" and ray_cluster.has_gpus(say)
+        use_gpu = config.train.device != "cpu" and ray_cluster.has_gpus(log)
         each = {"GPU" if use_gpu else "CPU": 1.0}
         if config.train.storage is None:  # a machine that joins yet could not save where this one does
             each |= ray_cluster.ON_HEAD
         what = f"the {workers} workers of --workers {workers}" if workers > 1 else "a worker"
-        ray_cluster.wait_for_room(each, workers, what, say)
-        say(f"{workers} worker{'s' * (workers > 1)} on {ray_cluster.describe()}")
+        ray_cluster.wait_for_room(each, workers, what, log)
+        log(f"{workers} worker{'s' * (workers > 1)} on {ray_cluster.describe()}")
         written = config.without_passwords()  # Ray shows and logs what its workers are given
         begun = resume and (out / checkpoint.FILE).exists()
         # As a reference: settings travel within messages, which have a limit.
         saved = ray.put(checkpoint.load(out)) if begun else None
-        with heard({"line": say, "begin": lambda told: record.begin(*told), "epoch": record.epoch}) as tell:
+        with heard({"line": log, "begin": lambda told: record.begin(*told), "epoch": record.epoch}) as tell:
             settings = {"config": written.model_dump(), "inputs": inputs, "tell": tell, "saved": (saved,)}
-            trainer = worker_group(
+            group = worker_group(
                 _worker, settings, workers, path, name, gpu=use_gpu, each=each, endpoint=config.export.endpoint
             )
             try:
-                result = trainer.fit()
+                result = group.fit()
             except ray.train.TrainingFailedError as error:
                 raise ray_cluster.user_error_in(error) from error
         if result.checkpoint is None or result.metrics is None:
@@ -132,16 +138,16 @@ def launch_in_ray(
         return Trained(state.pop("metrics"), state)
 
 
-def _so_far(member: Member, state: dict[str, Any] | None) -> tuple[int, Metrics | None]:
-    """Epochs that a member has behind it, and what the last of them reported."""
+def _so_far(trainer: StudentTrainer, state: dict[str, Any] | None) -> tuple[int, Metrics | None]:
+    """Epochs that a trainer has behind it, and what the last of them reported."""
     metrics = (state or {}).get("metrics")
-    return member.step_count // member.steps_per_epoch, _row(member, metrics) if metrics else None
+    return trainer.step_count // trainer.steps_per_epoch, _row(trainer, metrics) if metrics else None
 
 
-def _row(member: Member, metrics: Metrics) -> Metrics:
+def _row(trainer: StudentTrainer, metrics: Metrics) -> Metrics:
     """What an epoch reported, with the learning rate of its last step."""
-    assert member.optimizer is not None
-    return {**metrics, RATE: float(member.optimizer.param_groups[0]["lr"])}
+    assert trainer.optimizer is not None
+    return {**metrics, RATE: float(trainer.optimizer.param_groups[0]["lr"])}
 
 
 def worker_group(
@@ -175,14 +181,16 @@ def worker_group(
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker=each),
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         run_config=RunConfig(  # type: ignore[call-arg]
-            name=name, storage_path=Address.of(path).uri(endpoint),
+            name=name,
+            storage_path=Address.of(path).uri(endpoint),
             # A worker group that can never be placed would otherwise be asked for again and again, for ever.
             failure_config=FailureConfig(  # type: ignore[call-arg]
                 max_failures=0, controller_failure_limit=STARTS - 1, max_preemption_failures=preemptions
             ),
-            checkpoint_config=CheckpointConfig(num_to_keep=1), logging_config=LoggingConfig(log_level="WARNING"),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
-    )  # fmt: skip
+    )
 
 
 def _worker(settings: dict[str, Any]) -> None:
@@ -194,8 +202,8 @@ def _worker(settings: dict[str, Any]) -> None:
 
     config = Config.model_validate(settings["config"])
     logging.getLogger("timm").setLevel(logging.WARNING)
-    context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
+    place = ray.train.get_context()
+    rank, world = place.get_world_rank(), place.get_world_size()
     before = ray.train.get_checkpoint()
     state = None
     if before is not None:
@@ -203,21 +211,21 @@ def _worker(settings: dict[str, Any]) -> None:
             state = checkpoint.load(Path(folder))
     elif settings["saved"][0] is not None:
         state = ray.get(settings["saved"][0])
-    bench = settings["inputs"].workbench(config)
+    context = settings["inputs"].context(config)
     tell: Tell = settings["tell"] if rank == 0 else lambda kind, content: None
-    say = functools.partial(tell, "line")
+    log = functools.partial(tell, "line")
     try:
-        member = Member.begin(bench, config, state, rank=rank, world=world, say=say)
+        trainer = StudentTrainer.begin(context, config, state, rank=rank, world=world, log=log)
     except checkpoint.MisfitError as error:
         raise UserError(f"The checkpoint of Ray Train {error}. {checkpoint.RESTART}") from error
-    tell("begin", _so_far(member, state))
-    lines = EpochLines(config, say)
-    for metrics in epochs(member, heartbeat=lines.heartbeat):
+    tell("begin", _so_far(trainer, state))
+    lines = EpochLines(config, log)
+    for metrics in epochs(trainer, heartbeat=lines.heartbeat):
         if rank:
             ray.train.report({})
             continue
         lines.epoch(metrics)
-        tell("epoch", _row(member, metrics))
+        tell("epoch", _row(trainer, metrics))
         with tempfile.TemporaryDirectory() as folder:
-            checkpoint.save(Path(folder), member.state() | {"metrics": metrics})
+            checkpoint.save(Path(folder), trainer.state() | {"metrics": metrics})
             ray.train.report(dict(metrics), checkpoint=ray.train.Checkpoint.from_directory(folder))

@@ -10,21 +10,21 @@ from singer_ray.method.artifacts import normal_mask, patch_norms
 from singer_ray.vision.tapped import evaluating
 
 if TYPE_CHECKING:
-    from singer_ray.training.member import Member
+    from singer_ray.training.trainer import StudentTrainer
 
 NORM_MAPS, PCA = "norm_maps.png", "pca.png"
 
 
-def draw_student_pictures(member: Member, folder: Path) -> tuple[Path, Path]:
+def draw_student_pictures(trainer: StudentTrainer, folder: Path) -> tuple[Path, Path]:
     """norm_maps.png and pca.png in `folder`, which is made: teacher, what the student was shown, student.
 
     At the last distilled layer, on the images (among 64 of validation, else of training) with the largest artifacts.
     Norm maps are over the image's median, on one scale. In pca.png the student's features are in the teacher's space
     (its own P_l); colours are the principal components of the teacher's normal tokens.
     """
-    bench, teacher, distiller = member.bench, member.teacher, member.distiller
-    images = sample_images(bench.suite.sources.get("val", bench.train), bench.evaluation_view)
-    pixels = bench.normalize(images.to(bench.device))
+    context, teacher, distiller = trainer.context, trainer.teacher, trainer.distiller
+    images = sample_images(context.suite.sources.get("val", context.train), context.evaluation_view)
+    pixels = context.normalize(images.to(context.device))
     layer, student_layer = distiller.layers[-1], distiller.student_layers[-1]
     with evaluating(distiller):
         tokens = teacher(pixels).tokens[layer]

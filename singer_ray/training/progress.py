@@ -25,9 +25,11 @@ def bar_on(console: Console | None) -> Progress | None:
     if console is None or not console.is_terminal or console.quiet:
         return None
     columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[note]}", markup=False),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(),
-    )  # fmt: skip
+    )
     return Progress(*columns, console=console, transient=True)
 
 
@@ -68,8 +70,8 @@ def duration(seconds: float) -> str:
 class EpochLines:
     """One line an epoch, and one every ten seconds inside a long one; a bar instead of those where `console` has it."""
 
-    def __init__(self, config: Config, say: Callable[[str], None], console: Console | None = None) -> None:
-        self.epochs, self.say = config.train.epochs, say
+    def __init__(self, config: Config, log: Callable[[str], None], console: Console | None = None) -> None:
+        self.epochs, self.log = config.train.epochs, log
         self.last = self.begin = time.monotonic()
         self.first_epoch: int | None = None
         self.progress = bar_on(console)
@@ -94,7 +96,7 @@ class EpochLines:
             self.progress.update(self.bar, completed=done, note=note)
         elif time.monotonic() - self.last >= SECONDS_BETWEEN and step < steps:
             self.last = time.monotonic()
-            self.say(f"epoch {epoch}/{self.epochs}  step {step}/{steps}  {images_per_second:.0f} images/s")
+            self.log(f"epoch {epoch}/{self.epochs}  step {step}/{steps}  {images_per_second:.0f} images/s")
 
     def epoch(self, metrics: Metrics) -> None:
         """Called after each epoch."""
@@ -106,7 +108,7 @@ class EpochLines:
         scores = "  ".join(f"{name} {metrics[name]:.4f}" for name in _SHOWN if name in metrics)
         done = epoch - self.first_epoch + 1
         left = (self.last - self.begin) / done * (self.epochs - epoch)
-        self.say(
+        self.log(
             f"epoch {epoch}/{self.epochs}  {losses}  {scores}  {metrics['images_per_second']:.0f} images/s, "
             f"{100 * metrics['data_wait_share']:.0f}% waiting for data" + (f", {duration(left)} left" if left else "")
         )

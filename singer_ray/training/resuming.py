@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 CONFIG, RAY_TRAIN = "config.yaml", "ray_train"
 CHANGEABLE = ("train.trackers", "train.threads", "train.device", "train.workers", "data.loader_workers")
-"""Knobs that a resume may change: they do not decide what was trained. A batch is one of all workers together."""
+"""Settings that a resume may change: they do not decide what was trained. A batch is one of all workers together."""
 AS_BEFORE: Mapping[str, Any] = {"train.trackers": ()}
-"""Knobs that an older run's config.yaml lacks, and what was done before there were such."""
+"""Settings that an older run's config.yaml lacks, and what was done before there were such."""
 
 
 def config_of_run(folder: Path) -> Config:
@@ -75,7 +75,7 @@ def by_the_same_launcher(folder: Path, config: Config) -> Config:
 
 
 def check_same(folder: Path, config: Config) -> None:
-    """Raises UserError when the run in `folder` was not made by `config`, `CHANGEABLE` knobs apart."""
+    """Raises UserError when the run in `folder` was not made by `config`, `CHANGEABLE` settings apart."""
     before = by_the_same_launcher(folder, config_of_run(folder)).without_passwords()
     for name, _ in by_the_same_launcher(folder, config).without_passwords().differences(before):
         if not name.startswith(CHANGEABLE):
@@ -85,7 +85,7 @@ def check_same(folder: Path, config: Config) -> None:
             )
 
 
-def going_on(folder: Path, config: Config) -> str | None:
+def resume_command(folder: Path, config: Config) -> str | None:
     """What goes on with the run in `folder`; None where no epoch was finished."""
     from singer_ray.training.checkpoint import FILE  # torch, which a search's driver need not load for `own_inputs`
 
@@ -100,9 +100,10 @@ def going_on(folder: Path, config: Config) -> str | None:
 def own_inputs(config: Config) -> list[str]:
     """What a run or search reads that no configuration can name: arguments of `distill` and `sweep`."""
     found = {
-        "teacher": config.teacher.name.startswith("own:"), "data": config.data.source == "own",
+        "teacher": config.teacher.name.startswith("own:"),
+        "data": config.data.source == "own",
         "probe_data": config.evaluation.data.source == "own",
-    }  # fmt: skip
+    }
     return [name for name, own in found.items() if own]
 
 

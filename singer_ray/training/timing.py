@@ -1,4 +1,4 @@
-"""How long a run's parts take on this machine, from a few steps of a throwaway member."""
+"""How long a run's parts take on this machine, from a few steps of a throwaway student."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from singer_ray.config import Config
-    from singer_ray.training.workbench import Workbench
+    from singer_ray.training.context import TrainContext
 
 PREFIT_STEPS, WARM_UP, MOST_STEPS, ENOUGH = 2, 1, 10, 0.5
 """Steps of the refiner alone, steps before the clock counts, steps that it counts at most, and seconds that suffice."""
@@ -29,7 +29,7 @@ class StepTimes:
     """A step's wait for its batch."""
     teacher: float
     """The teacher's pass of a step."""
-    member: float
+    student: float
     """The student's half of a step: losses, gradients, update."""
     evaluation: float
     """A validation; 0 where nothing can be scored."""
@@ -39,7 +39,7 @@ class StepTimes:
 
     @property
     def step(self) -> float:
-        return self.data + self.teacher + self.member
+        return self.data + self.teacher + self.student
 
     @property
     def epoch(self) -> float:
@@ -54,51 +54,51 @@ class StepTimes:
     @classmethod
     def mean(cls, found: Sequence[StepTimes]) -> StepTimes:
         """Of several hosts, timed at the same time so that each had the machine that trials will have."""
-        parts = ("start", "data", "teacher", "member", "evaluation")
+        parts = ("start", "data", "teacher", "student", "evaluation")
         means = {name: sum(getattr(times, name) for times in found) / len(found) for name in parts}
         return cls(**means, steps_per_epoch=found[0].steps_per_epoch, evaluate_every=found[0].evaluate_every)
 
 
-def timing(bench: Workbench, config: Config, *, world: int = 1) -> StepTimes:
-    """Times a throwaway member of `config` on its bench; `world` is the number of workers that share a batch.
+def timing(context: TrainContext, config: Config, *, world: int = 1) -> StepTimes:
+    """Times a throwaway trainer of `config` in its context; `world` is the number of workers that share a batch.
 
-    The bench trains as if this had not been: a member and a loader have generators of their own, and the global ones
+    The context is as if this had not been: a trainer and a loader have generators of their own, and the global ones
     are put back. Raises UserError where `config` cannot be built.
     """
     import torch
 
-    from singer_ray.training.member import Member
+    from singer_ray.training.trainer import StudentTrainer
 
     own = config.override({"method.prefit.steps": min(PREFIT_STEPS, config.method.prefit.steps)})
-    devices = [bench.device] if bench.device.type == "cuda" else []
+    devices = [context.device] if context.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        clock = _Clock(bench.device)
-        member = Member(bench, own, world=1)
-        member.observe()
+        clock = _Clock(context.device)
+        trainer = StudentTrainer(context, own, world=1)
+        trainer.observe()
         start = clock.lap()
-        member.prefit()
+        trainer.prefit()
         prefit = clock.lap()
-        if member.prefit_steps:
-            prefit *= config.method.prefit.steps / member.prefit_steps
-        member.start()
+        if trainer.prefit_steps:
+            prefit *= config.method.prefit.steps / trainer.prefit_steps
+        trainer.start()
         start += prefit + clock.lap()
-        batches = bench.batches(batch_size=config.train.batch_size, world=world, seed=config.seed)
+        batches = context.batches(batch_size=config.train.batch_size, world=world, seed=config.seed)
         laps: list[tuple[float, float, float]] = []
         while len(laps) < WARM_UP + MOST_STEPS:
-            pixels = bench.pixels(next(batches))
+            pixels = context.pixels(next(batches))
             data = clock.lap()
-            taps = member.teacher_pass(pixels)
+            features = trainer.teacher_pass(pixels)
             teacher = clock.lap()
-            member.step(pixels, taps)
+            trainer.step(pixels, features)
             laps.append((data, teacher, clock.lap()))
             if len(laps) > WARM_UP and sum(map(sum, laps[WARM_UP:])) >= ENOUGH:
                 break
         counted = laps[WARM_UP:]
         data, teacher, update = (sum(part) / len(counted) for part in zip(*counted))
         clock.lap()
-        scored = bench.suite.score(member.reader(), ["val"])
+        scored = context.suite.score(trainer.reader(), ["val"])
         evaluation = clock.lap() if scored else 0.0
-    return StepTimes(start, data, teacher, update, evaluation, member.steps_per_epoch, config.evaluation.every)
+    return StepTimes(start, data, teacher, update, evaluation, trainer.steps_per_epoch, config.evaluation.every)
 
 
 class _Clock:

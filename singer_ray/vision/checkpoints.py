@@ -17,9 +17,23 @@ from singer_ray.errors import UserError, printable
 Weights = dict[str, torch.Tensor]
 
 _WRAPPERS = (
-    "state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "teacher", "target_encoder", "state_dict",
-    "model_state_dict", "model", "student", "encoder", "backbone", "module", "weights", "params",
-)  # fmt: skip
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "ema_model",
+    "ema",
+    "teacher",
+    "target_encoder",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "student",
+    "encoder",
+    "backbone",
+    "module",
+    "weights",
+    "params",
+)
 """Names under which trainers keep weights in a checkpoint, what is used for inference first."""
 _BEST = ("ema", "teacher", "target")
 """Parts of a prefix that mark the better of several networks in one file."""

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from singer_ray.errors import UserError, printable
-from singer_ray.vision.tapped import TappedViT, Taps, evaluating
+from singer_ray.vision.tapped import Features, TappedViT, evaluating
 
 USABLE = "Name a model of the vit, deit, beit, eva, dinov2 or dinov3 families instead"
 _TOLERANCE = 1e-2
@@ -31,14 +31,19 @@ def check_fit(model: nn.Module, name: str, size: int) -> tuple[int, int]:
     images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     with evaluating(model), torch.autocast(device.type if device.type != "meta" else "cpu", enabled=False):
         try:
-            taps = tapped(images)
+            features = tapped(images)
         except (AssertionError, RuntimeError) as error:  # of the size: timm says which ones it takes
-            raise _unreadable(name, size, printable((str(error).splitlines() or [""])[0].rstrip(".")) or "no reason") \
-                from error  # fmt: skip
+            raise _unreadable(
+                name, size, printable((str(error).splitlines() or [""])[0].rstrip(".")) or "no reason"
+            ) from error
         except (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError) as error:
             raise _unfit(name, model, f"a pass over one image ends in {type(error).__name__}: {error}") from error
-        _check_finite(name, taps)
-        fault = _shape_fault(tapped, taps, grid) or _order_fault(tapped, taps, images) or _replay_fault(tapped, taps)
+        _check_finite(name, features)
+        fault = (
+            _shape_fault(tapped, features, grid)
+            or _order_fault(tapped, features, images)
+            or _replay_fault(tapped, features)
+        )
     if fault:
         raise _unfit(name, model, fault)
     return grid
@@ -54,17 +59,17 @@ def _grid(tapped: TappedViT, name: str, size: int) -> tuple[int, int]:
     return grid
 
 
-def _check_finite(name: str, taps: Taps) -> None:
+def _check_finite(name: str, features: Features) -> None:
     """Weights with a NaN spoil every comparison that follows: they are no matter of the architecture."""
-    for tokens in taps.tokens.values():
+    for tokens in features.tokens.values():
         if isinstance(tokens, torch.Tensor) and not tokens.is_meta and not tokens.isfinite().all():
             raise UserError(f"{name} gives features that are not finite numbers. Give other weights.")
 
 
-def _shape_fault(tapped: TappedViT, taps: Taps, grid: tuple[int, int]) -> str:
+def _shape_fault(tapped: TappedViT, features: Features, grid: tuple[int, int]) -> str:
     wanted = tapped.prefix + grid[0] * grid[1]
     for layer in tapped.layers:
-        tokens = taps.tokens.get(layer)
+        tokens = features.tokens.get(layer)
         if tokens is None:
             return f"block {layer} is never run by its forward_features"
         if not isinstance(tokens, torch.Tensor) or tokens.ndim != 3:
@@ -80,9 +85,9 @@ def _shape_fault(tapped: TappedViT, taps: Taps, grid: tuple[int, int]) -> str:
     return ""
 
 
-def _order_fault(tapped: TappedViT, taps: Taps, images: torch.Tensor) -> str:
+def _order_fault(tapped: TappedViT, features: Features, images: torch.Tensor) -> str:
     """Whether the model's own features are the norm of the last tap, and its prefix stands before its patches."""
-    last = taps.tokens[tapped.layers[-1]]
+    last = features.tokens[tapped.layers[-1]]
     own = tapped.model.forward_features(images)
     if isinstance(own, torch.Tensor) and own.shape != last.shape:
         return f"its features are {_shown(own)}, where its last block gives {_shown(last)}"
@@ -93,9 +98,13 @@ def _order_fault(tapped: TappedViT, taps: Taps, images: torch.Tensor) -> str:
         return ""
     try:
         (found,) = ask(
-            images, indices=[tapped.layers[-1]], norm=False, intermediates_only=True, output_fmt="NLC",
+            images,
+            indices=[tapped.layers[-1]],
+            norm=False,
+            intermediates_only=True,
+            output_fmt="NLC",
             return_prefix_tokens=True,
-        )  # fmt: skip
+        )
         patches, prefix = found
     except (AssertionError, TypeError, ValueError):
         return ""  # not every family can be asked for prefix tokens
@@ -104,17 +113,17 @@ def _order_fault(tapped: TappedViT, taps: Taps, images: torch.Tensor) -> str:
     return ""
 
 
-def _replay_fault(tapped: TappedViT, taps: Taps) -> str:
+def _replay_fault(tapped: TappedViT, features: Features) -> str:
     layers = tapped.layers[1:]
     for layer in dict.fromkeys((*layers[:1], *layers[len(layers) // 2 :][:1], *layers[-1:])):
         try:
-            again = tapped.replay(layer, taps.tokens[layer - 1], taps)
+            again = tapped.replay(layer, features.tokens[layer - 1], features)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = printable((str(error).splitlines() or [""])[0], 100)
             return f"block {layer} cannot be run again on tokens alone ({type(error).__name__}: {reason})"
-        if not isinstance(again, torch.Tensor) or again.shape != taps.tokens[layer].shape:
+        if not isinstance(again, torch.Tensor) or again.shape != features.tokens[layer].shape:
             return f"block {layer}, run again on the tokens before it, gives another shape"
-        if not _same(again, taps.tokens[layer]):
+        if not _same(again, features.tokens[layer]):
             return f"block {layer}, run again on the tokens before it, gives something else"
     return ""
 

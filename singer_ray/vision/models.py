@@ -70,7 +70,7 @@ def load_network(name: str, image_size: int | None, *, pretrained: bool = True) 
 
 
 def outline(
-    name: str, knob: str, image_size: int | None, *, pretrained: bool = False, checkpoint: str | None = None
+    name: str, setting: str, image_size: int | None, *, pretrained: bool = False, checkpoint: str | None = None
 ) -> nn.Module:
     """The architecture that `name` means, on the meta device: no weights, no memory, nothing fetched but a config.json.
 
@@ -79,13 +79,14 @@ def outline(
     if checkpoint is not None:
         _check_file(checkpoint)
     if pretrained and checkpoint is None and name.startswith("local-dir:"):
-        _check_weights(name, knob)
+        _check_weights(name, setting)
     with torch.device("meta"):
-        model = _create(_source(name), knob, pretrained=False, img_size=image_size)
+        model = _create(_source(name), setting, pretrained=False, img_size=image_size)
     published: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
     if pretrained and checkpoint is None and _fetched(name) and not any(published.get(key) for key in _PLACES):
         raise UserError(
-            f"{knob} {name!r} has no published weights. Give a file with --teacher.checkpoint, or name one that has: "
+            f"{setting} {name!r} has no published weights. Give a file with --teacher.checkpoint, or name one that "
+            "has: "
             f"{', '.join(list_pretrained(name.partition('.')[0] + '.*')[:5]) or 'timm.list_pretrained() lists them'}."
         )
     return model
@@ -105,8 +106,9 @@ def create_student(name: str, image_size: int, **architecture: float | str | Non
 
     Raises UserError for an unknown name and for sizes that do not fit each other.
     """
-    model = _create(name, "student.name", pretrained=False, num_classes=0, img_size=image_size, fc_norm=False,
-                    **architecture)  # fmt: skip
+    model = _create(
+        name, "student.name", pretrained=False, num_classes=0, img_size=image_size, fc_norm=False, **architecture
+    )
     return model.train()
 
 
@@ -119,13 +121,13 @@ def _fetched(name: str) -> bool:
     return name not in DEMO_TEACHERS and not name.startswith("local-dir:")
 
 
-def _load(name: str, knob: str, image_size: int | None, *, pretrained: bool) -> nn.Module:
+def _load(name: str, setting: str, image_size: int | None, *, pretrained: bool) -> nn.Module:
     if pretrained and _fetched(name):  # gigabytes may follow: whether the blocks can be read is known before
-        what = f"{knob.partition('.')[0]} {name}"
-        model = outline(name, knob, image_size, pretrained=True)
+        what = f"{setting.partition('.')[0]} {name}"
+        model = outline(name, setting, image_size, pretrained=True)
         made_for: dict[str, Any] = timm.data.resolve_model_data_config(model)
         check_fit(model, what, image_size or int(made_for["input_size"][1]))
-    model = _create(_source(name), knob, pretrained=pretrained, num_classes=None, img_size=image_size)
+    model = _create(_source(name), setting, pretrained=pretrained, num_classes=None, img_size=image_size)
     return model.eval().requires_grad_(False)
 
 
@@ -136,36 +138,36 @@ def _check_file(checkpoint: str) -> None:
         )
 
 
-def _check_weights(name: str, knob: str) -> None:
+def _check_weights(name: str, setting: str) -> None:
     folder = Path(name.removeprefix("local-dir:"))
     if folder.is_dir() and not any(p.suffix in (".safetensors", ".bin", ".pth", ".pt") for p in folder.iterdir()):
-        raise UserError(f"{knob} {name!r} has no weights beside its config.json. Give a folder that timm can load.")
+        raise UserError(f"{setting} {name!r} has no weights beside its config.json. Give a folder that timm can load.")
 
 
-def _check_name(name: str, knob: str) -> None:
+def _check_name(name: str, setting: str) -> None:
     scheme, _, path = name.partition(":")
     architecture, _, tag = name.partition(".")
     if scheme == "local-dir":
         if not (Path(path) / "config.json").is_file():
-            raise UserError(f"{knob} {name!r}: {path}/config.json is missing. Give a folder that timm can load.")
+            raise UserError(f"{setting} {name!r}: {path}/config.json is missing. Give a folder that timm can load.")
     elif scheme == "hf-hub":
         return
     elif not is_model(architecture):
         known = [*list_models(), *DEMO_TEACHERS]
         raise UserError(
-            f"{knob} {name!r} is not a timm model.{nearest(architecture, known)} "
+            f"{setting} {name!r} is not a timm model.{nearest(architecture, known)} "
             "Allowed: a timm name, hf-hub:owner/model, local-dir:folder"
-            + (", demo, demo-clean." if knob != "student.name" else ".")
+            + (", demo, demo-clean." if setting != "student.name" else ".")
         )
     elif tag and tag not in (tags := [known.partition(".")[2] for known in list_pretrained(f"{architecture}.*")]):
         raise UserError(
-            f"{knob} {name!r}: timm has no weights {tag!r} for {architecture}.{nearest(tag, tags)} "
+            f"{setting} {name!r}: timm has no weights {tag!r} for {architecture}.{nearest(tag, tags)} "
             f"Allowed: {', '.join(tags) or f'{architecture} alone'}."
         )
 
 
-def _create(name: str, knob: str, *, pretrained: bool, **arguments: Any) -> nn.Module:
-    _check_name(name, knob)
+def _create(name: str, setting: str, *, pretrained: bool, **arguments: Any) -> nn.Module:
+    _check_name(name, setting)
     given = {key: value for key, value in arguments.items() if value is not None}
     while True:
         try:
@@ -180,11 +182,11 @@ def _create(name: str, knob: str, *, pretrained: bool, **arguments: Any) -> nn.M
                 del given["img_size"]
                 continue
             raise UserError(
-                f"{knob} {name!r} cannot be made with {given}: {printable(error)}. Change one of these, or give "
+                f"{setting} {name!r} cannot be made with {given}: {printable(error)}. Change one of these, or give "
                 "another name."
             ) from error
         except Exception as error:
             raise UserError(
-                f"{knob} {name!r} cannot be made with {given}: {in_one_line(error)}. Change one of these, or give "
+                f"{setting} {name!r} cannot be made with {given}: {in_one_line(error)}. Change one of these, or give "
                 "another name."
             ) from error

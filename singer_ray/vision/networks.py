@@ -94,6 +94,10 @@ def network_of(name: str, model: nn.Module, image_size: int | None = None, crop_
     size = image_size or int(height)
     grid = check_fit(model, f"network {name}", size)
     return Network(
-        name, tapped, normalization_of(model), size,
-        float(made_for["crop_pct"]) if crop_pct is None else crop_pct, grid,
-    )  # fmt: skip
+        name,
+        tapped,
+        normalization_of(model),
+        size,
+        float(made_for["crop_pct"]) if crop_pct is None else crop_pct,
+        grid,
+    )

@@ -15,7 +15,7 @@ from singer_ray.errors import UserError
 
 
 @dataclass
-class Taps:
+class Features:
     """What one pass leaves behind."""
 
     tokens: dict[int, torch.Tensor] = field(default_factory=dict)
@@ -23,9 +23,9 @@ class Taps:
     calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=dict)
     """Layer l -> what block l was given besides its tokens (rotary positions, for instance)."""
 
-    def first(self, images: int) -> Taps:
+    def first(self, images: int) -> Features:
         """The same for the first `images` of the batch."""
-        return Taps({n: tokens[:images] for n, tokens in self.tokens.items()}, self.calls)
+        return Features({n: tokens[:images] for n, tokens in self.tokens.items()}, self.calls)
 
 
 @contextmanager
@@ -156,15 +156,15 @@ class TappedViT(nn.Module):
             return None
         return cut.stride[0], cut.stride[1]
 
-    def forward(self, images: torch.Tensor) -> Taps:
-        """Normalised images [batch, 3, size, size] -> taps of `layers`, in the order of the blocks."""
-        taps = Taps()
+    def forward(self, images: torch.Tensor) -> Features:
+        """Normalised images [batch, 3, size, size] -> features of `layers`, in the order of the blocks."""
+        features = Features()
         last = self.layers[-1]
 
         def read(layer: int) -> Any:
             def hook(_: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-                taps.tokens[layer] = output[0] if isinstance(output, tuple) else output
-                taps.calls[layer] = (inputs[1:], kwargs)
+                features.tokens[layer] = output[0] if isinstance(output, tuple) else output
+                features.calls[layer] = (inputs[1:], kwargs)
                 if layer == last:
                     raise _LastTap
 
@@ -178,11 +178,11 @@ class TappedViT(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        return taps
+        return features
 
-    def replay(self, layer: int, tokens: torch.Tensor, taps: Taps) -> torch.Tensor:
-        """Block `layer` run on other tokens, with whatever else it was given in the pass that made `taps`."""
-        inputs, kwargs = taps.calls[layer]
+    def replay(self, layer: int, tokens: torch.Tensor, features: Features) -> torch.Tensor:
+        """Block `layer` run on other tokens, with whatever else it was given in the pass that made `features`."""
+        inputs, kwargs = features.calls[layer]
         output = self.blocks[layer](tokens, *inputs, **kwargs)
         replayed: torch.Tensor = output[0] if isinstance(output, tuple) else output
         return replayed

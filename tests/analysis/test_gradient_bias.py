@@ -16,16 +16,16 @@ from singer_ray.analysis.gradient_bias import (
 )
 from singer_ray.config import Config
 from singer_ray.method.distiller import Distiller
-from singer_ray.training.member import Member
-from singer_ray.training.workbench import Workbench
-from singer_ray.vision.tapped import Taps
+from singer_ray.training.context import TrainContext
+from singer_ray.training.trainer import StudentTrainer
+from singer_ray.vision.tapped import Features
 
 
-def prepared(config: Config) -> tuple[Member, torch.Tensor, Taps]:
-    bench = Workbench(config.override({"method.refiner": "none"}))
-    member = Member.begin(bench, bench.config)
-    pixels = bench.pixels(next(bench.batches(batch_size=8, seed=0)))
-    return member, pixels, bench.teacher_pass(member.teacher, pixels)
+def prepared(config: Config) -> tuple[StudentTrainer, torch.Tensor, Features]:
+    context = TrainContext(config.override({"method.refiner": "none"}))
+    trainer = StudentTrainer.begin(context, context.config)
+    pixels = context.pixels(next(context.batches(batch_size=8, seed=0)))
+    return trainer, pixels, context.teacher_pass(trainer.teacher, pixels)
 
 
 def targets_of(distiller: Distiller, pixels: torch.Tensor) -> dict[int, torch.Tensor]:
@@ -34,24 +34,27 @@ def targets_of(distiller: Distiller, pixels: torch.Tensor) -> dict[int, torch.Te
     with torch.no_grad():
         student = distiller.student(pixels).tokens
         return {
-            n: torch.cat([
-                projections[str(n)](student[m][:, :1]) / distiller.refiner.target_scale(n),
-                distiller.projected(n, student[m]),
-            ], dim=1)
+            n: torch.cat(
+                [
+                    projections[str(n)](student[m][:, :1]) / distiller.refiner.target_scale(n),
+                    distiller.projected(n, student[m]),
+                ],
+                dim=1,
+            )
             for n, m in zip(distiller.layers, distiller.student_layers)
-        }  # fmt: skip
+        }
 
 
 @pytest.mark.parametrize(("differs", "share"), [("outliers", 1.0), ("others", 0.0)])
 def test_the_share_is_all_or_nothing_when_only_some_tokens_differ(small: Config, differs: str, share: float) -> None:
-    member, pixels, _ = prepared(small)
-    distiller = member.distiller.eval()
+    trainer, pixels, _ = prepared(small)
+    distiller = trainer.distiller.eval()
     targets = targets_of(distiller, pixels)
     chosen = torch.zeros(8, 64, dtype=torch.bool)
     chosen[:, 5:9] = True
     off = torch.cat([torch.zeros(8, 1, dtype=torch.bool), chosen if differs == "outliers" else ~chosen], dim=1)
-    taps = Taps({n: target + 30.0 * off[..., None] for n, target in targets.items()})
-    bias = measure_bias(distiller, pixels, taps, dict.fromkeys(distiller.layers, chosen))
+    features = Features({n: target + 30.0 * off[..., None] for n, target in targets.items()})
+    bias = measure_bias(distiller, pixels, features, dict.fromkeys(distiller.layers, chosen))
     assert bias.loss_share == pytest.approx(share, abs=1e-6)
     assert bias.gradient_share == pytest.approx(share, abs=1e-3)
     assert set(bias.layer_loss_shares) == {3, 5}
@@ -59,26 +62,28 @@ def test_the_share_is_all_or_nothing_when_only_some_tokens_differ(small: Config,
 
 
 def test_token_losses_are_what_training_minimises(small: Config) -> None:
-    member, pixels, taps = prepared(small)
-    kd = member.distiller(pixels, taps, member.teacher.replay)["kd"]
-    by_token = member.distiller.token_losses(pixels, taps)
+    trainer, pixels, features = prepared(small)
+    kd = trainer.distiller(pixels, features, trainer.teacher.replay)["kd"]
+    by_token = trainer.distiller.token_losses(pixels, features)
     assert {n: tuple(loss.shape) for n, loss in by_token.items()} == {3: (8, 65), 5: (8, 65)}  # class token and patches
     assert sum(float(loss.detach().mean()) for loss in by_token.values()) == pytest.approx(float(kd.detach()), rel=1e-5)
 
 
 def test_the_two_gradients_add_up_to_that_of_training(small: Config) -> None:
-    member, pixels, taps = prepared(small)
-    outliers = teacher_outliers(taps, member.distiller.layers, member.teacher.prefix, 4.0)
-    bias = measure_bias(member.distiller, pixels, taps, outliers)
-    assert all(p.grad is None for p in member.distiller.parameters())  # measuring leaves no trace
-    loss = member.distiller(pixels, taps, member.teacher.replay)["kd"]
-    trained = [p for p in member.distiller.parameters() if p.requires_grad]
+    trainer, pixels, features = prepared(small)
+    outliers = teacher_outliers(features, trainer.distiller.layers, trainer.teacher.prefix, 4.0)
+    bias = measure_bias(trainer.distiller, pixels, features, outliers)
+    assert all(p.grad is None for p in trainer.distiller.parameters())  # measuring leaves no trace
+    loss = trainer.distiller(pixels, features, trainer.teacher.replay)["kd"]
+    trained = [p for p in trainer.distiller.parameters() if p.requires_grad]
     whole = torch.cat([g.flatten() for g in torch.autograd.grad(loss, trained)]).norm()
     everything = {n: torch.ones_like(mask) for n, mask in outliers.items()}
     nothing = {n: torch.zeros_like(mask) for n, mask in outliers.items()}
-    none = measure_bias(member.distiller, pixels, taps, nothing)
+    none = measure_bias(trainer.distiller, pixels, features, nothing)
     assert (none.loss_share, none.gradient_share, none.cosine) == (0.0, 0.0, None)
-    assert 0.5 < measure_bias(member.distiller, pixels, taps, everything).loss_share < 1  # the class token is the rest
+    assert (
+        0.5 < measure_bias(trainer.distiller, pixels, features, everything).loss_share < 1
+    )  # the class token is the rest
     assert bias.cosine is not None
     # |a + r|^2 = |a|^2 + |r|^2 + 2 cos |a| |r| with |a| = g (|a| + |r|): one equation, so the total size follows.
     g, c = bias.gradient_share, bias.cosine
@@ -89,12 +94,14 @@ def test_the_two_gradients_add_up_to_that_of_training(small: Config) -> None:
 
 def test_a_fitted_refiner_lowers_the_share_of_the_same_tokens(small: Config) -> None:
     config = small.override({"method.prefit.steps": 40, "method.prefit.batch_size": 16, "train.steps_per_epoch": 4})
-    bench = Workbench(config)
-    arms = {name: Member.begin(bench, config.override({"method.refiner": name})) for name in ("none", "singer")}
+    context = TrainContext(config)
+    arms = {
+        name: StudentTrainer.begin(context, config.override({"method.refiner": name})) for name in ("none", "singer")
+    }
     students = [arm.distiller.student.state_dict() for arm in arms.values()]
     assert all(torch.equal(value, students[1][name]) for name, value in students[0].items())
-    probe = bench.pixels(next(bench.batches(batch_size=32, seed=7)))
-    track = list(track_bias(bench, arms, probe, k=4.0, steps=4, every=3))
+    probe = context.pixels(next(context.batches(batch_size=32, seed=7)))
+    track = list(track_bias(context, arms, probe, k=4.0, steps=4, every=3))
     assert [step for step, _ in track] == [0, 3, 4]
     start = track[0][1]
     assert start["none"].loss_share > 0.6
@@ -106,14 +113,14 @@ def test_a_fitted_refiner_lowers_the_share_of_the_same_tokens(small: Config) -> 
 
 
 def test_outliers_come_from_the_original_teacher(small: Config) -> None:
-    bench = Workbench(small)
-    arms = {"singer": Member(bench, small)}
-    teacher = shared_teacher(bench, arms)
+    context = TrainContext(small)
+    arms = {"singer": StudentTrainer(context, small)}
+    teacher = shared_teacher(context, arms)
     assert teacher.layers == (3, 4, 5)
-    pixels = bench.pixels(next(bench.batches(batch_size=8, seed=0)))
-    taps = bench.teacher_pass(teacher, pixels)
-    mask = teacher_outliers(taps, (3,), teacher.prefix, 4.0)[3]
-    norms = taps.tokens[3][:, teacher.prefix :].norm(dim=-1)
+    pixels = context.pixels(next(context.batches(batch_size=8, seed=0)))
+    features = context.teacher_pass(teacher, pixels)
+    mask = teacher_outliers(features, (3,), teacher.prefix, 4.0)[3]
+    norms = features.tokens[3][:, teacher.prefix :].norm(dim=-1)
     assert 0 < int(mask.sum()) < mask.numel() / 4
     assert bool((norms[mask] > 4 * norms.median()).float().mean() > 0.9)
 

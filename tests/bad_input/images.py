@@ -60,7 +60,10 @@ CASES: list[Case] = [
     ("evaluate", ["demo", *FOLDER, "--data.train", "{truncated}", "--data.val", "{truncated}"], "a/0.png' is named"),
     ("evaluate", ["demo", *FOLDER, "--data.train", "{floating}", "--data.val", "{good}"], "data has no annotation"),
     ("analyze", [*FOLDER, "--data.train", "{floating}"], "floating-point values from 300 to 300; allowed: 0 to 1"),
-    ("analyze", ["--data.image_size", "100", "--teacher.name", "vit_small_patch16_dinov3", "--teacher.pretrained",
-                 "False"], "cannot read images of 100 x 100 pixels: its patches are 16 x 16. Use --data.image_size 96"),
+    (
+        "analyze",
+        ["--data.image_size", "100", "--teacher.name", "vit_small_patch16_dinov3", "--teacher.pretrained", "False"],
+        "cannot read images of 100 x 100 pixels: its patches are 16 x 16. Use --data.image_size 96",
+    ),
     ("teacher", [*FOLDER, "--data.train", "{one}"], "has one class only, 'images'"),
-]  # fmt: skip
+]

@@ -12,7 +12,7 @@ import optuna
 import pandas as pd
 
 from singer_ray.config import load_preset
-from singer_ray.search.study import create_study, storage_of
+from singer_ray.search.study.opening import create_study, storage_of
 from singer_ray.training import checkpoint
 from tests.bad_input.case import Case, Trees
 from tests.search.studies import MIOU
@@ -25,15 +25,26 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 """9 to the 10th values in a few hundred bytes."""
 YAMLS = {
-    "bomb": BOMB, "knot": "a: &a [*a]\n", "deep": "[" * DEEP, "digits": f"seed: {DIGITS}\n",
-    "hexadecimal": f"seed: 0x{'f' * 5000}\n", "date": "seed: 2001-99-99\n", "keys": "? {a: 1}\n: 2\n",
-    "huge": f"method: {{rank: {'x' * 3_000_000}}}\n", "named": "{[/x]: 1}\n", "escape": '"\\e[2J": 1\n',
-}  # fmt: skip
+    "bomb": BOMB,
+    "knot": "a: &a [*a]\n",
+    "deep": "[" * DEEP,
+    "digits": f"seed: {DIGITS}\n",
+    "hexadecimal": f"seed: 0x{'f' * 5000}\n",
+    "date": "seed: 2001-99-99\n",
+    "keys": "? {a: 1}\n: 2\n",
+    "huge": f"method: {{rank: {'x' * 3_000_000}}}\n",
+    "named": "{[/x]: 1}\n",
+    "escape": '"\\e[2J": 1\n',
+}
 RECORDS = {
-    "cut": '{"name": "search", "stu', "list": "[]", "empty": "{}", "deepjson": "[" * DEEP,
-    "number": f'{{"name": {DIGITS}}}', "sessions": '{"name": "s", "study": null, "sessions": [{}]}',
+    "cut": '{"name": "search", "stu',
+    "list": "[]",
+    "empty": "{}",
+    "deepjson": "[" * DEEP,
+    "number": f'{{"name": {DIGITS}}}',
+    "sessions": '{"name": "s", "study": null, "sessions": [{}]}',
     "nameless": '{"name": 7, "study": null, "sessions": []}',
-}  # fmt: skip
+}
 
 
 def places(trees: Trees, tmp_path: Path) -> dict[str, str]:

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import tests.bad_input
-from singer_ray import ray_cluster
 from singer_ray.cli import run_command
+from singer_ray.nodes import ray_cluster
 from tests.bad_input.case import Case, Trees
 
 TABLES: dict[str, ModuleType] = {

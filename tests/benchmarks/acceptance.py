@@ -50,9 +50,21 @@ def students(seed: int, out: Path) -> dict[str, dict[str, float]]:
         student = out / f"{name}-{seed}"
         if not (student / "result.json").exists():
             run(
-                "train", "--preset", "demo", "--seed", seed, "--teacher.name", teacher, "--method.refiner", refiner,
-                "--evaluation.every", 6, "--out", student, "--overwrite",
-            )  # fmt: skip
+                "train",
+                "--preset",
+                "demo",
+                "--seed",
+                seed,
+                "--teacher.name",
+                teacher,
+                "--method.refiner",
+                refiner,
+                "--evaluation.every",
+                6,
+                "--out",
+                student,
+                "--overwrite",
+            )
         found[name] = json.loads((student / "result.json").read_text())["metrics"]
     return found
 

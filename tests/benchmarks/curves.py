@@ -23,7 +23,7 @@ from typing import Any
 import optuna
 
 from singer_ray.config import Config, load_preset
-from singer_ray.search.space import SearchSpace, load_space
+from singer_ray.search.space.space import SearchSpace, load_space
 from tests.benchmarks.children import write_raw
 
 MODULE = "tests.benchmarks.curves"
@@ -60,28 +60,28 @@ def sampled(space: SearchSpace, count: int) -> list[dict[str, Any]]:
 
 
 def record(base: Config, points: Mapping[int, dict[str, Any]]) -> dict[str, Curve]:
-    """The curve of each point, by its number; all members of the group share each teacher pass."""
+    """The curve of each point, by its number; all students of the group share each teacher pass."""
     import torch
 
-    from singer_ray.training.member import Member
-    from singer_ray.training.workbench import Workbench
+    from singer_ray.training.context import TrainContext
+    from singer_ray.training.trainer import StudentTrainer
 
     torch.set_num_threads(1)
-    bench = Workbench(base)
+    context = TrainContext(base)
     curves: dict[str, Curve] = {str(n): {"parameters": p, "values": [], "failed": None} for n, p in points.items()}
-    members = {str(n): Member.begin(bench, base.override(p)) for n, p in points.items()}
-    first = next(iter(members.values()))
-    batches = bench.batches(batch_size=base.train.batch_size, seed=base.seed)
+    trainers = {str(n): StudentTrainer.begin(context, base.override(p)) for n, p in points.items()}
+    first = next(iter(trainers.values()))
+    batches = context.batches(batch_size=base.train.batch_size, seed=base.seed)
     for epoch in range(1, base.train.epochs + 1):
         for _ in range(first.steps_per_epoch):
-            pixels = bench.pixels(next(batches))
-            taps = bench.teacher_pass(first.teacher, pixels)
-            for name, member in list(members.items()):
-                if not math.isfinite(float(member.step(pixels, taps)["loss"])):
+            pixels = context.pixels(next(batches))
+            features = context.teacher_pass(first.teacher, pixels)
+            for name, trainer in list(trainers.items()):
+                if not math.isfinite(float(trainer.step(pixels, features)["loss"])):
                     curves[name]["failed"] = epoch
-                    del members[name]
-        for name, member in members.items():
-            curves[name]["values"].append(round(bench.suite.score(member.reader(), ["val"])[METRIC], 5))
+                    del trainers[name]
+        for name, trainer in trainers.items():
+            curves[name]["values"].append(round(context.suite.score(trainer.reader(), ["val"])[METRIC], 5))
     return curves
 
 

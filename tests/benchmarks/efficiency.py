@@ -30,11 +30,12 @@ import numpy as np
 import optuna
 
 from singer_ray.config import Config
-from singer_ray.search.ledger import Assignment, Ledger
-from singer_ray.search.objectives import Objectives
-from singer_ray.search.samplers import make_sampler
-from singer_ray.search.scheduler import make_pruner
-from singer_ray.search.study import FAULT, create_study
+from singer_ray.search.driver.ask_tell import AskTell, Assignment
+from singer_ray.search.strategy.pruners import make_pruner
+from singer_ray.search.strategy.samplers import make_sampler
+from singer_ray.search.study.objectives import Objectives
+from singer_ray.search.study.opening import create_study
+from singer_ray.search.study.schema import FAULT
 from tests.benchmarks.children import write_raw
 from tests.benchmarks.landscape import CURVES, Curve, Recorded
 
@@ -72,17 +73,23 @@ def search(recorded: Recorded, landscape: Landscape, config: Config, budget: int
     objectives = Objectives.of([recorded.metric], None, [recorded.metric])
     study = create_study(optuna.storages.InMemoryStorage(), "simulated", objectives)
     epochs = config.train.epochs
-    ledger = Ledger(
-        study, recorded.space, objectives, epochs=epochs, trials=budget, folder="", pruner=make_pruner(config),
+    ask_tell = AskTell(
+        study,
+        recorded.space,
+        objectives,
+        epochs=epochs,
+        trials=budget,
+        folder="",
+        pruner=make_pruner(config),
         sampler_of=lambda number: make_sampler(config, recorded.space, objectives, number=number),
-    )  # fmt: skip
+    )
     waiting: deque[Assignment] = deque()
     running: list[tuple[int, int, int, Assignment, Curve]] = []
     order, trials, spent = itertools.count(), 0, 0
     ended: list[tuple[int, Curve]] = []
 
     def asked() -> Assignment:
-        row = ledger.ask("")
+        row = ask_tell.ask("")
         assert row is not None
         return row
 
@@ -100,14 +107,14 @@ def search(recorded: Recorded, landscape: Landscape, config: Config, budget: int
         now, _, epoch, row, curve = heapq.heappop(running)
         spent += 1
         if curve.failed == epoch:
-            ledger.end(row.number, {FAULT: "diverged"})
+            ask_tell.end(row.number, {FAULT: "diverged"})
             begin(now)
             continue
-        ledger.report(row.number, {"epoch": epoch, recorded.metric: curve.values[epoch - 1]})
+        ask_tell.report(row.number, {"epoch": epoch, recorded.metric: curve.values[epoch - 1]})
         if epoch == epochs:
             ended.append((spent, curve))
-        if epoch == epochs or ledger.should_stop(row.number):
-            ledger.end(row.number)
+        if epoch == epochs or ask_tell.should_stop(row.number):
+            ask_tell.end(row.number)
             begin(now)
         else:
             heapq.heappush(running, (now + 1, next(order), epoch + 1, row, curve))

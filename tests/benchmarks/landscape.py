@@ -15,7 +15,7 @@ import numpy as np
 from optuna.distributions import FloatDistribution, IntDistribution
 
 from singer_ray.config import Config, load_preset
-from singer_ray.search.space import SearchSpace, load_space
+from singer_ray.search.space.space import SearchSpace, load_space
 
 CURVES = Path(__file__).with_name("curves.json")
 

@@ -29,8 +29,8 @@ from singer_ray.method.nullspace import (
     random_directions,
 )
 from singer_ray.publishing.result import versions
-from singer_ray.training.member import Member
-from singer_ray.training.workbench import Workbench
+from singer_ray.training.context import TrainContext
+from singer_ray.training.trainer import StudentTrainer
 from tests.benchmarks.acceptance import teacher_folder
 
 RAW = Path(__file__).with_name("linearizations.json")
@@ -49,18 +49,20 @@ REFINERS: dict[str, dict[str, Any]] = {
 }
 
 
-def ratios(bench: Workbench) -> dict[str, float]:
+def ratios(context: TrainContext) -> dict[str, float]:
     """ "KIND RANK" -> change of the branches over that of random directions."""
-    teacher = bench.tapped_teacher([LAYER, LAYER + 1])
-    taps = bench.teacher_pass(teacher, bench.pixels(next(bench.batches(batch_size=32, seed=1))))
-    tokens = taps.tokens[LAYER]
+    teacher = context.tapped_teacher([LAYER, LAYER + 1])
+    features = context.teacher_pass(teacher, context.pixels(next(context.batches(batch_size=32, seed=1))))
+    tokens = features.tokens[LAYER]
     norms = tokens[:, teacher.prefix :].norm(dim=-1, keepdim=True)
     generator = torch.Generator().manual_seed(0)
     block = teacher.blocks[LAYER + 1]
     matrices = {
         "mlp": mlp_matrix(block),
         "attention_mlp": linearized_block(block),
-        "jacobian": jacobian_matrix(lambda x: teacher.replay(LAYER + 1, x, taps), tokens, teacher.prefix, 8, generator),
+        "jacobian": jacobian_matrix(
+            lambda x: teacher.replay(LAYER + 1, x, features), tokens, teacher.prefix, 8, generator
+        ),
     }
 
     def change(directions: torch.Tensor) -> float:
@@ -69,7 +71,7 @@ def ratios(bench: Workbench) -> dict[str, float]:
             step = torch.randn(*norms.shape[:2], directions.shape[1], generator=generator) @ directions.T
             moved = tokens.clone()
             moved[:, teacher.prefix :] += SIZE * norms * step / step.norm(dim=-1, keepdim=True)
-            found.append(changes_of(teacher, taps, LAYER, lambda _, __, moved=moved: moved)["branch_change"])  # type: ignore[misc]
+            found.append(changes_of(teacher, features, LAYER, lambda _, __, moved=moved: moved)["branch_change"])  # type: ignore[misc]
         return statistics.mean(found)
 
     figures: dict[str, float] = {}
@@ -81,26 +83,26 @@ def ratios(bench: Workbench) -> dict[str, float]:
     return figures
 
 
-def preserved(bench: Workbench, base: Config) -> dict[str, dict[str, float]]:
+def preserved(context: TrainContext, base: Config) -> dict[str, dict[str, float]]:
     """ "REFINER, start" and "REFINER, fitted" -> changes by name and layer."""
     figures = {}
     for name, settings in REFINERS.items():
-        member = Member(bench, base.override(settings))
-        member.observe()
-        figures[f"{name}: start"] = _changes(member)
-        if member.prefit_steps:
-            member.prefit()
-            figures[f"{name}: fitted"] = _changes(member)
+        trainer = StudentTrainer(context, base.override(settings))
+        trainer.observe()
+        figures[f"{name}: start"] = _changes(trainer)
+        if trainer.prefit_steps:
+            trainer.prefit()
+            figures[f"{name}: fitted"] = _changes(trainer)
     return figures
 
 
-def _changes(member: Member) -> dict[str, float]:
-    bench, teacher = member.bench, member.bench.tapped_teacher([3, 4, 5])
-    taps = bench.teacher_pass(teacher, bench.pixels(next(bench.batches(batch_size=64, seed=2))))
+def _changes(trainer: StudentTrainer) -> dict[str, float]:
+    context, teacher = trainer.context, trainer.context.tapped_teacher([3, 4, 5])
+    features = context.teacher_pass(teacher, context.pixels(next(context.batches(batch_size=64, seed=2))))
     return {
         f"{name}/{layer}": value
         for layer in (3, 5)
-        for name, value in changes_of(teacher, taps, layer, member.distiller.shown).items()
+        for name, value in changes_of(teacher, features, layer, trainer.distiller.shown).items()
     }
 
 
@@ -115,13 +117,13 @@ def main() -> int:
     for seed in (0, 1, 2):
         folder = teacher_folder(seed, given.teachers)
         by_seed[seed] = ratios(
-            Workbench(demo.override({"teacher.name": f"local-dir:{folder}/planted" if folder else "demo"}))
+            TrainContext(demo.override({"teacher.name": f"local-dir:{folder}/planted" if folder else "demo"}))
         )
     print("change of the next block's branches, over random directions     " + "".join(f"{r:>18}" for r in RANKS))
     for kind in ("mlp", "attention_mlp", "jacobian", "pca"):
         columns = [[by_seed[s][f"{kind} {rank}"] for s in by_seed] for rank in RANKS]
         print(f"{kind:64}" + "".join(f"{statistics.mean(c):>9.2f} +- {statistics.stdev(c):.2f} " for c in columns))
-    kept = preserved(Workbench(demo), demo)
+    kept = preserved(TrainContext(demo), demo)
     names = list(next(iter(kept.values())))
     print(f"{'':32}" + "".join(f"{name:>20}" for name in names))
     for refiner, changes in kept.items():

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.overhead --out runs/overhead          (about 5 minutes on 2 idle cores)
 
-Rounds of: the loop in a process of its own (begin a member, train its epochs, save a checkpoint after each), then the
+Rounds of: the loop in a process of its own (begin a trainer, train its epochs, save a checkpoint after each), then the
 same settings as a search through `python -m singer_ray.tune`, so that both see the same machine. A trial's seconds in
 the search go from one row's end to the next one's in the study: thin actor, placement, reports and checkpoints
 included. `first` is a host's start (worker process, imports, workbench) and its first trial. What a search does once is
@@ -48,23 +48,23 @@ FIRST_BOUND, LATER_BOUND = 10.0, 1.0
 
 
 def bare(preset: Path, out: Path) -> dict[str, Any]:
-    """Seconds of each trial of the loop in this process; the first one makes the workbench, as a host's first does."""
+    """Seconds of each trial of the loop in this process; the first one makes the context, as a host's first does."""
     begin = time.perf_counter()
     from singer_ray.config import load_preset
     from singer_ray.training import checkpoint
+    from singer_ray.training.context import TrainContext
     from singer_ray.training.loop import epochs
-    from singer_ray.training.member import Member
-    from singer_ray.training.workbench import Workbench
+    from singer_ray.training.trainer import StudentTrainer
 
     config = load_preset(str(preset))
     imports = time.perf_counter() - begin
-    seconds, bench = [], None
+    seconds, context = [], None
     for _ in range(TRIALS):
         begin = time.perf_counter()
-        bench = bench or Workbench(config)
-        member = Member.begin(bench, config)
-        for _ in epochs(member):
-            checkpoint.save(out, member.state())
+        context = context or TrainContext(config)
+        trainer = StudentTrainer.begin(context, config)
+        for _ in epochs(trainer):
+            checkpoint.save(out, trainer.state())
         seconds.append(time.perf_counter() - begin)
     return {"imports": imports, "trials": seconds}
 
@@ -76,8 +76,8 @@ def searched(preset: Path, space: Path, out: Path) -> dict[str, Any]:
 
     from singer_ray import tune
     from singer_ray.cli import run_command
-    from singer_ray.search.pool import HostPool
-    from singer_ray.search.study import storage_of
+    from singer_ray.search.study.opening import storage_of
+    from singer_ray.search.workers.pool import HostPool
 
     marks: dict[str, float] = {}
 
@@ -86,13 +86,16 @@ def searched(preset: Path, space: Path, out: Path) -> dict[str, Any]:
             marks["asked"] = time.time()
             super().__init__(*given, **named)
 
-        def wait(self, say: Callable[[str], None]) -> list[str]:
-            found = super().wait(say)
+        def wait(self, log: Callable[[str], None]) -> list[str]:
+            found = super().wait(log)
             marks["ready"] = time.time()
             return found
 
     flags = ["--preset", str(preset), "--space", str(space), "--out", str(out), "--overwrite"]
-    with mock.patch("singer_ray.search.pool.HostPool", Clocked), mock.patch.object(sys, "argv", ["tune", *flags]):
+    with (
+        mock.patch("singer_ray.search.workers.pool.HostPool", Clocked),
+        mock.patch.object(sys, "argv", ["tune", *flags]),
+    ):
         assert run_command(tune.COMMAND, tune.main) == 0
     end = time.time()
     rows = optuna.load_study(study_name=out.name, storage=storage_of(None, out)).trials

@@ -22,8 +22,11 @@ MODULE = "tests.benchmarks.refiners"
 SEEDS = (0, 1, 2)
 RAW = Path(__file__).with_name("refiners.json")
 OFFICIAL = {
-    "method.variant": "official", "method.loss.kd": 100.0, "method.loss.outlier": 0.01, "method.loss.info": 1.0,
-}  # fmt: skip
+    "method.variant": "official",
+    "method.loss.kd": 100.0,
+    "method.loss.outlier": 0.01,
+    "method.loss.info": 1.0,
+}
 REFINERS: dict[str, dict[str, Any]] = {
     "none": {"method.refiner": "none"},
     "vitkd": {"method.refiner": "vitkd"},
@@ -47,7 +50,7 @@ def one_seed(seed: int, out: Path) -> Metrics:
     import torch
 
     from singer_ray.config import load_preset
-    from singer_ray.training.workbench import Workbench
+    from singer_ray.training.context import TrainContext
     from tests.benchmarks.acceptance import teacher_folder
     from tests.benchmarks.together import train_together
 
@@ -64,10 +67,10 @@ def one_seed(seed: int, out: Path) -> Metrics:
     oracle = {f"oracle {steps}": pure.override({"train.epochs": steps // 50}) for steps in (300, 900)}
     partial = out / f"seed-{seed}.partial.json"
     metrics: Metrics = json.loads(partial.read_text()) if partial.exists() else {}
-    for bench, group in ((Workbench(base), configs), (Workbench(pure), oracle)):
+    for context, group in ((TrainContext(base), configs), (TrainContext(pure), oracle)):
         missing = {name: config for name, config in group.items() if name not in metrics}
         if missing:
-            metrics |= train_together(bench, missing, what=f"seed {seed}, {bench.config.teacher.name}")
+            metrics |= train_together(context, missing, what=f"seed {seed}, {context.config.teacher.name}")
             partial.write_text(json.dumps(metrics))
     return metrics
 

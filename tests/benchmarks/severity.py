@@ -37,9 +37,9 @@ def one_cell(share: float, units: int) -> Metrics:
     from singer_ray.config import TeacherRecipe, load_preset
     from singer_ray.data.scenes import Scenes
     from singer_ray.data.views import derive
-    from singer_ray.training.supervised import SupervisedTeacher
-    from singer_ray.training.teacher import plant
-    from singer_ray.training.workbench import Workbench
+    from singer_ray.demo.supervised import SupervisedTeacher
+    from singer_ray.demo.teacher import plant
+    from singer_ray.training.context import TrainContext
     from singer_ray.vision.models import load_teacher
     from tests.benchmarks.together import train_together
 
@@ -50,9 +50,9 @@ def one_cell(share: float, units: int) -> Metrics:
     torch.manual_seed(0)
     teacher = SupervisedTeacher(load_teacher("demo-clean", base.data.image_size).requires_grad_(True), source)
     plant(teacher, source, base, recipe, torch.device("cpu"))
-    bench = Workbench(base, teacher=teacher.model)
+    context = TrainContext(base, teacher=teacher.model)
     configs = {name: base.override(settings) for name, settings in STUDENTS.items()}
-    return train_together(bench, configs, what=f"{share:.0%} in {units}")
+    return train_together(context, configs, what=f"{share:.0%} in {units}")
 
 
 def main() -> int:

@@ -35,25 +35,17 @@ from ray.tune import PlacementGroupFactory
 from rich.console import Console
 
 from singer_ray.config import Config
-from singer_ray.ray_cluster import NAMESPACE, ON_HEAD, Note
-from singer_ray.search.experiment import run_search
-from singer_ray.search.ledger import Ledger
-from singer_ray.search.objectives import Objectives
-from singer_ray.search.plan import Plan
-from singer_ray.search.registry import HostRegistry, Places
-from singer_ray.search.samplers import make_sampler
-from singer_ray.search.scheduler import make_pruner
-from singer_ray.search.searcher import Failure, StudyScheduler, StudySearcher
-from singer_ray.search.study import (
-    FAULT,
-    FOLDER,
-    METRICS,
-    SECONDS,
-    TRIAL_ID,
-    create_study,
-    load_study,
-    storage_of,
-)
+from singer_ray.nodes.ray_cluster import NAMESPACE, ON_HEAD, Note
+from singer_ray.search.driver.ask_tell import AskTell
+from singer_ray.search.driver.search import run_search
+from singer_ray.search.driver.tune_adapters import Failure, StudyScheduler, StudySearcher
+from singer_ray.search.strategy.pruners import make_pruner
+from singer_ray.search.strategy.samplers import make_sampler
+from singer_ray.search.study.objectives import Objectives
+from singer_ray.search.study.opening import create_study, load_study, storage_of
+from singer_ray.search.study.schema import FAULT, FOLDER, METRICS, SECONDS, TRIAL_ID
+from singer_ray.search.workers.registry import HostRegistry, Places
+from singer_ray.search.workers.resources import ResourcePlan
 from singer_ray.training.timing import StepTimes
 from tests.benchmarks.children import write_raw
 from tests.benchmarks.landscape import Recorded
@@ -126,7 +118,7 @@ class CurvePool:
         gathering: Any = ray.remote(num_cpus=0)(Gathering)
         self.gathering = gathering.options(name=GATHERING).remote(min(CONCURRENT, trials))
 
-    def wait(self, say: Callable[[str], None]) -> list[str]:
+    def wait(self, log: Callable[[str], None]) -> list[str]:
         return [self.metric]
 
     def timing(self) -> StepTimes:
@@ -182,9 +174,9 @@ def searched(config: Config, out: Path, *, fresh: bool) -> dict[str, Any]:
 
     begin = time.time()
     with ExitStack() as stack, open(os.devnull, "w", encoding="utf-8") as nowhere:
-        stack.enter_context(mock.patch("singer_ray.search.trial.DistillationTrial", CurveTrial))
-        stack.enter_context(mock.patch.object(Plan, "hosts", side_effect=pool))
-        stack.enter_context(mock.patch("singer_ray.search.session.package_best", return_value=()))
+        stack.enter_context(mock.patch("singer_ray.search.workers.trainable.DistillationTrial", CurveTrial))
+        stack.enter_context(mock.patch.object(ResourcePlan, "hosts", side_effect=pool))
+        stack.enter_context(mock.patch("singer_ray.search.driver.session.package_best", return_value=()))
         stack.enter_context(mock.patch.object(tune, "TuneConfig", settings))
         memory = stack.enter_context(watched_memory())
         cpu = time.process_time()
@@ -223,10 +215,12 @@ def suggestion_seconds(recorded: Recorded, sampler: str, rows: int, times: int) 
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         study.add_trial(
             create_trial(
-                params=trial.params, distributions=trial.distributions, value=values[-1],
+                params=trial.params,
+                distributions=trial.distributions,
+                value=values[-1],
                 intermediate_values=dict(enumerate(values, 1)),
             )
-        )  # fmt: skip
+        )
     for _ in range(CONCURRENT):
         recorded.space(study.ask())
     study.sampler = make_sampler(config, recorded.space, objectives)
@@ -259,13 +253,18 @@ def added_seconds(recorded: Recorded, out: Path, trials: int = 200) -> dict[str,
     studies["bare"].pruner = SuccessiveHalvingPruner(
         min_resource=search.grace_epochs, reduction_factor=search.reduction_factor
     )
-    ledger = Ledger(
-        studies["ours"], recorded.space, objectives, epochs=config.train.epochs, trials=trials, folder=str(out),
+    ask_tell = AskTell(
+        studies["ours"],
+        recorded.space,
+        objectives,
+        epochs=config.train.epochs,
+        trials=trials,
+        folder=str(out),
         pruner=make_pruner(config),
         sampler_of=lambda number: make_sampler(config, recorded.space, objectives, number=number),
-    )  # fmt: skip
+    )
     failure = Failure()
-    searcher, scheduler = StudySearcher(ledger, failure), StudyScheduler(ledger, failure)
+    searcher, scheduler = StudySearcher(ask_tell, failure), StudyScheduler(ask_tell, failure)
     controller: Any = None
 
     def bare(values: list[float]) -> None:

@@ -8,30 +8,30 @@ from collections.abc import Mapping
 import torch
 
 from singer_ray.config import Config
+from singer_ray.training.context import TrainContext
 from singer_ray.training.loop import final_metrics
-from singer_ray.training.member import Member
-from singer_ray.training.workbench import Workbench
+from singer_ray.training.trainer import StudentTrainer
 
 
-def train_together(bench: Workbench, configs: Mapping[str, Config], *, what: str) -> dict[str, dict[str, float]]:
+def train_together(context: TrainContext, configs: Mapping[str, Config], *, what: str) -> dict[str, dict[str, float]]:
     """Final metrics of a student for each configuration; they share teacher, images and seed, but not their length."""
-    members = {name: Member.begin(bench, config) for name, config in configs.items()}
-    teacher = bench.tapped_teacher(sorted({n for member in members.values() for n in member.teacher.layers}))
+    trainers = {name: StudentTrainer.begin(context, config) for name, config in configs.items()}
+    teacher = context.tapped_teacher(sorted({n for trainer in trainers.values() for n in trainer.teacher.layers}))
     first = next(iter(configs.values()))
     assert len({(c.seed, c.train.batch_size) for c in configs.values()}) == 1, "they must see the same batches"
-    batches = bench.batches(batch_size=first.train.batch_size, seed=first.seed)
-    begin, last = time.perf_counter(), max(member.steps for member in members.values())
+    batches = context.batches(batch_size=first.train.batch_size, seed=first.seed)
+    begin, last = time.perf_counter(), max(trainer.steps for trainer in trainers.values())
     metrics: dict[str, dict[str, float]] = {}
     for step in range(last):
-        pixels = bench.pixels(next(batches))
-        taps = bench.teacher_pass(teacher, pixels)
-        for name, member in members.items():
-            if member.step_count >= member.steps:
+        pixels = context.pixels(next(batches))
+        features = context.teacher_pass(teacher, pixels)
+        for name, trainer in trainers.items():
+            if trainer.step_count >= trainer.steps:
                 continue
-            losses = member.step(pixels, taps)
+            losses = trainer.step(pixels, features)
             assert torch.isfinite(losses["loss"]), f"{name} diverged at step {step}"
-            if member.step_count == member.steps:
-                metrics[name] = final_metrics(member)
+            if trainer.step_count == trainer.steps:
+                metrics[name] = final_metrics(trainer)
         if (step + 1) % 50 == 0:
             print(f"{what}: step {step + 1}/{last}, {time.perf_counter() - begin:.0f} s", flush=True)
     return metrics

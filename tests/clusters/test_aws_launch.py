@@ -38,9 +38,9 @@ from ray.autoscaler.v2.scheduler import (
 )
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 
-from singer_ray.cluster_limits import ClusterLimits
+from singer_ray.nodes.limits import ClusterLimits
 from tests.clusters.cluster_files import AWS_FILES, ROOT, is_spot, load, node_types, workers
-from tests.test_cluster_limits import limits
+from tests.nodes.test_limits import limits
 
 ACCOUNT = "123456789012"
 LABEL_IN = LabelSelectorOperator.Value("LABEL_OPERATOR_IN")

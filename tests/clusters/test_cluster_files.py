@@ -14,7 +14,7 @@ import pytest
 from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from singer_ray.cluster_limits import ClusterLimits
+from singer_ray.nodes.limits import ClusterLimits
 from tests.clusters.cluster_files import (
     AWS_FILES,
     COMMAND_LISTS,
@@ -29,7 +29,7 @@ from tests.clusters.cluster_files import (
     provider_of,
     workers,
 )
-from tests.test_cluster_limits import limits
+from tests.nodes.test_limits import limits
 
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 every_aws_file = pytest.mark.parametrize("file", AWS_FILES, ids=lambda file: file.stem)

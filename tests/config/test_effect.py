@@ -12,10 +12,16 @@ from singer_ray.config.effect import EFFECTS, UNREAD, deciding, has_effect, rema
 from singer_ray.options.command import SHORTCUTS
 
 ELSEWHERE = {
-    "data.source": "own", "evaluation.data.source": "scenes", "teacher.name": "own:Mine", "teacher.checkpoint": "x.pth",
-    "method.refiner": "none", "search.scheduler": "none", "search.sampler": "random", "method.loss.outlier": 0.0,
+    "data.source": "own",
+    "evaluation.data.source": "scenes",
+    "teacher.name": "own:Mine",
+    "teacher.checkpoint": "x.pth",
+    "method.refiner": "none",
+    "search.scheduler": "none",
+    "search.sampler": "random",
+    "method.loss.outlier": 0.0,
     "method.loss.info": 0.0,
-}  # fmt: skip
+}
 """Settings with which those that depend on others have no effect (the defaults do for the rest)."""
 CONDITIONAL = [name for name, conditions in EFFECTS.items() if conditions]
 
@@ -25,7 +31,7 @@ def test_the_table_has_every_setting_and_no_other() -> None:
 
 
 def test_what_decides_is_a_setting_too() -> None:
-    assert {knob for name in EFFECTS for knob in deciding(name)} <= set(field_names())
+    assert {setting for name in EFFECTS for setting in deciding(name)} <= set(field_names())
     for beginnings in UNREAD.values():
         assert all(any(name.startswith(start) for name in field_names()) for start in beginnings)
 
@@ -36,7 +42,7 @@ def test_each_setting_without_effect_is_told_in_one_line(name: str) -> None:
     config = Config().override({**ELSEWHERE, **same})
     (line,) = remarks([name], [config], "")
     assert line.startswith(f"{name} has no effect: ")
-    assert any(knob in line for knob in deciding(name))
+    assert any(setting in line for setting in deciding(name))
     assert "Use it with " in line
     assert "\n" not in line
 

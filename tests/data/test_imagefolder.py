@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from singer_ray.data.digits import write_digits
 from singer_ray.data.imagefolder import ImageFolder
 from singer_ray.data.source import Source
 from singer_ray.data.wrapped import as_source
+from singer_ray.demo.digits import write_digits
 from singer_ray.errors import UserError
 
 Tree = Callable[..., Path]

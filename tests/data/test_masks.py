@@ -111,12 +111,14 @@ def test_masks_must_hold_class_numbers(folders: tuple[Path, Path]) -> None:
 def test_validation_masks_have_the_classes_of_training(folders: tuple[Path, Path], image_tree: Tree) -> None:
     val = image_tree("val", {"b": 1})
     masks = write_masks(val, folders[1].parent / "val_masks", "other\n")
-    knobs = {
-        "data.source": "imagefolder", "data.train": str(folders[0]), "data.train_masks": str(folders[1]),
+    settings = {
+        "data.source": "imagefolder",
+        "data.train": str(folders[0]),
+        "data.train_masks": str(folders[1]),
         "data.val_masks": str(masks),
-    }  # fmt: skip
-    splits = open_splits(Config().override({**knobs, "data.val": str(val)}).data)
+    }
+    splits = open_splits(Config().override({**settings, "data.val": str(val)}).data)
     assert splits["val"].mask_classes == ("ground", "shape", "sky")
     assert splits["val"][0]["label"] == 1
     with pytest.raises(UserError, match=r"data.val_masks .* has no images to go with. Give --data.val DIR"):
-        open_splits(Config().override(knobs).data)
+        open_splits(Config().override(settings).data)

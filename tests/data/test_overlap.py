@@ -12,7 +12,6 @@ import torch
 from PIL import Image, ImageFilter
 
 from singer_ray.data import overlap
-from singer_ray.data.digits import write_digits
 from singer_ray.data.imagefolder import ImageFolder
 from singer_ray.data.overlap import overlap_remark
 from singer_ray.data.remarks import data_remarks
@@ -20,6 +19,7 @@ from singer_ray.data.scenes import Scenes
 from singer_ray.data.source import shuffled_subset
 from singer_ray.data.targets import check_targets
 from singer_ray.data.wrapped import WrappedDataset
+from singer_ray.demo.digits import write_digits
 
 
 def photograph(seed: int) -> Image.Image:

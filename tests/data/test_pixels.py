@@ -85,9 +85,9 @@ def test_palettes_alpha_and_cmyk_become_the_colours_that_they_stand_for(tmp_path
 @pytest.mark.parametrize("orientation", ALL_AROUND)
 def test_orientation_is_ignored_and_said_or_applied(tmp_path: Path, orientation: int) -> None:
     stored = turned(tmp_path / "train" / "a.jpg", orientation)
-    knobs = {"data.source": "imagefolder", "data.train": str(tmp_path / "train")}
-    plain = open_splits(Config().override(knobs).data)["train"]
-    upright = open_splits(Config().override({**knobs, "data.exif": "apply"}).data)["train"]
+    settings = {"data.source": "imagefolder", "data.train": str(tmp_path / "train")}
+    plain = open_splits(Config().override(settings).data)["train"]
+    upright = open_splits(Config().override({**settings, "data.exif": "apply"}).data)["train"]
     assert torch.equal(plain[0]["image"], torch.from_numpy(stored).permute(2, 0, 1))
     with Image.open(tmp_path / "train" / "a.jpg") as image:
         shown = np.array(ImageOps.exif_transpose(image))
@@ -115,10 +115,18 @@ def test_masks_have_the_size_of_the_image_as_it_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [Image.DecompressionBombError("too large"), struct.error("unpack"), IndexError("x"), SyntaxError("bad"),
-     OSError("image file is truncated"), MemoryError(), EOFError(), KeyError("mode")],
+    [
+        Image.DecompressionBombError("too large"),
+        struct.error("unpack"),
+        IndexError("x"),
+        SyntaxError("bad"),
+        OSError("image file is truncated"),
+        MemoryError(),
+        EOFError(),
+        KeyError("mode"),
+    ],
     ids=lambda e: type(e).__name__,
-)  # fmt: skip
+)
 def test_whatever_a_format_raises_is_one_line(
     image_tree: Tree, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

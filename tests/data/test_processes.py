@@ -51,8 +51,10 @@ def test_a_script_without_a_guard_and_with_a_local_data_set_loads_in_processes(t
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
-        "the script runs", "[60] [0, 1, 2, 3]", "[60] [4, 5]",
-    ]  # fmt: skip
+        "the script runs",
+        "[60] [0, 1, 2, 3]",
+        "[60] [4, 5]",
+    ]
 
 
 def test_a_data_set_that_cannot_travel_is_read_here_and_that_is_said_once(

@@ -13,7 +13,7 @@ from singer_ray.config import Config
 from singer_ray.data.imagefolder import ImageFolder
 from singer_ray.data.splits import open_splits
 from singer_ray.errors import UserError
-from singer_ray.publishing.head import CLASSES
+from singer_ray.evaluation.linear_head import CLASSES
 
 Tree = Callable[..., Path]
 
@@ -92,9 +92,9 @@ def test_class_names_that_are_no_text_are_escaped(image_tree: Tree, tmp_path: Pa
 def test_folders_that_no_configuration_can_name_are_refused(tmp_path: Path) -> None:
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xe9")
     os.mkdir(odd)
-    for knob in ("data.train", "data.val"):
-        with pytest.raises(UserError, match=f"{knob} .*is not valid UTF-8"):
-            ImageFolder(odd, knob)
+    for setting in ("data.train", "data.val"):
+        with pytest.raises(UserError, match=f"{setting} .*is not valid UTF-8"):
+            ImageFolder(odd, setting)
 
 
 def test_masks_follow_the_links_of_their_images(image_tree: Tree, tmp_path: Path) -> None:
@@ -107,5 +107,5 @@ def test_masks_follow_the_links_of_their_images(image_tree: Tree, tmp_path: Path
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (48, 40)).save(path)
     (tmp_path / "masks" / "classes.txt").write_text("ground\nshape\n")
-    knobs = {"data.source": "imagefolder", "data.train": str(root), "data.train_masks": str(tmp_path / "masks")}
-    assert len(open_splits(Config().override(knobs).data)["train"]) == 3
+    settings = {"data.source": "imagefolder", "data.train": str(root), "data.train_masks": str(tmp_path / "masks")}
+    assert len(open_splits(Config().override(settings).data)["train"]) == 3

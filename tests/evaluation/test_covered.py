@@ -12,7 +12,7 @@ from singer_ray.config import Config
 from singer_ray.data.source import Sample
 from singer_ray.data.views import EvaluationView
 from singer_ray.errors import UserError
-from singer_ray.evaluation.features import Annotations, Features, annotations_of, pixel_annotations_of
+from singer_ray.evaluation.features import Annotations, ProbeFeatures, annotations_of, pixel_annotations_of
 from singer_ray.evaluation.official import DenseHead, OfficialHeads
 from singer_ray.evaluation.patch_targets import IGNORE, patch_classes, patch_depth
 from singer_ray.evaluation.protocol import Protocol
@@ -44,8 +44,10 @@ class Tiles:
     def __getitem__(self, index: int) -> Sample:
         mask = self.masks[index]
         return {
-            "image": torch.zeros(3, SIZE, SIZE, dtype=torch.uint8), "mask": mask, "depth": 1 + mask.float(),
-        }  # fmt: skip
+            "image": torch.zeros(3, SIZE, SIZE, dtype=torch.uint8),
+            "mask": mask,
+            "depth": 1 + mask.float(),
+        }
 
 
 def vit(size: int = SIZE, **options: Any) -> TappedViT:
@@ -55,10 +57,10 @@ def vit(size: int = SIZE, **options: Any) -> TappedViT:
     return TappedViT(model, [0], name="student s")
 
 
-def perfect(tiles: Tiles) -> Features:
+def perfect(tiles: Tiles) -> ProbeFeatures:
     """Features that say the class of their patch, and nothing else."""
     patches = torch.nn.functional.one_hot(tiles.tiles.flatten(1), CLASSES).float()
-    return Features(patches.mean(dim=1), patches)
+    return ProbeFeatures(patches.mean(dim=1), patches)
 
 
 def test_the_grid_knows_which_pixels_it_covers() -> None:
@@ -115,9 +117,11 @@ def test_official_heads_are_trained_and_scored_on_what_is_seen() -> None:
     settings = Config().override({"evaluation.official.epochs": 1}).evaluation.official
     heads = OfficialHeads(0, CLASSES, GRID, SIZE, settings, torch.device("cpu"), 0, covered)
     metrics, notes = heads.run(
-        {n: perfect(source) for n, source in sources.items()}, dict.fromkeys(sources, nothing),
-        {n: pixel_annotations_of(source, EvaluationView(SIZE, 1.0)) for n, source in sources.items()}, ["val"],
-    )  # fmt: skip
+        {n: perfect(source) for n, source in sources.items()},
+        dict.fromkeys(sources, nothing),
+        {n: pixel_annotations_of(source, EvaluationView(SIZE, 1.0)) for n, source in sources.items()},
+        ["val"],
+    )
     assert {"val/official/miou/last", "val/official/depth_rmse_per_image/last"} <= set(metrics)
     assert notes == []
 
@@ -151,20 +155,29 @@ def test_grids_are_mapped_by_the_pixels_that_patches_cover(count: int, step: int
 def test_a_student_of_other_patches_learns_a_ramp_over_pixels_exactly() -> None:
     """Teacher /14 and student /16 on 64 pixels: a projected student that holds each patch's place in pixels must be
     compared with the place of the teacher's patches."""
-    from singer_ray.training.member import Member
-    from singer_ray.training.workbench import Workbench
+    from singer_ray.training.context import TrainContext
+    from singer_ray.training.trainer import StudentTrainer
     from tests.conftest import SMALL
 
     config = Config().override(
-        {**SMALL, "data.image_size": SIZE, "student.patch_size": 16, "method.refiner": "none", "student.width": 12,
-         "student.depth": 2, "student.heads": 3, "teacher.layers": [0], "student.layers": [1]}
-    )  # fmt: skip
-    bench = Workbench(config, teacher=vit().model)
-    member = Member(bench, config)
-    assert member.distiller.teacher_grid == member.distiller.student_grid == (4, 4)
+        {
+            **SMALL,
+            "data.image_size": SIZE,
+            "student.patch_size": 16,
+            "method.refiner": "none",
+            "student.width": 12,
+            "student.depth": 2,
+            "student.heads": 3,
+            "teacher.layers": [0],
+            "student.layers": [1],
+        }
+    )
+    context = TrainContext(config, teacher=vit().model)
+    trainer = StudentTrainer(context, config)
+    assert trainer.distiller.teacher_grid == trainer.distiller.student_grid == (4, 4)
     places = ((torch.arange(4) + 0.5) * 16)[None, None].expand(1, 4, 4).reshape(1, 16, 1)
-    mapped = member.distiller._to_teacher_grid(places).reshape(4, 4)
+    mapped = trainer.distiller._to_teacher_grid(places).reshape(4, 4)
     assert torch.allclose(mapped, ((torch.arange(4) + 0.5) * 14).clamp(min=8).expand(4, 4), atol=1e-4)
-    assert "by_rows" not in member.distiller.state_dict()
-    assert any("teacher" in line and "sees 56 of the 64" in line for line in member.remarks)
-    assert not any("student" in line for line in member.remarks)
+    assert "by_rows" not in trainer.distiller.state_dict()
+    assert any("teacher" in line and "sees 56 of the 64" in line for line in trainer.remarks)
+    assert not any("student" in line for line in trainer.remarks)

@@ -101,7 +101,7 @@ def test_artifacts_are_seen_where_they_were_planted(demo: Evaluated) -> None:
     assert "val/gram_cosine" not in clean.metrics
 
 
-def test_the_share_of_artifacts_follows_its_knob(demo: Evaluated) -> None:
+def test_the_share_of_artifacts_follows_its_setting(demo: Evaluated) -> None:
     strict = evaluate(opened("demo"), sources(), l2_grid=(), artifact_ratio=1000.0)
     assert strict.metrics["val/artifact_share"] == 0.0 < demo.metrics["val/artifact_share"]
 
@@ -174,16 +174,22 @@ def test_a_head_that_diverges_is_noted_and_not_scored() -> None:
 
 def test_a_network_without_class_token_cannot_be_pooled_by_it() -> None:
     model = create_student(
-        "vit_tiny_patch16_224", 32, embed_dim=48, depth=1, num_heads=3, patch_size=8, global_pool="avg",
+        "vit_tiny_patch16_224",
+        32,
+        embed_dim=48,
+        depth=1,
+        num_heads=3,
+        patch_size=8,
+        global_pool="avg",
         class_token=False,
-    )  # fmt: skip
+    )
     bare = network_of("bare", model, 32)
-    for settings, knob in (
+    for settings, setting in (
         ({"pooling": "class"}, "evaluation.pooling mean"),
         ({"protocol": "official"}, "evaluation.official.mode avg"),
     ):
         evaluation = FrozenEvaluation(sources(), ["val"], config(**settings).evaluation, torch.device("cpu"))
-        with pytest.raises(UserError, match=f"network bare has no class token to read. Use --{knob}"):
+        with pytest.raises(UserError, match=f"network bare has no class token to read. Use --{setting}"):
             evaluation.check(bare)
         evaluation.check(opened("demo"))
     read = sources(train=Few("train", 30), val=Few("val", 30))

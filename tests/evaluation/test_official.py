@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from singer_ray.config import OfficialConfig
-from singer_ray.evaluation.features import Annotations, Features, PixelAnnotations
+from singer_ray.evaluation.features import Annotations, PixelAnnotations, ProbeFeatures
 from singer_ray.evaluation.official import (
     DenseHead,
     Diverged,
@@ -78,9 +78,7 @@ def task(*, part: int = 100, scripted: list[float] | None = None) -> tuple[Task,
         return {"score": value}
 
     both = {"train": x, "val": x, "test": x}
-    return (
-        Task("toy", make, both, dict.fromkeys(both, y), score, lambda scores: scores["score"], part), heads, seen
-    )  # fmt: skip
+    return (Task("toy", make, both, dict.fromkeys(both, y), score, lambda scores: scores["score"], part), heads, seen)
 
 
 def test_a_step_is_plain_sgd_with_weight_decay() -> None:
@@ -142,7 +140,7 @@ def test_a_loss_that_is_not_finite_is_told() -> None:
         train_head(toy, [], OfficialConfig(epochs=5, batch_size=1, lr=1e38), 0, CPU)
 
 
-def planes(seed: int, *, spoil: bool = False) -> tuple[Features, Annotations, PixelAnnotations]:
+def planes(seed: int, *, spoil: bool = False) -> tuple[ProbeFeatures, Annotations, PixelAnnotations]:
     """Patch tokens that say which of two classes, and which depth, their quarter of the image has."""
     generator = torch.Generator().manual_seed(seed)
     kinds = torch.randint(2, (24, 4), generator=generator)
@@ -154,7 +152,7 @@ def planes(seed: int, *, spoil: bool = False) -> tuple[Features, Annotations, Pi
         mask[mask == IGNORE] = 1
     token = functional.one_hot(kinds[:, 0], 2).float() * 4
     known = Annotations(kinds[:, 0], None, None)
-    return Features(patches.mean(1), patches, token), known, PixelAnnotations(mask, 2.0 + 6.0 * large.float())
+    return ProbeFeatures(patches.mean(1), patches, token), known, PixelAnnotations(mask, 2.0 + 6.0 * large.float())
 
 
 def official(*, spoil: bool = False, mode: str = "cls") -> dict[str, float]:

@@ -9,7 +9,7 @@ from singer_ray.config import Config
 from singer_ray.data.scenes import Scenes
 from singer_ray.data.source import Sample, Source
 from singer_ray.evaluation.suite import ProbeSuite, Reader
-from singer_ray.training.workbench import Workbench
+from singer_ray.training.context import TrainContext
 from singer_ray.vision.tapped import TappedViT
 
 
@@ -29,28 +29,28 @@ class Only:
 
 
 @pytest.fixture
-def bench(small: Config) -> Workbench:
-    return Workbench(small)
+def context(small: Config) -> TrainContext:
+    return TrainContext(small)
 
 
 @pytest.fixture
-def reader(bench: Workbench) -> Reader:
-    return Reader(bench.last_teacher, bench.normalize, bench.last_teacher.grid(32))
+def reader(context: TrainContext) -> Reader:
+    return Reader(context.last_teacher, context.normalize, context.last_teacher.grid(32))
 
 
-def suite(bench: Workbench, **sources: Source) -> ProbeSuite:
-    return ProbeSuite(sources, bench.evaluation_view, bench.config.evaluation, torch.device("cpu"))
+def suite(context: TrainContext, **sources: Source) -> ProbeSuite:
+    return ProbeSuite(sources, context.evaluation_view, context.config.evaluation, torch.device("cpu"))
 
 
-def test_everything_is_scored_where_everything_is_known(bench: Workbench, reader: Reader) -> None:
-    scores = bench.suite.score(reader, ["val", "test"], after_norm=True)
+def test_everything_is_scored_where_everything_is_known(context: TrainContext, reader: Reader) -> None:
+    scores = context.suite.score(reader, ["val", "test"], after_norm=True)
     names = {"linear_top1", "knn_top1", "miou", "depth_rmse"}
     assert set(scores) == {
         f"{split}/{infix}{n}" for split in ("val", "test") for infix in ("", "after_norm/") for n in names
     }
     assert scores["val/linear_top1"] > 0.5  # the teacher knows the shapes
     assert scores["val/miou"] > 0.3
-    assert bench.suite.metric_names()[0] == "val/miou"
+    assert context.suite.metric_names()[0] == "val/miou"
 
 
 @pytest.mark.parametrize(
@@ -63,40 +63,40 @@ def test_everything_is_scored_where_everything_is_known(bench: Workbench, reader
     ],
 )
 def test_unknown_annotations_are_absent_not_zero(
-    bench: Workbench, reader: Reader, fields: tuple[str, ...], expected: set[str]
+    context: TrainContext, reader: Reader, fields: tuple[str, ...], expected: set[str]
 ) -> None:
     sources = {name: Only(Scenes(name, 40, 0), *fields) for name in ("train", "val")}
-    found = suite(bench, **sources)
+    found = suite(context, **sources)
     assert set(found.score(reader, ["val", "test"])) == expected
     assert set(found.metric_names()) == expected
 
 
-def test_without_validation_images_there_is_nothing_to_select_by(bench: Workbench, reader: Reader) -> None:
-    found = suite(bench, train=Scenes("train", 40, 0))
+def test_without_validation_images_there_is_nothing_to_select_by(context: TrainContext, reader: Reader) -> None:
+    found = suite(context, train=Scenes("train", 40, 0))
     assert found.score(reader, ["val", "test"]) == {}
     assert found.metric_names() == []
 
 
-def test_unlabelled_training_images_give_no_scores(bench: Workbench, reader: Reader) -> None:
-    found = suite(bench, train=Only(Scenes("train", 40, 0)), val=Scenes("val", 40, 0))
+def test_unlabelled_training_images_give_no_scores(context: TrainContext, reader: Reader) -> None:
+    found = suite(context, train=Only(Scenes("train", 40, 0)), val=Scenes("val", 40, 0))
     assert found.score(reader, ["val"]) == {}
 
 
-def test_scores_repeat_to_the_last_bit(bench: Workbench, reader: Reader) -> None:
-    assert bench.suite.score(reader, ["val"]) == bench.suite.score(reader, ["val"])
+def test_scores_repeat_to_the_last_bit(context: TrainContext, reader: Reader) -> None:
+    assert context.suite.score(reader, ["val"]) == context.suite.score(reader, ["val"])
 
 
-def test_miou_is_over_the_whole_set(bench: Workbench, reader: Reader) -> None:
+def test_miou_is_over_the_whole_set(context: TrainContext, reader: Reader) -> None:
     # A network with constant features can only answer with the commonest class: its IoU is that class's share.
     class Blank(TappedViT):
         def forward(self, images: torch.Tensor) -> object:  # type: ignore[override]
-            taps = super().forward(images)
-            taps.tokens = {k: torch.zeros_like(v) for k, v in taps.tokens.items()}
-            return taps
+            features = super().forward(images)
+            features.tokens = {k: torch.zeros_like(v) for k, v in features.tokens.items()}
+            return features
 
     blank = Reader(Blank(reader.network.model, reader.network.layers), reader.normalize, reader.grid)
-    score = bench.suite.score(blank, ["val"])["val/miou"]
-    known = bench.suite.annotations("val", reader.grid).patch_classes
+    score = context.suite.score(blank, ["val"])["val/miou"]
+    known = context.suite.annotations("val", reader.grid).patch_classes
     assert known is not None
     present = len(known.unique())
     assert score == pytest.approx((known == 0).float().mean().item() / present, rel=1e-3)

@@ -54,15 +54,21 @@ class Shape:
 
     trials: int
     epochs: int
-    knobs: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def arguments(self, space: Path) -> list[str]:
-        knobs = SMALL | {
-            "train.epochs": self.epochs, "search.trials": self.trials, "search.concurrent": 1, "search.space": space,
-            "search.startup_trials": 2, "search.grace_epochs": 1, "search.reduction_factor": 2, "export.top": 2,
-            **self.knobs,
-        }  # fmt: skip
-        return [part for name, value in knobs.items() for part in (f"--{name}", str(value))]
+        settings = SMALL | {
+            "train.epochs": self.epochs,
+            "search.trials": self.trials,
+            "search.concurrent": 1,
+            "search.space": space,
+            "search.startup_trials": 2,
+            "search.grace_epochs": 1,
+            "search.reduction_factor": 2,
+            "export.top": 2,
+            **self.settings,
+        }
+        return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
 
 SHAPES = {
@@ -71,9 +77,14 @@ SHAPES = {
     "tiny": Shape(10, 1, {"train.steps_per_epoch": 1}),
 }
 KINDS = {
-    "driver": "usual", "ask-tell": "tiny", "trial": "usual", "cluster": "usual", "driver-twice": "usual",
-    "repeats": "repeats", "host": "usual",
-}  # fmt: skip
+    "driver": "usual",
+    "ask-tell": "tiny",
+    "trial": "usual",
+    "cluster": "usual",
+    "driver-twice": "usual",
+    "repeats": "repeats",
+    "host": "usual",
+}
 """What is killed -> the shape of the search. ask-tell is the driver too, at a line that it writes into the study."""
 SURVIVED = ("trial", "host", "cluster")
 """The driver is left alone: it goes on, or says why it cannot."""
@@ -217,9 +228,15 @@ class Trial:
             row.label: row.resumed for row in read_rows(Folder(str(self.out))) if row.resumed is not None
         }
         self.outcome.violations += violations(
-            self.out, trials, wanted=self.shape.trials, epochs=self.shape.epochs, reference=self.reference,
-            before=before, announced=announced, revived=revived,
-        )  # fmt: skip
+            self.out,
+            trials,
+            wanted=self.shape.trials,
+            epochs=self.shape.epochs,
+            reference=self.reference,
+            before=before,
+            announced=announced,
+            revived=revived,
+        )
         if self.outcome.statuses[-1] != 0:
             self.outcome.violations.append(f"exit status {self.outcome.statuses[-1]}")
 
@@ -273,10 +290,11 @@ def keep(outcome: Outcome, command: str) -> None:
     earlier = json.loads(OUTCOMES.read_text(encoding="utf-8"))["outcomes"] if OUTCOMES.exists() else []
     kept = {each["seed"]: each for each in earlier} | {outcome.seed: asdict(outcome) | {"git_commit": git_commit()}}
     content = {
-        "command": command, "versions": versions(),
+        "command": command,
+        "versions": versions(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "outcomes": [kept[seed] for seed in sorted(kept)],
-    }  # fmt: skip
+    }
     write_json(OUTCOMES, content)
 
 

@@ -42,18 +42,25 @@ class Session:
         self.begin = time.monotonic()
         self.ray = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: the path of a socket has 107 bytes
         own = {
-            "RAY_TMPDIR": str(self.ray), "RAY_USAGE_STATS_ENABLED": "0", "CUDA_VISIBLE_DEVICES": "",
-            "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1",
-        }  # fmt: skip
+            "RAY_TMPDIR": str(self.ray),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+        }
         inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         command = [sys.executable, "-m", "singer_ray.tune", *arguments]
         if limits:
             command = ["bash", "-c", f'{limits}; exec "$@"', "bash", *command]
         with log.open("wb") as output:
             self.driver = subprocess.Popen(
-                command, env={**inherited, **own, **(environment or {})}, stdout=output, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+                command,
+                env={**inherited, **own, **(environment or {})},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         self.seen: set[Process] = set()
         self.looked = 0.0
 

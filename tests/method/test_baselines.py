@@ -11,8 +11,8 @@ import torch
 from singer_ray.config import Config, MethodConfig
 from singer_ray.method.refiners import REFINERS, VARIANTS, refiner_class
 from singer_ray.method.refiners.base import Refiner
-from singer_ray.training.member import Member
-from singer_ray.training.workbench import Workbench
+from singer_ray.training.context import TrainContext
+from singer_ray.training.trainer import StudentTrainer
 from singer_ray.vision.tapped import TappedViT
 
 NAMES = sorted(REFINERS)
@@ -97,25 +97,25 @@ def test_vitkd_generates_the_masked_patches_of_the_last_layer(teacher: TappedViT
 def test_every_refiner_trains_what_it_has(name: str, small: Config) -> None:
     settings = {"method.variant": name} if name in VARIANTS else {"method.refiner": name}
     config = small.override(settings)
-    bench = Workbench(config)
-    member = Member.begin(bench, config)
-    refiner = member.distiller.refiner
+    context = TrainContext(config)
+    trainer = StudentTrainer.begin(context, config)
+    refiner = trainer.distiller.refiner
     assert isinstance(refiner, refiner_class(config.method))
-    before = {n: p.detach().clone() for n, p in member.distiller.named_parameters()}
-    batches = bench.batches(batch_size=8, seed=0)
+    before = {n: p.detach().clone() for n, p in trainer.distiller.named_parameters()}
+    batches = context.batches(batch_size=8, seed=0)
     for _ in range(2):
-        pixels = bench.pixels(next(batches))
-        losses = member.step(pixels, bench.teacher_pass(member.teacher, pixels))
+        pixels = context.pixels(next(batches))
+        losses = trainer.step(pixels, context.teacher_pass(trainer.teacher, pixels))
     assert torch.isfinite(losses["loss"])
-    moved = {n for n, p in member.distiller.named_parameters() if not torch.equal(p, before[n])}
+    moved = {n for n, p in trainer.distiller.named_parameters() if not torch.equal(p, before[n])}
     assert {n for n in before if n.startswith("refiner.")} <= moved
     assert any(n.startswith("student.") for n in moved)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_student_and_projections_start_alike_under_every_refiner(name: str, small: Config) -> None:
-    plain = Member(Workbench(small), small.override({"method.refiner": "none"})).distiller.state_dict()
-    other = Member(Workbench(small), small.override({"method.refiner": name})).distiller.state_dict()
+    plain = StudentTrainer(TrainContext(small), small.override({"method.refiner": "none"})).distiller.state_dict()
+    other = StudentTrainer(TrainContext(small), small.override({"method.refiner": name})).distiller.state_dict()
     assert all(torch.equal(weight, other[key]) for key, weight in plain.items())
 
 

@@ -65,13 +65,13 @@ def block_outputs(network: Any, images: torch.Tensor) -> list[torch.Tensor]:
 def expected(networks: SimpleNamespace, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The three losses by the formulas of the authors' code, each weighted and averaged over the two layers."""
     with torch.no_grad():
-        features = block_outputs(networks.teacher, networks.images)
+        outputs = block_outputs(networks.teacher, networks.images)
     shown = block_outputs(networks.student, networks.images)
     refined = {}
     for n in LAYERS:
-        change = features[n] @ weights[f"down{n}"] @ weights[f"up{n}"]
+        change = outputs[n] @ weights[f"down{n}"] @ weights[f"up{n}"]
         change[:, 0] = 0
-        refined[n] = features[n] + change
+        refined[n] = outputs[n] + change
     kd = outlier = info = torch.zeros(())
     for n, m in zip(LAYERS, MAPPED):
         projected = shown[m] @ weights[f"P{n}"].T + weights[f"b{n}"]
@@ -82,7 +82,7 @@ def expected(networks: SimpleNamespace, weights: dict[str, torch.Tensor]) -> dic
             threshold = float(np.quantile(norms.detach().numpy(), GAMMA))
             excess += [norm - threshold for norm in norms if norm > threshold]
         outlier = outlier + torch.stack(excess).square().mean() / 2
-    after, before = networks.teacher.blocks[2](refined[1]), features[2]
+    after, before = networks.teacher.blocks[2](refined[1]), outputs[2]
     info = info + ((after - before) ** 2).mean() / 2  # class token included
     cosines = []
     for n in LAYERS:
@@ -105,8 +105,8 @@ def named(distiller: Distiller) -> dict[str, torch.nn.Parameter]:
 
 def test_losses_agree(networks: SimpleNamespace, distiller: Distiller) -> None:
     teacher = TappedViT(networks.teacher, range(4))
-    taps = teacher(networks.images)
-    losses = distiller(networks.images, taps, teacher.replay)
+    features = teacher(networks.images)
+    losses = distiller(networks.images, features, teacher.replay)
     wanted = expected(networks, dict(named(distiller)))
     for name in ("kd", "outlier", "info", "loss"):
         assert wanted[name] > 0.01

@@ -8,126 +8,126 @@ import torch
 from singer_ray.config import Config
 from singer_ray.errors import UserError
 from singer_ray.method.layers import map_by_depth
-from singer_ray.training.member import Member
-from singer_ray.training.workbench import Workbench
-from singer_ray.vision.tapped import Taps
+from singer_ray.training.context import TrainContext
+from singer_ray.training.trainer import StudentTrainer
+from singer_ray.vision.tapped import Features
 
 
 @pytest.fixture
-def bench(small: Config) -> Workbench:
-    return Workbench(small)
+def context(small: Config) -> TrainContext:
+    return TrainContext(small)
 
 
-def pass_of(bench: Workbench, member: Member) -> tuple[torch.Tensor, Taps]:
-    pixels = bench.pixels(next(bench.batches(batch_size=8, seed=0)))
-    return pixels, bench.teacher_pass(member.teacher, pixels)
+def pass_of(context: TrainContext, trainer: StudentTrainer) -> tuple[torch.Tensor, Features]:
+    pixels = context.pixels(next(context.batches(batch_size=8, seed=0)))
+    return pixels, context.teacher_pass(trainer.teacher, pixels)
 
 
-def test_the_adapter_starts_as_the_identity(small: Config, bench: Workbench) -> None:
-    member = Member(bench, small)
-    member.observe()
-    _, taps = pass_of(bench, member)
-    refined, losses = member.distiller.refine(taps, member.teacher.replay)
-    for layer in member.distiller.layers:
-        assert torch.equal(refined[layer], taps.tokens[layer])
+def test_the_adapter_starts_as_the_identity(small: Config, context: TrainContext) -> None:
+    trainer = StudentTrainer(context, small)
+    trainer.observe()
+    _, features = pass_of(context, trainer)
+    refined, losses = trainer.distiller.refine(features, trainer.teacher.replay)
+    for layer in trainer.distiller.layers:
+        assert torch.equal(refined[layer], features.tokens[layer])
     assert losses["info"].item() == pytest.approx(0, abs=1e-10)
     assert losses["outlier"].item() > 1  # the planted artifacts are seen
 
 
-def test_prefix_tokens_stay_and_patches_move(small: Config, bench: Workbench) -> None:
-    member = Member(bench, small)
-    member.observe()
-    member.prefit()
-    _, taps = pass_of(bench, member)
-    refined, _ = member.distiller.refine(taps, member.teacher.replay)
+def test_prefix_tokens_stay_and_patches_move(small: Config, context: TrainContext) -> None:
+    trainer = StudentTrainer(context, small)
+    trainer.observe()
+    trainer.prefit()
+    _, features = pass_of(context, trainer)
+    refined, _ = trainer.distiller.refine(features, trainer.teacher.replay)
     for layer, tokens in refined.items():
-        assert torch.equal(tokens[:, :1], taps.tokens[layer][:, :1])
-        assert (tokens[:, 1:] - taps.tokens[layer][:, 1:]).abs().max() > 0
+        assert torch.equal(tokens[:, :1], features.tokens[layer][:, :1])
+        assert (tokens[:, 1:] - features.tokens[layer][:, 1:]).abs().max() > 0
 
 
-def test_prefit_suppresses_artifacts_and_keeps_the_gram_matrix(small: Config, bench: Workbench) -> None:
+def test_prefit_suppresses_artifacts_and_keeps_the_gram_matrix(small: Config, context: TrainContext) -> None:
     config = small.override({"method.prefit.steps": 60, "method.prefit.batch_size": 16})
-    member = Member(bench, config)
-    member.observe()
-    _, taps = pass_of(bench, member)
-    before = member.distiller.refine(taps, member.teacher.replay)[1]
-    member.prefit()
-    after = member.distiller.refine(taps, member.teacher.replay)[1]
+    trainer = StudentTrainer(context, config)
+    trainer.observe()
+    _, features = pass_of(context, trainer)
+    before = trainer.distiller.refine(features, trainer.teacher.replay)[1]
+    trainer.prefit()
+    after = trainer.distiller.refine(features, trainer.teacher.replay)[1]
     assert after["outlier"] < 0.25 * before["outlier"]
     assert after["info"] < 0.1  # of two layers with Gram entries in -1 .. 1
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])
-def test_strength_scales_what_the_student_is_shown(small: Config, bench: Workbench, strength: float) -> None:
-    member = Member(bench, small.override({"method.strength": strength, "method.radial": False}))
-    member.observe()
-    member.prefit()
-    _, taps = pass_of(bench, member)
-    layer = member.distiller.layers[-1]
-    original = taps.tokens[layer]
-    full = member.distiller.refiner(layer, original)
-    assert torch.allclose(member.distiller.shown(layer, original), original + strength * (full - original), atol=1e-4)
+def test_strength_scales_what_the_student_is_shown(small: Config, context: TrainContext, strength: float) -> None:
+    trainer = StudentTrainer(context, small.override({"method.strength": strength, "method.radial": False}))
+    trainer.observe()
+    trainer.prefit()
+    _, features = pass_of(context, trainer)
+    layer = trainer.distiller.layers[-1]
+    original = features.tokens[layer]
+    full = trainer.distiller.refiner(layer, original)
+    assert torch.allclose(trainer.distiller.shown(layer, original), original + strength * (full - original), atol=1e-4)
 
 
-def test_the_fit_does_not_depend_on_the_strength(small: Config, bench: Workbench) -> None:
+def test_the_fit_does_not_depend_on_the_strength(small: Config, context: TrainContext) -> None:
     adapters = []
     for strength in (0.2, 1.0):
-        member = Member(bench, small.override({"method.strength": strength}))
-        member.observe()
-        member.prefit()
-        adapters.append(torch.cat([p.flatten() for p in member.distiller.refiner.parameters()]))
+        trainer = StudentTrainer(context, small.override({"method.strength": strength}))
+        trainer.observe()
+        trainer.prefit()
+        adapters.append(torch.cat([p.flatten() for p in trainer.distiller.refiner.parameters()]))
     assert torch.equal(*adapters)
 
 
 @pytest.mark.parametrize("detach", [True, False])
 def test_the_distillation_gradient_reaches_the_adapter_only_when_asked_to(
-    small: Config, bench: Workbench, detach: bool
+    small: Config, context: TrainContext, detach: bool
 ) -> None:
-    member = Member(bench, small.override({"method.detach_target": detach}))
-    member.observe()
-    member.prefit()
-    pixels, taps = pass_of(bench, member)
-    losses = member.distiller(pixels, taps, member.teacher.replay)
-    adapter = next(member.distiller.refiner.parameters())
+    trainer = StudentTrainer(context, small.override({"method.detach_target": detach}))
+    trainer.observe()
+    trainer.prefit()
+    pixels, features = pass_of(context, trainer)
+    losses = trainer.distiller(pixels, features, trainer.teacher.replay)
+    adapter = next(trainer.distiller.refiner.parameters())
     (gradient,) = torch.autograd.grad(losses["kd"], [adapter], allow_unused=True)
     assert (gradient is None) == detach
 
 
-def test_targets_of_all_layers_have_the_same_size(small: Config, bench: Workbench) -> None:
-    member = Member(bench, small.override({"method.refiner": "none"}))
-    member.observe()
-    taps = bench.teacher_pass(member.teacher, bench.pixels(next(bench.batches(batch_size=128, seed=1))))
-    for layer in member.distiller.layers:
-        norms = (taps.tokens[layer][:, 1:] * member.distiller.refiner.target_scale(layer)).norm(dim=-1)
+def test_targets_of_all_layers_have_the_same_size(small: Config, context: TrainContext) -> None:
+    trainer = StudentTrainer(context, small.override({"method.refiner": "none"}))
+    trainer.observe()
+    features = context.teacher_pass(trainer.teacher, context.pixels(next(context.batches(batch_size=128, seed=1))))
+    for layer in trainer.distiller.layers:
+        norms = (features.tokens[layer][:, 1:] * trainer.distiller.refiner.target_scale(layer)).norm(dim=-1)
         assert norms.median().item() == pytest.approx(64**0.5, rel=0.05)
 
 
-def test_refiner_none_has_nothing_to_learn_and_no_losses_of_its_own(small: Config, bench: Workbench) -> None:
-    member = Member(bench, small.override({"method.refiner": "none"}))
-    member.observe()
-    pixels, taps = pass_of(bench, member)
-    losses = member.distiller(pixels, taps, member.teacher.replay)
+def test_refiner_none_has_nothing_to_learn_and_no_losses_of_its_own(small: Config, context: TrainContext) -> None:
+    trainer = StudentTrainer(context, small.override({"method.refiner": "none"}))
+    trainer.observe()
+    pixels, features = pass_of(context, trainer)
+    losses = trainer.distiller(pixels, features, trainer.teacher.replay)
     assert set(losses) == {"kd", "loss"}
     assert torch.equal(losses["kd"], losses["loss"])
-    assert member.prefit() == {}
+    assert trainer.prefit() == {}
 
 
-def test_a_student_on_another_grid_learns_on_the_teachers(small: Config, bench: Workbench) -> None:
-    member = Member(bench, small.override({"student.patch_size": 8}))
-    assert member.distiller.student_grid == (4, 4)
-    member.observe()
-    pixels, taps = pass_of(bench, member)
-    assert torch.isfinite(member.distiller(pixels, taps, member.teacher.replay)["loss"])
+def test_a_student_on_another_grid_learns_on_the_teachers(small: Config, context: TrainContext) -> None:
+    trainer = StudentTrainer(context, small.override({"student.patch_size": 8}))
+    assert trainer.distiller.student_grid == (4, 4)
+    trainer.observe()
+    pixels, features = pass_of(context, trainer)
+    assert torch.isfinite(trainer.distiller(pixels, features, trainer.teacher.replay)["loss"])
 
 
-def test_rank_above_the_width_is_refused(small: Config, bench: Workbench) -> None:
+def test_rank_above_the_width_is_refused(small: Config, context: TrainContext) -> None:
     with pytest.raises(UserError, match=r"method.rank 65 .* width 64.*Allowed: 1 to 64"):
-        Member(bench, small.override({"method.rank": 65}))
+        StudentTrainer(context, small.override({"method.rank": 65}))
 
 
-def test_patches_larger_than_the_image_are_refused(small: Config, bench: Workbench) -> None:
+def test_patches_larger_than_the_image_are_refused(small: Config, context: TrainContext) -> None:
     with pytest.raises(UserError, match=r"patches of 64 pixels, more than data.image_size 32"):
-        Member(bench, small.override({"student.patch_size": 64}))
+        StudentTrainer(context, small.override({"student.patch_size": 64}))
 
 
 @pytest.mark.parametrize(

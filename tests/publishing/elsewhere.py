@@ -110,9 +110,13 @@ def compare(student: Path, python: str, place: Path) -> dict[str, Any]:
     np.save(place / "pixels.npy", pixels.numpy())
     files = [place / name for name in ("addresses.json", "pulled", "pixels.npy", "there.npz")]
     done = subprocess.run(
-        [python, "-c", PULLER, *map(str, files)], check=True, capture_output=True, text=True, cwd=place,
+        [python, "-c", PULLER, *map(str, files)],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=place,
         env={"PATH": os.environ["PATH"]},
-    )  # fmt: skip
+    )
     with np.load(place / "there.npz") as there:
         differences = {
             name: float(np.abs(there[name] - here[name.removeprefix("onnx_")]).max()) for name in there.files

@@ -36,8 +36,16 @@ from singer_ray.publishing.store import Store
 from tests.servers import CREDENTIALS, ENVIRONMENT, s3_server
 
 KINDS = (
-    "reset", "error_500", "slow_down_503", "silence", "lost_answer", "cut_up", "cut_down", "spoilt_up", "spoilt_down",
-)  # fmt: skip
+    "reset",
+    "error_500",
+    "slow_down_503",
+    "silence",
+    "lost_answer",
+    "cut_up",
+    "cut_down",
+    "spoilt_up",
+    "spoilt_down",
+)
 UPWARDS = ("cut_up", "spoilt_up")
 """Faults of what is sent."""
 KILL, STORM = "kill", "storm"
@@ -191,9 +199,12 @@ def make_package(folder: Path, seed: int, *, large: bool) -> Manifest:
     """A folder with the files of a package; `large` has one that is sent in parts."""
     rng = random.Random(seed)
     sizes = {
-        "config.json": 900, "model.safetensors": 17 << 20 if large else 50_000, "README.md": 3000,
-        "result.json": 6000, "pictures/norm_maps.png": 20_000,
-    }  # fmt: skip
+        "config.json": 900,
+        "model.safetensors": 17 << 20 if large else 50_000,
+        "README.md": 3000,
+        "result.json": 6000,
+        "pictures/norm_maps.png": 20_000,
+    }
     for name, size in sizes.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(rng.randbytes(size))
@@ -236,8 +247,10 @@ def run_seed(server: str, seed: int) -> dict[str, Any]:
         begin = time.perf_counter()
         Store(f"s3://{bucket}", server).put(folder, NAME, replace=replaces)
         seconds = time.perf_counter() - begin
-        there = {o["Key"]: client.get_object(Bucket=bucket, Key=o["Key"])["Body"].read()
-                 for o in client.list_objects_v2(Bucket=bucket).get("Contents", [])}  # fmt: skip
+        there = {
+            o["Key"]: client.get_object(Bucket=bucket, Key=o["Key"])["Body"].read()
+            for o in client.list_objects_v2(Bucket=bucket).get("Contents", [])
+        }
         expected = {f"{NAME}/{name}": (folder / name).read_bytes() for name in (*manifest.files, MANIFEST)}
         assert there == expected, f"seed {seed} ({plan}): {sorted(there.keys() ^ expected.keys())} or a content differs"
         assert not client.list_multipart_uploads(Bucket=bucket).get("Uploads"), f"seed {seed}: an upload is left over"
@@ -245,8 +258,15 @@ def run_seed(server: str, seed: int) -> dict[str, Any]:
     for key in there:
         client.delete_object(Bucket=bucket, Key=key)
     client.delete_bucket(Bucket=bucket)
-    return {"plan": plan, "replaces": replaces, "hit": hit, "first": first, "seen_after_first": seen == manifest,
-            "old_after_first": seen is not None and seen != manifest, "seconds": round(seconds, 2)}  # fmt: skip
+    return {
+        "plan": plan,
+        "replaces": replaces,
+        "hit": hit,
+        "first": first,
+        "seen_after_first": seen == manifest,
+        "old_after_first": seen is not None and seen != manifest,
+        "seconds": round(seconds, 2),
+    }
 
 
 def _publish(address: str, folder: Path, bucket: str, patience: float, attempts: int, replaces: bool) -> str:

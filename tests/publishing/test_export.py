@@ -22,8 +22,9 @@ from singer_ray.cli import run_command
 from singer_ray.distillation import Distilled
 from singer_ray.publishing.manifest import MANIFEST
 from singer_ray.publishing.package import seal
-from singer_ray.search.objectives import Objectives
-from singer_ray.search.study import METRICS, create_study, storage_of
+from singer_ray.search.study.objectives import Objectives
+from singer_ray.search.study.opening import create_study, storage_of
+from singer_ray.search.study.schema import METRICS
 from tests.servers import CREDENTIALS
 
 NO_ONNX = ("--export.onnx", "no")
@@ -87,13 +88,21 @@ def test_a_search_is_published_with_its_study_and_an_index(command: Export, sear
     assert status == 0, fault
     assert said.count("exported ") == 2
     names = {p.relative_to(place / "search").as_posix() for p in (place / "search").rglob("*") if p.is_file()}
-    assert {"leaderboard.parquet", "experiment.json", "study/config.yaml", "study/space.yaml", "study/study.journal",
-            "students/1-002/MANIFEST.json", "students/2-000/model.safetensors"} <= names  # fmt: skip
+    assert {
+        "leaderboard.parquet",
+        "experiment.json",
+        "study/config.yaml",
+        "study/space.yaml",
+        "study/study.journal",
+        "students/1-002/MANIFEST.json",
+        "students/2-000/model.safetensors",
+    } <= names
     (entry,) = json.loads((place / "index.json").read_text())["experiments"]
     assert entry["name"] == "search"
     assert [(s["rank"], s["trial"], s["path"]) for s in entry["students"]] == [
-        (1, "002", "search/students/1-002"), (2, "000", "search/students/2-000")
-    ]  # fmt: skip
+        (1, "002", "search/students/1-002"),
+        (2, "000", "search/students/2-000"),
+    ]
     assert command("--verify", place)[1].endswith("all OK\n")
     assert "was there already" in command(search, "--to", place, "--top", "2", *NO_ONNX)[1]
 

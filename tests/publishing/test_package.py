@@ -73,15 +73,15 @@ def test_other_settings_make_loadable_packages(small: Config, tmp_path: Path, se
 
 def test_the_head_classifies_as_the_probe_does(run: Distilled, small: Config) -> None:
     """Its accuracy on the validation images, read through timm, is the metric that the run reported."""
-    bench = Inputs().workbench(small)
-    source = bench.suite.sources["val"]
-    images = torch.stack([bench.evaluation_view.image(source[i]["image"]) for i in range(len(source))])
+    context = Inputs().context(small)
+    source = context.suite.sources["val"]
+    images = torch.stack([context.evaluation_view.image(source[i]["image"]) for i in range(len(source))])
     labels = torch.tensor([source[i]["label"] for i in range(len(source))])
     model: Any = timm.create_model(f"local-dir:{run.student}", pretrained=True).eval()
     model.reset_classifier(len(source.classes))
     model.get_classifier().load_state_dict(load_file(run.student / "head.safetensors"))
     with torch.no_grad():
-        guess = model(bench.normalize(images)).argmax(dim=1)
+        guess = model(context.normalize(images)).argmax(dim=1)
     assert json.loads((run.student / "classes.json").read_text()) == list(source.classes)
     assert float((guess == labels).float().mean()) == pytest.approx(run.metrics["val/after_norm/linear_top1"], abs=1e-6)
 
@@ -109,9 +109,18 @@ def test_names_cannot_write_the_card(run: Distilled, tmp_path: Path) -> None:
     result["metrics"][f"val/{EVIL}"] = result["metrics"][f"teacher/max_median_norm/{EVIL}"] = 0.5
     result["versions"][EVIL] = EVIL
     result["search"] = {
-        "trial": EVIL, "name": EVIL, "rank": 1, "trials": 2, "objectives": [EVIL], "parameters": {EVIL: EVIL},
-        "selected_by": EVIL, "seeds": 2, "mean": 0.5, "spread": 0.1, "state": "COMPLETE",
-    }  # fmt: skip
+        "trial": EVIL,
+        "name": EVIL,
+        "rank": 1,
+        "trials": 2,
+        "objectives": [EVIL],
+        "parameters": {EVIL: EVIL},
+        "selected_by": EVIL,
+        "seeds": 2,
+        "mean": 0.5,
+        "spread": 0.1,
+        "state": "COMPLETE",
+    }
     text = card(result, folder)
     _, head, body = text.split("---\n", 2)
     assert yaml.safe_load(head)["license"].startswith("x` | [y]")
@@ -149,8 +158,8 @@ def test_a_spoilt_student_is_said_in_one_line(run: Distilled, tmp_path: Path, sp
 def test_what_is_written_holds_no_password(small: Config, tmp_path: Path) -> None:
     secret = {"search.study": "postgresql://me:sesame@db/x", "export.endpoint": "http://key:sesame@minio:9000"}
     config = small.override({**secret, "train.epochs": 1})
-    done = run_distillation(config, tmp_path / "run", say=lambda line: None)
+    done = run_distillation(config, tmp_path / "run", log=lambda line: None)
     found = [path for path in done.out.rglob("*") if path.is_file()]
     assert not [path for path in found if b"sesame" in path.read_bytes()]
     assert load_preset(str(done.out / "config.yaml")).search.study == "postgresql://me@db/x"
-    run_distillation(config, done.out, resume=True, say=lambda line: None)  # the same settings, password and all
+    run_distillation(config, done.out, resume=True, log=lambda line: None)  # the same settings, password and all

@@ -15,15 +15,15 @@ import pytest
 
 from singer_ray import export
 from singer_ray.cli import run_command
-from singer_ray.conclusion import conclude
 from singer_ray.errors import UserError
+from singer_ray.finalize import conclude
 from singer_ray.publishing.delivery import _listed_experiment, listed_packages
 from singer_ray.publishing.experiment import Choice, Experiment, Selection
 from singer_ray.publishing.manifest import MANIFEST, Manifest, write_manifest
 from singer_ray.publishing.store import Store
 from singer_ray.publishing.table import trial_in
 from singer_ray.reporting.record import _students, _text
-from singer_ray.search.study import label_of
+from singer_ray.search.study.schema import label_of
 from singer_ray.storage import Folder
 from tests.publishing.strangers import manifest_of, package_in, search_in
 from tests.servers import CREDENTIALS
@@ -86,8 +86,13 @@ def test_trial_ids_as_searches_write_them(tmp_path: Path) -> None:
     out = search_in(tmp_path / "search", "003-seed1")
     assert [choice.name for choice in Experiment(str(out)).choose(Selection())] == ["1-003-seed1"]
     assert [trial_in(name) for name in ("1-002", "12-1003-seed7", "1-x", "x-002", "1", "¹-002")] == [
-        "002", "1003-seed7", None, None, None, None,
-    ]  # fmt: skip
+        "002",
+        "1003-seed7",
+        None,
+        None,
+        None,
+        None,
+    ]
     assert (label_of(3), label_of(3, 1)) == ("003", "003-seed1")
     for number, seed in (("3", None), (3, "1/../../x"), (True, None), (-1, None), (3, 1.5)):
         with pytest.raises(UserError, match="which no search writes"):
@@ -164,10 +169,14 @@ def test_a_manifest_that_no_package_has_is_refused_by_verify_and_pull(
 @pytest.mark.parametrize(
     "entry",
     [
-        {"bytes": -1, "sha256": "0" * 64}, {"bytes": True, "sha256": "0" * 64}, {"bytes": "3", "sha256": "0" * 64},
-        {"bytes": 3, "sha256": "\x1b[2J"}, {"bytes": 3, "sha256": None}, {"bytes": 3},
+        {"bytes": -1, "sha256": "0" * 64},
+        {"bytes": True, "sha256": "0" * 64},
+        {"bytes": "3", "sha256": "0" * 64},
+        {"bytes": 3, "sha256": "\x1b[2J"},
+        {"bytes": 3, "sha256": None},
+        {"bytes": 3},
     ],
-)  # fmt: skip
+)
 def test_sizes_and_hashes_that_no_file_has_are_refused(entry: dict[str, Any]) -> None:
     tree = {"format": 1, "package": "", "files": {"x": entry}}
     with pytest.raises(UserError, match="is not a manifest"):

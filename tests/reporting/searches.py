@@ -22,8 +22,9 @@ from optuna.distributions import (
 from optuna.trial import TrialState, create_trial
 
 from singer_ray.config import load_preset
-from singer_ray.search.objectives import MIN, Objectives, direction, front
-from singer_ray.search.study import COMPLETE, FAIL, JOURNAL, PRUNED, RUNNING, create_study, storage_of
+from singer_ray.search.study.objectives import MIN, Objectives, direction, front
+from singer_ray.search.study.opening import create_study, storage_of
+from singer_ray.search.study.schema import COMPLETE, FAIL, JOURNAL, PRUNED, RUNNING
 
 EPOCHS = 9
 RUNGS = (2, 6)
@@ -82,9 +83,15 @@ def fake_search(
 
 
 def _row(
-    number: int, rng: random.Random, space: Mapping[str, BaseDistribution], objectives: Objectives, epochs: int,
-    state: str | None, *, imported: bool,
-) -> optuna.trial.FrozenTrial:  # fmt: skip
+    number: int,
+    rng: random.Random,
+    space: Mapping[str, BaseDistribution],
+    objectives: Objectives,
+    epochs: int,
+    state: str | None,
+    *,
+    imported: bool,
+) -> optuna.trial.FrozenTrial:
     parameters = _draw(rng, space)
     quality = _quality(parameters) + rng.gauss(0, 0.012)
     if state is None:
@@ -103,11 +110,13 @@ def _row(
     if imported:
         attributes["imported_from"] = "s3://bucket/earlier"
     row = create_trial(
-        state=TrialState[state], params=parameters, distributions={n: space[n] for n in parameters},
+        state=TrialState[state],
+        params=parameters,
+        distributions={n: space[n] for n in parameters},
         values=[metrics[name] for name in objectives.names] if state == COMPLETE else None,
         intermediate_values={n: _value(objectives.stop_metric, parameters, reached) for n, reached in curve.items()},
         user_attrs=attributes,
-    )  # fmt: skip
+    )
     row.datetime_start = begin
     row.datetime_complete = None if state == RUNNING else begin + timedelta(seconds=seconds)
     return row
@@ -148,9 +157,15 @@ def _value(name: str, parameters: Mapping[str, Any], reached: float) -> float:
 
 
 def _write_files(
-    folder: Path, study: optuna.Study, objectives: Objectives, rng: random.Random, repeats: int, sessions: int,
-    space: Mapping[str, BaseDistribution], epochs: int,
-) -> None:  # fmt: skip
+    folder: Path,
+    study: optuna.Study,
+    objectives: Objectives,
+    rng: random.Random,
+    repeats: int,
+    sessions: int,
+    space: Mapping[str, BaseDistribution],
+    epochs: int,
+) -> None:
     config = load_preset("demo").override({"train.epochs": epochs, "search.study": "postgresql://me:hunter2@db/x"})
     (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     (folder / "space.yaml").write_text("".join(f"{name}: {{}}\n" for name in space), encoding="utf-8")
@@ -158,16 +173,30 @@ def _write_files(
     ends = [r.datetime_complete for r in rows if r.datetime_complete]
     finish = max(ends, default=BEGIN)
     step = (finish - BEGIN) / sessions
-    (folder / "search.json").write_text(json.dumps({
-        "name": folder.name, "study": None, "objectives": objectives.as_flags(), "stop_metric": objectives.stop_metric,
-        "sessions": [
-            {"begin": (BEGIN + n * step).timestamp(), "end": (BEGIN + (n + 0.9) * step).timestamp(),
-             "nodes": 1 + n, "concurrent": 4, "gpus": 4}
-            for n in range(sessions)
-        ],
-        "seconds": (finish - BEGIN).total_seconds(), "gpu_hours": 4 * (finish - BEGIN).total_seconds() / 3600,
-        "money": 3.21, "price_per_node_hour": 12.24,
-    }))  # fmt: skip
+    (folder / "search.json").write_text(
+        json.dumps(
+            {
+                "name": folder.name,
+                "study": None,
+                "objectives": objectives.as_flags(),
+                "stop_metric": objectives.stop_metric,
+                "sessions": [
+                    {
+                        "begin": (BEGIN + n * step).timestamp(),
+                        "end": (BEGIN + (n + 0.9) * step).timestamp(),
+                        "nodes": 1 + n,
+                        "concurrent": 4,
+                        "gpus": 4,
+                    }
+                    for n in range(sessions)
+                ],
+                "seconds": (finish - BEGIN).total_seconds(),
+                "gpu_hours": 4 * (finish - BEGIN).total_seconds() / 3600,
+                "money": 3.21,
+                "price_per_node_hour": 12.24,
+            }
+        )
+    )
     if not rows:
         return
     table = _leaderboard(rows, objectives, rng, repeats)
@@ -193,12 +222,17 @@ def _leaderboard(
     for rank, row in enumerate(sorted(rows, key=place), start=1):
         metrics = row.user_attrs["metrics"]
         found = {
-            "rank": rank, "id": f"{row.number:03d}", "state": row.state.name, **row.params,
+            "rank": rank,
+            "id": f"{row.number:03d}",
+            "state": row.state.name,
+            **row.params,
             **{n: v for n, v in metrics.items() if "/" in n},
             "test/miou": metrics["val/miou"] - 0.008 if row.values else None,
-            "epochs": int(metrics.get("epoch", 0)), "seconds": row.user_attrs["seconds"],
-            "resumed_from_epoch": None, "fault": row.user_attrs.get("fault"),
-        }  # fmt: skip
+            "epochs": int(metrics.get("epoch", 0)),
+            "seconds": row.user_attrs["seconds"],
+            "resumed_from_epoch": None,
+            "fault": row.user_attrs.get("fault"),
+        }
         if objectives.several:
             found["front"] = row.number in leading
         if repeats and rank <= 3 and row.values:

@@ -61,8 +61,9 @@ def test_trials_in_one_row_of_the_timeline_do_not_overlap(search: SearchRecord) 
 
     bars = [
         (row, datetime.fromisoformat(str(base)).timestamp(), length / 1000)
-        for trace in drawn.data for row, base, length in zip(trace.y, trace.base, trace.x)
-    ]  # fmt: skip
+        for trace in drawn.data
+        for row, base, length in zip(trace.y, trace.base, trace.x)
+    ]
     assert len(bars) == 40
     for (row, begin, seconds), (next_row, next_begin, _) in pairwise(sorted(bars)):
         assert row != next_row or begin + seconds <= next_begin + 2  # begins are drawn to the second
@@ -108,11 +109,18 @@ def test_axes_measure_as_the_search_drew() -> None:
 
 def test_names_and_numbers_are_short_and_clear() -> None:
     assert short_names(["method.clip.ratio", "train.lr", "evaluation.lr"]) == {
-        "method.clip.ratio": "ratio", "train.lr": "train.lr", "evaluation.lr": "evaluation.lr",
-    }  # fmt: skip
+        "method.clip.ratio": "ratio",
+        "train.lr": "train.lr",
+        "evaluation.lr": "evaluation.lr",
+    }
     shown = [number(v) for v in (None, 0.00123456, 12, 5526336, 5526336.0, True, "singer")]
     assert shown == [MISSING, "0.001235", "12", "5,526,336", "5,526,336", "True", "singer"]
     assert [score(v) for v in (0.5, 90_000.0, None)] == ["0.5000", "90,000", MISSING]
     assert [duration(s) for s in (2.34, 59.7, 61, 3600, 93_700, None)] == [
-        "2.3 s", "1 min", "1 min 1 s", "1 h", "1 d 2 h", MISSING,
-    ]  # fmt: skip
+        "2.3 s",
+        "1 min",
+        "1 min 1 s",
+        "1 h",
+        "1 d 2 h",
+        MISSING,
+    ]

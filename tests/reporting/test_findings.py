@@ -59,7 +59,7 @@ def test_a_best_value_at_the_edge_is_named_with_a_wider_range(search: SearchReco
     assert "for example to 1," in below.text
 
 
-def test_no_range_is_proposed_that_the_knob_refuses(search: SearchRecord) -> None:
+def test_no_range_is_proposed_that_the_setting_refuses(search: SearchRecord) -> None:
     limited = said(with_best(middle(search), method_outlier_quantile=0.98), "method.outlier_quantile is at the edge")
     assert limited is not None
     assert limited.kind == NOTE

@@ -15,8 +15,9 @@ from optuna.trial import TrialState, create_trial
 from singer_ray.reporting.figures import timeline
 from singer_ray.reporting.page import build_report
 from singer_ray.reporting.record import read_search
-from singer_ray.search.leaderboard import leaderboard
-from singer_ray.search.study import IN_QUEUE, SECONDS, STARTED, create_study, storage_of
+from singer_ray.search.study.leaderboard import leaderboard
+from singer_ray.search.study.opening import create_study, storage_of
+from singer_ray.search.study.schema import IN_QUEUE, SECONDS, STARTED
 from tests.reporting.searches import BEGIN, SINGER, fake_search, journal_of
 from tests.search.studies import MIOU
 
@@ -59,9 +60,14 @@ def test_the_front_is_what_no_other_trial_beats(tmp_path: Path) -> None:
     for trial in search.finished:
         assert trial.values is not None
         beaten = [
-            t for t in search.finished if t.values and t is not trial and t.values[0] >= trial.values[0]
-            and t.values[1] <= trial.values[1] and t.values != trial.values
-        ]  # fmt: skip
+            t
+            for t in search.finished
+            if t.values
+            and t is not trial
+            and t.values[0] >= trial.values[0]
+            and t.values[1] <= trial.values[1]
+            and t.values != trial.values
+        ]
         assert trial.front == (not beaten)
 
 
@@ -109,9 +115,12 @@ def test_a_trial_begins_when_a_host_takes_it_and_a_queued_one_has_not(tmp_path: 
         more |= {} if taken is None else {STARTED: (BEGIN + timedelta(seconds=taken)).isoformat()}
         more |= {} if seconds is None else {SECONDS: seconds}
         row = create_trial(
-            state=TrialState[state], value=0.5 if seconds else None, params={"train.lr": 5e-3},
-            distributions=distributions, user_attrs=more,
-        )  # fmt: skip
+            state=TrialState[state],
+            value=0.5 if seconds else None,
+            params={"train.lr": 5e-3},
+            distributions=distributions,
+            user_attrs=more,
+        )
         row.datetime_start = BEGIN
         row.datetime_complete = None if seconds is None or taken is None else BEGIN + timedelta(seconds=taken + seconds)
         study.add_trial(row)
@@ -124,9 +133,12 @@ def test_a_trial_begins_when_a_host_takes_it_and_a_queued_one_has_not(tmp_path: 
     (folder / "search.json").write_text(json.dumps({"name": "search", "study": None, "sessions": [session]}))
     search = read_search(folder)
     assert [(t.id, t.state, t.seconds) for t in search.trials] == [
-        ("000", "COMPLETE", 58.0), ("001", "COMPLETE", 58.0), ("002", "COMPLETE", 58.0), ("003", "RUNNING", 69.0),
+        ("000", "COMPLETE", 58.0),
+        ("001", "COMPLETE", 58.0),
+        ("002", "COMPLETE", 58.0),
+        ("003", "RUNNING", 69.0),
         ("004", "QUEUED", 0.0),
-    ]  # fmt: skip
+    ]
     assert sum(t.seconds for t in search.trials) <= 2 * 130, "no more than two places can give"
     drawn = timeline(search)
     assert drawn is not None

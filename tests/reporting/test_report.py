@@ -36,10 +36,19 @@ def test_the_page_tells_what_the_search_found(finished: Path, tmp_path: Path) ->
     assert best.values[0] == max(t.values[0] for t in search.trials if t.state == "COMPLETE" and t.values)
     folder = finished / "best" / f"1-{best.id}"
     for said in (
-        "finished", f"{best.values[0]:.4f}", f"test {best.values[0] - 0.008:.4f}", "over 3 seeds", "40", "2 sessions",
-        "5 earlier trials of s3://bucket/earlier", f"python -m singer_ray.train --preset {folder}/config.yaml",
-        f"local-dir:{folder}", "$3.21", "GPU-hours", "method.outlier_quantile",
-    ):  # fmt: skip
+        "finished",
+        f"{best.values[0]:.4f}",
+        f"test {best.values[0] - 0.008:.4f}",
+        "over 3 seeds",
+        "40",
+        "2 sessions",
+        "5 earlier trials of s3://bucket/earlier",
+        f"python -m singer_ray.train --preset {folder}/config.yaml",
+        f"local-dir:{folder}",
+        "$3.21",
+        "GPU-hours",
+        "method.outlier_quantile",
+    ):
         assert said in text, said
     assert sum(search.count(s) for s in ("COMPLETE", "PRUNED", "FAIL")) == 40
     assert page.read_text().replace(PLOTLY, "").count("data:image/png;base64,") == 4

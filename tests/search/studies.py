@@ -8,10 +8,10 @@ from typing import Any
 import optuna
 
 from singer_ray.config import load_preset
-from singer_ray.search.ledger import Ledger
-from singer_ray.search.objectives import Objectives
-from singer_ray.search.space import load_space
-from singer_ray.search.study import create_study
+from singer_ray.search.driver.ask_tell import AskTell
+from singer_ray.search.space.space import load_space
+from singer_ray.search.study.objectives import Objectives
+from singer_ray.search.study.opening import create_study
 
 MIOU = Objectives(("val/miou",), ("max",), "val/miou", "max")
 TWO = Objectives(("val/miou", "student/parameters"), ("max", "min"), "val/miou", "max")
@@ -21,28 +21,33 @@ RATE = {"train.lr": {"type": "loguniform", "low": 1e-4, "high": 1e-2}}
 
 
 def new_ledger(
-    objectives: Objectives = MIOU, *, epochs: int = 6, trials: int = 100, space: Mapping[str, Any] = RATE,
-    study: optuna.Study | None = None, **more: Any,
-) -> Ledger:  # fmt: skip
+    objectives: Objectives = MIOU,
+    *,
+    epochs: int = 6,
+    trials: int = 100,
+    space: Mapping[str, Any] = RATE,
+    study: optuna.Study | None = None,
+    **more: Any,
+) -> AskTell:
     """A ledger with random suggestions, over a new study in memory unless one is given."""
     if study is None:
         study = create_study(optuna.storages.InMemoryStorage(), "s", objectives)
         study.sampler = optuna.samplers.RandomSampler(seed=0)
     more.setdefault("pruner", optuna.pruners.NopPruner())
     loaded = load_space(space, load_preset("demo"))
-    return Ledger(study, loaded, objectives, epochs=epochs, trials=trials, folder="/runs/x/trials", **more)
+    return AskTell(study, loaded, objectives, epochs=epochs, trials=trials, folder="/runs/x/trials", **more)
 
 
 def play(
-    ledger: Ledger, curve: Sequence[float | None], last: Mapping[str, Any] | None = None, *, error: bool = False
+    ask_tell: AskTell, curve: Sequence[float | None], last: Mapping[str, Any] | None = None, *, error: bool = False
 ) -> str:
     """One trial: reports val/miou by epoch (None: no such metric), `last` with the last one. The state it is told."""
-    assignment = ledger.ask(f"t{len(ledger.study.trials)}")
+    assignment = ask_tell.ask(f"t{len(ask_tell.study.trials)}")
     assert assignment is not None
     result: dict[str, Any] = {}
     for epoch, value in enumerate(curve, 1):
         result = {"epoch": epoch} if value is None else {"epoch": epoch, "val/miou": value}
         if epoch == len(curve):
             result |= last or {}
-        ledger.report(assignment.number, result)
-    return ledger.end(assignment.number, result or last or None, error=error)
+        ask_tell.report(assignment.number, result)
+    return ask_tell.end(assignment.number, result or last or None, error=error)

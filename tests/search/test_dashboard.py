@@ -21,14 +21,14 @@ NAME = "rank and rate"
 LONG = {**SMALL, "train.epochs": 2000, "search.grace_epochs": 2000}
 SUBMIT = """
 import sys
-from singer_ray.search import submit
+from singer_ray.nodes import submit
 address, name, *argv = sys.argv[1:]
 print(submit.submit(address, argv, name=name, metadata={"space": "mine"}, files=submit.local_files(argv)))
 """
 FOLLOW = """
 import sys
 from singer_ray.errors import UserError
-from singer_ray.search.submit import follow
+from singer_ray.nodes.submit import follow
 try:
     print(follow(*sys.argv[1:]))
 except UserError as error:
@@ -48,9 +48,12 @@ def command(code: str, head: Head, *arguments: str, token: str | None = None) ->
     """Python code in a terminal of a user who has the cluster's token, or another one."""
     settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token or head.token}
     return subprocess.Popen(
-        [sys.executable, "-c", code, head.dashboard, *arguments], env={**os.environ, **settings},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code, head.dashboard, *arguments],
+        env={**os.environ, **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +67,8 @@ def followed(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
     folder = tmp_path_factory.mktemp("here")
     space = folder / "space.yaml"
     space.write_text("method.rank: {type: int, low: 4, high: 8}\ntrain.lr: {type: choice, values: [0.002, 0.004]}\n")
-    knobs = [part for name, value in LONG.items() for part in (f"--{name}", str(value))]
-    argv = ["--space", str(space), "--concurrent", "1", "--out", str(folder / "out"), *knobs]
+    flags = [part for name, value in LONG.items() for part in (f"--{name}", str(value))]
+    argv = ["--space", str(space), "--concurrent", "1", "--out", str(folder / "out"), *flags]
     told, failed = command(SUBMIT, head, NAME, *argv).communicate(timeout=120)
     assert failed == ""
     submission_id = told.strip()

@@ -16,13 +16,13 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from singer_ray import ray_cluster
 from singer_ray.config import load_preset
-from singer_ray.search import pool as pools
-from singer_ray.search.plan import Plan
+from singer_ray.nodes import ray_cluster
+from singer_ray.search.workers import pool as pools
+from singer_ray.search.workers.resources import ResourcePlan
 from singer_ray.storage import Folder
 from tests.conftest import SMALL
-from tests.test_cluster_limits import RECORDED
+from tests.nodes.test_limits import RECORDED
 
 SOON = 90.0
 
@@ -64,9 +64,9 @@ def test_a_search_waits_for_machines_takes_those_that_join_and_goes_on_without_t
     monkeypatch.setattr(ray_cluster, "LOOK", 0.2)
     monkeypatch.setattr(pools, "LOOK", 0.2)
     said: list[str] = []
-    plans: list[Plan] = []
+    plans: list[ResourcePlan] = []
     config = load_preset("demo").override({**SMALL, "train.device": "cpu", "search.trials": 9, "search.concurrent": 8})
-    planning = threading.Thread(target=lambda: plans.append(Plan.of(config, said.append)))
+    planning = threading.Thread(target=lambda: plans.append(ResourcePlan.of(config, said.append)))
     planning.start()
     eventually(lambda: bool(said), "it says nothing")
     assert said == [

@@ -20,13 +20,14 @@ import pytest
 import yaml
 from rich.console import Console
 
-from singer_ray import ray_cluster
 from singer_ray.errors import UserError
-from singer_ray.search import accounts
-from singer_ray.search import home as homes
-from singer_ray.search.experiment import Searched, resume_search, run_search
-from singer_ray.search.home import LEASE, Home
-from singer_ray.search.study import SEARCH, create_study, load_study, storage_of
+from singer_ray.nodes import ray_cluster
+from singer_ray.search.driver.search import Searched, resume_search, run_search
+from singer_ray.search.state import heartbeat
+from singer_ray.search.state import store as stores
+from singer_ray.search.state.store import LEASE, SearchStore
+from singer_ray.search.study.opening import create_study, load_study, storage_of
+from singer_ray.search.study.schema import SEARCH
 from singer_ray.storage import Folder
 from tests.faults.records import Row, read_rows
 from tests.faults.session import Session, started
@@ -36,9 +37,13 @@ from tests.servers import ENVIRONMENT, s3_server
 
 SPACE = {"train.lr": {"type": "loguniform", "low": 1e-3, "high": 4e-3}}
 QUICK: dict[str, Any] = {
-    "search.trials": 2, "search.concurrent": 1, "search.scheduler": "none", "train.epochs": 2,
-    "train.steps_per_epoch": 1, "export.top": 1,
-}  # fmt: skip
+    "search.trials": 2,
+    "search.concurrent": 1,
+    "search.scheduler": "none",
+    "train.epochs": 2,
+    "train.steps_per_epoch": 1,
+    "export.top": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +63,7 @@ def _cluster(endpoint: str) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(homes, "LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(stores, "LEASE_SECONDS", 2.0)
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +90,18 @@ def rows_in(out: Path) -> list[Row]:
 def command(out: Path, *more: str) -> list[str]:
     """The arguments of the search that `searched` makes."""
     (out.parent / "space.yaml").write_text(yaml.safe_dump(SPACE))
-    knobs = {**settings(**QUICK).model_dump()["data"]["scenes"]}
-    flags = {f"data.scenes.{name}": value for name, value in knobs.items()}
+    scenes = {**settings(**QUICK).model_dump()["data"]["scenes"]}
+    flags = {f"data.scenes.{name}": value for name, value in scenes.items()}
     small = settings(**QUICK)
     flags |= {
-        "method.prefit.steps": small.method.prefit.steps, "method.prefit.batch_size": small.method.prefit.batch_size,
-        "evaluation.fit_images": small.evaluation.fit_images, "train.batch_size": small.train.batch_size,
-        "search.grace_epochs": small.search.grace_epochs, "search.space": out.parent / "space.yaml", **QUICK,
-    }  # fmt: skip
+        "method.prefit.steps": small.method.prefit.steps,
+        "method.prefit.batch_size": small.method.prefit.batch_size,
+        "evaluation.fit_images": small.evaluation.fit_images,
+        "train.batch_size": small.train.batch_size,
+        "search.grace_epochs": small.search.grace_epochs,
+        "search.space": out.parent / "space.yaml",
+        **QUICK,
+    }
     return [*(part for name, value in flags.items() for part in (f"--{name}", str(value))), "--out", str(out), *more]
 
 
@@ -185,7 +194,7 @@ def test_overwriting_takes_the_place_and_the_study_of_the_search_that_was_there(
     for place in (out, copy):
         place.mkdir(parents=True)
         (place / "search.json").write_text('{"id": "mine"}\n')
-    with Home(tmp_path / "elsewhere", Folder(str(copy)), print).driving():
+    with SearchStore(tmp_path / "elsewhere", Folder(str(copy)), print).driving():
         with pytest.raises(UserError, match=r"Another process \(on .*\) drives the search at .*storage/search"):
             searched(out, overwrite=True, **more)
         assert json.loads((copy / "search.json").read_text()) == {"id": "mine"}
@@ -201,7 +210,7 @@ def test_after_ctrl_c_and_a_full_disk_it_goes_on(
 ) -> None:
     out = tmp_path / "search"
     go_on = f"Go on with: python -m singer_ray.tune --resume {out}"
-    monkeypatch.setattr(accounts, "EVERY", 0.1)
+    monkeypatch.setattr(heartbeat, "EVERY", 0.1)
 
     def interrupt() -> None:
         noted = set()
@@ -287,13 +296,13 @@ def test_a_study_that_cannot_be_reached_is_said_before_anything_is_written(study
 def test_one_driver_at_a_time_for_a_copy_in_s3(endpoint: str, tmp_path: Path) -> None:
     said: list[str] = []
 
-    def home(name: str) -> Home:
-        return Home(tmp_path / name, Folder("s3://searches/lease"), said.append)
+    def store(name: str) -> SearchStore:
+        return SearchStore(tmp_path / name, Folder("s3://searches/lease"), said.append)
 
-    with home("one").driving():
+    with store("one").driving():
         with pytest.raises(UserError, match=r"Another process \(on .*\) drives the search at s3://searches/lease"):
-            home("two").driving().__enter__()
+            store("two").driving().__enter__()
         assert Folder("s3://searches/lease").read(LEASE)
-    with home("three").driving():
+    with store("three").driving():
         pass
     assert Folder("s3://searches/lease").read(LEASE) is None

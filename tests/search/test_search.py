@@ -20,13 +20,15 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from singer_ray import ray_cluster
 from singer_ray.config import Config, load_preset
 from singer_ray.distillation import run_distillation
 from singer_ray.errors import UserError
-from singer_ray.search import session
-from singer_ray.search.experiment import Searched, run_search
-from singer_ray.search.study import REPEATS, load_study, own_rows, storage_of, values_by_epoch
+from singer_ray.nodes import ray_cluster
+from singer_ray.search.driver import session
+from singer_ray.search.driver.search import Searched, run_search
+from singer_ray.search.strategy.stopping import Meter
+from singer_ray.search.study.opening import load_study, storage_of
+from singer_ray.search.study.schema import REPEATS, own_rows, values_by_epoch
 from tests.conftest import SMALL
 
 DIVERGES = 1e30
@@ -85,9 +87,13 @@ def searched(tmp_path_factory: pytest.TempPathFactory, running: list[Any]) -> tu
         running.extend(list_actors(ray.get_runtime_context().gcs_address, detail=True))
 
     screen = Listener("epoch 1/3", look)
-    config = settings(**{
-        "search.trials": 7, "search.concurrent": 1, "search.reduction_factor": 2,
-    })  # fmt: skip
+    config = settings(
+        **{
+            "search.trials": 7,
+            "search.concurrent": 1,
+            "search.reduction_factor": 2,
+        }
+    )
     done = run_search(
         config, tmp_path_factory.mktemp("x") / "one", space=SPACE, console=Console(file=screen, width=180)
     )
@@ -139,10 +145,16 @@ def test_the_study_agrees_with_tune_row_by_row(searched: tuple[Searched, str]) -
 
 def test_with_several_objectives_too(tmp_path: Path) -> None:
     goals = ("val/miou", "student/parameters:min", "student/artifact_share")
-    config = settings(**{
-        "search.trials": 5, "search.concurrent": 2, "search.objectives": goals, "search.stop_metric": "val/miou",
-        "search.reduction_factor": 2, "export.top": 1,
-    })  # fmt: skip
+    config = settings(
+        **{
+            "search.trials": 5,
+            "search.concurrent": 2,
+            "search.objectives": goals,
+            "search.stop_metric": "val/miou",
+            "search.reduction_factor": 2,
+            "export.top": 1,
+        }
+    )
     space = {"student.depth": {"type": "int", "low": 2, "high": 4}, "train.lr": SPACE["train.lr"]}
     done = run_search(config, tmp_path / "three", space=space, console=Console(file=io.StringIO()))
     table, names = done.leaderboard.set_index("id"), done.objectives.names
@@ -170,10 +182,15 @@ def test_a_grid_tries_what_a_warm_start_has_not_and_trials_stop_by_another_metri
     earlier = searched[0]
     done_before = earlier.leaderboard[earlier.leaderboard["state"] == "COMPLETE"]
     rank = int(done_before["method.rank"].iloc[0])
-    config = settings(**{
-        "search.warm_start": str(earlier.out), "search.sampler": "grid", "search.concurrent": 1,
-        "search.stop_metric": "val/depth_rmse", "search.reduction_factor": 2,
-    })  # fmt: skip
+    config = settings(
+        **{
+            "search.warm_start": str(earlier.out),
+            "search.sampler": "grid",
+            "search.concurrent": 1,
+            "search.stop_metric": "val/depth_rmse",
+            "search.reduction_factor": 2,
+        }
+    )
     space = {**SPACE, "method.rank": {"type": "int", "low": rank, "high": rank}}
     screen = io.StringIO()
     done = run_search(config, tmp_path / "warm", space=space, console=Console(file=screen, width=200))
@@ -204,10 +221,16 @@ def test_several_nodes_without_shared_storage_are_refused(tmp_path: Path, monkey
 
 
 def test_leading_trials_are_repeated_with_other_seeds(tmp_path: Path) -> None:
-    config = settings(**{
-        "search.trials": 3, "search.concurrent": 2, "search.scheduler": "none", "search.repeats": 2,
-        "search.repeat_top": 2, "train.epochs": 1,
-    })  # fmt: skip
+    config = settings(
+        **{
+            "search.trials": 3,
+            "search.concurrent": 2,
+            "search.scheduler": "none",
+            "search.repeats": 2,
+            "search.repeat_top": 2,
+            "train.epochs": 1,
+        }
+    )
     space = {"train.lr": {"type": "loguniform", "low": 1e-3, "high": 4e-3}}
     done = run_search(config, tmp_path / "again", space=space, console=Console(file=io.StringIO()))
     again = load_study(storage_of(None, done.out), f"{done.out.name}{REPEATS}")
@@ -263,7 +286,7 @@ def test_the_dashboard_shows_running_trials_by_their_parameters(
 
 
 def test_a_trial_needs_no_torch() -> None:
-    check = "import sys, singer_ray.search.trial; sys.exit('torch' in sys.modules)"
+    check = "import sys, singer_ray.search.workers.trainable; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
@@ -309,7 +332,7 @@ def test_a_time_budget_stops_trials_and_the_best_of_them_still_gives_a_student(
 ) -> None:
     # The clock jumps when the first epoch has been shown: how long a machine takes to come so far is not the claim.
     late = [0.0]
-    monkeypatch.setattr(session, "Meter", partial(session.Meter, clock=lambda: time.time() + late[0]))
+    monkeypatch.setattr(session, "Meter", partial(Meter, clock=lambda: time.time() + late[0]))
     config = settings(**{"search.trials": 2, "search.concurrent": 1, "search.time_budget": 9e4, "train.epochs": 500})
     space = {"train.lr": {"type": "loguniform", "low": 1e-3, "high": 4e-3}}
     screen = Listener("epoch 1/500", lambda: late.append(late.pop() + 1e5))

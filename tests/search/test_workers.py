@@ -18,9 +18,9 @@ from rich.console import Console
 from singer_ray.config import Config, load_preset
 from singer_ray.distillation import run_distillation
 from singer_ray.errors import UserError
-from singer_ray.search.experiment import Searched, run_search
-from singer_ray.search.plan import Plan
-from singer_ray.search.study import load_study, storage_of
+from singer_ray.search.driver.search import Searched, run_search
+from singer_ray.search.study.opening import load_study, storage_of
+from singer_ray.search.workers.resources import ResourcePlan
 from singer_ray.training import checkpoint
 from tests.conftest import SMALL
 
@@ -37,7 +37,7 @@ SPACE: dict[str, Any] = {
 def _cluster() -> Iterator[None]:
     import ray
 
-    from singer_ray.ray_cluster import NAMESPACE
+    from singer_ray.nodes.ray_cluster import NAMESPACE
 
     ray.init(address="local", num_cpus=CPUS, namespace=NAMESPACE, logging_level=logging.ERROR)
     yield
@@ -71,9 +71,14 @@ class Assassin(io.StringIO):
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Searched, Assassin]:
-    config = settings(**{
-        "search.trials": 3, "search.concurrent": 1, "search.grace_epochs": 1, "search.reduction_factor": 3,
-    })  # fmt: skip
+    config = settings(
+        **{
+            "search.trials": 3,
+            "search.concurrent": 1,
+            "search.grace_epochs": 1,
+            "search.reduction_factor": 3,
+        }
+    )
     screen = Assassin()
     out = tmp_path_factory.mktemp("x") / "two"
     return run_search(config, out, space=SPACE, console=Console(file=screen, width=180)), screen
@@ -128,7 +133,7 @@ def test_workers_do_not_share_a_gpu() -> None:
     with pytest.raises(
         UserError, match=r"search.gpus_per_trial 0.5 with --workers 2: NCCL needs a GPU for each worker"
     ):
-        Plan.of(settings(**{"search.gpus_per_trial": 0.5}))
+        ResourcePlan.of(settings(**{"search.gpus_per_trial": 0.5}))
 
 
 def test_a_group_that_finds_no_room_is_an_error_after_a_bounded_time(

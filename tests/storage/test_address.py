@@ -67,11 +67,20 @@ def test_variables_and_the_home_folder_are_expanded(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("RUNS", "/data/runs")
     told = {
-        "~/x": "/home/me/x", "$RUNS/x": "/data/runs/x", "${RUNS}x": "/data/runsx", "s3://b/$RUNS": "s3://b//data/runs",
-        "local-dir:~/x": "local-dir:/home/me/x", "sqlite:///~/x.db": "sqlite:////home/me/x.db", "file://~/x":
-        "file:///home/me/x", "a~b": "a~b", "s3://b/~x": "s3://b/~x", "postgresql://me:pa$RUNS@host/db":
-        "postgresql://me:pa$RUNS@host/db", "demo": "demo", "hf-hub:me/x": "hf-hub:me/x", "x$1$": "x$1$",
-    }  # fmt: skip
+        "~/x": "/home/me/x",
+        "$RUNS/x": "/data/runs/x",
+        "${RUNS}x": "/data/runsx",
+        "s3://b/$RUNS": "s3://b//data/runs",
+        "local-dir:~/x": "local-dir:/home/me/x",
+        "sqlite:///~/x.db": "sqlite:////home/me/x.db",
+        "file://~/x": "file:///home/me/x",
+        "a~b": "a~b",
+        "s3://b/~x": "s3://b/~x",
+        "postgresql://me:pa$RUNS@host/db": "postgresql://me:pa$RUNS@host/db",
+        "demo": "demo",
+        "hf-hub:me/x": "hf-hub:me/x",
+        "x$1$": "x$1$",
+    }
     assert {text: expanded(text) for text in told} == told
     faults = {"$GONE/x": r"\$GONE is not", "${GONE}": r"\$GONE is not", "~no-one/x": "no user 'no-one'", "": "empty"}
     for text, said in faults.items():
@@ -82,30 +91,36 @@ def test_variables_and_the_home_folder_are_expanded(tmp_path: Path, monkeypatch:
     assert expanded(f"{tmp_path}/we$ird/x") == f"{tmp_path}/we$ird/x"  # a folder that is called so
 
 
-def test_every_path_among_the_knobs_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_path_among_the_settings_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLACE", "/data")
     folders = [name for name in field_names() if name.startswith(("data.", "evaluation.data."))]
     folders = [name for name in folders if name.endswith(("train", "val", "test", "masks"))]
     assert len(folders) == 12
     others = "teacher.name teacher.checkpoint train.storage export.to search.study search.space search.warm_start"
-    knobs = [*folders, *others.split()]
-    for knob in knobs:
-        assert Config().override({knob: "$PLACE/x"}).value(knob) == "/data/x"
-        with pytest.raises(UserError, match=rf"{knob} is '\$GONE/x'.*\$GONE is not"):
-            Config().override({knob: "$GONE/x"})
-    again = Config().override(dict.fromkeys(knobs, "$PLACE/x"))
+    settings = [*folders, *others.split()]
+    for setting in settings:
+        assert Config().override({setting: "$PLACE/x"}).value(setting) == "/data/x"
+        with pytest.raises(UserError, match=rf"{setting} is '\$GONE/x'.*\$GONE is not"):
+            Config().override({setting: "$GONE/x"})
+    again = Config().override(dict.fromkeys(settings, "$PLACE/x"))
     assert validate(again.model_dump(), "x") == again
 
 
 def test_addresses_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     told = {
-        "x#1": f"{tmp_path}/x#1", "/x": "/x", "file:///x": "/x", "s3://b/x": "s3://b/x",
-        "sqlite:///x.db?timeout=3": f"sqlite:///{tmp_path}/x.db?timeout=3", "sqlite:////x.db": "sqlite:////x.db",
-        "sqlite+pysqlite:///x#.db": f"sqlite+pysqlite:///{tmp_path}/x#.db", "sqlite://": "sqlite://",
-        "sqlite:///:memory:": "sqlite:///:memory:", "mysql://h/db": "mysql://h/db",
+        "x#1": f"{tmp_path}/x#1",
+        "/x": "/x",
+        "file:///x": "/x",
+        "s3://b/x": "s3://b/x",
+        "sqlite:///x.db?timeout=3": f"sqlite:///{tmp_path}/x.db?timeout=3",
+        "sqlite:////x.db": "sqlite:////x.db",
+        "sqlite+pysqlite:///x#.db": f"sqlite+pysqlite:///{tmp_path}/x#.db",
+        "sqlite://": "sqlite://",
+        "sqlite:///:memory:": "sqlite:///:memory:",
+        "mysql://h/db": "mysql://h/db",
         "s3:/bucket": "s3:/bucket",
-    }  # fmt: skip
+    }
     assert {text: absolute(text) for text in told} == told
     assert own_name(Path(".")) == own_name(Path("x/..")) == tmp_path.name
     assert own_name(Path("runs/x")) == "x"

@@ -79,7 +79,7 @@ def test_a_holder_that_shows_life_is_named_at_once(files: LeaseFiles) -> None:
         begin = time.monotonic()
         with (
             pytest.raises(HeldError, match="held by a process on another"),
-            Lease(files, "x", seconds=2.0, say=said.append),
+            Lease(files, "x", seconds=2.0, on_wait=said.append),
         ):
             pass
         assert time.monotonic() - begin < 5

@@ -25,8 +25,10 @@ def test_plain_files_are_read_as_they_are() -> None:
     tree = {"a": [1, 2.5, None, True, "x"], "b": {"c": [[]]}}
     assert read_json(json.dumps(tree), "x") == tree
     assert read_yaml("a: &one [1, 2]\nb: *one\nc: [*one, *one]\n", "x") == {
-        "a": [1, 2], "b": [1, 2], "c": [[1, 2], [1, 2]],
-    }  # fmt: skip
+        "a": [1, 2],
+        "b": [1, 2],
+        "c": [[1, 2], [1, 2]],
+    }
     assert read_yaml("", "x") is None
     assert read_json("[" * DEEPEST + "]" * DEEPEST, "x")
     assert read_yaml("[" * (DEEPEST - 1) + "]" * (DEEPEST - 1), "x")
@@ -78,7 +80,10 @@ def test_a_file_that_cannot_be_written_leaves_the_earlier_one_and_no_draft(
     ("address", "kept"),
     [
         ("postgresql://me:pa:s@s@db:5432/x", "postgresql://me@db:5432/x"),
-        ("postgresql+psycopg2://me:p@db/x?sslmode=require&sslpassword=q", "postgresql+psycopg2://me@db/x?sslmode=require"),
+        (
+            "postgresql+psycopg2://me:p@db/x?sslmode=require&sslpassword=q",
+            "postgresql+psycopg2://me@db/x?sslmode=require",
+        ),
         ("mysql://me@db/x?password=q", "mysql://me@db/x"),
         ("postgresql:///x?host=db&passfile=/f&password=q", "postgresql:///x?host=db&passfile=%2Ff"),
         ("http://key:secret@127.0.0.1:9000", "http://key@127.0.0.1:9000"),
@@ -87,7 +92,7 @@ def test_a_file_that_cannot_be_written_leaves_the_earlier_one_and_no_draft(
         ("s3://bucket/a#b?c", "s3://bucket/a#b?c"),
         ("runs/x", "runs/x"),
     ],
-)  # fmt: skip
+)
 def test_what_is_written_has_no_password(address: str, kept: str) -> None:
     assert without_password(address) == kept
     assert without_password(kept) == kept

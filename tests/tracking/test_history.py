@@ -59,9 +59,11 @@ def test_curves_are_sorted_by_what_they_are_and_drawn(tmp_path: Path) -> None:
     rows = {n: {"epoch": n, "lr": 1e-3, "train/kd": 2.0, "train/loss": 3.0, **scores} for n in (1, 2)}
     found = {panel.title.partition(" (")[0]: list(panel.curves) for panel in panels(rows)}
     assert found == {
-        "Losses": ["loss", "kd"], "Learning rate": ["lr"], "Validation scores": ["miou"],
+        "Losses": ["loss", "kd"],
+        "Learning rate": ["lr"],
+        "Validation scores": ["miou"],
         "Validation errors": ["depth_rmse"],
-    }  # fmt: skip
+    }
     draw_curves(rows, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     draw_curves({}, tmp_path / "none.png")

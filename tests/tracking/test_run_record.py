@@ -14,7 +14,7 @@ from singer_ray.tracking.trackers import TRAIN, check_trackers
 
 
 def told(out: Path, epochs: range, said: list[str], *, last: str = COMPLETE) -> RunRecord:
-    record = RunRecord(out, {"train.lr": 0.1}, ["tensorboard"], say=said.append)
+    record = RunRecord(out, {"train.lr": 0.1}, ["tensorboard"], log=said.append)
     done = epochs[0] - 1
     record.begin(done, {"epoch": done, "train/loss": 1 / done, "lr": 0.1} if done else None)
     for epoch in epochs:
@@ -66,7 +66,7 @@ def test_a_disk_that_takes_no_history_is_said_once_and_ends_nothing(
     assert line.endswith("No space left on device")
 
 
-def test_a_tracker_that_is_missing_is_named_by_its_knob(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_is_missing_is_named_by_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(trackers.PACKAGES, "wandb", "wandb_that_is_not_there")
     with pytest.raises(UserError, match=r"^train\.trackers names 'wandb', which is not installed"):
         check_trackers(["wandb"], TRAIN)

@@ -76,8 +76,10 @@ def test_tensorboard_shows_every_epoch_once_and_the_parameters(told_twice: Path)
         for tag in read.PluginTagToContent("hparams")
     ]
     assert {tag.rpartition("/")[2] for tag in read.PluginTagToContent("hparams")} == {
-        "experiment", "session_start_info", "session_end_info",
-    }  # fmt: skip
+        "experiment",
+        "session_start_info",
+        "session_end_info",
+    }
     (start,) = (part.session_start_info for part in parts if part.HasField("session_start_info"))
     assert start.hparams["method.rank"].number_value == 23
     assert start.hparams["method.refiner"].string_value == "singer"

@@ -10,10 +10,10 @@ import torch
 from singer_ray.config import Config, load_preset
 from singer_ray.distillation import run_distillation
 from singer_ray.errors import UserError
-from singer_ray.search.space import load_space
+from singer_ray.search.space.space import load_space
 from singer_ray.training.blueprint import check_run, check_search
+from singer_ray.training.context import TrainContext
 from singer_ray.training.launch import Inputs
-from singer_ray.training.workbench import Workbench
 from singer_ray.vision.models import load_teacher
 
 
@@ -64,17 +64,20 @@ def test_the_corners_of_a_space_are_outlined() -> None:
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_a_teacher_in_half_precision_trains(small: Config, tmp_path: Any, kind: torch.dtype) -> None:
     teacher = load_teacher("demo", 32).to(kind)
-    bench = Workbench(small, teacher=teacher)
-    batch = next(bench.batches(batch_size=4, seed=0))
-    tokens = bench.teacher_pass(bench.last_teacher, bench.pixels(batch)).tokens[5]
+    context = TrainContext(small, teacher=teacher)
+    batch = next(context.batches(batch_size=4, seed=0))
+    tokens = context.teacher_pass(context.last_teacher, context.pixels(batch)).tokens[5]
     assert tokens.dtype == torch.float32
     if kind == torch.float16:
         config = small.override({"train.epochs": 1, "train.steps_per_epoch": 1})
         lines: list[str] = []
         inputs = Inputs(load_teacher("demo", 32).to(kind))
         done = run_distillation(
-            config.override({"method.clip.ratio": 2.0}), tmp_path / "out", inputs=inputs,
-            given=["method.clip.ratio"], say=lines.append,
-        )  # fmt: skip
+            config.override({"method.clip.ratio": 2.0}),
+            tmp_path / "out",
+            inputs=inputs,
+            given=["method.clip.ratio"],
+            log=lines.append,
+        )
         assert done.metrics["train/loss"] > 0
         assert any(line.startswith("note: method.clip.ratio has no effect") for line in lines)

@@ -17,10 +17,14 @@ from singer_ray.training import checkpoint
 
 def state(**more: Any) -> dict[str, Any]:
     return {
-        "distiller": {"student.model.a": torch.arange(6.0).reshape(2, 3)}, "optimizer": {}, "step": 3,
-        "median_norms": {3: 1.5}, "normalization": {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}, "metrics": {},
+        "distiller": {"student.model.a": torch.arange(6.0).reshape(2, 3)},
+        "optimizer": {},
+        "step": 3,
+        "median_norms": {3: 1.5},
+        "normalization": {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
+        "metrics": {},
         **more,
-    }  # fmt: skip
+    }
 
 
 def test_any_flipped_bit_is_found() -> None:

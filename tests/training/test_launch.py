@@ -51,7 +51,7 @@ def test_resuming_a_run_gives_the_same_student(small: Config, tmp_path: Path) ->
             raise CutOffError
 
     with pytest.raises(CutOffError):
-        run_distillation(small, out, say=cut)
+        run_distillation(small, out, log=cut)
     assert not (out / "result.json").exists()
     resumed = run_distillation(small, out, resume=True)
     assert same_weights(whole, resumed)
@@ -93,7 +93,7 @@ def test_a_run_goes_on_with_other_workers_since_its_batches_are_of_all_of_them(s
             raise CutOffError
 
     with pytest.raises(CutOffError):
-        run_distillation(config, tmp_path / "cut", say=cut)
+        run_distillation(config, tmp_path / "cut", log=cut)
     two = config.override({"train.workers": 2})
     resumed = run_distillation(two, tmp_path / "cut", resume=True)
     assert resumed.metrics["train/loss"] == pytest.approx(whole.metrics["train/loss"], rel=1e-4)

@@ -10,17 +10,17 @@ import torch
 
 from singer_ray.config import Config
 from singer_ray.training import checkpoint
+from singer_ray.training.context import TrainContext
 from singer_ray.training.loop import DivergedError, Metrics, epochs
-from singer_ray.training.member import Member, student_of
 from singer_ray.training.schedule import warmup_cosine
-from singer_ray.training.workbench import Workbench
+from singer_ray.training.trainer import StudentTrainer, student_of
 
 TIMES = ("images_per_second", "data_wait_share")
 
 
 def run(config: Config) -> tuple[list[Metrics], dict[str, Any]]:
-    member = Member.begin(Workbench(config), config)
-    return [untimed(m) for m in epochs(member)], member.state()
+    trainer = StudentTrainer.begin(TrainContext(config), config)
+    return [untimed(m) for m in epochs(trainer)], trainer.state()
 
 
 def untimed(metrics: Metrics) -> Metrics:
@@ -45,12 +45,12 @@ def test_another_seed_gives_another_student(small: Config) -> None:
 def test_a_resumed_run_ends_with_the_same_bits(small: Config, drop_path: float) -> None:
     config = small.override({"train.epochs": 3, "train.drop_path": drop_path, "data.augment": "crop_flip"})
     whole, end = run(config)
-    member = Member.begin(Workbench(config), config)
-    early = epochs(member)
+    trainer = StudentTrainer.begin(TrainContext(config), config)
+    early = epochs(trainer)
     next(early)
-    saved = checkpoint.to_bytes(member.state())
+    saved = checkpoint.to_bytes(trainer.state())
     torch.manual_seed(123)  # whatever happens to global state in between must not matter
-    resumed = Member.begin(Workbench(config), config, checkpoint.from_bytes(saved))
+    resumed = StudentTrainer.begin(TrainContext(config), config, checkpoint.from_bytes(saved))
     assert [untimed(m) for m in epochs(resumed)] == whole[1:]
     assert torch.equal(weights(resumed.state()), weights(end))
 
@@ -58,35 +58,40 @@ def test_a_resumed_run_ends_with_the_same_bits(small: Config, drop_path: float) 
 def test_two_members_may_share_one_teacher_pass(small: Config) -> None:
     configs = [small.override({"train.drop_path": 0.1}), small.override({"method.rank": 4, "train.lr": 1e-3})]
     alone = [run(config)[1] for config in configs]
-    bench = Workbench(configs[0])
-    members = [Member.begin(bench, config) for config in configs]
-    batches = bench.batches(batch_size=16, seed=0)
-    for _ in range(members[0].steps):
-        pixels = bench.pixels(next(batches))
-        taps = bench.teacher_pass(members[0].teacher, pixels)
-        for member in members:
-            member.step(pixels, taps)
-    for member, expected in zip(members, alone):
-        assert torch.equal(weights(member.state()), weights(expected))
+    context = TrainContext(configs[0])
+    trainers = [StudentTrainer.begin(context, config) for config in configs]
+    batches = context.batches(batch_size=16, seed=0)
+    for _ in range(trainers[0].steps):
+        pixels = context.pixels(next(batches))
+        features = context.teacher_pass(trainers[0].teacher, pixels)
+        for trainer in trainers:
+            trainer.step(pixels, features)
+    for trainer, expected in zip(trainers, alone):
+        assert torch.equal(weights(trainer.state()), weights(expected))
 
 
 def test_a_member_trains_alike_on_its_own_bench_and_on_that_of_another_configuration(small: Config) -> None:
     """What a search may vary, and the seed of a repeat, must not depend on the host's configuration."""
-    base = small.override({
-        "train.steps_per_epoch": 0, "train.epochs": 1, "train.batch_size": 64, "data.augment": "crop_flip",
-    })  # fmt: skip
+    base = small.override(
+        {
+            "train.steps_per_epoch": 0,
+            "train.epochs": 1,
+            "train.batch_size": 64,
+            "data.augment": "crop_flip",
+        }
+    )
     own = base.override({"train.batch_size": 128, "train.precision": "bfloat16", "seed": 1})
     metrics, state = run(own)
-    member = Member.begin(Workbench(base), own)
-    assert [untimed(m) for m in epochs(member)] == metrics
-    assert member.step_count == 2
-    assert torch.equal(weights(member.state()), weights(state))
+    trainer = StudentTrainer.begin(TrainContext(base), own)
+    assert [untimed(m) for m in epochs(trainer)] == metrics
+    assert trainer.step_count == 2
+    assert torch.equal(weights(trainer.state()), weights(state))
 
 
 def test_epochs_report_losses_scores_and_pace(small: Config) -> None:
-    member = Member.begin(Workbench(small), small)
+    trainer = StudentTrainer.begin(TrainContext(small), small)
     heard: list[tuple[int, int]] = []
-    first, last = epochs(member, heartbeat=lambda epoch, step, *_: heard.append((epoch, step)))
+    first, last = epochs(trainer, heartbeat=lambda epoch, step, *_: heard.append((epoch, step)))
     assert heard == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]
     assert (first["epoch"], last["epoch"]) == (1, 2)
     assert {"train/loss", "train/kd", "train/outlier", "train/info"} <= set(first)
@@ -100,18 +105,18 @@ def test_epochs_report_losses_scores_and_pace(small: Config) -> None:
 
 
 def test_unreached_parameters_stay_as_they_were(small: Config) -> None:
-    member = Member.begin(Workbench(small), small)
-    norm: Any = member.student_model.norm
+    trainer = StudentTrainer.begin(TrainContext(small), small)
+    norm: Any = trainer.student_model.norm
     assert not norm.weight.requires_grad
     assert torch.equal(norm.weight, torch.ones(48))
-    assert all(p.requires_grad for p in member.distiller.projections.parameters())
+    assert all(p.requires_grad for p in trainer.distiller.projections.parameters())
 
 
 def test_weight_decay_spares_biases_norms_and_adapters(small: Config) -> None:
-    member = Member.begin(Workbench(small), small)
-    assert member.optimizer is not None
-    decays = {id(p): g["weight_decay"] for g in member.optimizer.param_groups for p in g["params"]}
-    named = {n: decays[id(p)] for n, p in member.distiller.named_parameters() if id(p) in decays}
+    trainer = StudentTrainer.begin(TrainContext(small), small)
+    assert trainer.optimizer is not None
+    decays = {id(p): g["weight_decay"] for g in trainer.optimizer.param_groups for p in g["params"]}
+    named = {n: decays[id(p)] for n, p in trainer.distiller.named_parameters() if id(p) in decays}
     assert {w for n, w in named.items() if n.startswith("refiner.")} == {0.0}
     assert {w for n, w in named.items() if n.endswith(("bias", "pos_embed", "cls_token", "norm1.weight"))} == {0.0}
     assert named["projections.3.weight"] == named["student.model.blocks.0.attn.qkv.weight"] == 0.05
@@ -130,13 +135,13 @@ def test_bfloat16_follows_float32(small: Config) -> None:
 
 
 def test_the_student_comes_out_of_the_state_alone(small: Config) -> None:
-    member = Member.begin(Workbench(small), small)
-    for _ in epochs(member):
+    trainer = StudentTrainer.begin(TrainContext(small), small)
+    for _ in epochs(trainer):
         pass
-    model, normalization = student_of(small, checkpoint.from_bytes(checkpoint.to_bytes(member.state())))
+    model, normalization = student_of(small, checkpoint.from_bytes(checkpoint.to_bytes(trainer.state())))
     images = torch.rand(2, 3, 32, 32)
-    assert torch.equal(model.forward_features(images), member.student_model.eval().forward_features(images))  # type: ignore[operator]
-    assert normalization == member.bench.normalize
+    assert torch.equal(model.forward_features(images), trainer.student_model.eval().forward_features(images))  # type: ignore[operator]
+    assert normalization == trainer.context.normalize
 
 
 def test_the_rate_rises_then_falls_to_zero() -> None:
@@ -149,4 +154,4 @@ def test_the_rate_rises_then_falls_to_zero() -> None:
 
 def test_one_pass_over_the_images_is_an_epoch_by_default(small: Config) -> None:
     config = small.override({"train.steps_per_epoch": 0})
-    assert Member(Workbench(config), config).steps_per_epoch == 256 // 16
+    assert StudentTrainer(TrainContext(config), config).steps_per_epoch == 256 // 16

@@ -8,20 +8,20 @@ from matplotlib import pyplot
 
 from singer_ray.config import Config
 from singer_ray.training.checkpoint import to_bytes
-from singer_ray.training.member import Member
+from singer_ray.training.context import TrainContext
 from singer_ray.training.pictures import draw_student_pictures
-from singer_ray.training.workbench import Workbench
+from singer_ray.training.trainer import StudentTrainer
 
 
 def test_pictures_show_something_and_change_nothing(small: Config, tmp_path: Path) -> None:
-    bench = Workbench(small)
-    member = Member.begin(bench, small)
-    before = to_bytes(member.state())
-    written = draw_student_pictures(member, tmp_path / "deep" / "pictures")
+    context = TrainContext(small)
+    trainer = StudentTrainer.begin(context, small)
+    before = to_bytes(trainer.state())
+    written = draw_student_pictures(trainer, tmp_path / "deep" / "pictures")
     assert [path.name for path in written] == ["norm_maps.png", "pca.png"]
     for path in written:
         picture = pyplot.imread(path)[..., :3]
         assert picture.std() > 0.05, f"{path.name} is blank"
         assert picture.shape[0] > 500  # four rows: image, teacher, shown, student
-    assert to_bytes(member.state()) == before
-    assert member.distiller.training
+    assert to_bytes(trainer.state()) == before
+    assert trainer.distiller.training

@@ -20,10 +20,10 @@ from singer_ray.publishing.card import card
 from singer_ray.publishing.result import build_result
 from singer_ray.reporting.findings import CAUTION, findings
 from singer_ray.reporting.record import read_search
-from singer_ray.search.host import HostedTrainer
+from singer_ray.search.workers.trainer_actor import TrainerActor
 from singer_ray.storage import Folder
+from singer_ray.training.context import TrainContext
 from singer_ray.training.launch import Inputs
-from singer_ray.training.workbench import Workbench
 from tests.conftest import SMALL
 from tests.reporting.searches import fake_search
 
@@ -42,7 +42,7 @@ def shared(image_tree: Tree) -> Config:
 
 def test_a_run_says_it_first_and_writes_it_down(shared: Config, tmp_path: Path) -> None:
     said: list[str] = []
-    done = run_distillation(shared, tmp_path / "out", say=said.append)
+    done = run_distillation(shared, tmp_path / "out", log=said.append)
     notes = [line.removeprefix("note: ") for line in said if line.startswith("note: ")]
     assert said[: len(notes)] == [f"note: {note}" for note in notes], "notes come first, each once"
     assert notes[0].startswith("not measured: val/linear_top1, val/knn_top1, because all training images are of one")
@@ -56,7 +56,7 @@ def test_a_run_says_it_first_and_writes_it_down(shared: Config, tmp_path: Path) 
 
 
 def test_ordinary_data_gets_no_remark(small: Config) -> None:
-    assert Workbench(small).remarks == []
+    assert TrainContext(small).remarks == []
 
 
 class Own:
@@ -85,7 +85,7 @@ def test_own_labels_that_do_not_fit_are_refused_before_anything_is_written(
 
 
 def test_a_host_tells_what_the_search_will_say(shared: Config, tmp_path: Path) -> None:
-    host = HostedTrainer(shared.model_dump(), Inputs(), Folder(str(tmp_path), knob="--out"))
+    host = TrainerActor(shared.model_dump(), Inputs(), Folder(str(tmp_path), setting="--out"))
     assert host.remarks()[1].startswith("validation images are among the training images")
     assert "val/linear_top1" not in host.ready()  # no search can be told to optimise it
 
@@ -114,5 +114,5 @@ def _demo() -> Path:
 
 def test_probes_of_other_images_are_compared_with_all_training_images(small: Config) -> None:
     probes = {"train": Scenes("test", 40, 0), "val": Scenes("train", 20, 0)}
-    bench = Workbench(small, probe_data=probes)
-    assert bench.remarks[0].startswith("all 20 validation images are training images too")
+    context = TrainContext(small, probe_data=probes)
+    assert context.remarks[0].startswith("all 20 validation images are training images too")

@@ -24,7 +24,7 @@ from singer_ray.errors import UserError
 from singer_ray.tracking.history import read_history
 from singer_ray.training import checkpoint
 from singer_ray.training.launch import Inputs
-from singer_ray.training.resuming import config_of_run, going_on, require_own, resumed_config
+from singer_ray.training.resuming import config_of_run, require_own, resume_command, resumed_config
 from tests.conftest import SMALL
 
 ARGUMENTS = [part for name, value in SMALL.items() for part in (f"--{name}", str(value))]
@@ -84,10 +84,14 @@ def test_the_folder_knows_its_configuration_in_either_order_of_arguments(
 ) -> None:
     folder = str(cut.folder)
     for arguments in (
-        ["--resume", folder], ["--out", folder, "--resume"], ["--resume", "--out", folder], [f"--resume={folder}"],
-        ["--resume", folder, "--preset", f"{folder}/config.yaml"], ["--out", folder, *ARGUMENTS, "--resume"],
+        ["--resume", folder],
+        ["--out", folder, "--resume"],
+        ["--resume", "--out", folder],
+        [f"--resume={folder}"],
+        ["--resume", folder, "--preset", f"{folder}/config.yaml"],
+        ["--out", folder, *ARGUMENTS, "--resume"],
         ["--resume", folder, "--trackers", "tensorboard", "--train.threads", "1"],
-    ):  # fmt: skip
+    ):
         assert trained(*arguments, "--dry-run") == (0, "")
         config = Config.model_validate(yaml.safe_load(capsys.readouterr().out))
         assert config == load_preset(f"{folder}/config.yaml")
@@ -132,7 +136,7 @@ def test_what_was_given_in_python_is_asked_for_again(cut: Cut, tmp_path: Path) -
     own = copied(cut, tmp_path / "own")
     config = load_preset(str(own / "config.yaml")).override({"teacher.name": "own:ViT", "data.source": "own"})
     (own / "config.yaml").write_text(config.to_yaml())
-    assert going_on(own, config) == f"singer_ray.distill(resume={str(own)!r}, teacher=..., data=...) in Python"
+    assert resume_command(own, config) == f"singer_ray.distill(resume={str(own)!r}, teacher=..., data=...) in Python"
     with pytest.raises(UserError, match=r"given its teacher and data in Python, which it needs again\. Use singer_ray"):
         require_own(own, resumed_config(own, {}), Inputs())
     assert trained("--resume", str(own))[0] == 2

@@ -10,47 +10,47 @@ import pytest
 import torch
 
 from singer_ray.config import Config, load_preset
+from singer_ray.training.context import TrainContext
 from singer_ray.training.loop import Metrics, epochs
-from singer_ray.training.member import Member
 from singer_ray.training.timing import StepTimes, timing
-from singer_ray.training.workbench import Workbench
+from singer_ray.training.trainer import StudentTrainer
 
 
-def trained(bench: Workbench, config: Config) -> tuple[list[Metrics], torch.Tensor]:
-    member = Member.begin(bench, config)
+def trained(context: TrainContext, config: Config) -> tuple[list[Metrics], torch.Tensor]:
+    trainer = StudentTrainer.begin(context, config)
     metrics = [
-        {k: v for k, v in m.items() if k not in ("images_per_second", "data_wait_share")} for m in epochs(member)
+        {k: v for k, v in m.items() if k not in ("images_per_second", "data_wait_share")} for m in epochs(trainer)
     ]
-    return metrics, torch.cat([value.flatten() for value in member.state()["distiller"].values()])
+    return metrics, torch.cat([value.flatten() for value in trainer.state()["distiller"].values()])
 
 
 def test_a_run_after_a_timing_is_the_same_to_the_bit(small: Config) -> None:
     config = small.override({"train.drop_path": 0.1, "data.augment": "crop_flip"})
-    plain = trained(Workbench(config), config)
-    bench = Workbench(config)
+    plain = trained(TrainContext(config), config)
+    context = TrainContext(config)
     torch.manual_seed(5)
     np.random.seed(5)
     random.seed(5)
     before = torch.get_rng_state(), str(np.random.get_state()), random.getstate()
-    timing(bench, config)
+    timing(context, config)
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1:] == (str(np.random.get_state()), random.getstate())
-    timed = trained(bench, config)
+    timed = trained(context, config)
     assert timed[0] == plain[0]
     assert torch.equal(timed[1], plain[1])
-    assert not any(p.requires_grad or p.grad is not None for p in bench.teacher_model.parameters())
+    assert not any(p.requires_grad or p.grad is not None for p in context.teacher_model.parameters())
 
 
 def test_it_says_what_an_epoch_takes(small: Config) -> None:
     config = small.override({"train.steps_per_epoch": 20, "train.epochs": 1})
-    bench = Workbench(config)
-    times = timing(bench, config)
+    context = TrainContext(config)
+    times = timing(context, config)
     assert (times.steps_per_epoch, times.evaluate_every) == (20, 1)
-    assert min(times.start, times.teacher, times.member, times.evaluation) > 0
+    assert min(times.start, times.teacher, times.student, times.evaluation) > 0
     begin = time.perf_counter()
-    member = Member.begin(bench, config)
+    trainer = StudentTrainer.begin(context, config)
     begun = time.perf_counter()
-    for _ in epochs(member):
+    for _ in epochs(trainer):
         pass
     took = time.perf_counter() - begun
     # Loose on purpose: other work on the machine may come between the two.
@@ -64,7 +64,7 @@ def test_the_parts_of_an_epoch_add_up() -> None:
     assert one.epoch == pytest.approx(6 + 2)
     assert one.final == pytest.approx(6 * 2.5 - 2)
     other = StepTimes(
-        start=2.0, data=0.3, teacher=0.4, member=0.5, evaluation=2.0, steps_per_epoch=10, evaluate_every=3
+        start=2.0, data=0.3, teacher=0.4, student=0.5, evaluation=2.0, steps_per_epoch=10, evaluate_every=3
     )
     mean = StepTimes.mean([one, other])
     assert (mean.start, mean.evaluation, mean.steps_per_epoch, mean.evaluate_every) == (3.0, 4.0, 10, 3)
@@ -73,17 +73,17 @@ def test_the_parts_of_an_epoch_add_up() -> None:
 
 def test_a_share_of_the_batch_takes_less_and_the_refiner_is_scaled_to_its_steps(small: Config) -> None:
     config = small.override({"train.batch_size": 64, "method.prefit.steps": 3})
-    bench = Workbench(config)
+    context = TrainContext(config)
     longer = config.override({"method.prefit.steps": 3000})
     begin = time.perf_counter()
-    times = timing(bench, longer)
+    times = timing(context, longer)
     assert times.start > 2 * (time.perf_counter() - begin)  # told, not done
-    assert timing(bench, config, world=8).member < timing(bench, config).member
+    assert timing(context, config, world=8).student < timing(context, config).student
 
 
 def test_the_demonstration_is_timed_in_seconds() -> None:
     config = load_preset("demo")
-    bench = Workbench(config)
+    context = TrainContext(config)
     begin = time.process_time()  # of this process: what else the machine does is not the question
-    timing(bench, config)
+    timing(context, config)
     assert time.process_time() - begin < 12

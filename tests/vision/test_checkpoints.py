@@ -100,12 +100,14 @@ def test_the_names_of_dinov2_are_translated(tmp_path: Path) -> None:
         (lambda: {}, "holds no weights"),
         (lambda: torch.zeros(3), "cannot be read|holds no weights"),
         (lambda: trained(name="test_vit2"), "does not fit test_vit: |lacks "),
-        (lambda: {n: v for n, v in trained().items() if "blocks.3.norm1" not in n},
-         r"lacks 2 of the \d+ weights of test_vit: blocks.3.norm1.weight, blocks.3.norm1.bias"),
+        (
+            lambda: {n: v for n, v in trained().items() if "blocks.3.norm1" not in n},
+            r"lacks 2 of the \d+ weights of test_vit: blocks.3.norm1.weight, blocks.3.norm1.bias",
+        ),
         (lambda: trained(depth=8), "has 8 blocks, and test_vit has 6"),
         (lambda: trained(embed_dim=32, num_heads=2), "cls_token is 1 x 1 x 32 in the file and 1 x 1 x 64 in"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_refused_with_its_reason(content: Any, said: str, tmp_path: Path) -> None:
     torch.save(content(), tmp_path / "other.pth")
     with pytest.raises(UserError, match=said) as caught:

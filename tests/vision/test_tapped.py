@@ -36,19 +36,19 @@ def family(request: pytest.FixtureRequest) -> TappedViT:
 @torch.no_grad()
 def test_taps_are_the_block_outputs(family: TappedViT) -> None:
     images = torch.randn(2, 3, family.size, family.size)  # type: ignore[call-overload]
-    taps = family(images)
+    features = family(images)
     expected = family.model.forward_intermediates(
         images, indices=[0, 1], norm=False, intermediates_only=True, output_fmt="NLC", return_prefix_tokens=True
     )
     for layer, (patches, prefix) in enumerate(expected):
-        assert torch.equal(taps.tokens[layer][:, family.prefix :], patches)
-        assert torch.equal(taps.tokens[layer][:, : family.prefix], prefix)
+        assert torch.equal(features.tokens[layer][:, family.prefix :], patches)
+        assert torch.equal(features.tokens[layer][:, : family.prefix], prefix)
 
 
 @torch.no_grad()
 def test_a_block_run_again_gives_the_same_bits(family: TappedViT) -> None:
-    taps = family(torch.randn(2, 3, family.size, family.size))  # type: ignore[call-overload]
-    assert torch.equal(family.replay(1, taps.tokens[0], taps), taps.tokens[1])
+    features = family(torch.randn(2, 3, family.size, family.size))  # type: ignore[call-overload]
+    assert torch.equal(family.replay(1, features.tokens[0], features), features.tokens[1])
 
 
 def test_blocks_behind_the_last_tap_are_not_run() -> None:

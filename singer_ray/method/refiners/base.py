@@ -13,10 +13,10 @@ from singer_ray.method.losses import distillation_loss
 
 if TYPE_CHECKING:
     from singer_ray.config import MethodConfig
-    from singer_ray.vision.tapped import TappedViT, Taps
+    from singer_ray.vision.tapped import Features, TappedViT
 
-Replay = Callable[[int, torch.Tensor, "Taps"], torch.Tensor]
-"""Runs teacher block `layer` on other tokens: (layer, tokens, taps of that pass) -> tokens."""
+Replay = Callable[[int, torch.Tensor, "Features"], torch.Tensor]
+"""Runs teacher block `layer` on other tokens: (layer, tokens, features of that pass) -> tokens."""
 
 
 class Refiner(nn.Module):
@@ -59,7 +59,7 @@ class Refiner(nn.Module):
         """Told once, before the first step, the median patch norm of the teacher at each distilled layer."""
         self.median_norms = {n: median_norms[n] for n in self.layers}
 
-    def observe(self, taps: Taps, replay: Replay, seed: int) -> None:
+    def observe(self, features: Features, replay: Replay, seed: int) -> None:
         """Shown one batch of the teacher's features before a fresh start; not when a run is resumed."""
 
     def notes(self) -> list[str]:
@@ -71,7 +71,7 @@ class Refiner(nn.Module):
         return tokens
 
     def own_losses(
-        self, refined: Mapping[int, torch.Tensor], taps: Taps, replay: Replay
+        self, refined: Mapping[int, torch.Tensor], features: Features, replay: Replay
     ) -> dict[str, tuple[float, torch.Tensor]]:
         """Name -> (weight, loss) of the terms that fit the refiner itself."""
         return {}

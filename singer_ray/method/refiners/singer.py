@@ -23,7 +23,7 @@ from singer_ray.method.refiners.base import Refiner, Replay
 
 if TYPE_CHECKING:
     from singer_ray.config import MethodConfig
-    from singer_ray.vision.tapped import TappedViT, Taps
+    from singer_ray.vision.tapped import Features, TappedViT
 
 _MATRICES = {"mlp": mlp_matrix, "attention_mlp": linearized_block}
 """Linearisations that ask a block's weights alone."""
@@ -112,7 +112,7 @@ class Singer(Refiner):
             self._note_null_space(layer, nullity(found))
         return down, torch.zeros(self.rank, self.width)
 
-    def observe(self, taps: Taps, replay: Replay, seed: int) -> None:
+    def observe(self, features: Features, replay: Replay, seed: int) -> None:
         if self.linearization not in ("random", "pca", "jacobian"):
             return
         generator = torch.Generator().manual_seed(seed)
@@ -120,7 +120,7 @@ class Singer(Refiner):
             adapter = self.adapters[str(layer)]
             assert isinstance(adapter, SingerAdapter)
             with torch.no_grad():
-                adapter.phi_down.copy_(self._observed_directions(layer, taps, replay, generator))
+                adapter.phi_down.copy_(self._observed_directions(layer, features, replay, generator))
 
     def notes(self) -> list[str]:
         return list(self._notes)
@@ -134,16 +134,16 @@ class Singer(Refiner):
         return torch.cat([prefix, patches + delta], dim=1)
 
     def own_losses(
-        self, refined: Mapping[int, torch.Tensor], taps: Taps, replay: Replay
+        self, refined: Mapping[int, torch.Tensor], features: Features, replay: Replay
     ) -> dict[str, tuple[float, torch.Tensor]]:
         outlier, info = [], []
         for layer in self.layers:
             hat = refined[layer]
             outlier.append(outlier_loss(hat[:, self.prefix :], self.gamma, self.median_norms[layer]))
             if layer + 1 < self.depth:
-                after, reference = replay(layer + 1, hat, taps), taps.tokens[layer + 1]
+                after, reference = replay(layer + 1, hat, features), features.tokens[layer + 1]
             else:
-                after, reference = hat, taps.tokens[layer]
+                after, reference = hat, features.tokens[layer]
             info.append(information_loss(after[:, self.prefix :], reference[:, self.prefix :]))
         return {
             "outlier": (self.weights["outlier"], torch.stack(outlier).sum()),
@@ -157,12 +157,14 @@ class Singer(Refiner):
         patches = at_length(shown[:, self.prefix :], self.median_norms[layer])
         return torch.cat([shown[:, : self.prefix], patches], dim=1)
 
-    def _observed_directions(self, layer: int, taps: Taps, replay: Replay, generator: torch.Generator) -> torch.Tensor:
+    def _observed_directions(
+        self, layer: int, features: Features, replay: Replay, generator: torch.Generator
+    ) -> torch.Tensor:
         if self.linearization == "random":
             return random_directions(self.width, self.rank, generator)
         if self.linearization == "pca":
-            return principal_directions(taps.tokens[layer][:, self.prefix :], self.rank)
-        few = taps.first(OBSERVED_IMAGES)
+            return principal_directions(features.tokens[layer][:, self.prefix :], self.rank)
+        few = features.first(OBSERVED_IMAGES)
         number = self.next_block(layer)
         matrix = jacobian_matrix(
             lambda tokens: replay(number, tokens, few), few.tokens[layer], self.prefix, self.probes, generator
@@ -187,8 +189,8 @@ class PaperSinger(Singer):
         down, _ = super().start(block, layer, method)
         return down, down.T
 
-    def observe(self, taps: Taps, replay: Replay, seed: int) -> None:
-        super().observe(taps, replay, seed)
+    def observe(self, features: Features, replay: Replay, seed: int) -> None:
+        super().observe(features, replay, seed)
         for adapter in self.adapters.values():
             assert isinstance(adapter, SingerAdapter)
             with torch.no_grad():

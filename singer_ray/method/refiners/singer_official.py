@@ -17,7 +17,7 @@ from singer_ray.method.refiners.singer import Singer
 
 if TYPE_CHECKING:
     from singer_ray.config import MethodConfig
-    from singer_ray.vision.tapped import TappedViT, Taps
+    from singer_ray.vision.tapped import Features, TappedViT
 
 
 class OfficialSinger(Singer):
@@ -64,11 +64,11 @@ class OfficialSinger(Singer):
         return 1.0
 
     def own_losses(
-        self, refined: Mapping[int, torch.Tensor], taps: Taps, replay: Replay
+        self, refined: Mapping[int, torch.Tensor], features: Features, replay: Replay
     ) -> dict[str, tuple[float, torch.Tensor]]:
         outlier = [official_outlier_loss(refined[n][:, self.prefix :], self.gamma) for n in self.layers]
         info = [
-            functional.mse_loss(replay(n + 1, refined[n], taps).float(), taps.tokens[n + 1].float())
+            functional.mse_loss(replay(n + 1, refined[n], features).float(), features.tokens[n + 1].float())
             for n in self.layers[:-1]
         ]
         before, last = self.layers[-2:]

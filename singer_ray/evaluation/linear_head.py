@@ -1,0 +1,71 @@
+"""A linear classifier for a student, as the classifier that timm's model would have."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save_file
+
+from singer_ray.errors import UserError
+from singer_ray.evaluation.probes import fit_classifier
+from singer_ray.evaluation.suite import FIT
+from singer_ray.storage import read_json, write_whole
+
+if TYPE_CHECKING:
+    from singer_ray.training.trainer import StudentTrainer
+
+HEAD, CLASSES = "head.safetensors", "classes.json"
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """logits = pooled @ weight.T + bias, where `pooled` is what timm's model gives for a batch of images."""
+
+    weight: torch.Tensor
+    """float32 [classes, dim]"""
+    bias: torch.Tensor
+    """float32 [classes]"""
+    classes: tuple[str, ...]
+
+
+def linear_head(trainer: StudentTrainer) -> LinearHead | None:
+    """The linear probe of a trained student (pooled features after the final norm, fitted on the probes' fit images).
+
+    None where these have no labels, or all the same. It classifies exactly as the metrics `after_norm/linear_top1` do.
+    """
+    suite = trainer.context.suite
+    source = suite.sources.get(FIT)
+    if source is None or "label" not in source.fields:
+        return None
+    reader = trainer.reader()
+    labels = suite.annotations(FIT, reader.grid, reader.covered).labels
+    assert labels is not None, "the source says that it has labels"
+    if labels.unique().numel() < 2:
+        return None
+    pooled = suite.features(reader, FIT)["after_norm"].pooled
+    probe = fit_classifier(pooled, labels, len(source.classes), suite.settings.l2)
+    weight = probe.weight / probe.std[:, None]  # the standardisation goes into weights and bias
+    bias = probe.bias - probe.mean @ weight
+    return LinearHead(weight.T.contiguous().cpu(), bias.cpu(), tuple(source.classes))
+
+
+def write_head(folder: Path, head: LinearHead) -> None:
+    """head.safetensors (weight, bias) and classes.json (their names, in order)."""
+    save_file({"weight": head.weight, "bias": head.bias}, folder / HEAD)
+    (folder / HEAD).chmod(0o644)
+    write_whole(folder / CLASSES, json.dumps(head.classes, indent=1, ensure_ascii=False) + "\n")
+
+
+def classes_of(folder: Path) -> list[str]:
+    """The class names of a package's head; empty where it has none."""
+    path = folder / CLASSES
+    if not path.is_file():
+        return []
+    found = read_json(path.read_bytes(), str(path))
+    if not isinstance(found, list):
+        raise UserError(f"{path} holds no list of class names. Restore it.")
+    return [str(name) for name in found]

@@ -1,0 +1,268 @@
+"""Hands a search to a Ray cluster as a job: it runs on the head, whatever becomes of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import shlex
+import shutil
+import socket
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+from urllib.parse import urlsplit
+
+from singer_ray.errors import UserError, printable
+from singer_ray.nodes.ray_start import use_token_if_there
+from singer_ray.storage import STUDY_URL, without_password
+from singer_ray.storage.address import expanded_as, is_folder
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+JOB_NAME = "job_name"
+"""The key of a job's metadata that the dashboard's Jobs page shows as its name."""
+YOUNG = 60
+"""Seconds in which a cluster that has just been started may not answer yet, or have no agent that takes jobs."""
+SECRET_OPTIONS = {"--search.study": STUDY_URL, "--export.endpoint": "AWS_ENDPOINT_URL"}
+"""Options whose value may hold a password, and the variable by which a job is given it."""
+HANDED_OVER = (STUDY_URL, "PGPASSWORD")
+FILE_OPTIONS = ("--space", "--search.space", "--preset")
+"""Options whose value may be a file of this machine."""
+
+
+def submit(
+    address: str, argv: Sequence[str], *, name: str, metadata: Mapping[str, str], files: Mapping[str, Path]
+) -> str:
+    """Starts `python -m singer_ray.tune ARGV` on the head of the cluster whose dashboard is at `address`.
+
+    Args:
+        address: http://HEAD:8265. It is shown the token of RAY_AUTH_TOKEN or ~/.ray/auth_token, where there is one.
+        argv: arguments of singer_ray.tune. A relative --out, or folder to --resume, is meant from the home folder
+            there; without one it is ~/runs/NAME, because the job's own working folder goes with the job.
+        name: of the search; the Jobs page shows it.
+        metadata: further texts that the job carries.
+        files: local files by the values in `argv` that name them (see `local_files`): they travel with the job.
+
+    Returns the job's submission id, NAME and the time. Raises UserError when the cluster cannot be reached or refuses.
+    """
+    submission_id = f"{_plain(name)}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
+    argv, secret = apart(argv)
+    with _client(address, YOUNG) as client, tempfile.TemporaryDirectory() as folder:
+        shipped: dict[str, str] = {}
+        for number, (value, path) in enumerate(files.items()):
+            shipped[value] = f"{number}-{path.name}" if path.name in shipped.values() else path.name
+            shutil.copy(path, Path(folder) / shipped[value])
+        with _said_in_one_line(address, "does not accept the job"):
+            begin = time.monotonic()
+            while True:
+                try:
+                    return client.submit_job(
+                        entrypoint=entrypoint(argv, name, shipped),
+                        submission_id=submission_id,
+                        runtime_env=({"working_dir": folder} if shipped else {})
+                        | ({"env_vars": secret} if secret else {}),
+                        metadata={JOB_NAME: name, **metadata},
+                    )
+                except RuntimeError as error:
+                    if "No available agent" not in str(error) or time.monotonic() - begin > YOUNG:
+                        raise
+                    time.sleep(1)
+
+
+def follow(address: str, submission_id: str, out: TextIO | None = None) -> str:
+    """Prints the log of a job until it ends, and returns SUCCEEDED or STOPPED.
+
+    Ctrl-C leaves the job running: it says how to follow or stop it, and returns the status of that moment. Raises
+    UserError when the job failed or the cluster is gone.
+    """
+    out = out or sys.stdout
+    with _client(address) as client, _said_in_one_line(address, f"lost job {submission_id}"):
+        try:
+            shown = 0
+            while not (info := client.get_job_info(submission_id)).status.is_terminal():
+                shown = asyncio.run(_tail(client, submission_id, shown, out))
+            print(client.get_job_logs(submission_id)[shown:], end="", file=out, flush=True)
+        except KeyboardInterrupt:
+            print(f"\nThe job goes on. {how_to(address, submission_id)}", file=out, flush=True)
+            return str(client.get_job_status(submission_id).value)
+    if info.status.value == "FAILED":
+        why = str(info.message or "no reason given").splitlines()[0].partition(", last available logs")[0]
+        raise UserError(
+            f"Job {submission_id} failed: {why.rstrip('.')}. Its log: "
+            f"{shlex.join(['ray', 'job', 'logs', '--address', address, submission_id])}"
+        )
+    return str(info.status.value)
+
+
+def how_to(address: str, submission_id: str) -> str:
+    """How to come back to a job and how to end it, in one line."""
+    place = ["--address", address, submission_id]
+    logs, stop = (shlex.join(["ray", "job", *words, *place]) for words in (["logs", "--follow"], ["stop"]))
+    return f"Follow it: {logs}   Stop it: {stop}"
+
+
+def local_files(argv: Sequence[str]) -> dict[str, Path]:
+    """The files of this machine that arguments of singer_ray.tune name, by the values that name them."""
+    named = [value for option, value in _options(argv) if value is not None and option in FILE_OPTIONS]
+    paths = {value: Path(expanded_as(value, "a file to send with the job")) for value in named}
+    return {value: path for value, path in paths.items() if path.is_file()}
+
+
+def apart(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Arguments without passwords, which everybody on the cluster could read, and the variables that hold them instead.
+
+    The job gets the passwords that this process knows: those of the arguments, PGPASSWORD and SINGER_RAY_STUDY_URL.
+    """
+    secret = {name: os.environ[name] for name in HANDED_OVER if os.environ.get(name)}
+    words: list[str] = []
+    for word in argv:
+        name, equals, value = word.partition("=") if word.startswith("--") else (_last_option(words), "", word)
+        variable = SECRET_OPTIONS.get(name.replace("_", "-"))
+        clean = without_password(value)
+        if variable is None or clean == value:
+            words.append(word)
+            continue
+        secret[variable] = value
+        words.append(f"{name}={clean}" if equals else clean)
+    return words, secret
+
+
+def _last_option(words: Sequence[str]) -> str:
+    return words[-1] if words and words[-1].startswith("--") and "=" not in words[-1] else ""
+
+
+def entrypoint(argv: Sequence[str], name: str, shipped: Mapping[str, str]) -> str:
+    """The shell command of the job. `shipped` maps values in `argv` to file names in the job's working folder."""
+    words = ["python", "-m", "singer_ray.tune"]
+    out, has_folder = None, False
+    for option, value in _options(argv):
+        if option == "--out":
+            out = value
+        elif option == "--resume" and value is not None:
+            words += [option, _folder(value)]
+            has_folder = is_folder(value)
+        elif value is None:
+            words.append(shlex.quote(option))
+        else:
+            own = shipped.get(value, value) if option in FILE_OPTIONS else value
+            words += [option, shlex.quote(own)] if option else [shlex.quote(own)]
+    if out is None and not has_folder:
+        out = f"runs/{_plain(name)}"
+    return " ".join(words if out is None else [*words, "--out", _folder(out)])
+
+
+def _options(argv: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """(option, value) in order; the value is None for a flag, the option empty for a further value."""
+    tokens = list(argv)
+    for n, token in enumerate(tokens):
+        if token.startswith("--"):
+            name, equals, value = token.partition("=")
+            follows = tokens[n + 1] if n + 1 < len(tokens) and not tokens[n + 1].startswith("--") else None
+            yield name, value if equals else follows
+        elif n == 0 or not tokens[n - 1].startswith("--") or "=" in tokens[n - 1]:
+            yield "", token
+
+
+def _folder(out: str) -> str:
+    """--out as a shell word; a relative one is below the home folder of the machine that runs it."""
+    if not is_folder(out) or out.startswith(("/", "$", "file:")):
+        return shlex.quote(out)
+    return f'"$HOME"/{shlex.quote(out.removeprefix("~/"))}'
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "search"
+
+
+async def _tail(client: JobSubmissionClient, submission_id: str, shown: int, out: TextIO) -> int:
+    """Prints what comes after the first `shown` characters of a job's log, until the connection ends."""
+    read = 0
+    async for text in client.tail_job_logs(submission_id):
+        new = text[max(shown - read, 0) :]
+        read += len(text)
+        print(new, end="", file=out, flush=True)
+    if read <= shown:
+        await asyncio.sleep(1)  # it has not begun, or was cut off
+    return max(read, shown)
+
+
+@contextlib.contextmanager
+def _client(address: str, patience: float = 0.0) -> Iterator[JobSubmissionClient]:
+    """Raises UserError when nothing answers within `patience` seconds."""
+    use_token_if_there()
+    import ray.job_submission  # noqa: F401 (before the lines below: it sets the levels of its own loggers)
+
+    for chatty in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{chatty}").setLevel(logging.WARNING)  # lines about packages and sockets
+    # Ray prefers these to the address that it is given.
+    hidden = {key: os.environ.pop(key) for key in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if key in os.environ}
+    try:
+        with _said_in_one_line(address, "cannot be used"):
+            client = _connect(address, patience)
+        yield client
+    finally:
+        os.environ.update(hidden)
+
+
+def _connect(address: str, patience: float) -> JobSubmissionClient:
+    from ray.job_submission import JobSubmissionClient
+
+    parts = urlsplit(address)
+    host = parts.hostname
+    if parts.scheme not in ("http", "https") or host is None:
+        raise UserError(
+            f"--submit {printable(address)} is not the address of a dashboard. Give http://HEAD:8265; `ray dashboard "
+            "CLUSTER.yaml` brings it to http://localhost:8265."
+        )
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:  # no head that is still starting
+        raise UserError(
+            f"--submit {printable(address)}: the host {printable(str(host))!r} is not known. Give the address of the "
+            "cluster's dashboard, usually http://HEAD:8265."
+        ) from error
+    begin, told = time.monotonic(), False
+    while True:
+        try:
+            return JobSubmissionClient(address)
+        except ConnectionError:
+            if time.monotonic() - begin >= patience:
+                raise
+            if not told:
+                print(f"nothing answers at {printable(address)} yet; trying for {patience:.0f} s", flush=True)
+            told = True
+            time.sleep(1)
+
+
+@contextlib.contextmanager
+def _said_in_one_line(address: str, what: str) -> Iterator[None]:
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except AuthenticationError as error:
+        raise UserError(
+            f"--submit {address}: the cluster requires its token and was given none, or a wrong one. Copy what "
+            "`ray get-auth-token` prints on the head into ~/.ray/auth_token, or set RAY_AUTH_TOKEN to it"
+            + (", and unset RAY_AUTH_MODE." if os.environ.get("RAY_AUTH_MODE", "token") != "token" else ".")
+        ) from error
+    except ConnectionError as error:
+        raise UserError(
+            f"--submit {address}: nothing answers there. Give the address of the cluster's dashboard, usually "
+            "http://HEAD:8265; `ray dashboard CLUSTER.yaml` brings it to http://localhost:8265."
+        ) from error
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(f"--submit {address}: the cluster {what}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300].rstrip(".")
