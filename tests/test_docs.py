@@ -21,7 +21,7 @@ from singer_ray import __version__
 from singer_ray.cli import run_command
 from singer_ray.config import Config, load_preset
 from singer_ray.options.parsing import parse
-from singer_ray.search.space import load_space
+from singer_ray.search.space.space import load_space
 from tests.benchmarks import efficiency, refiners, severity
 
 ROOT = Path(__file__).parents[1]
@@ -119,7 +119,8 @@ def own_folder(
                 image_tree(f"runs/digits/{split}", {"0": 2, "1": 2})
             if "teacher" not in line:
                 made = tmp_path / "runs" / "digits-teacher" / "clean"
-                shutil.copytree(ROOT / "singer_ray" / "vision" / "demo_teacher" / "clean", made)
+                (teacher,) = ROOT.glob("singer_ray/*/demo_teacher/clean")
+                shutil.copytree(teacher, made)
         if "runs/vitt/config.yaml" in line:
             folders = {"data.train": "IMAGES/train", "data.val": "IMAGES/val"}
             config = load_preset("imagenet-vitl-vitt").override(folders)
