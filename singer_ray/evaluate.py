@@ -27,12 +27,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
+from singer_ray.cli import Command, console, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError, printable
 from singer_ray.layout import RESULT
+from singer_ray.outputs import check_out, default_out, prepare_out
 from singer_ray.search.study.objectives import MAX, MIN, direction
 from singer_ray.terminal import Column, fitting, log
 

@@ -1,4 +1,4 @@
-"""What follows a search: its report, the results beside its copy, and the delivery of the best students."""
+"""What follows training and searching: the report; of a search also the copy of its results, and publishing."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from singer_ray.wording import command
 RESULTS = (REPORT, LEADERBOARD, LEADERBOARD_CSV)
 
 
-def conclude(done: Searched, log: Callable[[str], None]) -> Path | None:
-    """Writes the report, brings results to the search's copy, and delivers to `export.to`. Returns the report.
+def finalize_search(done: Searched, log: Callable[[str], None]) -> Path | None:
+    """Writes the report, copies the results to the shared folder, publishes to `export.to`; returns the report's path.
 
-    The search itself is safe by now: a report that fails is said, not raised. Raises UserError when the delivery fails.
+    The search itself is safe by now, so a report that fails is logged and None is returned. Raises UserError when
+    publishing fails.
     """
     report: Path | None = None
     try:
@@ -41,8 +42,8 @@ def conclude(done: Searched, log: Callable[[str], None]) -> Path | None:
     return report
 
 
-def conclude_run(done: Distilled, log: Callable[[str], None]) -> Path | None:
-    """Writes the report of a run. The run itself is safe by now: a report that fails is said, not raised."""
+def finalize_run(done: Distilled, log: Callable[[str], None]) -> Path | None:
+    """Writes the report of a run and returns its path. The run itself is safe by now: a report that fails is logged."""
     try:
         return build_run_report(done.out)
     except Exception as error:

@@ -16,7 +16,7 @@ ROOT = Path(singer_ray.__file__).parent
 Floors = Sequence[set[str]]
 FLOORS: Floors = [
     {"errors", "layout", "resources"},
-    {"storage", "wording"},
+    {"runlog", "storage", "wording"},
     {"config", "outputs", "terminal", "tracking"},
     {"data", "nodes", "options", "printing", "vision"},
     {"method"},

@@ -24,7 +24,7 @@ def spelled(tree: ast.Module) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             if isinstance(node.right, ast.Constant) and node.right.value in NAMES:
-                yield node.lineno, node.right.value
+                yield node.lineno, str(node.right.value)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             last = node.value.rpartition("/")[2]
             if last in FILES and " " not in node.value:

@@ -16,7 +16,7 @@ import pytest
 from singer_ray import export
 from singer_ray.cli import run_command
 from singer_ray.errors import UserError
-from singer_ray.finalize import conclude
+from singer_ray.finalize import finalize_search
 from singer_ray.layout import MANIFEST
 from singer_ray.publishing.delivery import _listed_experiment, listed_packages
 from singer_ray.publishing.experiment import Choice, Experiment, Selection
@@ -239,7 +239,7 @@ def test_what_is_brought_to_the_copy_is_the_searchs_own(tmp_path: Path, secret: 
         out=out, home=SimpleNamespace(remote=remote), config=SimpleNamespace(export=SimpleNamespace(to=None)), best=()
     )
     with pytest.raises(UserError, match="leads out of"):
-        conclude(done, lambda line: None)
+        finalize_search(done, lambda line: None)
     assert not (tmp_path / "copy" / "leaderboard.csv").exists()
 
 
