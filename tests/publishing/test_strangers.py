@@ -23,7 +23,7 @@ from singer_ray.publishing.experiment import Choice, Experiment, Selection
 from singer_ray.publishing.manifest import Manifest, write_manifest
 from singer_ray.publishing.store import Store
 from singer_ray.publishing.table import trial_in
-from singer_ray.reporting.record import _students, _text
+from singer_ray.reporting.reading.search_reader import _students, _text
 from singer_ray.search.study.schema import label_of
 from singer_ray.storage import Folder
 from tests.publishing.strangers import manifest_of, package_in, search_in

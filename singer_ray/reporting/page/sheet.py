@@ -10,7 +10,7 @@ import plotly.offline
 
 from singer_ray import __version__
 from singer_ray.errors import UserError
-from singer_ray.reporting.style import Figure
+from singer_ray.reporting.page.style import Figure
 from singer_ray.reporting.text import escape, moment
 from singer_ray.storage import write_whole
 
