@@ -27,7 +27,7 @@ from singer_ray.search.state.resume_rules import resume_command
 from singer_ray.search.state.store import END, FINISHED
 from singer_ray.search.state.trial_checkpoint import TrialRecord
 from singer_ray.search.strategy.pruners import make_pruner
-from singer_ray.search.strategy.samplers import grid_exhausted, make_sampler, remarks
+from singer_ray.search.strategy.samplers import exhausted, make_sampler, remarks
 from singer_ray.search.strategy.stopping import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
 from singer_ray.search.study.leaderboard import leaderboard, write_leaderboard
 from singer_ray.search.study.opening import create_study, load_study
@@ -177,8 +177,7 @@ class Session:
     def _exhausted(self, study: optuna.Study, limits: Limits) -> bool:
         if limits.check().action != GO_ON:
             return True
-        grid = self.config.search.sampler == "grid" and study is self.study
-        return grid and grid_exhausted(study, self.setting.space)
+        return study is self.study and exhausted(self.config, self.setting.space, study)
 
     def _tune(self, ask_tell: AskTell, limits: Limits, kind: str) -> None:
         from ray import tune
