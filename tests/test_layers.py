@@ -15,7 +15,7 @@ import singer_ray
 ROOT = Path(singer_ray.__file__).parent
 Floors = Sequence[set[str]]
 FLOORS: Floors = [
-    {"errors", "resources"},
+    {"errors", "metrics", "resources"},
     {"storage", "wording"},
     {"config", "outputs", "terminal", "tracking"},
     {"data", "nodes", "options", "printing", "vision"},

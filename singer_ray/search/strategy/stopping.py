@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from singer_ray.errors import UserError
-from singer_ray.search.study.objectives import MAX, Objectives
+from singer_ray.metrics import MAX
+from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.schema import COMPLETE, ENDED, own_rows
 
 if TYPE_CHECKING:
