@@ -48,7 +48,7 @@ def test_no_two_entries_have_one_name() -> None:
 
 
 def test_every_metric_of_a_run_has_an_entry(small: Config) -> None:
-    *_, last = epochs(StudentTrainer(TrainContext(small), small))
+    *_, last = epochs(StudentTrainer.begin(TrainContext(small), small))
     known = {metric.name for metric in (*PROBED, *OTHERS)}
     of_the_loop = {"epoch", "data_wait_share"} | {name for name in last if name.startswith("train/")}
     scored = set(last) - of_the_loop

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
 
 import singer_ray
 from singer_ray import metrics
@@ -28,7 +29,7 @@ def features(seed: int) -> tuple[ProbeFeatures, Annotations]:
     torch.manual_seed(seed)
     patches = torch.randn(IMAGES, SIDE * SIDE, DIM)
     labels = torch.arange(IMAGES) % CLASSES
-    patches[..., 0] += 6 * labels[:, None]
+    patches += 6 * functional.one_hot(labels, DIM)[:, None]
     depth = patches[..., 1] + 9
     return ProbeFeatures(patches.mean(dim=1), patches), Annotations(labels, labels[:, None].expand(-1, 4), depth)
 
