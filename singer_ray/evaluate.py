@@ -33,8 +33,8 @@ from singer_ray.config.effect import remarks
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError, printable
 from singer_ray.layout import RESULT
+from singer_ray.metrics import MAX, MIN, direction
 from singer_ray.outputs import check_out, default_out, prepare_out
-from singer_ray.search.study.objectives import MAX, MIN, direction
 from singer_ray.terminal import Column, fitting, log
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import singer_ray
 ROOT = Path(singer_ray.__file__).parent
 Floors = Sequence[set[str]]
 FLOORS: Floors = [
-    {"errors", "layout", "resources"},
-    {"runlog", "storage", "wording"},
+    {"errors", "layout", "metrics", "resources"},
+    {"images", "runlog", "storage", "wording"},
     {"config", "outputs", "terminal", "tracking"},
     {"data", "nodes", "options", "printing", "vision"},
     {"method"},
@@ -42,7 +42,7 @@ PAGE: Floors = [
     {"run_page", "search_page"},
 ]
 ROOF = {"__init__", "__main__"}
-CORE = ("data", "vision", "method", "evaluation", "analysis", "tracking", "demo")
+CORE = ("images", "data", "vision", "method", "evaluation", "analysis", "tracking", "demo")
 WITH_RAY = ("launch.py", "messages.py")
 """Of training/."""
 
@@ -223,7 +223,7 @@ distiller = Distiller(student, (1, 2), teacher, (3, 5), refiner, (teacher.grid(3
                       kd_weight=1.0, detach=True)
 pixels = torch.randn(2, 3, 32, 32)
 features = teacher(pixels)
-refiner.calibrate({3: 1.0, 5: 1.0})
+distiller.calibrate({3: 1.0, 5: 1.0})
 loss = distiller(pixels, features, teacher.replay)["loss"]
 loss.backward()
 print(float(loss))
