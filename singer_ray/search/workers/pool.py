@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from singer_ray.config import Config
-from singer_ray.errors import UserError
-from singer_ray.nodes.ray_cluster import LOOK, NAMESPACE, ON_HEAD, SAY, Note, is_alive, machines, user_error_in
+from singer_ray.errors import UserError, user_error_in
+from singer_ray.nodes.ray_cluster import LOOK, NAMESPACE, ON_HEAD, SAY, Note, is_alive, machines
 from singer_ray.search.workers.errors import in_words
 from singer_ray.search.workers.registry import HostRegistry, Places
 from singer_ray.search.workers.trainer_actor import CONTROL, TrainerActor

@@ -17,7 +17,7 @@ from singer_ray.config import Config
 from singer_ray.errors import UserError
 from singer_ray.search.state.trial_checkpoint import TrialRecord
 from singer_ray.search.study.schema import FAULT, UNSAVED
-from singer_ray.search.workers.errors import breaks_process, fault_of
+from singer_ray.search.workers.errors import breaks_process, trial_error
 from singer_ray.search.workers.worker_group import Key
 from singer_ray.storage import Folder
 
@@ -108,9 +108,9 @@ class TrainerActor:
             config = self.config.override(overrides)
             self.trainer = StudentTrainer.begin(self.context, config, self.record.state)
         except MisfitError as error:
-            return self._fault(UserError(f"its checkpoint {error}"))
+            return self._failed(UserError(f"its checkpoint {error}"))
         except Exception as error:
-            return self._fault(error)
+            return self._failed(error)
         self.key, self.epochs = key, epochs(self.trainer, self._heartbeat)
         return self.record.result()
 
@@ -128,7 +128,7 @@ class TrainerActor:
             self._release()
             return {"done": True}
         except Exception as error:
-            return self._fault(error)
+            return self._failed(error)
         return self.record.save(self.trainer, metrics, time.perf_counter() - begin)
 
     @ray.method(concurrency_group=CONTROL)
@@ -167,14 +167,14 @@ class TrainerActor:
         if self.interrupted == self.key:
             raise _InterruptedError
 
-    def _fault(self, error: Exception) -> dict[str, Any]:
-        fault = fault_of(error)
-        if fault is None:
+    def _failed(self, error: Exception) -> dict[str, Any]:
+        why = trial_error(error)
+        if why is None:
             if breaks_process(error):  # Ray starts a new one; this one's answer has left by then
                 threading.Timer(LAST_WORDS, os._exit, (1,)).start()
             raise error
         self._release()
-        return {FAULT: fault}
+        return {FAULT: why}
 
     def _release(self) -> None:
         import torch

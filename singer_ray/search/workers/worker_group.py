@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from singer_ray.config import Config
-from singer_ray.errors import UserError
-from singer_ray.nodes.ray_cluster import NAMESPACE, ON_HEAD, user_error_in, words
+from singer_ray.errors import UserError, user_error_in
+from singer_ray.nodes.ray_cluster import NAMESPACE, ON_HEAD, words
 from singer_ray.search.state.trial_checkpoint import TrialRecord, read_saved
 from singer_ray.search.study.schema import FAULT, UNSAVED
-from singer_ray.search.workers.errors import fault_of, in_words
+from singer_ray.search.workers.errors import in_words, trial_error
 from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
@@ -333,10 +333,10 @@ def _worker(settings: dict[str, Any]) -> None:
         context = inputs.context(Config.model_validate(settings["config"]))
         settings["task"](settings, host, context, place.get_world_rank(), place.get_world_size())
     except Exception as error:
-        fault = fault_of(error)
-        if fault is None:
+        why = trial_error(error)
+        if why is None:
             raise
-        ray.get(host.done.remote(settings["key"], {FAULT: fault}))
+        ray.get(host.done.remote(settings["key"], {FAULT: why}))
 
 
 def _train(settings: dict[str, Any], host: Any, context: TrainContext, rank: int, world: int) -> None:
