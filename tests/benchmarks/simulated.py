@@ -36,7 +36,7 @@ from rich.console import Console
 
 from singer_ray.config import Config
 from singer_ray.nodes.ray_cluster import NAMESPACE, ON_HEAD, Note
-from singer_ray.search.driver.ask_tell import AskTell
+from singer_ray.search.driver.ask_tell import AskTell, StudySpec
 from singer_ray.search.driver.search import run_search
 from singer_ray.search.driver.tune_adapters import Failure, StudyScheduler, StudySearcher
 from singer_ray.search.strategy.pruners import make_pruner
@@ -255,11 +255,7 @@ def added_seconds(recorded: Recorded, out: Path, trials: int = 200) -> dict[str,
     )
     ask_tell = AskTell(
         studies["ours"],
-        recorded.space,
-        objectives,
-        epochs=config.train.epochs,
-        trials=trials,
-        folder=str(out),
+        StudySpec(recorded.space, objectives, config.train.epochs, trials, folder=str(out)),
         pruner=make_pruner(config),
         sampler_of=lambda number: make_sampler(config, recorded.space, objectives, number=number),
     )

@@ -16,7 +16,7 @@ from rich.console import Console
 from singer_ray.config import Config, load_preset
 from singer_ray.nodes.prices import Price
 from singer_ray.search.driver import session as sessions
-from singer_ray.search.driver.ask_tell import AskTell, Assignment
+from singer_ray.search.driver.ask_tell import AskTell
 from singer_ray.search.driver.session import Session, Setting
 from singer_ray.search.space.space import load_space
 from singer_ray.search.state.store import SearchStore
@@ -24,7 +24,9 @@ from singer_ray.search.strategy import stopping
 from singer_ray.search.strategy.stopping import STOP, Limits, Meter
 from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.opening import create_study, load_study, storage_of
+from singer_ray.search.study.running import Assignment
 from singer_ray.search.workers.resources import ResourcePlan
+from singer_ray.tracking.callback import Callback
 from tests.search.studies import MIOU, RATE
 
 Curve = Callable[[Assignment, int], Mapping[str, Any]]
@@ -58,7 +60,7 @@ class PlayedSession(Session):
             self.epoch()
             result = {"epoch": epoch, "trained_seconds": float(epoch), **self.curve(assignment, epoch)}
             ask_tell.report(assignment.number, result)
-            if epoch == ask_tell.epochs or ask_tell.should_stop(assignment.number):
+            if epoch == ask_tell.spec.epochs or ask_tell.should_stop(assignment.number):
                 ask_tell.end(assignment.number, result)
             else:
                 running.append((assignment, epoch + 1))
@@ -100,8 +102,7 @@ class Search:
         self.now += 10.0
 
     def _session(self, config: Config, curve: Curve) -> PlayedSession:
-        silent = SimpleNamespace(queue=_nothing, start=_nothing, log=_nothing, end=_nothing, close=_nothing)
-        pool: Any = SimpleNamespace(places=lambda: silent)
+        pool: Any = SimpleNamespace(places=Callback)
         store = SearchStore(self.out, None, lambda line: None)
         session = PlayedSession(
             Setting(
@@ -125,6 +126,3 @@ class Search:
     def states(self, name: str = "") -> list[str]:
         """Of the rows of the study, or of that with `name` behind its own."""
         return [row.state.name for row in load_study(self.storage, f"{self.out.name}{name}").trials]
-
-
-def _nothing(*given: Any) -> None: ...

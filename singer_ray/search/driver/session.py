@@ -20,7 +20,7 @@ from singer_ray.errors import UserError
 from singer_ray.nodes import ray_cluster
 from singer_ray.nodes.prices import Price
 from singer_ray.nodes.ray_start import keep_keys_at_home
-from singer_ray.search.driver.ask_tell import AskTell
+from singer_ray.search.driver.ask_tell import AskTell, StudySpec
 from singer_ray.search.driver.winners import chosen, package_best
 from singer_ray.search.state.heartbeat import Accounts
 from singer_ray.search.state.resume_rules import resume_command
@@ -140,15 +140,17 @@ class Session:
         observers = [Background("the progress display", lambda: progress, self._log), *trackers]
         ask_tell = AskTell(
             study,
-            self.setting.space,
-            self.objectives,
-            epochs=config.train.epochs,
-            trials=wanted,
-            folder=self.store.trials.address,
+            StudySpec(
+                self.setting.space,
+                self.objectives,
+                epochs=config.train.epochs,
+                trials=wanted,
+                folder=self.store.trials.address,
+            ),
             pruner=NopPruner() if repeats else make_pruner(config),
             sampler_of=None if repeats else self._sampler_of(study),
             saved=self.accounts.save,
-            watchers=[self.setting.pool.places(), *observers],
+            callbacks=[self.setting.pool.places(), *observers],
             exhausted=lambda: self._exhausted(study, limits),
             recall=lambda label, overrides: TrialRecord.read(self.store.trials, label, overrides).result(),
         )
@@ -217,7 +219,7 @@ class Session:
             DistillationTrial,
             param_space={
                 "registry": pool.registry_name,
-                "epochs": ask_tell.epochs,
+                "epochs": ask_tell.spec.epochs,
                 "experiment": self.setting.name,
             },
             tune_config=tune.TuneConfig(

@@ -160,7 +160,7 @@ class HostPool:
             host.interrupt.remote()
 
     def places(self) -> Places:
-        """A watcher that keeps the registry up to date."""
+        """The callback that keeps the registry up to date."""
         return Places(self.registry)
 
     def stop(self) -> None:
