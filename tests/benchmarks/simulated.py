@@ -45,7 +45,6 @@ from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.opening import create_study, load_study, storage_of
 from singer_ray.search.study.schema import FAULT, FOLDER, METRICS, SECONDS, TRIAL_ID
 from singer_ray.search.workers.registry import HostRegistry, Places
-from singer_ray.search.workers.resources import ResourcePlan
 from singer_ray.training.timing import StepTimes
 from tests.benchmarks.children import write_raw
 from tests.benchmarks.landscape import Recorded
@@ -166,7 +165,7 @@ def searched(config: Config, out: Path, *, fresh: bool) -> dict[str, Any]:
     """The whole search; seconds and memory from its first trial's start to its last one's end."""
     metric, plain = Recorded().metric, tune.TuneConfig
 
-    def pool(*_: Any) -> CurvePool:
+    def pool(*_: Any, **__: Any) -> CurvePool:
         return CurvePool(metric, config.search.trials)
 
     def settings(**given: Any) -> tune.TuneConfig:
@@ -175,7 +174,7 @@ def searched(config: Config, out: Path, *, fresh: bool) -> dict[str, Any]:
     begin = time.time()
     with ExitStack() as stack, open(os.devnull, "w", encoding="utf-8") as nowhere:
         stack.enter_context(mock.patch("singer_ray.search.workers.trainable.DistillationTrial", CurveTrial))
-        stack.enter_context(mock.patch.object(ResourcePlan, "hosts", side_effect=pool))
+        stack.enter_context(mock.patch("singer_ray.search.workers.pool.HostPool", pool))
         stack.enter_context(mock.patch("singer_ray.search.driver.session.package_best", return_value=()))
         stack.enter_context(mock.patch.object(tune, "TuneConfig", settings))
         memory = stack.enter_context(watched_memory())

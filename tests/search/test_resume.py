@@ -22,7 +22,8 @@ from rich.console import Console
 
 from singer_ray.errors import UserError
 from singer_ray.nodes import ray_cluster
-from singer_ray.search.driver.search import Searched, resume_search, run_search
+from singer_ray.search.driver.search import resume_search, run_search
+from singer_ray.search.driver.searched import Searched
 from singer_ray.search.state import heartbeat
 from singer_ray.search.state import store as stores
 from singer_ray.search.state.store import LEASE, SearchStore
