@@ -54,7 +54,10 @@ AWS_FILES = [file for file in FILES if provider_of(file) == "aws"]
 
 
 def node_types(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return dict(config.get("available_node_types", {}))
+    """By name; never empty, so that what is asked of every type is asked of some."""
+    types = dict(config["available_node_types"])
+    assert types
+    return types
 
 
 def workers(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
