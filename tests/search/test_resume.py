@@ -33,7 +33,7 @@ from singer_ray.storage import Folder
 from tests.faults.records import Row, read_rows
 from tests.faults.session import Session, started
 from tests.search.studies import MIOU
-from tests.search.test_search import Listener, settings
+from tests.search.whole import Listener, settings
 from tests.servers import ENVIRONMENT, s3_server
 
 SPACE = {"train.lr": {"type": "loguniform", "low": 1e-3, "high": 4e-3}}

@@ -36,7 +36,7 @@ from singer_ray.search.workers.trainer_actor import TrainerActor
 from singer_ray.search.workers.worker_group import WorkerGroupActor
 from singer_ray.storage import Folder
 from tests.conftest import SMALL
-from tests.search.test_search import Listener
+from tests.search.whole import Listener
 from tests.test_api import Stripes
 
 ENDLESS = {**SMALL, "train.steps_per_epoch": 1_000_000}
