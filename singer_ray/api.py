@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from singer_ray.config import Config
     from singer_ray.distillation import Distilled
-    from singer_ray.search.driver.search import Searched
+    from singer_ray.search.driver.searched import Searched
     from singer_ray.training.launch import Inputs
 
 

@@ -10,7 +10,7 @@ from singer_ray.errors import UserError, printable
 from singer_ray.layout import BEST, LEADERBOARD, LEADERBOARD_CSV, REPORT
 from singer_ray.reporting.page.run_page import build_run_report
 from singer_ray.reporting.page.search_page import build_report
-from singer_ray.search.driver.search import Searched
+from singer_ray.search.driver.searched import Searched
 from singer_ray.storage import Folder
 from singer_ray.wording import command
 
