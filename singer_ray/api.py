@@ -56,9 +56,9 @@ def distill(
 
     Raises UserError for whatever can be mended, with a message that says how.
     """
-    from singer_ray.cli import check_out, default_out, prepare_out
     from singer_ray.distillation import run_distillation
     from singer_ray.finalize import conclude_run
+    from singer_ray.run_folder import check_out, default_out, prepare_out
 
     if resume is not None:
         kept = {"out": out is None, "preset": preset == "demo", "overwrite": not overwrite}
@@ -132,8 +132,8 @@ def sweep(
 
     The other arguments are those of `distill`. Raises UserError.
     """
-    from singer_ray.cli import check_out
     from singer_ray.finalize import conclude
+    from singer_ray.run_folder import check_out
     from singer_ray.search.driver.search import run_search
     from singer_ray.terminal import PythonConsole, log
 

@@ -13,9 +13,9 @@ from singer_ray.config import field_names
 from singer_ray.config.effect import remarks as without_effect
 from singer_ray.evaluation.linear_head import linear_head
 from singer_ray.outputs import claim, guarded
-from singer_ray.printing import note
 from singer_ray.publishing.package import InputSpec, write_student
 from singer_ray.publishing.result import build_result, scrubbed, write_json
+from singer_ray.run_folder import note
 from singer_ray.storage import write_whole
 from singer_ray.storage.address import absolute
 from singer_ray.tracking.run_record import COMPLETE, FAIL, STOPPED, RunRecord

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from singer_ray.distillation import Distilled
 from singer_ray.errors import UserError, printable
-from singer_ray.reporting.page import build_report
-from singer_ray.reporting.run_page import build_run_report
-from singer_ray.search.driver.search import Searched
-from singer_ray.search.driver.winners import BEST
 from singer_ray.storage import Folder
 from singer_ray.wording import command
+
+if TYPE_CHECKING:
+    from singer_ray.search.driver.search import Searched
 
 RESULTS = ("report.html", "leaderboard.parquet", "leaderboard.csv")
 
@@ -24,10 +24,14 @@ def conclude(done: Searched, log: Callable[[str], None]) -> Path | None:
     """
     report: Path | None = None
     try:
+        from singer_ray.reporting.page import build_report  # scikit-learn, which a single run need not load
+
         report = build_report(done.out)
     except Exception as error:
         log(f"no report: {type(error).__name__}: {printable(error)} (again: {command('report', done.out)})")
     if done.store.remote is not None:
+        from singer_ray.search.driver.winners import BEST
+
         here = Folder(str(done.out), setting="--out")
         best = here.names(BEST)
         for name in done.store.remote.names(BEST):  # of an earlier session, whose best were others
@@ -44,6 +48,8 @@ def conclude(done: Searched, log: Callable[[str], None]) -> Path | None:
 def conclude_run(done: Distilled, log: Callable[[str], None]) -> Path | None:
     """Writes the report of a run. The run itself is safe by now: a report that fails is said, not raised."""
     try:
+        from singer_ray.reporting.run_page import build_run_report
+
         return build_run_report(done.out)
     except Exception as error:
         log(f"no report: {type(error).__name__}: {printable(error)} (again: {command('report', done.out)})")

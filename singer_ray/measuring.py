@@ -109,9 +109,9 @@ def evaluate_networks(
 
     Raises UserError for whatever can be mended, with a message that says how.
     """
-    from singer_ray.cli import check_out, prepare_out
     from singer_ray.evaluation.comparison import Candidates, compare
     from singer_ray.publishing.result import git_commit, versions, write_json
+    from singer_ray.run_folder import check_out, prepare_out
     from singer_ray.training.context import pick_device
 
     named = _named(networks)
@@ -165,7 +165,7 @@ def analyze_teacher(
     """
     from singer_ray.analysis.findings import AnalysisSettings
     from singer_ray.analysis.run import run_analysis
-    from singer_ray.cli import check_out, prepare_out
+    from singer_ray.run_folder import check_out, prepare_out
 
     for name, value, allowed in (("k", k, k > 1), ("steps", steps, steps >= 0), ("images", images, images >= 0)):
         if not allowed:

@@ -11,7 +11,7 @@ from rich.table import Table
 from singer_ray.cli import Command, console, prepare_out, results, run_command
 from singer_ray.config import Config
 from singer_ray.errors import UserError
-from singer_ray.printing import is_log, note
+from singer_ray.run_folder import is_log, note
 
 
 @dataclass(frozen=True)

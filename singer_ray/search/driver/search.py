@@ -23,7 +23,7 @@ from singer_ray.config.given import settle
 from singer_ray.errors import UserError
 from singer_ray.nodes import ray_cluster
 from singer_ray.nodes.prices import NodePrices, Price, require_price
-from singer_ray.printing import log_into
+from singer_ray.run_folder import log_into
 from singer_ray.search.driver.session import Session, Setting
 from singer_ray.search.space.dead import space_remarks
 from singer_ray.search.space.space import SearchSpace, load_space
