@@ -75,8 +75,8 @@ def main(config: Config, flags: EvaluateFlags) -> None:
     for line in lines:
         _log(line)
     begin = time.perf_counter()
-    found = _evaluate(config, flags)
-    for table in tables(found["networks"], results.width, plain=not results.is_terminal):
+    comparison = _evaluate(config, flags)
+    for table in tables(comparison["networks"], results.width, plain=not results.is_terminal):
         results.print(table)
     log(results, "↑ more is better, ↓ less is better" + ("; * the best" if len(flags.networks) > 1 else ""))
     if config.evaluation.protocol == "official":
@@ -86,7 +86,7 @@ def main(config: Config, flags: EvaluateFlags) -> None:
 
     provenance = {"config": config.model_dump(mode="json"), "versions": versions(), "git_commit": git_commit()}
     seconds = round(time.perf_counter() - begin, 3)
-    write_json(out / "result.json", {**found, **provenance, "seconds": seconds})
+    write_json(out / "result.json", {**comparison, **provenance, "seconds": seconds})
     log(results, f"Wrote {out}/result.json")
 
 
