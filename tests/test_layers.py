@@ -210,7 +210,7 @@ distiller = Distiller(student, (1, 2), teacher, (3, 5), refiner, (teacher.grid(3
                       kd_weight=1.0, detach=True)
 pixels = torch.randn(2, 3, 32, 32)
 features = teacher(pixels)
-refiner.calibrate({3: 1.0, 5: 1.0})
+distiller.calibrate({3: 1.0, 5: 1.0})
 loss = distiller(pixels, features, teacher.replay)["loss"]
 loss.backward()
 print(float(loss))

@@ -95,9 +95,9 @@ class TrainerActor:
         Returns the result that was saved with the checkpoint, with what earlier epochs reported under `history`; the
         trial's `fault` in words, or why its checkpoint cannot be read under `unsaved`; or None for one that starts.
         """
-        from singer_ray.training.checkpoint import MisfitError
         from singer_ray.training.loop import epochs
         from singer_ray.training.trainer import StudentTrainer
+        from singer_ray.vision.students import MisfitError
 
         self._release()
         try:
@@ -161,7 +161,7 @@ class TrainerActor:
         trainer = StudentTrainer.begin(self.context, config, TrialRecord.read(self.trials, label, overrides).state)
         with tempfile.TemporaryDirectory() as place:
             pictures = {path.name: path.read_bytes() for path in draw_student_pictures(trainer, Path(place))}
-        return pictures, linear_head(trainer)
+        return pictures, linear_head(self.context.suite, trainer.reader())
 
     def _heartbeat(self, *of_the_step: object) -> None:
         if self.interrupted == self.key:
