@@ -21,7 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -34,10 +34,6 @@ from singer_ray.config.places import Place
 from singer_ray.errors import UserError, printable
 from singer_ray.metrics import MAX, MIN, direction
 from singer_ray.terminal import Column, fitting, log
-
-if TYPE_CHECKING:
-    pass
-
 
 _ARROWS = {MAX: "↑", MIN: "↓"}
 
@@ -55,7 +51,7 @@ class EvaluateFlags:
     dry_run: bool = False
     """Check what needs no data, print what would run, and stop."""
     given: frozenset[str] = frozenset()
-    """Knobs set on the command line rather than by a preset."""
+    """Settings given on the command line rather than by a preset."""
 
 
 def main(config: Config, flags: EvaluateFlags) -> None:
