@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from singer_ray.config.block import Block
 from singer_ray.config.inputs import ScenesConfig
 from singer_ray.config.places import Place
+from singer_ray.settings import Block
 
 
 class EvaluationSourceConfig(Block):

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from singer_ray.config.block import Block
 from singer_ray.config.places import Place
+from singer_ray.settings import Block
 
 
 class ScenesConfig(Block):

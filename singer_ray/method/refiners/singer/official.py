@@ -14,7 +14,7 @@ from singer_ray.method.layers import map_official
 from singer_ray.method.losses import Terms
 from singer_ray.method.nullspace import mlp_matrix
 from singer_ray.method.refiners.base import Replay
-from singer_ray.method.refiners.singer import Singer
+from singer_ray.method.refiners.singer.adapter import Singer
 
 if TYPE_CHECKING:
     from singer_ray.config import MethodConfig
