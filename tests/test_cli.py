@@ -152,6 +152,7 @@ def test_python_dash_m_lists_the_commands(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_what_is_shipped_is_listed_with_its_first_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert front.SHIPPED.keys() >= {"presets", "spaces"}
     for name, (option, kind) in front.SHIPPED.items():
         assert front.main([name]) == 0
         lines = capsys.readouterr().out.splitlines()

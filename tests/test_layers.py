@@ -15,8 +15,8 @@ import singer_ray
 ROOT = Path(singer_ray.__file__).parent
 Floors = Sequence[set[str]]
 FLOORS: Floors = [
-    {"errors", "resources", "settings"},
-    {"refiner_settings", "storage", "wording"},
+    {"errors", "metrics", "resources", "settings"},
+    {"images", "refiner_settings", "storage", "wording"},
     {"config", "outputs", "terminal", "tracking"},
     {"data", "nodes", "options", "printing", "vision"},
     {"method"},
@@ -43,7 +43,7 @@ WITHIN: Mapping[str, Sequence[str]] = {
 SEARCH: Floors = [{name} for name in ("space", "study", "strategy", "state", "watch", "workers", "driver")]
 """The rooms of search/, likewise."""
 ROOF = {"__init__", "__main__"}
-CORE = ("data", "vision", "method", "evaluation", "analysis", "tracking", "demo")
+CORE = ("images", "data", "vision", "method", "evaluation", "analysis", "tracking", "demo")
 WITH_RAY = ("launch.py", "messages.py")
 """Of training/."""
 

@@ -1,4 +1,4 @@
-"""README says what the kept figures say."""
+"""The Python example of README, run as a script."""
 
 from __future__ import annotations
 
@@ -8,46 +8,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-from tests.benchmarks import efficiency
 from tests.conftest import SMALL
 
 ROOT = Path(__file__).parents[1]
-
-
-def figures(name: str) -> Any:
-    return json.loads((ROOT / "tests" / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))["metrics"]
-
-
-def short(number: float) -> str:
-    """Two decimals at most, as README writes them."""
-    return f"{number:.2f}".rstrip("0").rstrip(".").lstrip("0")
-
-
-def test_what_a_search_costs_is_what_was_measured() -> None:
-    overhead, simulated = figures("overhead")["figures"], figures("simulated")
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert f"a host's first trial {overhead['first']:.0f} s more than the bare loop (imports)" in text
-    assert f"each later one {short(round(overhead['later'], 1))} s more" in text
-    assert (
-        f"Ray starts for {overhead['start_up']:.0f} s and a few steps are timed for {overhead['forecast']:.0f} s"
-        in text
-    )
-    assert f"packages and report take {overhead['after_the_last_trial']:.0f} s" in text
-    tpe, gp = (simulated["suggestions"][f"{name} 500"]["median"] for name in ("tpe", "gp"))
-    assert f"a TPE suggestion takes {1000 * tpe:.0f} ms, one of GP {short(gp)} s" in text
-    assert f"book-keeping adds {1000 * simulated['added']['added']:.0f} ms a trial" in text
-
-
-def test_how_fast_a_package_goes_up_is_what_was_measured() -> None:
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert f"goes up at {short(figures('upload')['store']['share_of_boto3'])} of the speed of boto3's own" in text
-
-
-def test_what_a_search_gains_is_what_was_measured() -> None:
-    raw = json.loads(efficiency.RAW.read_text(encoding="utf-8"))["metrics"]
-    assert efficiency.as_markdown(raw) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 SMALL_THINGS = """
@@ -81,9 +45,13 @@ print("the script runs")
 """
 
 
-def python_blocks() -> list[str]:
+def python_example() -> tuple[str, str]:
+    """What is the user's own in README's example, and what is done with it."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    yours, mark, rest = block.partition("\n# What you can do with it")
+    assert mark
+    return yours, f"{mark}{rest}"
 
 
 def assigned(program: str) -> set[str]:
@@ -94,7 +62,7 @@ def assigned(program: str) -> set[str]:
 
 def test_the_python_example_runs_as_a_script(tmp_path: Path) -> None:
     """As it stands, on small things of one's own: floating-point images, labels without names, a local class."""
-    yours, done_with_it = python_blocks()
+    yours, done_with_it = python_example()
     settings = {name: value for name, value in SMALL.items() if "scenes" not in name} | {
         "train.epochs": 1,
         "train.batch_size": 4,

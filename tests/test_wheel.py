@@ -53,6 +53,8 @@ def test_presets_spaces_clusters_and_teachers_are_inside(site: Path) -> None:
         weights = site / "singer_ray" / "vision" / "demo_teacher" / teacher / "model.safetensors"
         assert 100_000 < weights.stat().st_size <= 1.4e6
     assert not [name for name in names if name.startswith("tests/")]
+    guides = {name for name in names if name.endswith("README.md")}
+    assert guides == {"singer_ray/clusters/README.md", "singer_ray/tune_spaces/README.md"}
 
 
 def test_shipped_names_are_found_from_any_directory(site: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from singer_ray.errors import UserError, printable
+from singer_ray.errors import UserError, first_line, printable
 from singer_ray.storage import write_whole
 
 FILE = "checkpoint.pt"
@@ -63,7 +63,7 @@ def from_bytes(content: bytes, where: str = FILE, needed: Needed = MEMBER, advic
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # of torch, of its unpickler, of ZIP
-        raise _damaged(where, f"cannot be read ({_line(error)})", advice) from error
+        raise _damaged(where, f"cannot be read ({printable(first_line(error), 150)})", advice) from error
     fault = _fault(state, needed)
     if fault:
         raise _damaged(where, f"is no checkpoint of singer_ray: {fault}", advice)
@@ -125,7 +125,3 @@ def _are_numbers(values: Any, count: int | None = None) -> bool:
 
 def _damaged(where: str, why: str, advice: str) -> UserError:
     return UserError(f"{printable(where)} {why}. {advice}")
-
-
-def _line(error: Exception) -> str:
-    return printable(str(error).partition("\n")[0], 150).rstrip(".") or type(error).__name__

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from singer_ray.data.splits import Splits
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, user_error_in
 from singer_ray.storage.address import Address
 from singer_ray.tracking.history import RATE
 from singer_ray.tracking.run_record import RunRecord
@@ -127,7 +127,7 @@ def launch_in_ray(
             try:
                 result = group.fit()
             except ray.train.TrainingFailedError as error:
-                raise ray_cluster.user_error_in(error) from error
+                raise user_error_in(error) from error
         if result.checkpoint is None or result.metrics is None:
             raise UserError(f"Ray Train ended without a checkpoint. Its logs are in {path}/{name}.")
         with result.checkpoint.as_directory() as folder:

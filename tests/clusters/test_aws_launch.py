@@ -133,6 +133,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         provider = _get_node_provider(config["provider"], config["cluster_name"], use_cache=False)
         ec2 = boto3.client("ec2", config["provider"]["region"])
         instances = {name: describe(ec2, launch(config, provider, name)) for name in node_types(config)}
+        assert len(instances) > 1
         yield Cluster(config, provider, ec2, instances)
 
 

@@ -82,7 +82,9 @@ def test_ec2_understands_every_node(file: Path, run_instances: Any) -> None:
 @every_file
 def test_mounted_files_are_there_or_made_as_the_header_says(file: Path) -> None:
     header = file.read_text(encoding="utf-8").partition("\ncluster_name:")[0]
-    for source in load(file)["file_mounts"].values():
+    mounts = load(file)["file_mounts"]
+    assert {"~/singer_ray", "~/.ray/auth_token"} <= mounts.keys()
+    for source in mounts.values():
         if source == "~/.ray/auth_token":
             assert "ray get-auth-token --generate" in header
         else:
@@ -195,6 +197,7 @@ def test_every_node_protects_its_keys_and_its_disk(file: Path) -> None:
         assert node["MetadataOptions"]["HttpTokens"] == "required", name
         assert node["MetadataOptions"]["HttpPutResponseHopLimit"] == 1, name
         assert node["InstanceInitiatedShutdownBehavior"] == "terminate", name
+        assert node["BlockDeviceMappings"], name
         for disk in node["BlockDeviceMappings"]:
             wanted = {"VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
             assert wanted.items() <= disk["Ebs"].items(), name
@@ -239,8 +242,7 @@ def test_every_network_card_of_an_efa_node_is_used_once(file: Path) -> None:
             assert "efa" in name, "worker_start_ray_commands tells such nodes by their type's name"
 
 
-@every_file
+@pytest.mark.parametrize("file", [f for f in FILES if provider_of(f) == "local"], ids=lambda file: file.stem)
 def test_the_recorded_file_of_the_head_is_still_what_ray_makes_of_it(file: Path) -> None:
     """Of AWS, whose types get their resources from EC2, see test_aws_launch."""
-    if provider_of(file) == "local":
-        assert ClusterLimits.of(prepare_config(load(file))) == limits(file.stem)
+    assert ClusterLimits.of(prepare_config(load(file))) == limits(file.stem)

@@ -90,7 +90,7 @@ def test_a_step_is_plain_sgd_with_weight_decay() -> None:
     train_head(toy, [], settings.model_copy(update={"lr": 1e-12}), 3, CPU)
     start = heads[1]
     loss = functional.cross_entropy(start(toy.inputs["train"]), toy.targets["train"])
-    for before, after in zip(start.parameters(), trained.parameters()):
+    for before, after in zip(start.parameters(), trained.parameters(), strict=True):
         (gradient,) = torch.autograd.grad(loss, before, retain_graph=True)
         assert torch.allclose(after, before - 0.5 * (gradient + 0.1 * before), atol=1e-6)
 

@@ -120,7 +120,7 @@ def test_gradients_agree(networks: SimpleNamespace, distiller: Distiller) -> Non
     trained = [*weights.values(), networks.student.blocks[0].attn.qkv.weight]
     found = torch.autograd.grad(loss, trained)
     wanted = torch.autograd.grad(expected(networks, dict(weights))["loss"], trained)
-    for name, ours, theirs in zip((*weights, "student"), found, wanted):
+    for name, ours, theirs in zip((*weights, "student"), found, wanted, strict=True):
         assert theirs.norm() > 0, name
         assert (ours - theirs).norm() <= 1e-6 * theirs.norm(), name
 

@@ -40,6 +40,7 @@ def test_prefix_tokens_stay_and_patches_move(small: Config, context: TrainContex
     trainer.prefit()
     _, features = pass_of(context, trainer)
     refined, _ = trainer.distiller.refiner.refine(features, trainer.teacher.replay)
+    assert refined.keys() == {3, 5}
     for layer, tokens in refined.items():
         assert torch.equal(tokens[:, :1], features.tokens[layer][:, :1])
         assert (tokens[:, 1:] - features.tokens[layer][:, 1:]).abs().max() > 0
@@ -97,6 +98,7 @@ def test_targets_of_all_layers_have_the_same_size(small: Config, context: TrainC
     trainer = StudentTrainer(context, small.override({"method.refiner": "none"}))
     trainer.observe()
     features = context.teacher_pass(trainer.teacher, context.pixels(next(context.batches(batch_size=128, seed=1))))
+    assert trainer.distiller.layers == (3, 5)
     for layer in trainer.distiller.layers:
         norms = (features.tokens[layer][:, 1:] * trainer.distiller.scales[layer]).norm(dim=-1)
         assert norms.median().item() == pytest.approx(64**0.5, rel=0.05)

@@ -57,6 +57,7 @@ def test_a_broken_leaderboard_is_said_and_done_without(tmp_path: Path) -> None:
 
 def test_the_front_is_what_no_other_trial_beats(tmp_path: Path) -> None:
     search = read_search(fake_search(tmp_path / "search", objectives=("val/miou", "student/parameters")))
+    assert {trial.front for trial in search.finished} == {True, False}
     for trial in search.finished:
         assert trial.values is not None
         beaten = [

@@ -144,8 +144,9 @@ def test_one_that_was_spoilt_is_free(files: LeaseFiles) -> None:
     content = bytearray(of_another_machine(files).content)
     content[12] ^= 1
     files.create("x", bytes(content))
-    with Lease(files, "x", seconds=600):
-        pass
+    with Lease(files, "x", seconds=600) as lease:
+        lease.check()
+        assert not lease.lost
 
 
 def test_servers_that_know_no_conditions_are_read_back(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_two_members_may_share_one_teacher_pass(small: Config) -> None:
         features = context.teacher_pass(trainers[0].teacher, pixels)
         for trainer in trainers:
             trainer.step(pixels, features)
-    for trainer, expected in zip(trainers, alone):
+    for trainer, expected in zip(trainers, alone, strict=True):
         assert torch.equal(weights(trainer.state()), weights(expected))
 
 

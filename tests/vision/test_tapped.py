@@ -40,6 +40,7 @@ def test_taps_are_the_block_outputs(family: TappedViT) -> None:
     expected = family.model.forward_intermediates(
         images, indices=[0, 1], norm=False, intermediates_only=True, output_fmt="NLC", return_prefix_tokens=True
     )
+    assert len(expected) == 2
     for layer, (patches, prefix) in enumerate(expected):
         assert torch.equal(features.tokens[layer][:, family.prefix :], patches)
         assert torch.equal(features.tokens[layer][:, : family.prefix], prefix)
