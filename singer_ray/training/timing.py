@@ -52,11 +52,11 @@ class StepTimes:
         return self.evaluation * (FINAL - 1 / self.evaluate_every)
 
     @classmethod
-    def mean(cls, found: Sequence[StepTimes]) -> StepTimes:
+    def mean(cls, timings: Sequence[StepTimes]) -> StepTimes:
         """Of several hosts, timed at the same time so that each had the machine that trials will have."""
         parts = ("start", "data", "teacher", "student", "evaluation")
-        means = {name: sum(getattr(times, name) for times in found) / len(found) for name in parts}
-        return cls(**means, steps_per_epoch=found[0].steps_per_epoch, evaluate_every=found[0].evaluate_every)
+        means = {name: sum(getattr(times, name) for times in timings) / len(timings) for name in parts}
+        return cls(**means, steps_per_epoch=timings[0].steps_per_epoch, evaluate_every=timings[0].evaluate_every)
 
 
 def timing(context: TrainContext, config: Config, *, world: int = 1) -> StepTimes:

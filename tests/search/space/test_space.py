@@ -124,7 +124,7 @@ def test_every_branch_is_tried_once(demo: Config) -> None:
 
 def test_corners_set_what_their_conditions_need(demo: Config) -> None:
     corners = load_space(CONDITIONAL, demo).corners(demo)
-    assert {c.method.refiner for c in corners if c.method.clip.ratio == 2.0} == {"clip"}
+    assert {c.method.refiner for c in corners if c.value("method.clip.ratio") == 2.0} == {"clip"}
 
 
 @pytest.mark.parametrize(
