@@ -95,10 +95,10 @@ class SearchSession:
         self.record.pop(END, None)  # of an earlier session
         self.accounts.note(**{FINISHED: False})
         with self.accounts:
-            found = self._run()
+            result = self._run()
         self.accounts.note(**{FINISHED: True})
         self.store.saved(True)
-        return found
+        return result
 
     def _run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
         self._log(f"if anything ends this search: {resume_command(self.store.address, self.store.own)}")

@@ -117,7 +117,7 @@ class WorkerGroupActor:
                 await self._end()
 
     async def ping(self) -> None:
-        """Answers."""
+        """Answers, as a TrainerActor does."""
 
     async def interrupt(self) -> None:
         """The trial that is here ends: nobody waits for its epoch."""
@@ -133,24 +133,24 @@ class WorkerGroupActor:
             await self._end()
 
     async def placed(self, key: Key, group: Any) -> None:
-        """Said by the first worker as soon as it runs: the placement group of all of them."""
+        """Called by the first worker as soon as it runs, with the placement group of all of them."""
         run = self.run or self.leaving
         if run is not None and run.key == key:
             run.place(group)
 
     async def begun(self, key: Key, epoch: int, result: dict[str, Any] | None) -> None:
-        """Said by the first worker: it is ready, and has come as far as `epoch`."""
+        """Called by the first worker: it is ready, and has come as far as `epoch`."""
         if self.run is not None and self.run.key == key:
             self.run.allowed = epoch
             self.run.send(result)
 
     async def done(self, key: Key, result: dict[str, Any]) -> None:
-        """Said by the first worker after each epoch, and by whichever has a fault."""
+        """Called by the first worker after each epoch, and by whichever fails."""
         if self.run is not None and self.run.key == key:
             self.run.send(result)
 
     async def turn(self, key: Key, epoch: int) -> bool:
-        """Asked by each worker before an epoch: True as soon as the trial wants it, False when it has left."""
+        """Called by each worker before an epoch: True as soon as the trial wants it, False when it has left."""
         run = self.run
         return run is not None and run.key == key and await run.turn(epoch)
 
