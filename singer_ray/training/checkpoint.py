@@ -42,10 +42,6 @@ _END = b"PK\x05\x06"
 """Begins the last record of a ZIP archive, which ends with the length of the comment in two bytes, and the comment."""
 
 
-class MisfitError(UserError):
-    """A state that is not of the trainer that shall go on from it; the message goes on from "the checkpoint"."""
-
-
 def to_bytes(state: dict[str, Any]) -> bytes:
     """A state as bytes, to be handed through Ray."""
     buffer = io.BytesIO()
@@ -129,10 +125,3 @@ def _are_numbers(values: Any, count: int | None = None) -> bool:
 
 def _damaged(where: str, why: str, advice: str) -> UserError:
     return UserError(f"{printable(where)} {why}. {advice}")
-
-
-def misfit(error: Exception) -> MisfitError:
-    """What torch says of weights that have other names or shapes than a network, in a line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    found = lines[1] if len(lines) > 1 else "".join(lines) or type(error).__name__
-    return MisfitError(f"is of another configuration ({printable(found, 200).rstrip('.')})")

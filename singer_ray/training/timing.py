@@ -78,7 +78,7 @@ def timing(context: TrainContext, config: Config, *, world: int = 1) -> StepTime
         laps: list[float] = []
         while len(laps) < WARM_UP + MOST_STEPS and sum(laps[WARM_UP:]) < ENOUGH:
             pixels = context.pixels(next(batches))
-            trainer.step(pixels, trainer.teacher_pass(pixels))
+            trainer.step(pixels, context.teacher_pass(trainer.teacher, pixels, own.train.precision))
             laps.append(clock.lap())
         step = sum(laps[WARM_UP:]) / len(laps[WARM_UP:])
         clock.lap()

@@ -21,7 +21,8 @@ from singer_ray.search.driver.session import SearchSession, SessionSpec
 from singer_ray.search.space.space import load_space
 from singer_ray.search.state.store import SearchStore
 from singer_ray.search.strategy import stopping
-from singer_ray.search.strategy.stopping import STOP, Limits, Meter
+from singer_ray.search.strategy.cost import Meter
+from singer_ray.search.strategy.stopping import STOP, Limits
 from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.opening import create_study, load_study, storage_of
 from singer_ray.search.study.running import Assignment

@@ -26,7 +26,7 @@ from singer_ray.nodes import ray_cluster
 from singer_ray.search.driver import session
 from singer_ray.search.driver.search import run_search
 from singer_ray.search.driver.searched import Searched
-from singer_ray.search.strategy.stopping import Meter
+from singer_ray.search.strategy.cost import Meter
 from singer_ray.search.study.opening import load_study, storage_of
 from singer_ray.search.study.schema import REPEATS, values_by_epoch
 from tests.search.whole import DIVERGES, SPACE, Listener, rows_by_tune, settings, study_of

@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from singer_ray.search.space.space import SearchSpace
-from singer_ray.search.strategy.pruners import Judge
+from singer_ray.search.strategy.judge import Judge
 from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.running import Assignment, RunningRow, is_finite
 from singer_ray.search.study.schema import (

@@ -26,9 +26,10 @@ from singer_ray.search.state.heartbeat import Accounts
 from singer_ray.search.state.resume_rules import resume_command
 from singer_ray.search.state.store import END, FINISHED
 from singer_ray.search.state.trial_checkpoint import TrialCheckpoint
+from singer_ray.search.strategy.cost import Meter
 from singer_ray.search.strategy.pruners import make_pruner
-from singer_ray.search.strategy.samplers import grid_exhausted, make_sampler, remarks
-from singer_ray.search.strategy.stopping import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits, Meter
+from singer_ray.search.strategy.samplers import exhausted, make_sampler, remarks
+from singer_ray.search.strategy.stopping import GO_ON, NO_MORE_TRIALS, STOP, Budget, Limits
 from singer_ray.search.study.leaderboard import leaderboard, write_leaderboard
 from singer_ray.search.study.opening import create_study, load_study
 from singer_ray.search.study.schema import IMPORTED, REPEAT_OF, REPEATS, SEED, objectives_of, own_rows
@@ -122,7 +123,7 @@ class SearchSession:
         limits = Limits(budget.of_repeats if repeats else budget, study, self.objectives, meter)
 
         def left() -> float | None:
-            no_more = repeats or limits.verdict.action == NO_MORE_TRIALS
+            no_more = repeats or limits.decision.action == NO_MORE_TRIALS
             again = study if repeats else None
             estimate = Estimate.of(config, concurrent=max(1, self.concurrent), gpus=self.gpus, times=self.spec.times)
             return estimate.update(self.study, again, no_more_trials=no_more, most=self._budget_left())
@@ -167,9 +168,9 @@ class SearchSession:
             progress.last = False  # the leaderboard follows
         finally:
             close(observers)
-        if limits.verdict.reason:
-            self.accounts.note(**{END: limits.verdict.reason})
-            self._log(limits.verdict.reason)
+        if limits.decision.reason:
+            self.accounts.note(**{END: limits.decision.reason})
+            self._log(limits.decision.reason)
 
     def _sampler_of(self, study: optuna.Study) -> Callable[[int], BaseSampler]:
         """The sampler of each trial, by its number."""
@@ -179,8 +180,7 @@ class SearchSession:
     def _exhausted(self, study: optuna.Study, limits: Limits) -> bool:
         if limits.check().action != GO_ON:
             return True
-        grid = self.config.search.sampler == "grid" and study is self.study
-        return grid and grid_exhausted(study, self.spec.space)
+        return study is self.study and exhausted(self.config, self.spec.space, study)
 
     def _tune(self, ask_tell: AskTell, limits: Limits, kind: str) -> None:
         from ray import tune

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from singer_ray.search.state.store import SearchStore
-    from singer_ray.search.strategy.stopping import Meter
+    from singer_ray.search.strategy.cost import Meter
 
 EVERY = 15.0
 """Seconds between two records while nothing happens. A kill loses what was spent since the last one."""

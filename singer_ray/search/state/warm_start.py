@@ -17,7 +17,7 @@ from singer_ray.config.tree import validate
 from singer_ray.errors import UserError
 from singer_ray.search.space.space import SearchSpace
 from singer_ray.search.state.store import CONFIG, bring_study
-from singer_ray.search.strategy.samplers import FIRST_GENERATION
+from singer_ray.search.strategy.samplers.nsga2 import FIRST_GENERATION
 from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.opening import create_study, load_study, storage_of
 from singer_ray.search.study.schema import COMPLETE, IMPORTED, METRICS

@@ -18,7 +18,8 @@ from random import Random
 from statistics import median
 from typing import TYPE_CHECKING
 
-from singer_ray.search.strategy.stopping import HOUR, Budget, Spending, duration
+from singer_ray.search.strategy.cost import HOUR, Spending, duration
+from singer_ray.search.strategy.stopping import Budget
 from singer_ray.search.study.schema import (
     COMPLETE,
     QUEUED,
@@ -110,7 +111,7 @@ class Estimate:
 
         Args:
             study: its rows, those that run included; `repeats` those of the repeated seeds, once there are some.
-            no_more_trials: none is started any more (`Verdict.action`).
+            no_more_trials: none is started any more (`Decision.action`).
             most: seconds until a limit ends the search (`Budget.seconds_left`).
         """
         rows = own_rows(study)

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from singer_ray.errors import visible
-from singer_ray.search.strategy.stopping import duration
+from singer_ray.search.strategy.cost import duration
 from singer_ray.search.study.leaderboard import cell, heads
 from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.schema import (

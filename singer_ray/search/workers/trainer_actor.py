@@ -96,9 +96,9 @@ class TrainerActor:
         epochs reported under `history`. Errors are returned in words: the trial's under `fault`, that its checkpoint
         cannot be read under `unsaved`.
         """
-        from singer_ray.training.checkpoint import MisfitError
         from singer_ray.training.loop import epochs
         from singer_ray.training.trainer import StudentTrainer
+        from singer_ray.vision.students import MisfitError
 
         self._release()
         try:
@@ -163,7 +163,7 @@ class TrainerActor:
         trainer = StudentTrainer.begin(self.context, config, TrialCheckpoint.read(self.trials, label, overrides).state)
         with tempfile.TemporaryDirectory() as place:
             pictures = {path.name: path.read_bytes() for path in draw_student_pictures(trainer, Path(place))}
-        return pictures, linear_head(trainer)
+        return pictures, linear_head(self.context.suite, trainer.reader())
 
     def _heartbeat(self, *of_the_step: object) -> None:
         if self.interrupted == self.key:

@@ -18,7 +18,7 @@ from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.opening import create_study
 from singer_ray.search.study.schema import IMPORTED, METRICS, own_rows
 from tests.search.fake_session import Search
-from tests.search.strategy.test_samplers import CONDITIONS, NUMBERS, ONE, TWO, asked, new_study, run, setting, spaced
+from tests.search.strategy.sampling import CONDITIONS, NUMBERS, ONE, TWO, asked, new_study, run, setting, spaced
 
 
 def finished(tree: dict[str, Any], objectives: Objectives = ONE, count: int = 8, seed: int = 4) -> optuna.Study:

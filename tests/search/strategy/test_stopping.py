@@ -14,17 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from singer_ray.config import load_preset
 from singer_ray.errors import UserError
-from singer_ray.nodes.prices import Price
-from singer_ray.search.strategy.stopping import (
-    GO_ON,
-    NO_MORE_TRIALS,
-    STOP,
-    Budget,
-    Meter,
-    Spending,
-    hypervolume,
-    reference_point,
-)
+from singer_ray.search.strategy.cost import Spending
+from singer_ray.search.strategy.stopping import GO_ON, NO_MORE_TRIALS, STOP, Budget, hypervolume, reference_point
 from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.opening import create_study
 from singer_ray.search.study.schema import IMPORTED
@@ -42,10 +33,10 @@ def study_of(
     """COMPLETE rows with these values in order of completion (None: RUNNING); `reverse` numbers them backwards."""
     study = create_study(optuna.storages.InMemoryStorage(), "s", objectives)
     rows = []
-    for place, found in enumerate(values):
-        state = TrialState.RUNNING if found is None else TrialState.COMPLETE
-        end = None if found is None else BEGIN + timedelta(minutes=place)
-        row = FrozenTrial(0, state, None, BEGIN, end, {}, {}, {}, {}, {}, 0, values=list(found) if found else None)
+    for place, value in enumerate(values):
+        state = TrialState.RUNNING if value is None else TrialState.COMPLETE
+        end = None if value is None else BEGIN + timedelta(minutes=place)
+        row = FrozenTrial(0, state, None, BEGIN, end, {}, {}, {}, {}, {}, 0, values=list(value) if value else None)
         rows.append(row)
     study.add_trials(rows[::-1] if reverse else rows)
     return study
@@ -64,8 +55,8 @@ def scores(*values: float) -> list[tuple[float]]:
     ],
 )
 def test_what_is_used_up_stops_everything(budget: Budget, spending: Spending, reason: str) -> None:
-    verdict = budget.check(study_of([]), MIOU, spending)
-    assert (verdict.action, verdict.reason) == (STOP, reason)
+    decision = budget.check(study_of([]), MIOU, spending)
+    assert (decision.action, decision.reason) == (STOP, reason)
     assert budget.check(study_of([]), MIOU, NOTHING).action == GO_ON
 
 
@@ -75,20 +66,20 @@ def test_what_is_used_up_stops_everything(budget: Budget, spending: Spending, re
 def test_a_trial_that_reaches_the_target_ends_the_search(
     objectives: Objectives, value: float | tuple[float, float], target: float
 ) -> None:
-    found = value if isinstance(value, tuple) else (value,)
-    worse = tuple(0.9 * v if mode == "max" else 1.2 * v for v, mode in zip(found, objectives.modes))
+    best = value if isinstance(value, tuple) else (value,)
+    worse = tuple(0.9 * v if mode == "max" else 1.2 * v for v, mode in zip(best, objectives.modes))
     budget = Budget(9, target=target)
     assert budget.check(study_of([worse], objectives), objectives, NOTHING).action == GO_ON
-    verdict = budget.check(study_of([worse, found], objectives), objectives, NOTHING)
-    assert verdict.action == STOP
-    assert verdict.reason == (f"stopped: trial 001 has {objectives.first} {found[0]:g}, search.target is {target:g}")
+    decision = budget.check(study_of([worse, best], objectives), objectives, NOTHING)
+    assert decision.action == STOP
+    assert decision.reason == (f"stopped: trial 001 has {objectives.first} {best[0]:g}, search.target is {target:g}")
 
 
 def test_trials_that_were_started_count_but_imported_ones_do_not() -> None:
     study = study_of([(0.5,), None, None])
     assert Budget(4).check(study, MIOU, NOTHING).action == GO_ON
-    verdict = Budget(3).check(study, MIOU, NOTHING)
-    assert (verdict.action, verdict.reason) == (NO_MORE_TRIALS, "all 3 trials were started")
+    decision = Budget(3).check(study, MIOU, NOTHING)
+    assert (decision.action, decision.reason) == (NO_MORE_TRIALS, "all 3 trials were started")
     imported = optuna.trial.create_trial(value=0.9, user_attrs={IMPORTED: "runs/earlier"})
     study.add_trial(imported)
     assert Budget(4, target=0.8).check(study, MIOU, NOTHING).action == GO_ON
@@ -99,9 +90,9 @@ def test_a_plateau_ends_with_the_trials_that_run() -> None:
     rising = scores(0.1, 0.2, 0.3, 0.31, 0.32)
     assert budget.check(study_of(rising), MIOU, NOTHING).action == GO_ON
     flat = [*scores(0.1, 0.3, 0.2, 0.302, 0.1), None]
-    verdict = budget.check(study_of(flat), MIOU, NOTHING)
-    assert verdict.action == NO_MORE_TRIALS
-    assert verdict.reason == (
+    decision = budget.check(study_of(flat), MIOU, NOTHING)
+    assert decision.action == NO_MORE_TRIALS
+    assert decision.reason == (
         "stopped: the best value gained 0.002 over the last 3 finished trials, not more than search.plateau_gain 0.005"
     )
     assert budget.check(study_of(scores(0.3, 0.3, 0.3)), MIOU, NOTHING).action == GO_ON  # too few to tell
@@ -118,8 +109,8 @@ def test_the_order_of_a_plateau_is_that_of_completion_not_of_numbers() -> None:
 def test_without_a_gain_only_a_standstill_is_a_plateau() -> None:
     budget = Budget(99, plateau_trials=2)
     assert budget.check(study_of(scores(0.4, 0.1, 0.400001)), MIOU, NOTHING).action == GO_ON
-    verdict = budget.check(study_of(scores(0.4, 0.4, 0.3)), MIOU, NOTHING)
-    assert "gained nothing over the last 2 finished trials" in str(verdict.reason)
+    decision = budget.check(study_of(scores(0.4, 0.4, 0.3)), MIOU, NOTHING)
+    assert "gained nothing over the last 2 finished trials" in str(decision.reason)
     assert budget.check(study_of(scores(0.3, 0.5, 0.4), RMSE), RMSE, NOTHING).action == NO_MORE_TRIALS
 
 
@@ -164,6 +155,23 @@ def test_the_hypervolume_is_exact(objectives: int) -> None:
     assert hypervolume(np.empty((0, objectives)), reference) == 0.0
 
 
+@pytest.mark.parametrize(
+    ("points", "reference", "volume"),
+    [
+        ([[0.25], [0.5]], [1.0], 0.75),
+        ([[0, 2], [1, 1], [2, 0]], [3, 3], 6.0),  # a staircase of 3 + 2 + 1 squares
+        ([[0, 1, 1], [1, 0, 1], [1, 1, 0]], [2, 2, 2], 4.0),  # each 2, the cube of 1 in all of them
+        ([[0, 1, 1, 1], [1, 0, 1, 1], [1, 1, 0, 1], [1, 1, 1, 0]], [2, 2, 2, 2], 5.0),
+    ],
+)
+def test_hypervolumes_that_are_known(points: list[list[float]], reference: list[float], volume: float) -> None:
+    """Optuna's function is private: it may change."""
+    costs = np.array(points, float)
+    assert hypervolume(costs, np.array(reference, float)) == volume
+    behind = np.vstack([costs, costs + 0.5, costs[:1] + 100.0])  # dominated, or behind the reference point
+    assert hypervolume(behind, np.array(reference, float)) == volume
+
+
 def test_the_reference_point_is_behind_all_points_even_where_an_objective_never_varied() -> None:
     costs = np.array([[-0.5, 3e6, 0.0], [-0.3, 3e6, 0.0]])
     assert reference_point(costs) == pytest.approx([-0.28, 3.3e6, 0.1])
@@ -183,63 +191,6 @@ def test_a_check_at_500_trials_costs_milliseconds(objectives: Objectives) -> Non
         budget.check(study, objectives, NOTHING)
         times.append(time.process_time() - begin)
     assert min(times) < 0.005
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_spending_adds_up_over_sessions_and_follows_the_nodes() -> None:
-    clock = Clock()
-    prices = [Price(4.0, 2, "by x")]
-    first = Meter([], concurrent=2, gpus=2.0, price=lambda: prices[-1], clock=clock)
-    clock.now += 1800
-    assert first.tick() == Spending(1800.0, 1.0, 2.0)
-    prices.append(Price(8.0, 4, "by x"))  # the autoscaler brought two more
-    first.tick()
-    clock.now += 900
-    assert first.tick() == Spending(2700.0, 1.5, 4.0)
-    clock.now += 5000  # nobody searched
-    second = Meter(first.record()["sessions"], concurrent=4, gpus=4.0, price=lambda: prices[-1], clock=clock)
-    clock.now += 3600
-    second.tick()
-    record = second.record()
-    assert (record["seconds"], record["gpu_hours"], record["money"]) == (6300.0, 5.5, 12.0)
-    assert record["price_per_node_hour"] == 2.0
-    assert [s["end"] - s["begin"] for s in record["sessions"]] == [2700.0, 3600.0]
-    assert [(s["nodes"], s["concurrent"], s["gpus"]) for s in record["sessions"]] == [(4, 2, 2.0), (4, 4, 4.0)]
-    assert Spending.of(record["sessions"]) == second.spent
-    assert str(second.spent) == "1.8 h, 5.5 GPU-hours, $12.00"
-
-
-def test_gpu_hours_are_counted_by_what_is_held_at_the_time() -> None:
-    clock = Clock()
-    meter = Meter([], concurrent=1, gpus=1.0, price=lambda: None, clock=clock)
-    clock.now += 3600
-    meter.hold(concurrent=4, gpus=4.0)  # machines have joined
-    clock.now += 3600
-    meter.hold(concurrent=0, gpus=0.0)  # and left
-    clock.now += 3600
-    assert meter.tick().gpu_hours == 5.0
-    assert (meter.record()["sessions"][0]["concurrent"], meter.record()["sessions"][0]["gpus"]) == (0, 0.0)
-
-
-def test_without_a_price_there_is_no_sum_and_a_lost_price_goes_on() -> None:
-    clock = Clock()
-    prices: list[Price | None] = [None]
-    meter = Meter([], concurrent=1, gpus=0.0, price=lambda: prices[-1], clock=clock)
-    clock.now += 1800
-    assert meter.tick() == Spending(1800.0, 0.0, None)
-    assert meter.record()["money"] is meter.record()["price_per_node_hour"] is None
-    prices.append(Price(2.0, 1, "by x"))
-    assert meter.tick().money == 1.0
-    prices.append(None)  # a node that nobody knows joined
-    clock.now += 1800
-    meter.tick()
-    assert meter.spent.money == 2.0
 
 
 def test_the_configuration_becomes_a_budget_and_a_time_left() -> None:

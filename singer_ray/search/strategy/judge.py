@@ -1,40 +1,20 @@
-"""Early stopping by what the study knows (Optuna's pruners): a resumed search goes on stopping by the same rule."""
+"""Whether a trial stops early: asked of a pruner and noted in the study, so that a resumed search keeps the rule."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from singer_ray.search.study.objectives import MAX, Objectives
+from singer_ray.metrics import MAX
+from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.schema import IMPORTED, STOPPED
-
-if TYPE_CHECKING:
-    from singer_ray.config import Config
-
-
-def make_pruner(config: Config) -> BasePruner:
-    """The pruner that `search.scheduler` names. All of them work asynchronously: no trial ever waits for another.
-
-    asha: of the trials that reach a rung (grace_epochs x reduction_factor^k epochs), one in reduction_factor goes on.
-    hyperband: several such ladders, with later and later first rungs. median: a trial whose best value so far is worse
-    than the median of the others' at that epoch ends, once startup_trials have finished.
-    """
-    search = config.search
-    grace = min(search.grace_epochs, config.train.epochs)
-    if search.scheduler == "asha":
-        return SuccessiveHalvingPruner(min_resource=grace, reduction_factor=search.reduction_factor)
-    if search.scheduler == "hyperband":
-        return _Brackets(min_resource=grace, max_resource=config.train.epochs, reduction_factor=search.reduction_factor)
-    if search.scheduler == "median":
-        return MedianPruner(n_startup_trials=search.startup_trials, n_warmup_steps=grace)
-    return NopPruner()
 
 
 class Judge:
@@ -92,12 +72,3 @@ class _Notes:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.storage, name)
-
-
-class _Brackets(HyperbandPruner):
-    """HyperbandPruner that reads the study it is given, which may be a view of another direction."""
-
-    def _create_bracket_study(self, study: optuna.Study, bracket_id: int) -> optuna.Study:
-        bracket = super()._create_bracket_study(study, bracket_id)
-        bracket._directions = study._directions
-        return bracket
