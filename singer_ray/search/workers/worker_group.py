@@ -36,9 +36,9 @@ def train_environment() -> dict[str, str]:
 class WorkerGroupActor:
     """One trial at a time, trained by a worker group of its own. Runs as a Ray actor that holds neither torch nor CPUs.
 
-    Its trial sees what it sees of a TrainerActor: `join`, `epoch`, `leave`, errors in words, the same checkpoint. No
-    worker begins an epoch before the trial has asked for it, so that none is trained for nothing. A group that died
-    fails the call that waits for it: Tune starts the trial again, which goes on from its checkpoint.
+    To its trial it looks like a TrainerActor: `join`, `epoch`, `leave`, errors in words, the same checkpoint. No worker
+    begins an epoch before the trial has asked for it, so that none is trained in vain. When a group dies, the call that
+    waits for it fails: Tune restarts the trial, which goes on from its checkpoint.
 
     Args:
         name: under which the workers find this actor.
