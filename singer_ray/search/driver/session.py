@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 STEADY = 5.0
-"""Seconds that another number of hosts must last to count."""
+"""Seconds that a change in the number of hosts must last to count."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class SearchSession:
         )
         self.accounts = Accounts(self.store, self.record, self.meter)
         self.said: set[str] = set()
-        """What is not said again."""
+        """Remarks that have been logged, which are not repeated."""
         self.concurrent, self.gpus = self.plan.concurrent, self.plan.gpus_held
         self._changed: float | None = None
 
@@ -97,10 +97,10 @@ class SearchSession:
         self.record.pop(END, None)  # of an earlier session
         self.accounts.note(**{FINISHED: False})
         with self.accounts:
-            found = self._run()
+            result = self._run()
         self.accounts.note(**{FINISHED: True})
         self.store.saved(True)
-        return found
+        return result
 
     def _run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
         self._log(f"if anything ends this search: {resume_command(self.store.address, self.store.own)}")
@@ -118,7 +118,7 @@ class SearchSession:
         return table, package_best(table, self.study, self.config, self.spec.pool, self.store)
 
     def _trials(self, study: optuna.Study, wanted: int, *, repeats: bool = False) -> None:
-        """Runs what the study still lacks of its `wanted` trials. Target, plateau and scheduler end no `repeats`."""
+        """Runs what the study lacks of its `wanted` trials. Target, plateau and scheduler do not apply to `repeats`."""
         config, meter = self.config, self.meter
         budget = replace(Budget.of(config.search), trials=0)  # AskTell counts them
         limits = Limits(budget.of_repeats if repeats else budget, study, self.objectives, meter)
@@ -213,7 +213,7 @@ class SearchSession:
             name = f"{name}-{uuid.uuid4().hex[:8]}"
 
         def most() -> int:
-            # One ahead: the next trial's actor starts, which takes a second, while its host still trains another.
+            # One ahead: the next trial's actor starts up while its host still trains another trial.
             return max(1, pool.open()) + 1
 
         tuner = tune.Tuner(
