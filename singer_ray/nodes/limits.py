@@ -58,11 +58,11 @@ class ClusterLimits:
 
     def places(self, each: Resources) -> int:
         """How many of something that holds `each` on one machine all workers together can have."""
-        found, left = 0, self.most
+        places, left = 0, self.most
         for kind in sorted(self.types or (), key=lambda kind: -fitting(each, kind.resources)):
-            found += min(kind.most, left) * fitting(each, kind.resources)
+            places += min(kind.most, left) * fitting(each, kind.resources)
             left -= min(kind.most, left)
-        return found
+        return places
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ def _limits(content: Mapping[str, Any]) -> ClusterLimits:
     most = content.get("max_workers")
     if most is None:
         most = sum(int(number or 0) for *_, number in types)
-    found = (NodeType(str(n), resources, min(int(most), int(k or 0))) for n, resources, k in types)
-    return ClusterLimits(int(most), tuple(found))
+    node_types = (NodeType(str(n), resources, min(int(most), int(k or 0))) for n, resources, k in types)
+    return ClusterLimits(int(most), tuple(node_types))
 
 
 def _times(name: str, there: float, amount: float) -> int:

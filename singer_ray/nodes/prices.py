@@ -16,7 +16,7 @@ from singer_ray.storage import read_yaml
 CLUSTER_FILE = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` leaves the cluster file, with everything resolved, on the head."""
 PRICES = Path(__file__).with_name("prices.yaml")
-METADATA, KNOB = "price_per_node_hour", "search.price_per_node_hour"
+METADATA, SETTING = "price_per_node_hour", "search.price_per_node_hour"
 NODE_TYPE = "ray.io/node-group"
 """Label under which Ray keeps a node's type in the cluster file."""
 _LOCAL_TYPE = "local.cluster.node"
@@ -75,11 +75,11 @@ class NodePrices:
 
     def total(self, nodes: Sequence[Mapping[str, Any]]) -> Price | None:
         """The price of those of `nodes` (as `ray.nodes()` lists them) that are alive; None when one is not known."""
-        found = [self._of(node) for node in nodes if node["Alive"]]
-        prices = [price for price, _ in found if price is not None]
-        if not found or len(prices) < len(found):
+        priced = [self._of(node) for node in nodes if node["Alive"]]
+        prices = [price for price, _ in priced if price is not None]
+        if not priced or len(prices) < len(priced):
             return None
-        return Price(sum(prices), len(found), "by " + " and ".join(dict.fromkeys(source for _, source in found)))
+        return Price(sum(prices), len(priced), "by " + " and ".join(dict.fromkeys(source for _, source in priced)))
 
     def unknown(self, nodes: Sequence[Mapping[str, Any]]) -> list[str]:
         """The node types (else addresses) of living nodes whose price is not known."""
@@ -87,7 +87,7 @@ class NodePrices:
 
     def _of(self, node: Mapping[str, Any]) -> tuple[float | None, str]:
         if self.every is not None:
-            return self.every, KNOB
+            return self.every, SETTING
         for key in (str(node["NodeManagerAddress"]), _type(node) or _LOCAL_TYPE, "*"):
             if key in self.stated:
                 return self.stated[key], "the cluster file's metadata"
@@ -108,15 +108,16 @@ def require_price(prices: NodePrices, nodes: Sequence[Mapping[str, Any]], money:
     if price is None:
         raise UserError(
             f"search.money {money:g} needs the price of a node, and none is known for "
-            f"{', '.join(prices.unknown(nodes))}. Give --{KNOB} DOLLARS, or {METADATA} under `metadata` in the cluster "
-            f"file, or use EC2 types of the package's list ({PRICES.name}) in {' or '.join(price_list()['regions'])}."
+            f"{', '.join(prices.unknown(nodes))}. Give --{SETTING} DOLLARS, or {METADATA} under `metadata` in the "
+            f"cluster file, or use EC2 types of the package's list ({PRICES.name}) in "
+            f"{' or '.join(price_list()['regions'])}."
         )
     return price
 
 
 def _type(node: Mapping[str, Any]) -> str | None:
-    found: str | None = (node.get("Labels") or {}).get(NODE_TYPE)
-    return found
+    kind: str | None = (node.get("Labels") or {}).get(NODE_TYPE)
+    return kind
 
 
 def _name(node: Mapping[str, Any]) -> str:

@@ -46,14 +46,14 @@ def _limits_there(cluster: str) -> ClusterLimits | None:
 
     task: Any = ray.remote(num_cpus=0, resources=ON_HEAD)(read_limits)
     try:
-        found: ClusterLimits | None = ray.get(task.remote(), timeout=_ANSWER)
+        answer: ClusterLimits | None = ray.get(task.remote(), timeout=_ANSWER)
     except ray.exceptions.GetTimeoutError as error:
         raise UserError(
             f"The cluster's head has not answered for {_ANSWER:.0f} s. Look at `ray status` there."
         ) from error
     except ray.exceptions.RayError as error:
         raise user_error_in(error) from error
-    return found
+    return answer
 
 
 def nodes() -> list[Mapping[str, float]]:
@@ -76,18 +76,18 @@ def wait_for_room(each: Mapping[str, float], count: int, what: str, log: Callabl
     """
     said = float("-inf")
     while True:
-        found = room(each)
-        if found.now >= count or (found.most is not None and found.most >= count):
+        space = room(each)
+        if space.now >= count or (space.most is not None and space.most >= count):
             return
-        if found.most is not None:
+        if space.most is not None:
             raise UserError(
                 f"No room for {what} ({words(each)} each, on one node): {describe()} can never offer room for more "
-                f"than {found.most}. Lower --workers, search.cpus_per_trial or search.gpus_per_trial, or connect to a "
+                f"than {space.most}. Lower --workers, search.cpus_per_trial or search.gpus_per_trial, or connect to a "
                 "larger cluster (RAY_ADDRESS)."
             )
         if time.monotonic() - said >= SAY:
             said = time.monotonic()
-            there = f"room for {found.now} of {what}" if found.now else f"no room for {what}"
+            there = f"room for {space.now} of {what}" if space.now else f"no room for {what}"
             log(f"waiting for machines: {machines()} here, with {there} ({words(each)} each); Ctrl-C ends this")
         time.sleep(LOOK)
 
@@ -99,9 +99,9 @@ def has_gpus(log: Callable[[str], None] | None = None) -> bool:
     """
     begin, said = time.monotonic(), float("-inf")
     while True:
-        found = room({"GPU": 1})
-        if found.most is not None or found.now or log is None or time.monotonic() - begin > GPU_PATIENCE:
-            return bool(found.now or found.most)
+        space = room({"GPU": 1})
+        if space.most is not None or space.now or log is None or time.monotonic() - begin > GPU_PATIENCE:
+            return bool(space.now or space.most)
         if time.monotonic() - said >= SAY:
             said = time.monotonic()
             log(
@@ -168,8 +168,8 @@ class Note:
         """None when there is none."""
         from ray.experimental.internal_kv import _internal_kv_get
 
-        found: bytes | None = _internal_kv_get(self.key)
-        return None if found is None else found.decode()
+        value: bytes | None = _internal_kv_get(self.key)
+        return None if value is None else value.decode()
 
     def write(self, text: str) -> None:
         """Over an earlier one."""

@@ -48,12 +48,12 @@ def connected(name: str | None = None) -> Iterator[None]:
         "logging_level": logging.ERROR,
         "job_config": job,
     }
-    found = _running(address)
-    if found is None:
+    running = _running(address)
+    if running is None:
         _start(options)
     else:
-        _require_answer(found, address)
-        _init(options, f"The Ray cluster at {address or f'{found} (this machine)'} cannot be reached")
+        _require_answer(running, address)
+        _init(options, f"The Ray cluster at {address or f'{running} (this machine)'} cannot be reached")
     try:
         with brief_raylets():
             yield
@@ -156,18 +156,18 @@ def _running(address: str | None) -> str | None:
         ) from error
 
 
-def _require_answer(found: str, address: str | None) -> None:
+def _require_answer(running: str, address: str | None) -> None:
     """Raises UserError where nothing, or something else than Ray, is behind HOST:PORT."""
-    if "://" in found:  # Ray's client has a limit of its own
+    if "://" in running:  # Ray's client has a limit of its own
         return
     import grpc  # type: ignore[import-untyped]
     from ray._private.grpc_utils import init_grpc_channel
 
-    channel = init_grpc_channel(found)
+    channel = init_grpc_channel(running)
     try:
         grpc.channel_ready_future(channel).result(timeout=PATIENCE)
     except grpc.FutureTimeoutError:
-        whose = f"RAY_ADDRESS is {address}" if address else f"`ray start` was run on this machine, for {found}"
+        whose = f"RAY_ADDRESS is {address}" if address else f"`ray start` was run on this machine, for {running}"
         raise UserError(
             f"{whose}: no Ray cluster has answered there for {PATIENCE:.0f} s. Start one with `ray start --head`, "
             + ("correct RAY_ADDRESS, or unset it" if address else "or forget it with `ray stop`,")
@@ -185,7 +185,7 @@ def _start(options: dict[str, Any]) -> None:
         _close_session()
 
 
-def _init(options: dict[str, Any], fault: str) -> None:
+def _init(options: dict[str, Any], problem: str) -> None:
     import ray
 
     try:
@@ -198,7 +198,7 @@ def _init(options: dict[str, Any], fault: str) -> None:
     except Exception as error:  # Ray raises bare ones too, such as for a node that takes too long to start
         reason = printable(str(error).splitlines()[0]).rstrip(".") if str(error) else type(error).__name__
         raise UserError(
-            f"{fault}: {reason}. Start a cluster with `ray start --head`, correct RAY_ADDRESS, or unset it to run on "
+            f"{problem}: {reason}. Start a cluster with `ray start --head`, correct RAY_ADDRESS, or unset it to run on "
             "this machine alone."
         ) from error
 

@@ -22,10 +22,10 @@ from singer_ray.nodes.prices import Price
 from singer_ray.nodes.ray_start import keep_keys_at_home
 from singer_ray.search.driver.ask_tell import AskTell
 from singer_ray.search.driver.winners import chosen, package_best
-from singer_ray.search.state.heartbeat import Accounts
+from singer_ray.search.state.heartbeat import Heartbeat
 from singer_ray.search.state.resume_rules import resume_command
 from singer_ray.search.state.store import END, FINISHED
-from singer_ray.search.state.trial_checkpoint import TrialRecord
+from singer_ray.search.state.trial_checkpoint import TrialCheckpoint
 from singer_ray.search.strategy.cost import Meter
 from singer_ray.search.strategy.pruners import make_pruner
 from singer_ray.search.strategy.samplers import exhausted, make_sampler, remarks
@@ -85,7 +85,7 @@ class Session:
         self.meter = Meter(
             self.record["sessions"], concurrent=self.plan.concurrent, gpus=self.plan.gpus_held, price=setting.price
         )
-        self.accounts = Accounts(self.store, self.record, self.meter)
+        self.heartbeat = Heartbeat(self.store, self.record, self.meter)
         self.said: set[str] = set()
         """What is not said again."""
         self.concurrent, self.gpus = self.plan.concurrent, self.plan.gpus_held
@@ -94,10 +94,10 @@ class Session:
     def run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
         """The leaderboard, and the folders of the best students. Raises UserError."""
         self.record.pop(END, None)  # of an earlier session
-        self.accounts.note(**{FINISHED: False})
-        with self.accounts:
+        self.heartbeat.note(**{FINISHED: False})
+        with self.heartbeat:
             found = self._run()
-        self.accounts.note(**{FINISHED: True})
+        self.heartbeat.note(**{FINISHED: True})
         self.store.saved(True)
         return found
 
@@ -148,10 +148,10 @@ class Session:
             folder=self.store.trials.address,
             pruner=NopPruner() if repeats else make_pruner(config),
             sampler_of=None if repeats else self._sampler_of(study),
-            saved=self.accounts.save,
+            saved=self.heartbeat.save,
             watchers=[self.setting.pool.places(), *observers],
             exhausted=lambda: self._exhausted(study, limits),
-            recall=lambda label, overrides: TrialRecord.read(self.store.trials, label, overrides).result(),
+            recall=lambda label, overrides: TrialCheckpoint.read(self.store.trials, label, overrides).result(),
         )
         if not ask_tell.expected:
             if not repeats:
@@ -167,7 +167,7 @@ class Session:
         finally:
             close(observers)
         if limits.decision.reason:
-            self.accounts.note(**{END: limits.decision.reason})
+            self.heartbeat.note(**{END: limits.decision.reason})
             self._log(limits.decision.reason)
 
     def _sampler_of(self, study: optuna.Study) -> Callable[[int], BaseSampler]:

@@ -45,7 +45,7 @@ class _Parameter(BaseModel):
         return all(name in values and values[name] in wanted for name, wanted in self.conditions.items())
 
 
-class Choice(_Parameter):
+class Categorical(_Parameter):
     """One of some values."""
 
     type: Literal["choice"]
@@ -206,6 +206,6 @@ class LogUniform(_Number):
         return 0
 
 
-AnyParameter = Choice | Integer | Uniform | LogUniform
+AnyParameter = Categorical | Integer | Uniform | LogUniform
 Parameter = Annotated[AnyParameter, Field(discriminator="type")]
 TYPES = ("choice", "int", "uniform", "loguniform")

@@ -34,7 +34,7 @@ from singer_ray.resources import find_shipped, shipped_names
 from singer_ray.search.space.parameters import (
     TYPES,
     AnyParameter,
-    Choice,
+    Categorical,
     Parameter,
     Value,
     number_in_text,
@@ -129,7 +129,7 @@ class SearchSpace:
     def points_around(self, name: str, others: Collection[str]) -> Iterator[dict[str, Any]]:
         """Points at which `name` is drawn, with those of `others` that are choices here at each value they may have."""
         parents = self._parents[name]
-        varied = {n: p.extremes() for n, p in self.parameters.items() if n in others and isinstance(p, Choice)}
+        varied = {n: p.extremes() for n, p in self.parameters.items() if n in others and isinstance(p, Categorical)}
         varied |= {n: values for n, values in parents.items() if n in others}
         for values in itertools.product(*varied.values()):
             yield {**self._needed(name), **dict(zip(varied, values)), name: self.parameters[name].extremes()[0]}
@@ -333,7 +333,7 @@ def _check_conditions(parameters: Mapping[str, AnyParameter], fixed: Mapping[str
                     f"{', '.join(n for n in parameters if n != name)}."
                 )
             chosen = parameters[other]
-            if not isinstance(chosen, Choice):
+            if not isinstance(chosen, Categorical):
                 raise UserError(f"{name}: `when` names {other}, a {chosen.type}. Allowed: a choice parameter.")
             if not wanted or any(value not in chosen.values for value in wanted):
                 raise UserError(

@@ -22,21 +22,21 @@ def description(content: bytes | str, where: str) -> dict[str, Any]:
     Has `name`, `study` (the database's address, None for the journal) and `sessions` (with `begin`, `end`,
     `gpu_hours`, `money`, `nodes`, `concurrent` and `gpus`), whatever else. Raises UserError.
     """
-    found = read_json_mapping(content, where, _RESTORE)
-    fault = _fault(found)
-    if fault:
-        raise UserError(f"{printable(where)} {fault}: it was cut off, or is not of singer_ray.tune. {_RESTORE}")
-    return found
+    record = read_json_mapping(content, where, _RESTORE)
+    problem = _problem(record)
+    if problem:
+        raise UserError(f"{printable(where)} {problem}: it was cut off, or is not of singer_ray.tune. {_RESTORE}")
+    return record
 
 
-def _fault(found: Mapping[str, Any]) -> str | None:
-    if not isinstance(found.get("name"), str) or not found["name"]:
+def _problem(record: Mapping[str, Any]) -> str | None:
+    if not isinstance(record.get("name"), str) or not record["name"]:
         return "has no name"
-    if "study" not in found or not isinstance(found["study"], (str, type(None))):
+    if "study" not in record or not isinstance(record["study"], (str, type(None))):
         return "has no study"
-    if not isinstance(found.get("sessions"), list):
+    if not isinstance(record.get("sessions"), list):
         return "has no sessions"
-    for number, session in enumerate(found["sessions"], start=1):
+    for number, session in enumerate(record["sessions"], start=1):
         if not isinstance(session, dict):
             return f"has no mapping for session {number}"
         for name, may_miss in _SPENT.items():
@@ -47,8 +47,8 @@ def _fault(found: Mapping[str, Any]) -> str | None:
             if session[name] is not None and not _is_number(session[name]):
                 return f"has no {name} of session {number}"
     for name in ("price_per_node_hour", "seconds", "gpu_hours", "money"):
-        found_number = found.get(name)
-        if found_number is not None and not _is_number(found_number):
+        amount = record.get(name)
+        if amount is not None and not _is_number(amount):
             return f"has no number for {name}"
     return None
 

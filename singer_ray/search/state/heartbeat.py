@@ -15,7 +15,7 @@ EVERY = 15.0
 _PATIENCE = 5.0
 
 
-class Accounts:
+class Heartbeat:
     """Writes what the running session has spent: at every change, and within a `with` block also between changes.
 
     A trial may train for hours without a word. Whoever looks (`--status`) shall see that its driver lives, and a

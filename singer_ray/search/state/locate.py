@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from singer_ray.config import Config
 
 
-def bring(address: str, endpoint: str | None = None, out: Path | None = None) -> Path:
+def bring_search(address: str, endpoint: str | None = None, out: Path | None = None) -> Path:
     """The folder of the search at `address` on this machine, which nobody else on it drives.
 
     A search in S3 is brought to OUT, runs/NAME by default; one in a folder only where OUT is another. Raises UserError.
@@ -41,7 +41,7 @@ def bring(address: str, endpoint: str | None = None, out: Path | None = None) ->
     return folder
 
 
-def storage_at(address: str, folder: Path, config: Config) -> str | None:
+def checkpoint_storage(address: str, folder: Path, config: Config) -> str | None:
     """STORAGE/NAME where `address` is that of a search, which may have been moved since; None where it is its OUT."""
     place = Address.of(address, "--resume")
     here = place.folder

@@ -90,8 +90,8 @@ class SearchStore:
         """The ids of the searches that are here and in the copy."""
         there = self.remote.read(RECORD) if self.remote is not None else None
         here = self.out / RECORD
-        found = {str(here): here.read_bytes() if here.exists() else None, f"the copy's {RECORD}": there}
-        records = [read_json_mapping(content, where) for where, content in found.items() if content is not None]
+        contents = {str(here): here.read_bytes() if here.exists() else None, f"the copy's {RECORD}": there}
+        records = [read_json_mapping(content, where) for where, content in contents.items() if content is not None]
         return {str(record["id"]) for record in records if "id" in record}
 
     def clear(self) -> None:
@@ -295,9 +295,9 @@ def bring_study(address: str, endpoint: str | None, folder: Path) -> dict[str, A
         raise UserError(f"There is no search in {address}: it has no {RECORD}. Give the --out of a search, or s3://...")
     record = description(content, f"{source.address}/{RECORD}")
     for name in (CONFIG, JOURNAL):
-        found = source.read(name)
-        if found is not None:
-            (folder / name).write_bytes(found)
+        content = source.read(name)
+        if content is not None:
+            (folder / name).write_bytes(content)
         elif name == CONFIG or record["study"] is None:
             raise UserError(f"{source.address} has no {name}: it is no whole search. Restore the file from a copy.")
     return record

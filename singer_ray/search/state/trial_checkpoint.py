@@ -18,7 +18,7 @@ ATTEMPTS = 14
 Result = TypeVar("Result")
 
 
-class TrialRecord:
+class TrialCheckpoint:
     """The file LABEL/checkpoint.pt in `trials`: a trainer's state, and what its epochs have reported.
 
     Args:
@@ -37,7 +37,7 @@ class TrialRecord:
         self.seconds: float = self.state["seconds"] if self.state else 0.0
 
     @classmethod
-    def read(cls, trials: Folder, label: str, overrides: Mapping[str, Any]) -> TrialRecord:
+    def read(cls, trials: Folder, label: str, overrides: Mapping[str, Any]) -> TrialCheckpoint:
         """The record as it is in `trials`. Raises UserError when the store cannot be read."""
         return cls(trials, label, overrides, read_saved(trials, label))
 

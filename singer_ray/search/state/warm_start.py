@@ -23,7 +23,7 @@ from singer_ray.search.study.opening import create_study, load_study, storage_of
 from singer_ray.search.study.schema import COMPLETE, IMPORTED, METRICS
 
 ALIKE = ("data.", "evaluation.", "teacher.", "student.", "train.epochs", "train.steps_per_epoch")
-"""Knobs that decide what a trial's values mean: they must be those of the earlier search."""
+"""Settings that decide what a trial's values mean: they must be those of the earlier search."""
 FREE = (
     "data.loader_workers",
     "evaluation.every",
@@ -43,7 +43,7 @@ TOLD = (
     "train.drop_path",
     "train.precision",
 )
-"""Knobs that make other students of the same settings of the space: said, not refused."""
+"""Settings that lead to other students at the same point of the space: reported, not refused."""
 
 
 def earlier_study(
@@ -79,13 +79,13 @@ def check_alike(before: Config, today: Config, space: SearchSpace, source: str) 
         for name in field_names()
         if name not in space.parameters and before.value(name) != today.value(name) and not name.startswith(FREE)
     ]
-    faults = [
+    differences = [
         f"{name} was {before.value(name)!r} and is {today.value(name)!r}" for name in changed if name.startswith(ALIKE)
     ]
-    if faults:
+    if differences:
         raise UserError(
             f"search.warm_start {source} has values that cannot be compared with those of this search: "
-            f"{'; '.join(faults)}. Set them alike, or leave search.warm_start out."
+            f"{'; '.join(differences)}. Set them alike, or leave search.warm_start out."
         )
     return [f"{name} was {before.value(name)!r}" for name in changed if name.startswith(TOLD)]
 
@@ -143,18 +143,18 @@ def _check_space(rows: Sequence[FrozenTrial], space: SearchSpace, source: str) -
     before = {name: _kind(distribution) for row in rows for name, distribution in row.distributions.items()}
     today = {name: _kind(distribution) for name, distribution in space.distributions.items()}
     always = {name for name, parameter in space.parameters.items() if not parameter.when}
-    faults = [
+    differences = [
         f"{name} was {before[name]} and is {today[name]}"
         for name in sorted(set(before) & set(today))
         if before[name] != today[name]
     ]
     if always - set(before):
-        faults.append(f"it has no {', '.join(sorted(always - set(before)))}")
+        differences.append(f"it has no {', '.join(sorted(always - set(before)))}")
     if set(before) - set(today):
-        faults.append(f"it also has {', '.join(sorted(set(before) - set(today)))}")
-    if faults:
+        differences.append(f"it also has {', '.join(sorted(set(before) - set(today)))}")
+    if differences:
         raise UserError(
-            f"search.warm_start {source} is a study from another space: {'; '.join(faults)}. "
+            f"search.warm_start {source} is a study from another space: {'; '.join(differences)}. "
             "Give a search over the same parameters, or leave search.warm_start out."
         )
 

@@ -26,11 +26,11 @@ def database(address: str, access: Access) -> RDBStorage:
     """
     if access == "create":
         return RDBStorage(address)
-    found = sqlalchemy.engine.make_url(address)
+    url = sqlalchemy.engine.make_url(address)
     options: dict[str, Any] = {}
-    kind = found.get_backend_name()
-    if kind == "sqlite" and found.database:
-        path = Path(found.database)
+    kind = url.get_backend_name()
+    if kind == "sqlite" and url.database:
+        path = Path(url.database)
         if not path.is_file():  # sqlite would make it
             raise FileNotFoundError(f"there is no file {path}")
         mode = "ro" if access == "read" else "rw"

@@ -70,10 +70,10 @@ class Objectives:
 
     def values(self, result: Mapping[str, Any]) -> list[float] | None:
         """The objectives in a result; None when one is missing or not finite."""
-        found = [result.get(name) for name in self.names]
-        if any(not isinstance(value, (int, float)) or not math.isfinite(value) for value in found):
+        values = [result.get(name) for name in self.names]
+        if any(not isinstance(value, (int, float)) or not math.isfinite(value) for value in values):
             return None
-        return [float(value) for value in found if value is not None]
+        return [float(value) for value in values if value is not None]
 
     def costs(self, values: Sequence[float]) -> list[float]:
         """The values with signs changed so that less is better everywhere."""

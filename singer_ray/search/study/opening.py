@@ -80,14 +80,14 @@ def remove_study(storage: BaseStorage, name: str, earlier: Collection[str]) -> N
 
     Raises UserError when it is not of one of the searches whose ids are `earlier`.
     """
-    found = {summary.study_name: summary for summary in optuna.get_all_study_summaries(storage)}
-    if name in found and found[name].user_attrs.get(SEARCH) not in earlier:
+    studies = {summary.study_name: summary for summary in optuna.get_all_study_summaries(storage)}
+    if name in studies and studies[name].user_attrs.get(SEARCH) not in earlier:
         raise UserError(
             f"There is a study {name!r} at that address already, of another search than the one in --out: --overwrite "
             "will not delete it. Use another --out (its name is the study's), or delete it: optuna delete-study."
         )
     for each in (name, f"{name}{REPEATS}"):
-        if each in found:
+        if each in studies:
             optuna.delete_study(study_name=each, storage=storage)
 
 

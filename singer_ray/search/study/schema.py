@@ -127,8 +127,8 @@ def values_by_epoch(row: FrozenTrial, objectives: Objectives) -> dict[int, dict[
 
 def last_result(row: FrozenTrial) -> Mapping[str, Any]:
     """The metrics of a row's last epoch, as far as they are known."""
-    found: Mapping[str, Any] = row.user_attrs.get(METRICS, {})
-    return found
+    metrics: Mapping[str, Any] = row.user_attrs.get(METRICS, {})
+    return metrics
 
 
 def epochs_of(row: FrozenTrial) -> int:

@@ -178,5 +178,5 @@ class Screened:
         return getattr(self.storage, name)
 
 
-def _only(found: Mapping[str, Any], known: Callable[[str, Any], bool]) -> dict[str, Any]:
-    return {key: value for key, value in found.items() if known(key, value)}
+def _only(given: Mapping[str, Any], known: Callable[[str, Any], bool]) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if known(key, value)}

@@ -15,7 +15,7 @@ import ray
 
 from singer_ray.config import Config
 from singer_ray.errors import UserError
-from singer_ray.search.state.trial_checkpoint import TrialRecord
+from singer_ray.search.state.trial_checkpoint import TrialCheckpoint
 from singer_ray.search.study.schema import FAULT, UNSAVED
 from singer_ray.search.workers.errors import breaks_process, fault_of
 from singer_ray.search.workers.worker_group import Key
@@ -101,7 +101,7 @@ class TrainerActor:
 
         self._release()
         try:
-            self.record = TrialRecord.read(self.trials, key[0], overrides)
+            self.record = TrialCheckpoint.read(self.trials, key[0], overrides)
         except UserError as error:
             return {UNSAVED: str(error)}
         try:
@@ -148,7 +148,7 @@ class TrainerActor:
 
         config = self.config.override(overrides)
         return final_metrics(
-            StudentTrainer.begin(self.context, config, TrialRecord.read(self.trials, label, overrides).state)
+            StudentTrainer.begin(self.context, config, TrialCheckpoint.read(self.trials, label, overrides).state)
         )
 
     def accessories(self, label: str, overrides: Mapping[str, Any]) -> tuple[dict[str, bytes], LinearHead | None]:
@@ -158,7 +158,7 @@ class TrainerActor:
         from singer_ray.training.trainer import StudentTrainer
 
         config = self.config.override(overrides)
-        trainer = StudentTrainer.begin(self.context, config, TrialRecord.read(self.trials, label, overrides).state)
+        trainer = StudentTrainer.begin(self.context, config, TrialCheckpoint.read(self.trials, label, overrides).state)
         with tempfile.TemporaryDirectory() as place:
             pictures = {path.name: path.read_bytes() for path in draw_student_pictures(trainer, Path(place))}
         return pictures, linear_head(trainer)

@@ -17,7 +17,7 @@ import ray
 from singer_ray.config import Config
 from singer_ray.errors import UserError
 from singer_ray.nodes.ray_cluster import NAMESPACE, ON_HEAD, user_error_in, words
-from singer_ray.search.state.trial_checkpoint import TrialRecord, read_saved
+from singer_ray.search.state.trial_checkpoint import TrialCheckpoint, read_saved
 from singer_ray.search.study.schema import FAULT, UNSAVED
 from singer_ray.search.workers.errors import fault_of, in_words
 from singer_ray.storage import Folder
@@ -346,7 +346,7 @@ def _train(settings: dict[str, Any], host: Any, context: TrainContext, rank: int
 
     key = settings["key"]
     # All ranks start from the very same bytes: the host has read them.
-    record = TrialRecord(settings["trials"], key[0], settings["overrides"], ray.get(settings["saved"][0]))
+    record = TrialCheckpoint(settings["trials"], key[0], settings["overrides"], ray.get(settings["saved"][0]))
     trainer = StudentTrainer.begin(context, context.config, record.state, rank=rank, world=world)
     epoch = trainer.step_count // trainer.steps_per_epoch
     if rank == 0:

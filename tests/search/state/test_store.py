@@ -16,7 +16,7 @@ from singer_ray.errors import UserError
 from singer_ray.search.state import store as stores
 from singer_ray.search.state.lock import LOCK, refuse_driven
 from singer_ray.search.state.store import LEASE, RECORD, SearchStore
-from singer_ray.search.state.trial_checkpoint import TrialRecord, read_saved
+from singer_ray.search.state.trial_checkpoint import TrialCheckpoint, read_saved
 from singer_ray.search.study.opening import create_study, remove_study
 from singer_ray.search.study.schema import CHECKPOINT, JOURNAL, REPEATS, SEARCH, UNSAVED
 from singer_ray.search.workers.trainer_actor import TrainerActor
@@ -155,7 +155,7 @@ def test_a_store_may_be_away_for_minutes(tmp_path: Path, slept: list[float]) -> 
     trainer: Any = SimpleNamespace(state=lambda: {"step": 3})
 
     def save() -> dict[str, Any]:
-        return TrialRecord(store, "000", {}, None).save(trainer, {"epoch": 1}, 2.0)
+        return TrialCheckpoint(store, "000", {}, None).save(trainer, {"epoch": 1}, 2.0)
 
     store.times = 5
     assert save() == {"epoch": 1, "trained_seconds": 2.0, CHECKPOINT: f"{tmp_path}/000/checkpoint.pt"}

@@ -105,8 +105,8 @@ def _asked(study: optuna.Study, space: SearchSpace, *, waiting: bool, apart_from
 
 
 def _queued(row: FrozenTrial) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = row.system_attrs.get("fixed_params", {})
-    return found
+    point: Mapping[str, Any] = row.system_attrs.get("fixed_params", {})
+    return point
 
 
 def _places(space: SearchSpace, point: Mapping[str, Any]) -> dict[str, int]:
