@@ -31,12 +31,16 @@ from singer_ray.config import Config, field_names, read_yaml_mapping
 from singer_ray.config.names import did_you_mean
 from singer_ray.errors import UserError, nearest
 from singer_ray.resources import find_shipped, shipped_names
+from singer_ray.search.space.enqueue import parse_points
 from singer_ray.search.space.parameters import (
+    ENQUEUE,
+    FIXED,
     TYPES,
     AnyParameter,
     Categorical,
     Parameter,
     Value,
+    either,
     number_in_text,
 )
 from singer_ray.storage.address import expanded_as
@@ -60,7 +64,6 @@ UNSEARCHABLE = (
 """Settings that all trials of a search must share: they decide what is compared, or where it runs."""
 UNFIXABLE = ("search.space",)
 """Settings that a space cannot set: it is found through them."""
-FIXED, ENQUEUE = "fixed", "enqueue"
 
 
 class SearchSpace:
@@ -189,7 +192,7 @@ class SearchSpace:
                 if not both:
                     raise UserError(
                         f"{name} is never drawn: its conditions on {', '.join(self.parameters[name].when)} need "
-                        f"{parent} to be {_shown(allowed[parent])} and {_shown(values)} at once. Change its `when`."
+                        f"{parent} to be {either(allowed[parent])} and {either(values)} at once. Change its `when`."
                     )
                 allowed[parent] = both
         return allowed
@@ -223,7 +226,7 @@ def load_space(source: str | Mapping[str, Any], config: Config, given: Collectio
         parameters = {str(name): _parse(str(name), value) for name, value in tree.items()}
         fixed = _parse_fixed({} if fixed is None else fixed, parameters)
         _check_conditions(parameters, fixed)
-        points = _parse_points([] if enqueue is None else enqueue, parameters, fixed)
+        points = parse_points([] if enqueue is None else enqueue, parameters, fixed)
         space = SearchSpace(parameters, fixed, points)
         base = space.apply(config, given)
         space.corners(base)
@@ -275,60 +278,13 @@ def _parse_fixed(given: Any, parameters: Mapping[str, AnyParameter]) -> dict[str
     return fixed
 
 
-def _parse_points(given: Any, parameters: Mapping[str, AnyParameter], fixed: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if not isinstance(given, Sequence) or isinstance(given, str):
-        raise UserError(f"{ENQUEUE} is {given!r}. Allowed: a list of points, for example [{{method.rank: 16}}].")
-    points: list[dict[str, Any]] = []
-    for number, raw in enumerate(given, start=1):
-        where = f"{ENQUEUE}, point {number}"
-        if not isinstance(raw, Mapping) or not raw:
-            raise UserError(f"{where} is {raw!r}. Allowed: parameters and their values, {{method.rank: 16}}.")
-        point = {str(name): _parse_value(str(name), value, parameters, fixed, where) for name, value in raw.items()}
-        for name in point:
-            _check_drawn(name, point, parameters, where)
-        if point in points:
-            raise UserError(f"{where} is that of point {points.index(point) + 1}. Name each point once.")
-        points.append(point)
-    return points
-
-
-def _parse_value(
-    name: str, value: Any, parameters: Mapping[str, AnyParameter], fixed: Mapping[str, Any], where: str
-) -> Any:
-    if name in fixed:
-        raise UserError(f"{where} names {name}, which is {FIXED} to {fixed[name]!r}. Leave it out of the point.")
-    if name not in parameters:
-        raise UserError(
-            f"{where} names {name!r}, which is not a parameter of this space.{nearest(name, parameters)} "
-            f"Allowed: {', '.join(parameters)}."
-        )
-    try:
-        return parameters[name].take(number_in_text(value))
-    except ValueError as error:
-        raise UserError(f"{where}: {name} is {value!r}. {error}.") from error
-
-
-def _check_drawn(name: str, point: Mapping[str, Any], parameters: Mapping[str, AnyParameter], where: str) -> None:
-    for other, wanted in parameters[name].conditions.items():
-        if other not in point:
-            raise UserError(
-                f"{where} names {name}, which is drawn when {other} is {_shown(wanted)}, but not {other}. "
-                f"Add {other}: {wanted[0]}."
-            )
-        if point[other] not in wanted:
-            raise UserError(
-                f"{where} names {name}, which is drawn when {other} is {_shown(wanted)}, not {point[other]!r}. "
-                f"Leave {name} out, or change {other}."
-            )
-
-
 def _check_conditions(parameters: Mapping[str, AnyParameter], fixed: Mapping[str, Any]) -> None:
     for name, parameter in parameters.items():
         for other, wanted in parameter.conditions.items():
             if other not in parameters:
                 hint = f" It is {FIXED} to {fixed[other]!r}: leave the condition out." if other in fixed else ""
                 raise UserError(
-                    f"{name} is drawn when {other} is {_shown(wanted)}, but {other} is not a parameter of this space."
+                    f"{name} is drawn when {other} is {either(wanted)}, but {other} is not a parameter of this space."
                     f"{hint or nearest(other, parameters)} Name one of: "
                     f"{', '.join(n for n in parameters if n != name)}."
                 )
@@ -337,7 +293,7 @@ def _check_conditions(parameters: Mapping[str, AnyParameter], fixed: Mapping[str
                 raise UserError(f"{name}: `when` names {other}, a {chosen.type}. Allowed: a choice parameter.")
             if not wanted or any(value not in chosen.values for value in wanted):
                 raise UserError(
-                    f"{name} is drawn when {other} is {_shown(wanted)}, which it never is. "
+                    f"{name} is drawn when {other} is {either(wanted)}, which it never is. "
                     f"Allowed: {', '.join(map(str, chosen.values))}."
                 )
 
@@ -352,10 +308,6 @@ def _conditions_first(parameters: Mapping[str, AnyParameter]) -> dict[str, AnyPa
             raise UserError(f"the conditions of {', '.join(waiting)} wait for one another. Remove one `when`.")
         ordered |= {name: waiting.pop(name) for name in ready}
     return ordered
-
-
-def _shown(values: Sequence[Value]) -> str:
-    return " or ".join(map(repr, values)) or "nothing"
 
 
 def _plain(value: Any) -> Any:
