@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from singer_ray.distillation import Distilled
     from singer_ray.errors import UserError
     from singer_ray.measuring import Analysis, Evaluation, analyze_teacher, evaluate_networks
-    from singer_ray.search.driver.search import Searched
+    from singer_ray.search.driver.searched import Searched
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,7 +29,7 @@ _HOMES = {
     "distill": "singer_ray.api",
     "sweep": "singer_ray.api",
     "Distilled": "singer_ray.distillation",
-    "Searched": "singer_ray.search.driver.search",
+    "Searched": "singer_ray.search.driver.searched",
     "UserError": "singer_ray.errors",
     "evaluate_networks": "singer_ray.measuring",
     "analyze_teacher": "singer_ray.measuring",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singer_ray.arguments import resolve
+from singer_ray.config.sources import FROM_PYTHON
 from singer_ray.errors import UserError
 from singer_ray.storage.address import expanded_as
 from singer_ray.wording import speaks_python
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from singer_ray.config import Config
     from singer_ray.distillation import Distilled
-    from singer_ray.search.driver.search import Searched
+    from singer_ray.search.driver.searched import Searched
     from singer_ray.training.launch import Inputs
 
 
@@ -97,7 +98,8 @@ def _resumed_run(
     if refused:
         raise UserError(f"distill(resume=...) goes on with the run as it was: leave out {', '.join(refused)}.")
     given, inputs = resolved
-    own = {name: given.value(name) for name in ("data.source", "evaluation.data.source") if given.value(name) == "own"}
+    sources = {name: given.value(name) for name in ("data.source", "evaluation.data.source")}
+    own = {name: source for name, source in sources.items() if source == FROM_PYTHON}
     if inputs.teacher is not None or teacher is not None:
         own["teacher.name"] = given.teacher.name
     config = resumed_config(folder, {**own, **settings})

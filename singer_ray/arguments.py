@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from singer_ray.config import Config, load_preset
 from singer_ray.config.given import settle
+from singer_ray.config.sources import FROM_PYTHON
 from singer_ray.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ def resolve(
     elif teacher is not None:
         own["teacher.name"] = f"own:{type(teacher).__name__}"
     if data is not None:
-        own["data.source"] = "own"
+        own["data.source"] = FROM_PYTHON
     if probe_data is not None:
-        own["evaluation.data.source"] = "own"
+        own["evaluation.data.source"] = FROM_PYTHON
     sources = None if data is None else as_sources(data, "data")
     probes = None if probe_data is None else as_sources(probe_data, "probe_data")
     module = None if isinstance(teacher, str) else teacher

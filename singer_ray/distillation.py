@@ -21,16 +21,16 @@ from singer_ray.storage.address import absolute
 from singer_ray.tracking.run_record import COMPLETE, FAIL, STOPPED, RunRecord
 from singer_ray.tracking.trackers import TRAIN, check_trackers
 from singer_ray.training import checkpoint
-from singer_ray.training.launch import Inputs, Trained, launch_here, launch_in_ray, runs_in_ray
+from singer_ray.training.launch import Inputs, launch_here, launch_in_ray, runs_in_ray
 from singer_ray.training.pictures import draw_student_pictures
 from singer_ray.training.resuming import by_the_same_launcher, check_same, require_own, resume_command
-from singer_ray.training.trainer import StudentTrainer, student_of
+from singer_ray.training.trainer import StudentTrainer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from singer_ray.config import Config
-    from singer_ray.training.context import TrainContext
+    from singer_ray.training.loop import Metrics
 
 STUDENT, CONFIG, RESULT, PICTURES = "student", "config.yaml", "result.json", "pictures"
 _SHOWN = ("val/miou", "val/linear_top1", "test/miou", "test/linear_top1")
@@ -121,7 +121,8 @@ class _Run:
         begin = time.perf_counter()
         # Built before anything is written: whatever is wrong shows now. The driver of a Ray run leaves GPUs alone.
         context = self.inputs.context(config.override({"train.device": "cpu"}) if by_ray else config)
-        remarks = StudentTrainer(context, config).remarks
+        trainer = StudentTrainer(context, config)
+        remarks = trainer.remarks
         if self.resume and not by_ray:
             checkpoint.load(out)  # refused before anything is written
         for line in remarks:
@@ -135,27 +136,30 @@ class _Run:
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / CONFIG, config.to_yaml())
         begin = time.perf_counter()
-        trained = self._trained(context, by_ray=by_ray)
+        metrics = self._train(trainer, by_ray=by_ray)
         self._note("trained", begin)
         remarks += [line for line in context.suite.notes if line not in remarks]
         seconds = time.perf_counter() - begin
-        result = build_result(config.model_dump(mode="json"), trained.metrics, seconds, remarks)
+        result = build_result(config.model_dump(mode="json"), metrics, seconds, remarks)
         begin = time.perf_counter()
-        self._write_student(context, trained, result)
+        self._write_student(trainer, result)
         write_json(out / RESULT, result)
         self._note("drew pictures and wrote the student", begin)
         return Distilled(out, result)
 
-    def _trained(self, context: TrainContext, *, by_ray: bool) -> Trained:
-        """Through the last epoch, with a record of each."""
+    def _train(self, trainer: StudentTrainer, *, by_ray: bool) -> Metrics:
+        """Brings `trainer` through its last epoch, here or in workers; returns what that epoch reported."""
         config, out, state = self.config, self.out, FAIL
         record = RunRecord(out, told_parameters(config), config.train.trackers, log=self.log)
         try:
             if by_ray:
-                trained = launch_in_ray(config, self.inputs, out, resume=self.resume, log=self.log, record=record)
+                metrics, weights = launch_in_ray(
+                    config, self.inputs, out, resume=self.resume, log=self.log, record=record
+                )
+                trainer.restore(weights)
             else:
-                trained = launch_here(
-                    config, context, out, resume=self.resume, log=self.log, record=record, console=self.console
+                metrics = launch_here(
+                    trainer, out, resume=self.resume, log=self.log, record=record, console=self.console
                 )
             state = COMPLETE
         except KeyboardInterrupt:
@@ -163,17 +167,16 @@ class _Run:
             raise
         finally:
             record.end(state)
-        return trained
+        return metrics
 
-    def _write_student(self, context: TrainContext, trained: Trained, result: Mapping[str, Any]) -> None:
+    def _write_student(self, trainer: StudentTrainer, result: Mapping[str, Any]) -> None:
         config, out = self.config, self.out
-        model, scaling = student_of(config, trained.state)
-        trainer = StudentTrainer.begin(context, config, trained.state)
         (out / STUDENT / PICTURES).mkdir(parents=True, exist_ok=True)
         for picture in draw_student_pictures(trainer, out / PICTURES):
             shutil.copyfile(picture, out / STUDENT / PICTURES / picture.name)
-        spec = InputSpec(config.data.image_size, config.data.crop_pct, scaling)
-        write_student(out / STUDENT, model, spec, result, linear_head(trainer))
+        head = linear_head(trainer.context.suite, trainer.reader())
+        spec = InputSpec(config.data.image_size, config.data.crop_pct, trainer.context.normalize)
+        write_student(out / STUDENT, trainer.student_model.eval(), spec, result, head)
 
     @staticmethod
     def _note(what: str, begin: float) -> None:

@@ -1,11 +1,12 @@
-"""The one error that users meet."""
+"""The one error that users meet, what is behind an error, and how text from outside is shown."""
 
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 
@@ -15,6 +16,39 @@ class UserError(Exception):
     The message is one line: what is wrong, the value given, what is allowed, what to do next. Commands print it
     without a traceback and exit with status 2.
     """
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, then whatever is behind it, depth first.
+
+    Behind an error is what it was raised from, and what Ray wraps: the `cause` of a task that failed, and the
+    `worker_failures` of a group of workers.
+    """
+    yield error
+    failures = getattr(error, "worker_failures", None) or {}
+    for behind in (getattr(error, "cause", None), *failures.values(), error.__cause__):
+        if isinstance(behind, BaseException):
+            yield from causes(behind)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The error that was raised first; of several, such as those of a group of workers, the first one named."""
+    behind = next(itertools.islice(causes(error), 1, None), None)
+    return error if behind is None else root_cause(behind)
+
+
+def user_error_in(error: Exception) -> Exception:
+    """The UserError behind an exception that Ray carried here; `error` itself when there is none."""
+    behind = next((cause for cause in causes(error) if isinstance(cause, UserError)), None)
+    if behind is None:
+        return error
+    return UserError(str(behind.args[0]) if behind.args else str(behind))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without its full stop; the name of its class where it says nothing."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__).rstrip(".")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -32,7 +32,7 @@ from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError, printable
-from singer_ray.search.study.objectives import MAX, MIN, direction
+from singer_ray.metrics import MAX, MIN, direction
 from singer_ray.terminal import Column, fitting, log
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError
+from singer_ray.metrics import direction
 from singer_ray.terminal import log
 from singer_ray.wording import command
 
@@ -169,8 +170,6 @@ def _selection(config: Config, flags: ExportFlags) -> Selection:
     if mode not in ("", "max", "min"):
         raise UserError(f"--metric {flags.metric!r} has the direction {mode!r}. Allowed: {metric}:max or {metric}:min.")
     if metric and not mode:
-        from singer_ray.search.study.objectives import direction
-
         mode = direction(metric)
     trials = tuple(part.strip() for part in (flags.trial or "").split(",") if part.strip())
     return Selection(config.export.top, metric or None, mode or "max", flags.front, trials)

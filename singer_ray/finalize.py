@@ -9,7 +9,7 @@ from singer_ray.distillation import Distilled
 from singer_ray.errors import UserError, printable
 from singer_ray.reporting.page import build_report
 from singer_ray.reporting.run_page import build_run_report
-from singer_ray.search.driver.search import Searched
+from singer_ray.search.driver.searched import Searched
 from singer_ray.search.driver.winners import BEST
 from singer_ray.storage import Folder
 from singer_ray.wording import command

@@ -30,7 +30,7 @@ from singer_ray.wording import command
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from singer_ray.search.driver.search import Searched
+    from singer_ray.search.driver.searched import Searched
     from singer_ray.search.space.space import SearchSpace
 
 REFINER = "method.refiner"

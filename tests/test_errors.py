@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.table import Table
 
-from singer_ray.errors import code, markdown, printable, shown
+from singer_ray.errors import UserError, code, first_line, markdown, printable, root_cause, shown, user_error_in
 from singer_ray.terminal import Terminal
 
 
@@ -71,3 +71,56 @@ def test_a_terminal_shows_texts_as_they_are() -> None:
     for kept in ("runs/[a]/[/x] \\x1b]0;title\\x07 \\u202e", "[/head]", "[bold]title", "[red]cell \\x1b[2J :smile:"):
         assert kept in text
     assert "\x1b" not in text
+
+
+class CarriedError(Exception):
+    """As Ray's errors are: with what failed elsewhere under `cause`, or by rank."""
+
+    def __init__(self, cause: Exception | None = None, failures: dict[int, Exception] | None = None) -> None:
+        super().__init__("Traceback\nof a worker")
+        self.cause, self.worker_failures = cause, failures or {}
+
+
+def raised_from(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("no images in x"),
+        CarriedError(UserError("no images in x")),
+        CarriedError(failures={0: CarriedError(ValueError()), 1: CarriedError(UserError("no images in x"))}),
+        raised_from(RuntimeError(), raised_from(CarriedError(OSError()), UserError("no images in x"))),
+    ],
+)
+def test_what_a_user_can_mend_is_found_behind_whatever_carried_it(error: Exception) -> None:
+    found = user_error_in(error)
+    assert type(found) is UserError
+    assert str(found) == "no images in x"
+
+
+def test_an_error_with_nothing_to_mend_behind_it_is_given_back() -> None:
+    error = CarriedError(ValueError(), {0: OSError()})
+    assert user_error_in(error) is error
+
+
+def test_the_root_cause_is_what_was_raised_first() -> None:
+    first = ValueError("loss is nan")
+    assert root_cause(first) is first
+    assert root_cause(CarriedError(raised_from(RuntimeError(), first))) is first
+    assert root_cause(CarriedError(None, {0: CarriedError(first), 1: OSError()})) is first
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("no room.\nTraceback"), "no room"),
+        (ValueError("\n  \n  no room at all. \n"), "no room at all"),
+        (ValueError(), "ValueError"),
+        (KeyError("x"), "'x'"),
+    ],
+)
+def test_the_first_line_of_an_error_says_something(error: Exception, line: str) -> None:
+    assert first_line(error) == line

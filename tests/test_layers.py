@@ -15,8 +15,8 @@ import singer_ray
 ROOT = Path(singer_ray.__file__).parent
 Floors = Sequence[set[str]]
 FLOORS: Floors = [
-    {"errors", "resources"},
-    {"storage", "wording"},
+    {"errors", "metrics", "resources"},
+    {"images", "storage", "wording"},
     {"config", "outputs", "terminal", "tracking"},
     {"data", "nodes", "options", "printing", "vision"},
     {"method"},
@@ -34,7 +34,7 @@ FLOORS: Floors = [
 SEARCH: Floors = [{name} for name in ("space", "study", "strategy", "state", "watch", "workers", "driver")]
 """The rooms of search/, likewise."""
 ROOF = {"__init__", "__main__"}
-CORE = ("data", "vision", "method", "evaluation", "analysis", "tracking", "demo")
+CORE = ("images", "data", "vision", "method", "evaluation", "analysis", "tracking", "demo")
 WITH_RAY = ("launch.py", "messages.py")
 """Of training/."""
 
@@ -210,7 +210,7 @@ distiller = Distiller(student, (1, 2), teacher, (3, 5), refiner, (teacher.grid(3
                       kd_weight=1.0, detach=True)
 pixels = torch.randn(2, 3, 32, 32)
 features = teacher(pixels)
-refiner.calibrate({3: 1.0, 5: 1.0})
+distiller.calibrate({3: 1.0, 5: 1.0})
 loss = distiller(pixels, features, teacher.replay)["loss"]
 loss.backward()
 print(float(loss))

@@ -99,9 +99,9 @@ def test_narrow_screens_drop_columns_and_break_no_word(width: int) -> None:
     screen = io.StringIO()
     console = Console(file=screen, width=width, color_system=None)
     progress = SearchProgress(console, MIOU, epochs=30, wanted=2)
-    progress.start("000", PARAMETERS)
-    progress.log("000", 3, {"val/miou": 0.12345})
-    progress.queue("001", PARAMETERS)
+    progress.on_trial_start("000", PARAMETERS)
+    progress.on_epoch_end("000", 3, {"val/miou": 0.12345})
+    progress.on_trial_queued("001", PARAMETERS)
     screen.truncate(0)
     console.print(progress.table())
     table = [line for line in screen.getvalue().splitlines() if line[:1] in "┃│"]

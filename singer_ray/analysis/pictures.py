@@ -60,7 +60,7 @@ def _refined_norms(found: Findings) -> dict[str, dict[int, torch.Tensor]]:
             ):
                 features = trainer.teacher(context.pixels(batch))
                 for n in found.layers:
-                    shown = trainer.distiller.shown(n, features.tokens[n])[:, trainer.teacher.prefix :]
+                    shown = trainer.distiller.target(n, features.tokens[n])[:, trainer.teacher.prefix :]
                     parts[n].append(relative_norms(patch_norms(shown)).cpu())
         refined[name] = {n: torch.cat(norms) for n, norms in parts.items()}
     return refined
@@ -83,7 +83,7 @@ def _draw_features(found: Findings, out: Path) -> None:
         for name, trainer in found.arms.items():
             distiller = trainer.distiller
             if name != "none":
-                refined = TokenSet(f"refined\n({name})", distiller.shown(layer, tokens)[:, prefix:], grid)
+                refined = TokenSet(f"refined\n({name})", distiller.target(layer, tokens)[:, prefix:], grid)
                 own.append(refined)
                 shared.append(refined)
             if found.settings.steps:

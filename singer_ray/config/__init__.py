@@ -6,11 +6,12 @@ The same dotted names are used in preset files (nested), in search spaces and on
 
 from __future__ import annotations
 
-from singer_ray.config.evaluation import EvaluationConfig, EvaluationSourceConfig, OfficialConfig
-from singer_ray.config.inputs import DataConfig, ScenesConfig, SourceConfig, StudentConfig, TeacherConfig
+from singer_ray.config.evaluation import EvaluationConfig, OfficialConfig
+from singer_ray.config.inputs import DataConfig, StudentConfig, TeacherConfig
 from singer_ray.config.method import MethodConfig
 from singer_ray.config.recipe import TeacherRecipe
 from singer_ray.config.running import ExportConfig, SearchConfig, TrainConfig
+from singer_ray.config.sources import EvaluationSourceConfig, ScenesConfig, SourceConfig
 from singer_ray.config.tree import Config, field_names, load_preset, read_yaml_mapping
 
 __all__ = [

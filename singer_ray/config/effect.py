@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from singer_ray.config.sources import SOURCES, readers_of
 from singer_ray.config.tree import Config
 
 
@@ -56,38 +57,32 @@ _SINGER = (only("method.refiner", "singer"),)
 _RECOMMENDED = (*_SINGER, only("method.variant", "recommended"))
 _FITTED = (*_RECOMMENDED, any_of(above_zero("method.loss.outlier"), above_zero("method.loss.info")))
 _PREFIT = (*_FITTED, above_zero("method.prefit.steps"))
-_FOLDERS = (only("data.source", "imagefolder"),)
-_OWN_PROBES = only("evaluation.data.source", "same")
-_PROBE_FOLDERS = (only("evaluation.data.source", "imagefolder"),)
+_SHARED = only("evaluation.data.source", "same")
 _IN_S3 = (any_of(in_s3("export.to"), in_s3("train.storage")),)
 _EXPORTED = (is_set("export.to"),)
 _STOPPED = (only("search.scheduler", "asha", "hyperband", "median"),)
 
 
-def _masks(block: str, own: tuple[Condition, ...]) -> dict[str, tuple[Condition, ...]]:
-    """Masks are fitted on in one set and scored in another: one without the other gives nothing."""
-    scored = any_of(is_set(f"{block}.val_masks"), is_set(f"{block}.test_masks"))
-    fitted = is_set(f"{block}.train_masks")
-    return {
-        f"{block}.train_masks": (*own, is_set(f"{block}.train"), scored),
-        f"{block}.val_masks": (*own, is_set(f"{block}.val"), fitted),
-        f"{block}.test_masks": (*own, is_set(f"{block}.test"), fitted),
-    }
+def _of_sources(block: str, *scored: Condition) -> dict[str, tuple[Condition, ...]]:
+    """The settings that sources read; `scored` are further conditions of those that only scores need."""
+    for_scores = {name for entry in SOURCES.values() for name in entry.for_scores}
+    found: dict[str, tuple[Condition, ...]] = {}
+    for name in dict.fromkeys(name for entry in SOURCES.values() for name in entry.reads):
+        more = scored if name in for_scores else ()
+        found[f"{block}.{name}"] = (only(f"{block}.source", *readers_of(name)), *more)
+    # Masks are fitted on in one set and scored in another: one without the other gives nothing.
+    masked = any_of(is_set(f"{block}.val_masks"), is_set(f"{block}.test_masks"))
+    for split in ("train", "val", "test"):
+        other = masked if split == "train" else is_set(f"{block}.train_masks")
+        found[f"{block}.{split}_masks"] += (is_set(f"{block}.{split}"), other)
+    return found
 
 
 ALWAYS: tuple[Condition, ...] = ()
 EFFECTS: dict[str, tuple[Condition, ...]] = {
     "seed": ALWAYS,
     "data.source": ALWAYS,
-    "data.train": _FOLDERS,
-    "data.val": (*_FOLDERS, _OWN_PROBES),
-    "data.test": (*_FOLDERS, _OWN_PROBES),
-    **_masks("data", (*_FOLDERS, _OWN_PROBES)),
-    "data.scenes.train_images": (only("data.source", "scenes"),),
-    "data.scenes.val_images": (only("data.source", "scenes"), _OWN_PROBES),
-    "data.scenes.test_images": (only("data.source", "scenes"), _OWN_PROBES),
-    "data.scenes.seed": (only("data.source", "scenes"),),
-    "data.exif": _FOLDERS,
+    **_of_sources("data", _SHARED),
     "data.image_size": ALWAYS,
     "data.crop_pct": ALWAYS,
     "data.augment": ALWAYS,
@@ -143,17 +138,7 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
         )
     },
     "evaluation.data.source": ALWAYS,
-    **{f"evaluation.data.{name}": _PROBE_FOLDERS for name in ("train", "val", "test", "exif")},
-    **_masks("evaluation.data", _PROBE_FOLDERS),
-    **{
-        f"evaluation.data.scenes.{name}": (only("evaluation.data.source", "scenes"),)
-        for name in (
-            "train_images",
-            "val_images",
-            "test_images",
-            "seed",
-        )
-    },
+    **_of_sources("evaluation.data"),
     **{
         f"evaluation.{name}": ALWAYS
         for name in (

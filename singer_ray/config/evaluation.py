@@ -7,30 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from singer_ray.config.block import Block
-from singer_ray.config.inputs import ScenesConfig
-from singer_ray.config.places import Place
-
-
-class EvaluationSourceConfig(Block):
-    """Annotated images for the probes, when they are not those of `data`."""
-
-    source: Literal["same", "scenes", "imagefolder", "own"] = "same"
-    """same (the sets of `data`), or another source with its own train, val and test sets; own is for Python."""
-    train: Place | None = None
-    """Folder of labelled images that the probes are fitted on (imagefolder)."""
-    val: Place | None = None
-    """Folder of labelled validation images (imagefolder)."""
-    test: Place | None = None
-    """Folder of labelled test images (imagefolder)."""
-    train_masks: Place | None = None
-    """Folder of masks of the training images (imagefolder): PNG files of class numbers (255: unknown), classes.txt."""
-    val_masks: Place | None = None
-    """Folder of masks of the validation images (imagefolder), with the classes of train_masks."""
-    test_masks: Place | None = None
-    """Folder of masks of the test images (imagefolder), with the classes of train_masks."""
-    exif: Literal["ignore", "apply"] = "ignore"
-    """EXIF orientation of images (imagefolder): ignore it, as torchvision does, or apply it. Masks are never turned."""
-    scenes: ScenesConfig = ScenesConfig()
+from singer_ray.config.sources import EvaluationSourceConfig
 
 
 class KnnConfig(Block):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from singer_ray.config.tree import FOLDERS, Config, field_names
+from singer_ray.config.sources import FOLDERS, SOURCES, implied_source, readers_of
+from singer_ray.config.tree import Config, field_names
 from singer_ray.errors import UserError, printable
 
 
@@ -30,35 +31,35 @@ def settle(config: Config, given: Collection[str], *, distils: bool = True) -> C
     """
     for block, default in _BLOCKS.items():
         source = f"{block}.source"
-        folders = [name for name in _named(block, FOLDERS) if name in given and config.value(name) is not None]
-        if not folders:
+        folders = [n for n in FOLDERS if f"{block}.{n}" in given and config.value(f"{block}.{n}") is not None]
+        implied = implied_source(folders)
+        if implied is None:
             continue
-        shown = f"--{folders[0]} {config.value(folders[0])}"
-        scenes = sorted(name for name in given if name.startswith(f"{block}.scenes."))
+        shown = f"--{block}.{folders[0]} {config.value(f'{block}.{folders[0]}')}"
+        named = config.value(source)
+        fits = named in readers_of(folders[0])
         if source in given:
-            if config.value(source) != "imagefolder":
+            if not fits:
                 raise UserError(
-                    f"--{source} {config.value(source)} and {shown} contradict each other: one reads no folder, the "
-                    f"other is one. Use --{source} imagefolder, or leave one of them out."
+                    f"--{source} {named} and {shown} contradict each other: one reads no folder, the "
+                    f"other is one. Use --{source} {implied}, or leave one of them out."
                 )
             continue
-        if config.value(source) not in (default, "imagefolder"):
+        if named != default and not fits:
             raise UserError(
-                f"{shown} is given, but the preset reads {source} {config.value(source)}. "
-                f"Use --{source} imagefolder, or leave it out."
+                f"{shown} is given, but the preset reads {source} {named}. Use --{source} {implied}, or leave it out."
             )
-        if scenes:
-            raise UserError(
-                f"{shown} is a folder of images, and --{scenes[0]} is of the built-in scenes. Give only one of them."
-            )
-        if config.value(source) == "imagefolder":
+        other = _of_another(named if fits else implied, block, given)
+        if other is not None:
+            raise UserError(f"{shown} is a folder of images, and {other}. Give only one of them.")
+        if fits:
             continue
         if block == "data" and distils and config.teacher.name in _DEMO and "teacher.name" not in given:
             raise UserError(
                 f"{shown} is given, but the teacher {config.teacher.name} of this preset knows the built-in scenes "
                 "only. Use --preset imagenet-vitl-vitt, or name another teacher with --teacher.name."
             )
-        config = config.override({source: "imagefolder"})
+        config = config.override({source: implied})
     return config
 
 
@@ -71,8 +72,13 @@ def differences(config: Config, start: Config) -> list[str]:
     ]
 
 
-def _named(block: str, names: Collection[str]) -> list[str]:
-    return [f"{block}.{name}" for name in names]
+def _of_another(source: str, block: str, given: Collection[str]) -> str | None:
+    """The first setting in `given` that other sources read and this one does not, in words."""
+    for name in sorted(name for name in given if name.startswith(f"{block}.")):
+        readers = readers_of(name.removeprefix(f"{block}."))
+        if readers and source not in readers:
+            return f"--{name} is of {SOURCES[readers[0]].words}"
+    return None
 
 
 def _plain(value: object) -> str:

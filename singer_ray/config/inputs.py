@@ -8,41 +8,7 @@ from pydantic import Field
 
 from singer_ray.config.block import Block
 from singer_ray.config.places import Place
-
-
-class ScenesConfig(Block):
-    """The built-in procedural scenes (data.source scenes)."""
-
-    train_images: int = Field(6144, ge=1)
-    """Training scenes."""
-    val_images: int = Field(512, ge=1)
-    """Validation scenes."""
-    test_images: int = Field(1024, ge=1)
-    """Test scenes."""
-    seed: int = Field(0, ge=0)
-    """Seed of the scenes themselves; not changed by --seed."""
-
-
-class SourceConfig(Block):
-    """Where images come from."""
-
-    source: Literal["scenes", "imagefolder", "own"] = "scenes"
-    """scenes (built in), imagefolder (folders of image files; class folders give the labels), or own (from Python)."""
-    train: Place | None = None
-    """Folder of training images (imagefolder). Labels are optional for distillation."""
-    val: Place | None = None
-    """Folder of validation images (imagefolder), which select trials."""
-    test: Place | None = None
-    """Folder of test images (imagefolder), read once at the end. Without it there are no test/ metrics."""
-    train_masks: Place | None = None
-    """Folder of masks of the training images (imagefolder): PNG files of class numbers (255: unknown), classes.txt."""
-    val_masks: Place | None = None
-    """Folder of masks of the validation images (imagefolder), with the classes of train_masks."""
-    test_masks: Place | None = None
-    """Folder of masks of the test images (imagefolder), with the classes of train_masks."""
-    exif: Literal["ignore", "apply"] = "ignore"
-    """EXIF orientation of images (imagefolder): ignore it, as torchvision does, or apply it. Masks are never turned."""
-    scenes: ScenesConfig = ScenesConfig()
+from singer_ray.config.sources import SourceConfig
 
 
 class DataConfig(SourceConfig):

@@ -17,6 +17,7 @@ from singer_ray.config.inputs import DataConfig, StudentConfig, TeacherConfig
 from singer_ray.config.method import MethodConfig
 from singer_ray.config.names import did_you_mean
 from singer_ray.config.running import ExportConfig, SearchConfig, TrainConfig
+from singer_ray.config.sources import implied_source
 from singer_ray.errors import UserError, shown
 from singer_ray.resources import find_shipped, shipped_names
 from singer_ray.storage import read_yaml, without_credentials, without_password
@@ -24,9 +25,6 @@ from singer_ray.storage.address import expanded_as
 
 ADDRESSES = ("search.study", "search.warm_start", "train.storage", "export.to", "export.endpoint")
 """Settings whose values may hold a password."""
-
-FOLDERS = ("train", "val", "test", "train_masks", "val_masks", "test_masks")
-"""Settings of a source that are folders."""
 
 
 class Config(Block):
@@ -126,8 +124,9 @@ def _with_sources(tree: Mapping[str, Any]) -> dict[str, Any]:
             block = block.get(name) if isinstance(block, Mapping) else None
         if not isinstance(block, Mapping) or "source" in block:
             continue
-        if any(block.get(name) is not None for name in FOLDERS):
-            inner = {**block, "source": "imagefolder"}
+        implied = implied_source([name for name, value in block.items() if value is not None])
+        if implied is not None:
+            inner = {**block, "source": implied}
             settled = {**settled, path[0]: inner if len(path) == 1 else {**settled[path[0]], path[1]: inner}}
     return settled
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from singer_ray.data.pixels import open_image, orientation, read_rgb
 from singer_ray.data.source import Sample, evenly
-from singer_ray.data.walk import EXTENSIONS, walk
 from singer_ray.errors import UserError, printable
+from singer_ray.images.pixels import open_image, orientation, read_rgb
+from singer_ray.images.walk import EXTENSIONS, walk
 from singer_ray.storage.address import is_folder, split
 
 _CHECKED_AT_START = 10_000

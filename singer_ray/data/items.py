@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from singer_ray.data.pixels import UnsupportedPixels, rgb
 from singer_ray.data.source import Sample
 from singer_ray.errors import UserError, printable
+from singer_ray.images.pixels import UnsupportedPixels, rgb
 
 KEYS = {
     "image": ("image", "img", "pixel_values", "pixels"),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from singer_ray.data.processes import LoaderContext, NotSendable, Sent
+from singer_ray.data.processes import LoaderContext, NotSendable, Portable
 from singer_ray.data.source import Sample, Source, image_of
 from singer_ray.data.views import EvaluationView, TrainingView
 from singer_ray.errors import UserError, printable
@@ -49,9 +49,8 @@ def evaluation_batches(source: Source, view: EvaluationView, *, batch_size: int,
 def _loader(samples: Dataset[Any], workers: int, **batching: Any) -> DataLoader[Any]:
     # Workers are spawned: a fork of a process that holds Ray's or CUDA's threads can hang.
     context = LoaderContext() if workers else None
-    sent = Sent(samples) if workers else samples
-    return _Loader(
-        sent,
+    return _PatientLoader(
+        Portable(samples) if workers else samples,
         num_workers=workers,
         collate_fn=_collated,
         multiprocessing_context=context,
@@ -84,7 +83,7 @@ def _collated(samples: list[Any]) -> Any:
     return refused or default_collate(samples)
 
 
-class _Loader(DataLoader[Any]):
+class _PatientLoader(DataLoader[Any]):
     """A DataLoader that reads by itself what its processes cannot be given, and says so once."""
 
     def __iter__(self) -> Any:

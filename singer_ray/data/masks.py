@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from singer_ray.data.imagefolder import ImageFolder, checked_folder
-from singer_ray.data.pixels import open_image, orientation, reason, size_of
 from singer_ray.data.source import Sample, remarks_of
 from singer_ray.errors import UserError
+from singer_ray.images.pixels import open_image, orientation, reason, size_of
 
 CLASSES = "classes.txt"
 IGNORED = 255

@@ -15,11 +15,11 @@ from PIL import Image
 
 from singer_ray.data.imagefolder import ImageFolder
 from singer_ray.data.masks import MaskedFolder
-from singer_ray.data.pixels import rgb
 from singer_ray.data.scenes import Scenes
 from singer_ray.data.source import Source, Subset, image_of
 from singer_ray.data.wrapped import WrappedDataset
 from singer_ray.errors import printable
+from singer_ray.images.pixels import rgb
 
 FILES, AMONG = 2000, 50_000
 """Files that are looked up, and among how many training files: by inode, and by content where sizes are equal."""

@@ -35,13 +35,13 @@ class LoaderContext(multiprocessing.context.SpawnContext):
     """Spawned processes that do not import the main module.
 
     multiprocessing does so to find what is pickled by name, which runs a script without a guard
-    (`if __name__ == "__main__"`) once more in each process. `Sent` needs no names.
+    (`if __name__ == "__main__"`) once more in each process. `Portable` needs no names.
     """
 
     Process = _Process
 
 
-class Sent(Dataset[Any]):
+class Portable(Dataset[Any]):
     """An object on its way into a loader process; there it arrives as itself.
 
     Classes and functions that a script or notebook defines, local ones too, travel by value; tensors in shared memory,

@@ -8,10 +8,15 @@ pure function of (seed, split, i).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
-from singer_ray.data.source import Sample
+from singer_ray.data.source import Sample, Source
+
+if TYPE_CHECKING:
+    from singer_ray.config import SourceConfig
 
 SIZE = 32
 KINDS = ("disc", "square", "triangle", "ring", "cross")
@@ -55,6 +60,13 @@ class Scenes:
             "mask": torch.from_numpy(chunk["mask"][offset]),
             "depth": torch.from_numpy(chunk["depth"][offset]),
         }
+
+
+def open_scenes(settings: SourceConfig, block: str) -> dict[str, Source]:
+    """As many scenes of each split as the settings say."""
+    scenes = settings.scenes
+    counts = (scenes.train_images, scenes.val_images, scenes.test_images)
+    return {split: Scenes(split, count, scenes.seed) for split, count in zip(SPLITS, counts)}
 
 
 def render(split: str, seed: int, first: int, count: int) -> dict[str, np.ndarray]:

@@ -12,12 +12,12 @@ from singer_ray.data.scenes import Scenes
 from singer_ray.data.source import Source, Subset, evenly_placed
 from singer_ray.data.wrapped import WrappedDataset, labels_of
 from singer_ray.errors import UserError, printable
+from singer_ray.metrics import probed
 
 UNKNOWN = (255, -1)
 """Mask values of pixels of no class."""
 FIT = "train"
 NAMES = {FIT: "training images", "val": "validation images", "test": "test images"}
-METRICS = {"label": ("linear_top1", "knn_top1"), "mask": ("miou",), "depth": ("depth_rmse",)}
 _LOOKED_AT, _AT_MOST = 64, 1024
 """Samples read of each set; and as long as they hold one class only."""
 _NAMED = 5
@@ -102,7 +102,7 @@ def _absence(what: str, absent: Sequence[str], count: int, seen: _Seen, *, fitte
 
 
 def _cannot(found: Targets, splits: Sequence[str], what: str, why: str) -> None:
-    metrics = [f"{split}/{name}" for split in splits for name in METRICS[what]]
+    metrics = [f"{split}/{name}" for split in splits for name in probed(what)]
     fresh = [name for name in metrics if name not in found.unmeasured]
     found.unmeasured |= dict.fromkeys(fresh, why)
     if fresh:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from singer_ray.data.items import is_scaled, key_of, read_item
 from singer_ray.data.source import Sample, Source
 from singer_ray.errors import UserError, printable
+
+if TYPE_CHECKING:
+    from singer_ray.config import SourceConfig
 
 ANNOTATIONS = ("label", "mask", "depth")
 SPLITS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
@@ -126,6 +129,13 @@ def as_sources(sets: Any, argument: str) -> dict[str, Source]:
             raise UserError(f"{argument}[{name!r}]: {error}") from error
     _same_classes(sources)
     return sources
+
+
+def refuse(settings: SourceConfig, block: str) -> NoReturn:
+    """The source `own` by its name alone, without the data sets. Raises UserError."""
+    raise UserError(
+        f"{block}.source own takes data sets from Python: singer_ray.distill(data=...). Use imagefolder here."
+    )
 
 
 def labels_of(dataset: Any) -> np.ndarray | None:

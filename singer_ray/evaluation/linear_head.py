@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
 
 from singer_ray.errors import UserError
 from singer_ray.evaluation.probes import fit_classifier
-from singer_ray.evaluation.suite import FIT
+from singer_ray.evaluation.suite import FIT, ProbeSuite, Reader
 from singer_ray.storage import read_json, write_whole
-
-if TYPE_CHECKING:
-    from singer_ray.training.trainer import StudentTrainer
 
 HEAD, CLASSES = "head.safetensors", "classes.json"
 
@@ -32,16 +28,15 @@ class LinearHead:
     classes: tuple[str, ...]
 
 
-def linear_head(trainer: StudentTrainer) -> LinearHead | None:
-    """The linear probe of a trained student (pooled features after the final norm, fitted on the probes' fit images).
+def linear_head(suite: ProbeSuite, reader: Reader) -> LinearHead | None:
+    """The linear probe of a network: pooled features after the final norm, fitted on the probes' training images.
 
-    None where these have no labels, or all the same. It classifies exactly as the metrics `after_norm/linear_top1` do.
+    None where these have no labels, or only one class. It classifies exactly as the metric `after_norm/linear_top1`
+    does.
     """
-    suite = trainer.context.suite
     source = suite.sources.get(FIT)
     if source is None or "label" not in source.fields:
         return None
-    reader = trainer.reader()
     labels = suite.annotations(FIT, reader.grid, reader.covered).labels
     assert labels is not None, "the source says that it has labels"
     if labels.unique().numel() < 2:

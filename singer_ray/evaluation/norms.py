@@ -42,7 +42,7 @@ def norm_metrics(
             features, student = teacher(pixels).tokens, distiller.student(pixels).tokens
             images += len(pixels)
             for layer, student_layer in zip(distiller.layers, distiller.student_layers):
-                original, refined = features[layer], distiller.shown(layer, features[layer])
+                original, refined = features[layer], distiller.target(layer, features[layer])
                 patches = {
                     f"teacher/max_median_norm/{layer}": original[:, teacher.prefix :],
                     f"refined/max_median_norm/{layer}": refined[:, teacher.prefix :],

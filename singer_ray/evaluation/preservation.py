@@ -36,7 +36,7 @@ def preservation_metrics(
         return {
             f"refined/{name}/{layer}": value
             for layer in distiller.layers
-            for name, value in changes_of(network, features, layer, distiller.shown).items()
+            for name, value in changes_of(network, features, layer, distiller.target).items()
         }
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch.nn import functional
+
+Fitted = TypeVar("Fitted")
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ def fit_regression(features: torch.Tensor, targets: torch.Tensor, l2: float) -> 
 
 
 def choose_l2(
-    fit: Callable[[float], LinearProbe], score: Callable[[LinearProbe], float], grid: Sequence[float]
-) -> tuple[LinearProbe, float]:
+    fit: Callable[[float], Fitted], score: Callable[[Fitted], float], grid: Sequence[float]
+) -> tuple[Fitted, float]:
     """The probe of `grid` with the highest validation `score`, and its regulariser; the strongest one on a tie."""
     candidates = [(fit(l2), l2) for l2 in sorted(grid, reverse=True)]
     return max(candidates, key=lambda candidate: score(candidate[0]))  # max keeps the first of equals

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from singer_ray import metrics
 from singer_ray.data.source import Source
 from singer_ray.data.targets import Targets, check_targets
 from singer_ray.data.views import EvaluationView
@@ -32,8 +33,6 @@ __all__ = ["FIT", "INFIXES", "ProbeSuite", "Reader"]
 Pair = tuple[int, int]
 INFIXES = {"before_norm": "", "after_norm": "after_norm/"}
 """Where features are read -> what a metric's name holds between split and score."""
-_EVALUATE_ONLY = ("depth_delta1",)
-"""Scores that training leaves out."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,8 @@ class ProbeSuite:
         if FIT not in self.sources or "val" not in self.sources:
             return []
         shared = self.sources[FIT].fields & self.sources["val"].fields
-        by_field = {"mask": ["val/miou"], "label": ["val/linear_top1", "val/knn_top1"], "depth": ["val/depth_rmse"]}
-        names = [name for field, names in by_field.items() if field in shared for name in names]
+        measured = {name for field in shared for name in metrics.probed(field)}
+        names = [f"val/{name}" for name in metrics.best_first() if name in measured]
         return [name for name in names if name not in self.targets.unmeasured]
 
     @functools.cached_property
@@ -98,16 +97,15 @@ class ProbeSuite:
         if FIT not in self.sources or not wanted:
             return {}
         features = {name: self.features(reader, name) for name in (FIT, *wanted)}
-        metrics: dict[str, float] = {}
+        in_training = metrics.best_first()
+        scores: dict[str, float] = {}
         for name, infix in INFIXES.items():
             if name == "after_norm" and not after_norm:
                 continue
-            read = {split: found[name] for split, found in features.items()}
-            for split, scores in self.probe(read, wanted, reader.grid, reader.covered).scores.items():
-                metrics |= {
-                    f"{split}/{infix}{key}": value for key, value in scores.items() if key not in _EVALUATE_ONLY
-                }
-        return metrics
+            read = {split: places[name] for split, places in features.items()}
+            for split, probed in self.probe(read, wanted, reader.grid, reader.covered).scores.items():
+                scores |= {f"{split}/{infix}{key}": value for key, value in probed.items() if key in in_training}
+        return scores
 
     def features(self, reader: Reader, split: str, *, workers: int = 0) -> dict[str, ProbeFeatures]:
         """Last-block features of a split, `before_norm` and `after_norm`."""

@@ -1,14 +1,14 @@
-"""One distillation step's forward part: features of the teacher and images in, losses out."""
+"""One distillation step on one screen, `Distiller.forward`: the teacher's features and images in, losses out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from singer_ray.method.losses import token_distillation_loss
+from singer_ray.method.losses import token_distillation_loss, weighted_sum
 from singer_ray.method.refiners.base import Refiner, Replay
 from singer_ray.vision.tapped import Features, TappedViT
 
@@ -47,79 +47,87 @@ class Distiller(nn.Module):
         self.register_buffer("by_rows", matrices[0], persistent=False)
         self.register_buffer("by_columns", matrices[1], persistent=False)
         self.class_token = teacher.has_class_token and student.has_class_token
+        self.teacher_width = teacher.width
+        self.scales = dict.fromkeys(self.layers, self.teacher_width**0.5 if refiner.scales_targets else 1.0)
         self.kd_weight, self.detach = kd_weight, detach
-        self.projections = nn.ModuleDict({str(n): nn.Linear(student.width, teacher.width) for n in self.layers})
+        self.projections = nn.ModuleDict({str(n): nn.Linear(student.width, self.teacher_width) for n in self.layers})
 
     def forward(self, images: torch.Tensor, features: Features, replay: Replay) -> dict[str, torch.Tensor]:
-        """Losses of one batch; `loss` is the weighted sum that is minimised, L = L_KD + sum of the refiner's own."""
-        refined, losses = self.refine(features, replay)
+        """One step: the losses of a batch by name, and under `loss` their weighted sum, which is minimised.
+
+        Args:
+            images: normalised, [batch, 3, size, size].
+            features: F_l of the frozen teacher on these images, at D and the layers that the refiner asks for.
+            replay: runs one of the teacher's blocks on refined tokens.
+        """
+        refiner = self.refiner
+        # Teacher: F^_l for every l in D (equation 3), and the terms that fit the refiner: L_outlier and L_info
+        # (equations 6 to 8).
+        refined, own = refiner.refine(features, replay)
+        # Student: F^S_m at the layer m that learns from l.
         student = self.student(images).tokens
-        kd = [
-            self._distill(n, student[m], features.tokens[n], refined[n])
-            for n, m in zip(self.layers, self.student_layers)
-        ]
-        losses["kd"] = torch.stack(kd).mean() if self.refiner.averages_layers else torch.stack(kd).sum()
-        losses["loss"] = losses["loss"] + self.kd_weight * losses["kd"]
-        return losses
+        # L_KD: P_l(F^S_m) against its target at each l, token by token.
+        kd = []
+        for n, m in zip(self.layers, self.student_layers):
+            target = self._scaled(n, refiner.target(n, features.tokens[n], refined[n]))
+            projected = self._on_teacher_grid(self.projections[str(n)](student[m]))
+            kd.append(refiner.distill(n, projected, target, self.teacher_grid))
+        kd_loss = torch.stack(kd).mean() if refiner.averages_layers else torch.stack(kd).sum()
+        # L = L_KD + lambda_outlier L_outlier + lambda_info L_info (equation 9).
+        loss = weighted_sum({**own, "kd": (self.kd_weight, kd_loss)})
+        return {name: term for name, (_, term) in own.items()} | {"loss": loss, "kd": kd_loss}
 
-    def refine(self, features: Features, replay: Replay) -> tuple[dict[int, torch.Tensor], dict[str, torch.Tensor]]:
-        """F^_l for every l in D, and the refiner's own losses with their weighted sum under `loss`."""
-        refined = {n: self.refiner(n, features.tokens[n]) for n in self.layers}
-        own = self.refiner.own_losses(refined, features, replay) if self.refiner.learns else {}
-        losses = {name: loss for name, (_, loss) in own.items()}
-        losses["loss"] = sum(
-            (weight * loss for weight, loss in own.values()), next(iter(refined.values())).new_zeros(())
-        )
-        return refined, losses
+    def calibrate(self, median_norms: Mapping[int, float]) -> None:
+        """Takes the teacher's median patch norm at each distilled layer, by which targets are scaled."""
+        self.refiner.calibrate(median_norms)
+        if self.refiner.scales_targets:
+            self.scales = {n: float(self.teacher_width**0.5 / median_norms[n]) for n in self.layers}
 
-    def shown(self, layer: int, tokens: torch.Tensor) -> torch.Tensor:
-        """What the student is shown in place of F_l, unscaled: [batch, prefix + patches, dim]."""
+    def target(self, layer: int, tokens: torch.Tensor) -> torch.Tensor:
+        """What the student learns in place of F_l, unscaled: [batch, prefix + patches, dim]."""
         return self.refiner.target(layer, tokens, self.refiner(layer, tokens))
 
     def token_losses(self, images: torch.Tensor, features: Features) -> dict[int, torch.Tensor]:
-        """Mean squared error by layer and token, [batch, tokens], of what the student is shown.
+        """Mean squared error between student and target by layer and token, [batch, tokens].
 
-        The sum over layers of the mean over tokens is `kd` of `forward`, where the refiner keeps the plain L_KD.
-        The last rows * columns tokens are the patches on the teacher's grid; a class token, where both have one, comes
+        Summed over layers, its mean over tokens is `kd` of `forward` for refiners that keep the plain L_KD. The last
+        rows * columns tokens are the patches on the teacher's grid; a class token, where both networks have one, comes
         first.
         """
         student = self.student(images).tokens
         return {
             n: token_distillation_loss(
-                *self._matched(n, student[m], features.tokens[n], self.refiner(n, features.tokens[n]))
+                self._on_teacher_grid(self.projections[str(n)](student[m])),
+                self._scaled(n, self.target(n, features.tokens[n])),
             )
             for n, m in zip(self.layers, self.student_layers)
         }
 
     def projected(self, layer: int, student: torch.Tensor) -> torch.Tensor:
-        """Student patches in the teacher's space and unit at `layer`, P_l(F^S_l) / scale.
+        """Student patches in the teacher's space and units at `layer`, P_l(F^S_l) / scale.
 
         [batch, prefix + patches, student width] -> [batch, patches, teacher width], on the student's own grid.
         """
         patches: torch.Tensor = self.projections[str(layer)](student[:, self.student.prefix :])
-        return patches / self.refiner.target_scale(layer)
+        return patches / self.scales[layer]
 
-    def _distill(
-        self, layer: int, student: torch.Tensor, original: torch.Tensor, refined: torch.Tensor
-    ) -> torch.Tensor:
-        projected, target = self._matched(layer, student, original, refined)
-        return self.refiner.distill(layer, projected, target, self.teacher_grid)
+    def _scaled(self, layer: int, target: torch.Tensor) -> torch.Tensor:
+        """A target as the loss compares it: scaled, without gradient if `detach`; [batch, class token? + patches, dim].
 
-    def _matched(
-        self, layer: int, student: torch.Tensor, original: torch.Tensor, refined: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Projected student tokens and their scaled targets, [batch, tokens, dim] both, in the same order."""
-        target = self.refiner.target(layer, original, refined) * self.refiner.target_scale(layer)
+        Without the scale, sqrt(dim) / median norm, layers of longer features would weigh more.
+        """
+        target = target * self.scales[layer]
         if self.detach:
             target = target.detach()
-        projected = self.projections[str(layer)](student)
-        patches = self._to_teacher_grid(projected[:, self.student.prefix :])
-        target_patches = target[:, self.teacher_prefix :]
-        if not self.class_token:
-            return patches, target_patches
-        return torch.cat([projected[:, :1], patches], dim=1), torch.cat([target[:, :1], target_patches], dim=1)
+        patches = target[:, self.teacher_prefix :]
+        return torch.cat([target[:, :1], patches], dim=1) if self.class_token else patches
 
-    def _to_teacher_grid(self, patches: torch.Tensor) -> torch.Tensor:
+    def _on_teacher_grid(self, projected: torch.Tensor) -> torch.Tensor:
+        """Projected student tokens in the order of `_scaled`: [batch, class token? + patches, dim]."""
+        patches = self._resampled(projected[:, self.student.prefix :])
+        return torch.cat([projected[:, :1], patches], dim=1) if self.class_token else patches
+
+    def _resampled(self, patches: torch.Tensor) -> torch.Tensor:
         if self.by_rows is not None and self.by_columns is not None:
             plane = patches.unflatten(1, self.student_grid)
             rows, columns = self.by_rows.to(patches.dtype), self.by_columns.to(patches.dtype)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+
 import torch
 from torch.nn import functional
 
 OUTLIER_MARGIN = 1e-4
 """How far above the quantile, relative to it, a norm must be to count: rounding must not make outliers."""
+Terms = Mapping[str, tuple[float, torch.Tensor]]
+"""Name of a loss -> (weight, loss)."""
 
 
 def distillation_loss(projected: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """One layer of L_KD: mean squared error over all tokens and channels, [batch, tokens, dim] both."""
     return functional.mse_loss(projected.float(), target.float())
+
+
+def weighted_sum(terms: Terms) -> torch.Tensor:
+    """The sum of weight x loss over at least one term, in their order."""
+    return functools.reduce(torch.add, (weight * loss for weight, loss in terms.values()))
 
 
 def token_distillation_loss(projected: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, user_error_in
 from singer_ray.nodes.limits import HEAD, ClusterLimits, Room, read_limits
 from singer_ray.nodes.ray_start import NAMESPACE as NAMESPACE
 from singer_ray.nodes.ray_start import connected as connected
@@ -191,16 +191,3 @@ def describe() -> str:
     parts = [f"{cpus:g} CPU{'s' * (cpus != 1)}"] + ([f"{gpus:g} GPU{'s' * (gpus != 1)}"] if gpus else [])
     of = f" (of at most {most.machines})" if most and most.machines > len(there) else ""
     return f"a Ray cluster of {len(there)} node{'s' * (len(there) != 1)}{of} with {' and '.join(parts)}"
-
-
-def user_error_in(error: Exception) -> Exception:
-    """The UserError behind an exception that Ray carried here; `error` itself when there is none."""
-    queue: list[BaseException] = [error]
-    while queue:
-        found = queue.pop()
-        if isinstance(found, UserError):
-            return UserError(str(found.args[0]) if found.args else str(found))
-        failures = getattr(found, "worker_failures", None) or {}
-        behind = [getattr(found, "cause", None), found.__cause__, *failures.values()]
-        queue += [cause for cause in behind if isinstance(cause, BaseException)]
-    return error

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from singer_ray.errors import UserError, printable
+from singer_ray.errors import UserError, first_line, printable
 
 NAMESPACE = "singer_ray"
 PATIENCE = 15.0
@@ -196,7 +196,7 @@ def _init(options: dict[str, Any], problem: str) -> None:
                 raise
             ray.init(**options)
     except Exception as error:  # Ray raises bare ones too, such as for a node that takes too long to start
-        reason = printable(str(error).splitlines()[0]).rstrip(".") if str(error) else type(error).__name__
+        reason = printable(first_line(error))
         raise UserError(
             f"{problem}: {reason}. Start a cluster with `ray start --head`, correct RAY_ADDRESS, or unset it to run on "
             "this machine alone."

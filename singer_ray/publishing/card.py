@@ -14,6 +14,7 @@ import timm
 import yaml
 from safetensors import SafetensorError, safe_open
 
+from singer_ray.config.sources import FROM_PYTHON, SOURCES
 from singer_ray.errors import UserError, code, markdown, printable
 from singer_ray.evaluation.linear_head import HEAD, classes_of
 from singer_ray.publishing.manifest import ONNX, PROGRAM
@@ -275,10 +276,7 @@ def _remedy(method: Mapping[str, Any]) -> str:
 
 
 def _data(data: Mapping[str, Any]) -> str:
-    if data["source"] == "scenes":
-        scenes = data["scenes"]
-        return f"{int(scenes['train_images'])} built-in procedural scenes (seed {int(scenes['seed'])})"
-    return f"images in {code(data['train'])}" if data["source"] == "imagefolder" else "images given from Python"
+    return SOURCES.get(data["source"], SOURCES[FROM_PYTHON]).describe(data, code)
 
 
 def _objective(search: Mapping[str, Any]) -> str:

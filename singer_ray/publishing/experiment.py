@@ -292,7 +292,7 @@ class Experiment:
     def _build(self, choice: Choice, target: Path) -> None:
         """A student that the search did not package, from its trial's checkpoint."""
         from singer_ray.training import checkpoint
-        from singer_ray.training.trainer import student_of
+        from singer_ray.vision.students import MisfitError, student_of
 
         content = self.folder.read(f"{TRIALS}/{choice.trial}/{checkpoint.FILE}")
         if not content:
@@ -309,7 +309,7 @@ class Experiment:
         where = f"{self.address}/{TRIALS}/{choice.trial}/{checkpoint.FILE}"
         try:
             model, scaling = student_of(own, checkpoint.from_bytes(content, where, advice=_ANOTHER))
-        except checkpoint.MisfitError as error:
+        except MisfitError as error:
             raise UserError(f"{where} {error}. {_ANOTHER}") from error
         counts = {"epoch": float(choice.row.get("epochs") or 0), "images_per_second": 0.0}
         seconds, remarks = float(choice.row.get("seconds") or 0.0), self.search.get("remarks") or ()

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, first_line
 from singer_ray.evaluation.linear_head import HEAD
 from singer_ray.publishing.manifest import ONNX, PROGRAM
 
@@ -91,7 +91,9 @@ def write_onnx(folder: Path) -> None:
             )
     except Exception as error:
         (folder / ONNX).unlink(missing_ok=True)
-        raise UserError(f"{_name(folder)} cannot be written as ONNX: {_line(error)} Use --export.onnx no.") from error
+        raise UserError(
+            f"{_name(folder)} cannot be written as ONNX: {first_line(error)[:200]}. Use --export.onnx no."
+        ) from error
     (folder / ONNX).chmod(0o644)
     fault = onnx_fault(folder, outputs, pixels)
     if fault:
@@ -127,7 +129,8 @@ def write_program(folder: Path) -> None:
     except Exception as error:
         (folder / PROGRAM).unlink(missing_ok=True)
         raise UserError(
-            f"{_name(folder)} cannot be written as a torch.export program: {_line(error)} Use --export.program False."
+            f"{_name(folder)} cannot be written as a torch.export program: {first_line(error)[:200]}. "
+            "Use --export.program False."
         ) from error
     (folder / PROGRAM).chmod(0o644)
 
@@ -150,7 +153,3 @@ def _quiet() -> Iterator[None]:
 
 def _name(folder: Path) -> str:
     return f"Student {folder.name}"
-
-
-def _line(error: Exception) -> str:
-    return f"{(str(error).splitlines() or [type(error).__name__])[0].rstrip('.')[:200]}."

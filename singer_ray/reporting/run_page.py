@@ -9,6 +9,7 @@ from pathlib import Path
 
 from plotly import graph_objects
 
+from singer_ray.metrics import best_first
 from singer_ray.reporting.markup import card, cell, empty, head, right, row, table, tile
 from singer_ray.reporting.run_result import CONFIG, RunResult, read_run
 from singer_ray.reporting.sections import CAPTIONS, picture_address
@@ -17,8 +18,6 @@ from singer_ray.reporting.style import Figure, figure, rounded, thinned
 from singer_ray.reporting.text import MISSING, duration, escape, number, plural, score
 from singer_ray.tracking.curves import COLOURS, Panel, panels
 
-LEADS = ("val/miou", "val/linear_top1", "val/knn_top1", "val/depth_rmse")
-"""Metrics of the headline, as far as the data gives them."""
 _LAYER = re.compile(r"(teacher|refined|student)/max_median_norm/(\d+)")
 
 
@@ -61,7 +60,7 @@ def _headline(run: RunResult) -> str:
             f"{escape(config.method.refiner)}, seed {config.seed}.</p>"
         )
     tiles = []
-    for name in LEADS:
+    for name in (f"val/{probed}" for probed in best_first()):
         if name in metrics:
             test = metrics.get(name.replace("val/", "test/", 1))
             below = f"test <b>{score(test)}</b>" if test is not None else ""

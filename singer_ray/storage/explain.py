@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from singer_ray.errors import first_line
 from singer_ray.storage.secrets import PASSWORDS, SECRETS
 
 _PASSWORD = re.compile(r"""(://)[^\s/:@"<>]*:[^\s"<>]*@""")
@@ -59,8 +60,7 @@ _ADVICE = [
 
 def reason(error: Exception) -> str:
     """An error of a file system or of S3 as one sentence, and one of advice where the cause is a known one."""
-    text = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-    text = f"{without_credentials(text)[:300]}."
+    text = f"{without_credentials(first_line(error))[:300]}."
     return next((f"{text} {advice}" for pattern, advice in _ADVICE if pattern.search(str(error))), text)
 
 

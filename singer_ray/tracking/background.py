@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from singer_ray.tracking.tracker import Parameters, Tracker, one_line
+from singer_ray.tracking.callback import Callback, Parameters
+from singer_ray.tracking.tracker import one_line
 
 PATIENCE = 60.0
 """Seconds that the end waits for what is still on its way to a server."""
@@ -41,36 +42,40 @@ class Guard:
         return otherwise
 
 
-class Background:
-    """A tracker that is made and works in a thread of its own, under a guard: be it slow, it delays no training."""
+class Background(Callback):
+    """Makes a callback and calls it in a thread of its own, under a guard: one that is slow delays no training."""
 
     def __init__(
-        self, name: str, make: Callable[[], Tracker], warn: Callable[[str], object], goes_on: str = "the search goes on"
+        self,
+        name: str,
+        make: Callable[[], Callback],
+        warn: Callable[[str], object],
+        goes_on: str = "the search goes on",
     ) -> None:
         self.name, self.make, self.warn = name, make, warn
         self.guard = Guard(name, warn, goes_on)
-        self.calls: queue.SimpleQueue[Callable[[Tracker], None] | None] = queue.SimpleQueue()
+        self.calls: queue.SimpleQueue[Callable[[Callback], None] | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
         self.thread.start()
 
-    def queue(self, trial: str, parameters: Parameters) -> None:
-        self.calls.put(lambda tracker: tracker.queue(trial, parameters))
+    def on_trial_queued(self, trial: str, parameters: Parameters) -> None:
+        self.calls.put(lambda callback: callback.on_trial_queued(trial, parameters))
 
-    def start(self, trial: str, parameters: Parameters) -> None:
-        self.calls.put(lambda tracker: tracker.start(trial, parameters))
+    def on_trial_start(self, trial: str, parameters: Parameters) -> None:
+        self.calls.put(lambda callback: callback.on_trial_start(trial, parameters))
 
-    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
-        self.calls.put(lambda tracker: tracker.log(trial, epoch, metrics))
+    def on_epoch_end(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
+        self.calls.put(lambda callback: callback.on_epoch_end(trial, epoch, metrics))
 
-    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
-        self.calls.put(lambda tracker: tracker.end(trial, state, metrics))
+    def on_trial_end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+        self.calls.put(lambda callback: callback.on_trial_end(trial, state, metrics))
 
     def close(self) -> None:
         close([self])
 
     def finish(self) -> None:
         """Asks for the end without waiting for it."""
-        self.calls.put(lambda tracker: tracker.close())
+        self.calls.put(lambda callback: callback.close())
         self.calls.put(None)
 
     def wait(self, seconds: float) -> None:
@@ -81,12 +86,12 @@ class Background:
             self.warn(f"{self.name} did not take the last figures within {PATIENCE:g} s: they may be missing there.")
 
     def _work(self) -> None:
-        tracker = self.guard(self.make, None)
-        while tracker is not None and (call := self.calls.get()) is not None:
-            self.guard(partial(call, tracker), None)
+        callback = self.guard(self.make, None)
+        while callback is not None and (call := self.calls.get()) is not None:
+            self.guard(partial(call, callback), None)
             if self.guard.failed:
                 with contextlib.suppress(Exception):  # it may hold a terminal, or files
-                    tracker.close()
+                    callback.close()
                 return
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from singer_ray.metrics import MIN, direction
 from singer_ray.storage import write_whole
 from singer_ray.tracking.history import RATE, Row
 
@@ -39,7 +40,7 @@ def panels(rows: Mapping[int, Row]) -> list[Panel]:
     scores = {
         name.partition("/")[2]: curves[name] for name in names if name.startswith("val/") and name.count("/") == 1
     }
-    down = {name: curve for name, curve in scores.items() if is_error(name)}
+    down = {name: curve for name, curve in scores.items() if direction(name) == MIN}
     shares = {"artifact_share": curves[SHARE]} if any(curves.get(SHARE, {}).values()) else {}
     positive = all(value > 0 for curve in losses.values() for value in curve.values())
     made = [
@@ -50,11 +51,6 @@ def panels(rows: Mapping[int, Row]) -> list[Panel]:
         Panel("Share of artifacts among the student's tokens", shares),
     ]
     return [panel for panel in made if panel.curves]
-
-
-def is_error(name: str) -> bool:
-    """Whether less is better of a metric."""
-    return "rmse" in name or "error" in name or "loss" in name
 
 
 def draw_curves(rows: Mapping[int, Row], path: Path) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 from singer_ray.errors import UserError
 from singer_ray.storage import read_json_mapping, write_whole
 from singer_ray.tracking.background import close
+from singer_ray.tracking.callback import Parameters
 from singer_ray.tracking.curves import CURVES, draw_curves
 from singer_ray.tracking.history import EPOCH, HISTORY, SECONDS, History
-from singer_ray.tracking.tracker import Parameters, one_line
+from singer_ray.tracking.tracker import one_line
 from singer_ray.tracking.trackers import TRAIN, make_trackers
 
 RUN = "run.json"
@@ -54,14 +55,14 @@ class RunRecord:
             self.spent = self.history.rows.get(done, {}).get(SECONDS, 0.0)
         self.begun = time.monotonic()
         for tracker in self.trackers:
-            tracker.start(self.label, self.parameters)
+            tracker.on_trial_start(self.label, self.parameters)
 
     def epoch(self, metrics: Mapping[str, float]) -> None:
         """An epoch has ended; `metrics` has its number under `epoch`."""
         self.history.add({**metrics, SECONDS: self.spent + time.monotonic() - self.begun})
         self._safely(HISTORY, self.history.write)
         for tracker in self.trackers:
-            tracker.log(self.label, int(metrics[EPOCH]), metrics)
+            tracker.on_epoch_end(self.label, int(metrics[EPOCH]), metrics)
         if time.monotonic() - self.drawn >= SECONDS_BETWEEN:
             self.draw()
             self.drawn = time.monotonic()
@@ -79,7 +80,7 @@ class RunRecord:
             self.draw()
         last: Mapping[str, Any] = self.history.rows[max(self.history.rows)] if self.history.rows else {}
         for tracker in self.trackers:
-            tracker.end(self.label, state, last)
+            tracker.on_trial_end(self.label, state, last)
         close(self.trackers)
 
     def _name(self) -> None:

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from pathlib import Path
+from typing import ClassVar
 
 from singer_ray.errors import printable
 from singer_ray.storage import without_credentials
-
-Parameters = Mapping[str, Any]
-"""Dotted names and values of what was tried."""
+from singer_ray.tracking.callback import Callback
 
 
-class Tracker(Protocol):
-    """Hears what happens to runs (the trials of a search, or one run alone), each by its label."""
+class Tracker(Callback):
+    """Sends the curves of trials somewhere. Its module, a file of trackers/, names it as TRACKER.
 
-    def queue(self, trial: str, parameters: Parameters) -> None:
-        """It waits for a host: for its first one, or again because it has lost one. A run alone never does."""
+    Args:
+        experiment: the name that the runs of this search share.
+        folder: for files of its own.
+    """
 
-    def start(self, trial: str, parameters: Parameters) -> None:
-        """A host has taken it."""
+    package: ClassVar[str | None] = None
+    """What must be importable, where the tracker is an extra of this package; the extra has the tracker's name."""
 
-    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
-        """It has ended an epoch."""
+    def __init__(self, experiment: str, folder: Path) -> None:
+        self.experiment, self.folder = experiment, folder
 
-    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
-        """It has ended, perhaps without ever having had a host."""
-
-    def close(self) -> None:
-        """Nothing follows."""
+    @staticmethod
+    def check() -> None:
+        """Called before anything begins. Raises UserError when the tracker's server cannot be used."""
 
 
 def one_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from singer_ray.errors import UserError, printable
+from singer_ray.errors import UserError, first_line, printable
 from singer_ray.storage import write_whole
 
 FILE = "checkpoint.pt"
@@ -42,10 +42,6 @@ _END = b"PK\x05\x06"
 """Begins the last record of a ZIP archive, which ends with the length of the comment in two bytes, and the comment."""
 
 
-class MisfitError(UserError):
-    """A state that is not of the trainer that shall go on from it; the message goes on from "the checkpoint"."""
-
-
 def to_bytes(state: dict[str, Any]) -> bytes:
     """A state as bytes, to be handed through Ray."""
     buffer = io.BytesIO()
@@ -67,7 +63,7 @@ def from_bytes(content: bytes, where: str = FILE, needed: Needed = MEMBER, advic
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # of torch, of its unpickler, of ZIP
-        raise _damaged(where, f"cannot be read ({_line(error)})", advice) from error
+        raise _damaged(where, f"cannot be read ({printable(first_line(error), 150)})", advice) from error
     fault = _fault(state, needed)
     if fault:
         raise _damaged(where, f"is no checkpoint of singer_ray: {fault}", advice)
@@ -129,14 +125,3 @@ def _are_numbers(values: Any, count: int | None = None) -> bool:
 
 def _damaged(where: str, why: str, advice: str) -> UserError:
     return UserError(f"{printable(where)} {why}. {advice}")
-
-
-def misfit(error: Exception) -> MisfitError:
-    """What torch says of weights that have other names or shapes than a network, in a line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    found = lines[1] if len(lines) > 1 else "".join(lines) or type(error).__name__
-    return MisfitError(f"is of another configuration ({printable(found, 200).rstrip('.')})")
-
-
-def _line(error: Exception) -> str:
-    return printable(str(error).partition("\n")[0], 150).rstrip(".") or type(error).__name__

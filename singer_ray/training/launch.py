@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from singer_ray.data.splits import Splits
-from singer_ray.errors import UserError
+from singer_ray.errors import UserError, user_error_in
 from singer_ray.storage.address import Address
 from singer_ray.tracking.history import RATE
 from singer_ray.tracking.run_record import RunRecord
@@ -24,6 +24,7 @@ from singer_ray.training.loop import Metrics, epochs
 from singer_ray.training.progress import EpochLines
 from singer_ray.training.resuming import RAY_TRAIN
 from singer_ray.training.trainer import StudentTrainer
+from singer_ray.vision.students import MisfitError
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -49,14 +50,6 @@ class Inputs:
         return TrainContext(config, teacher=self.teacher, data=self.data, probe_data=self.probe_data)
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What is left when the last epoch is done."""
-
-    metrics: Metrics
-    state: dict[str, Any]
-
-
 def runs_in_ray(config: Config) -> bool:
     """Whether `train.launcher` and `train.workers` call for Ray Train. Raises UserError when they contradict."""
     train = config.train
@@ -68,35 +61,39 @@ def runs_in_ray(config: Config) -> bool:
 
 
 def launch_here(
-    config: Config,
-    context: TrainContext,
+    trainer: StudentTrainer,
     out: Path,
     *,
     resume: bool,
     log: Callable[[str], None],
     record: RunRecord,
     console: Console | None = None,
-) -> Trained:
-    """Trains in this process; OUT receives a checkpoint after each epoch, and `record` hears of it."""
+) -> Metrics:
+    """Trains in this process and returns what the last epoch reported.
+
+    OUT receives a checkpoint after each epoch, `record` its metrics. With `resume` it continues from OUT's checkpoint.
+    """
     state = checkpoint.load(out) if resume else None
     try:
-        trainer = StudentTrainer.begin(context, config, state, log=log)
-    except checkpoint.MisfitError as error:
+        trainer.make_ready(state, log)
+    except MisfitError as error:
         raise UserError(f"{out / checkpoint.FILE} {error}. {checkpoint.RESTART}") from error
     record.begin(*_so_far(trainer, state))
     metrics: Metrics = {}
-    with EpochLines(config, log, console) as lines:
+    with EpochLines(trainer.config, log, console) as lines:
         for metrics in epochs(trainer, heartbeat=lines.heartbeat):
             checkpoint.save(out, trainer.state() | {"metrics": metrics})
             lines.epoch(metrics)
             record.epoch(_row(trainer, metrics))
-    return Trained(metrics or (state or {}).get("metrics", {}), trainer.state())
+    return metrics or (state or {}).get("metrics", {})
 
 
 def launch_in_ray(
     config: Config, inputs: Inputs, out: Path, *, resume: bool = False, log: Callable[[str], None], record: RunRecord
-) -> Trained:
-    """Trains in the workers of a TorchTrainer, which continues by itself where OUT/ray_train holds a checkpoint.
+) -> tuple[Metrics, dict[str, Any]]:
+    """Trains in the workers of a TorchTrainer; returns what the last epoch reported, and the state that it left.
+
+    Ray Train continues by itself where OUT/ray_train holds a checkpoint.
 
     With `resume`, where there is none, it goes on from OUT's own: from one worker to several. The first worker's lines
     and epochs come here, to `log` and `record`: OUT is on this machine alone.
@@ -130,12 +127,12 @@ def launch_in_ray(
             try:
                 result = group.fit()
             except ray.train.TrainingFailedError as error:
-                raise ray_cluster.user_error_in(error) from error
+                raise user_error_in(error) from error
         if result.checkpoint is None or result.metrics is None:
             raise UserError(f"Ray Train ended without a checkpoint. Its logs are in {path}/{name}.")
         with result.checkpoint.as_directory() as folder:
             state = checkpoint.load(Path(folder))
-        return Trained(state.pop("metrics"), state)
+        return state.pop("metrics"), state
 
 
 def _so_far(trainer: StudentTrainer, state: dict[str, Any] | None) -> tuple[int, Metrics | None]:
@@ -216,7 +213,7 @@ def _worker(settings: dict[str, Any]) -> None:
     log = functools.partial(tell, "line")
     try:
         trainer = StudentTrainer.begin(context, config, state, rank=rank, world=world, log=log)
-    except checkpoint.MisfitError as error:
+    except MisfitError as error:
         raise UserError(f"The checkpoint of Ray Train {error}. {checkpoint.RESTART}") from error
     tell("begin", _so_far(trainer, state))
     lines = EpochLines(config, log)

@@ -55,7 +55,7 @@ def epochs(trainer: StudentTrainer, heartbeat: Heartbeat = lambda *_: None) -> I
             batch = next(batches)
             waited += time.perf_counter() - asked
             pixels = context.pixels(batch)
-            features = trainer.teacher_pass(pixels)
+            features = context.teacher_pass(trainer.teacher, pixels, config.train.precision)
             for name, loss in trainer.step(pixels, features).items():
                 sums[name] = sums.get(name, 0) + loss.double()
             heartbeat(epoch, step, per_epoch, step * config.train.batch_size / (time.perf_counter() - begin))

@@ -28,7 +28,7 @@ def draw_student_pictures(trainer: StudentTrainer, folder: Path) -> tuple[Path, 
     layer, student_layer = distiller.layers[-1], distiller.student_layers[-1]
     with evaluating(distiller):
         tokens = teacher(pixels).tokens[layer]
-        shown = distiller.shown(layer, tokens)[:, teacher.prefix :]
+        shown = distiller.target(layer, tokens)[:, teacher.prefix :]
         seen = distiller.student(pixels).tokens[student_layer]
         projected = distiller.projected(layer, seen)
     original, name = tokens[:, teacher.prefix :], f"student\nblock {student_layer}"

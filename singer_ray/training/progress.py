@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from singer_ray.metrics import headline
 from singer_ray.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from singer_ray.training.loop import Metrics
 
 SECONDS_BETWEEN = 10.0
-_SHOWN = ("val/miou", "val/linear_top1", "val/depth_rmse")
 
 
 def bar_on(console: Console | None) -> Progress | None:
@@ -105,7 +105,8 @@ class EpochLines:
         if self.first_epoch is None:
             self.first_epoch = epoch
         losses = "  ".join(f"{name[6:]} {value:.4g}" for name, value in metrics.items() if name.startswith("train/"))
-        scores = "  ".join(f"{name} {metrics[name]:.4f}" for name in _SHOWN if name in metrics)
+        shown = [name for score in headline() if (name := f"val/{score}") in metrics]
+        scores = "  ".join(f"{name} {metrics[name]:.4f}" for name in shown)
         done = epoch - self.first_epoch + 1
         left = (self.last - self.begin) / done * (self.epochs - epoch)
         self.log(

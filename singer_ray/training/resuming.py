@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singer_ray.config import Config, load_preset, read_yaml_mapping
+from singer_ray.config.sources import FROM_PYTHON
 from singer_ray.config.tree import ADDRESSES
 from singer_ray.errors import UserError, printable
 from singer_ray.storage.address import absolute, is_folder, own_name
@@ -101,8 +102,8 @@ def own_inputs(config: Config) -> list[str]:
     """What a run or search reads that no configuration can name: arguments of `distill` and `sweep`."""
     found = {
         "teacher": config.teacher.name.startswith("own:"),
-        "data": config.data.source == "own",
-        "probe_data": config.evaluation.data.source == "own",
+        "data": config.data.source == FROM_PYTHON,
+        "probe_data": config.evaluation.data.source == FROM_PYTHON,
     }
     return [name for name, own in found.items() if own]
 

@@ -87,7 +87,7 @@ def timing(context: TrainContext, config: Config, *, world: int = 1) -> StepTime
         while len(laps) < WARM_UP + MOST_STEPS:
             pixels = context.pixels(next(batches))
             data = clock.lap()
-            features = trainer.teacher_pass(pixels)
+            features = context.teacher_pass(trainer.teacher, pixels, own.train.precision)
             teacher = clock.lap()
             trainer.step(pixels, features)
             laps.append((data, teacher, clock.lap()))

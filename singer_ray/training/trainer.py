@@ -15,11 +15,10 @@ from singer_ray.errors import UserError, printable
 from singer_ray.evaluation.suite import Reader
 from singer_ray.method.artifacts import max_median_ratio, median_norm, patch_norms
 from singer_ray.method.distiller import Distiller
+from singer_ray.method.losses import Terms, weighted_sum
 from singer_ray.method.refiners import refiner_class
-from singer_ray.training.checkpoint import misfit
 from singer_ray.training.schedule import warmup_cosine
-from singer_ray.vision.fitting import check_fit
-from singer_ray.vision.models import Normalization, create_student
+from singer_ray.vision.students import STUDENT_WEIGHTS, build_student, check_student, misfit, student_layers_of
 from singer_ray.vision.tapped import Features, TappedViT
 
 if TYPE_CHECKING:
@@ -62,13 +61,17 @@ class StudentTrainer:
         world: int = 1,
         log: Callable[[str], None] = lambda line: None,
     ) -> StudentTrainer:
-        """A trainer ready to step: from `state`, or from scratch with calibration and pre-fit."""
+        """A trainer that is built and made ready: see `make_ready`."""
         trainer = cls(context, config, rank=rank, world=world)
-        if state is not None:
-            trainer.restore(state)
-        else:
-            trainer.prepare(log)
+        trainer.make_ready(state, log)
         return trainer
+
+    def make_ready(self, state: dict[str, Any] | None = None, log: Callable[[str], None] = lambda line: None) -> None:
+        """Ready to step: as `state` was left, or from scratch with calibration and pre-fit. Raises MisfitError."""
+        if state is not None:
+            self.restore(state)
+        else:
+            self.prepare(log)
 
     def prepare(self, log: Callable[[str], None] = lambda line: None) -> None:
         """From scratch to ready to step: observes, fits the refiner alone, readies the optimiser."""
@@ -109,27 +112,19 @@ class StudentTrainer:
         unseen = self.distiller.student.unseen(self.config.data.image_size)
         return [*self.context.remarks, *([unseen] if unseen else [])]
 
-    def autocast(self) -> torch.autocast:
-        """The precision of its forward passes."""
-        return self.context.autocast(self.config.train.precision)
-
-    def teacher_pass(self, pixels: torch.Tensor) -> Features:
-        """The teacher's half of a step."""
-        return self.context.teacher_pass(self.teacher, pixels, self.config.train.precision)
-
     def observe(self, log: Callable[[str], None] = lambda line: None) -> None:
         """Looks at the first training images: fixes scales by the teacher's median norms, and readies the refiner."""
-        seed = self.config.seed
-        batch = next(self.context.batches(batch_size=CALIBRATION_IMAGES, seed=seed, view_seed=seed))
-        features = self.teacher_pass(self.context.pixels(batch))
+        config = self.config
+        batch = next(self.context.batches(batch_size=CALIBRATION_IMAGES, seed=config.seed, view_seed=config.seed))
+        features = self.context.teacher_pass(self.teacher, self.context.pixels(batch), config.train.precision)
         norms = {n: patch_norms(features.tokens[n][:, self.teacher.prefix :]) for n in self.distiller.layers}
-        self.calibrate({n: median_norm(found) for n, found in norms.items()})
+        self.calibrate({n: median_norm(lengths) for n, lengths in norms.items()})
         refiner = self.distiller.refiner
-        refiner.observe(features, self.teacher.replay, derive(self.config.seed, 4))
+        refiner.observe(features, self.teacher.replay, derive(config.seed, 4))
         for line in refiner.notes():
             log(line)
-        ratio = max(float(max_median_ratio(found).mean()) for found in norms.values())
-        if ratio < NO_ARTIFACTS and self.config.method.refiner != "none":
+        ratio = max(float(max_median_ratio(lengths).mean()) for lengths in norms.values())
+        if ratio < NO_ARTIFACTS and config.method.refiner != "none":
             log(
                 f"the teacher shows no artifacts here (largest over median patch norm {ratio:.1f}; artifacts start at "
                 f"about {NO_ARTIFACTS:g}): refinement will not help, --method.refiner none should do as well"
@@ -145,7 +140,7 @@ class StudentTrainer:
                     "teacher.pretrained), or give another teacher."
                 )
         self.median_norms = median_norms
-        self.distiller.refiner.calibrate(median_norms)
+        self.distiller.calibrate(median_norms)
 
     def prefit(self) -> dict[str, float]:
         """Fits the refiner alone, before the student starts; returns its last losses. Equal in every process."""
@@ -156,17 +151,19 @@ class StudentTrainer:
         batches = self.context.batches(
             batch_size=settings.batch_size, seed=derive(self.config.seed, 1), view_seed=self.config.seed
         )
-        losses: dict[str, torch.Tensor] = {}
+        terms: Terms = {}
         for step in range(settings.steps):
-            features = self.teacher_pass(self.context.pixels(next(batches)))
+            pixels = self.context.pixels(next(batches))
+            features = self.context.teacher_pass(self.teacher, pixels, self.config.train.precision)
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * warmup_cosine(step, settings.steps, 1)
-            with self.autocast():
-                _, losses = self.distiller.refine(features, self.teacher.replay)
+            with self.context.autocast(self.config.train.precision):
+                _, terms = refiner.refine(features, self.teacher.replay)
+                loss = weighted_sum(terms)
             optimizer.zero_grad()
-            losses["loss"].backward()
+            loss.backward()
             optimizer.step()
-        return {name: float(value.detach()) for name, value in losses.items()}
+        return {name: float(value.detach()) for name, (_, value) in terms.items()}
 
     def start(self) -> None:
         """Readies the optimiser, and joins the other processes when there are several."""
@@ -190,7 +187,7 @@ class StudentTrainer:
         with torch.random.fork_rng(enabled=draws):
             if draws:  # from the global generator: give it this step's own state
                 torch.manual_seed(derive(self.config.seed, 2, self.step_count, self.rank))
-            with self.autocast():
+            with self.context.autocast(self.config.train.precision):
                 losses = self.module(pixels, features, self.teacher.replay)
         self.optimizer.zero_grad()
         losses["loss"].backward()
@@ -239,7 +236,7 @@ class StudentTrainer:
         name = f"student {config.student.name}"
         depth = TappedViT(model, [0], name=name).depth
         kind = refiner_class(config.method)
-        student_layers = student_layers_of(config, layers, self.teacher.depth, depth)
+        student_layers = student_layers_of(config, layers, self.teacher.depth, depth, kind.map_layers)
         student = TappedViT(model, student_layers, name=name)
         check_student(model, name, size)
         self.teacher.check_size(size)
@@ -261,9 +258,9 @@ class StudentTrainer:
     def _freeze_unreached(self) -> None:
         """Freezes what no loss reaches (the final norm, blocks behind the last distilled one)."""
         pixels = torch.zeros(2, 3, self.config.data.image_size, self.config.data.image_size, device=self.context.device)
-        features = self.teacher_pass(pixels)
+        features = self.context.teacher_pass(self.teacher, pixels, self.config.train.precision)
         trained = [p for p in self.distiller.parameters() if p.requires_grad]
-        with torch.random.fork_rng(devices=[]), self.autocast():
+        with torch.random.fork_rng(devices=[]), self.context.autocast(self.config.train.precision):
             loss = self.distiller(pixels, features, self.teacher.replay)["loss"]
         for parameter, gradient in zip(trained, torch.autograd.grad(loss, trained, allow_unused=True)):
             parameter.requires_grad_(gradient is not None)
@@ -271,53 +268,4 @@ class StudentTrainer:
     def _without_decay(self) -> list[str]:
         listed: set[str] = getattr(self.student_model, "no_weight_decay", set)()
         refiner = [f"refiner.{name}" for name, _ in self.distiller.refiner.named_parameters()]
-        return [*(f"student.model.{name}" for name in listed), *refiner]
-
-
-def build_student(config: Config, create: Callable[..., nn.Module] = create_student) -> nn.Module:
-    """The student that a configuration describes, with fresh weights (or as `create` makes it). Raises UserError."""
-    student = config.student
-    return create(
-        student.name,
-        config.data.image_size,
-        embed_dim=student.width,
-        depth=student.depth,
-        num_heads=student.heads,
-        patch_size=student.patch_size,
-        global_pool={"mean": "avg", "class": "token"}[config.evaluation.pooling],
-        drop_path_rate=config.train.drop_path or None,
-    )
-
-
-def student_layers_of(config: Config, layers: tuple[int, ...], teacher_depth: int, depth: int) -> tuple[int, ...]:
-    """The student's layer for each distilled one. Raises UserError when two would share one."""
-    found = config.student.layers or refiner_class(config.method).map_layers(layers, teacher_depth, depth)
-    if len(set(found)) < len(layers):
-        raise UserError(
-            f"teacher.layers {list(layers)} map to student layers {list(found)} of {depth}: each needs "
-            "its own. Distil fewer layers, or name student.layers."
-        )
-    return found
-
-
-def check_student(model: Any, name: str, size: int) -> None:
-    """Raises UserError for a student that cannot read images of that size, or cannot be read block by block."""
-    if 0 in TappedViT(model, [0], name=name).grid(size):
-        raise UserError(
-            f"{name} has patches of {model.patch_embed.patch_size[0]} pixels, more than data.image_size {size}. "
-            "Lower student.patch_size."
-        )
-    check_fit(model, name, size)
-
-
-def student_of(config: Config, state: dict[str, Any]) -> tuple[nn.Module, Normalization]:
-    """The trained student in a trainer's `state`, and the input scaling it was trained with. Raises MisfitError."""
-    model = build_student(config)
-    start = "student.model."
-    weights = {name.removeprefix(start): w for name, w in state["distiller"].items() if name.startswith(start)}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise misfit(error) from error
-    scaling = state["normalization"]
-    return model.eval(), Normalization(tuple(scaling["mean"]), tuple(scaling["std"]))
+        return [*(f"{STUDENT_WEIGHTS}{name}" for name in listed), *refiner]

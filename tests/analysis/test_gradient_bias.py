@@ -36,7 +36,7 @@ def targets_of(distiller: Distiller, pixels: torch.Tensor) -> dict[int, torch.Te
         return {
             n: torch.cat(
                 [
-                    projections[str(n)](student[m][:, :1]) / distiller.refiner.target_scale(n),
+                    projections[str(n)](student[m][:, :1]) / distiller.scales[n],
                     distiller.projected(n, student[m]),
                 ],
                 dim=1,

@@ -30,11 +30,12 @@ import numpy as np
 import optuna
 
 from singer_ray.config import Config
-from singer_ray.search.driver.ask_tell import AskTell, Assignment
+from singer_ray.search.driver.ask_tell import AskTell, StudySpec
 from singer_ray.search.strategy.pruners import make_pruner
 from singer_ray.search.strategy.samplers import make_sampler
 from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.opening import create_study
+from singer_ray.search.study.running import Assignment
 from singer_ray.search.study.schema import FAULT
 from tests.benchmarks.children import write_raw
 from tests.benchmarks.landscape import CURVES, Curve, Recorded
@@ -75,11 +76,7 @@ def search(recorded: Recorded, landscape: Landscape, config: Config, budget: int
     epochs = config.train.epochs
     ask_tell = AskTell(
         study,
-        recorded.space,
-        objectives,
-        epochs=epochs,
-        trials=budget,
-        folder="",
+        StudySpec(recorded.space, objectives, epochs, budget, folder=""),
         pruner=make_pruner(config),
         sampler_of=lambda number: make_sampler(config, recorded.space, objectives, number=number),
     )

@@ -102,7 +102,7 @@ def _changes(trainer: StudentTrainer) -> dict[str, float]:
     return {
         f"{name}/{layer}": value
         for layer in (3, 5)
-        for name, value in changes_of(teacher, features, layer, trainer.distiller.shown).items()
+        for name, value in changes_of(teacher, features, layer, trainer.distiller.target).items()
     }
 
 

@@ -36,7 +36,7 @@ from rich.console import Console
 
 from singer_ray.config import Config
 from singer_ray.nodes.ray_cluster import NAMESPACE, ON_HEAD, Note
-from singer_ray.search.driver.ask_tell import AskTell
+from singer_ray.search.driver.ask_tell import AskTell, StudySpec
 from singer_ray.search.driver.search import run_search
 from singer_ray.search.driver.tune_adapters import Failure, StudyScheduler, StudySearcher
 from singer_ray.search.strategy.pruners import make_pruner
@@ -45,7 +45,6 @@ from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.opening import create_study, load_study, storage_of
 from singer_ray.search.study.schema import FAULT, FOLDER, METRICS, SECONDS, TRIAL_ID
 from singer_ray.search.workers.registry import HostRegistry, Places
-from singer_ray.search.workers.resources import ResourcePlan
 from singer_ray.training.timing import StepTimes
 from tests.benchmarks.children import write_raw
 from tests.benchmarks.landscape import Recorded
@@ -166,7 +165,7 @@ def searched(config: Config, out: Path, *, fresh: bool) -> dict[str, Any]:
     """The whole search; seconds and memory from its first trial's start to its last one's end."""
     metric, plain = Recorded().metric, tune.TuneConfig
 
-    def pool(*_: Any) -> CurvePool:
+    def pool(*_: Any, **__: Any) -> CurvePool:
         return CurvePool(metric, config.search.trials)
 
     def settings(**given: Any) -> tune.TuneConfig:
@@ -175,7 +174,7 @@ def searched(config: Config, out: Path, *, fresh: bool) -> dict[str, Any]:
     begin = time.time()
     with ExitStack() as stack, open(os.devnull, "w", encoding="utf-8") as nowhere:
         stack.enter_context(mock.patch("singer_ray.search.workers.trainable.DistillationTrial", CurveTrial))
-        stack.enter_context(mock.patch.object(ResourcePlan, "hosts", side_effect=pool))
+        stack.enter_context(mock.patch("singer_ray.search.workers.pool.HostPool", pool))
         stack.enter_context(mock.patch("singer_ray.search.driver.session.package_best", return_value=()))
         stack.enter_context(mock.patch.object(tune, "TuneConfig", settings))
         memory = stack.enter_context(watched_memory())
@@ -255,11 +254,7 @@ def added_seconds(recorded: Recorded, out: Path, trials: int = 200) -> dict[str,
     )
     ask_tell = AskTell(
         studies["ours"],
-        recorded.space,
-        objectives,
-        epochs=config.train.epochs,
-        trials=trials,
-        folder=str(out),
+        StudySpec(recorded.space, objectives, config.train.epochs, trials, folder=str(out)),
         pruner=make_pruner(config),
         sampler_of=lambda number: make_sampler(config, recorded.space, objectives, number=number),
     )

@@ -13,7 +13,6 @@ import torch
 from PIL import Image, ImageOps
 
 from singer_ray.config import Config
-from singer_ray.data import pixels
 from singer_ray.data.imagefolder import ImageFolder
 from singer_ray.data.loader import evaluation_batches, training_batches
 from singer_ray.data.masks import MaskedFolder
@@ -21,6 +20,7 @@ from singer_ray.data.splits import open_splits
 from singer_ray.data.views import EvaluationView, TrainingView
 from singer_ray.data.wrapped import as_source
 from singer_ray.errors import UserError
+from singer_ray.images import pixels
 
 Tree = Callable[..., Path]
 ALL_AROUND = range(2, 9)

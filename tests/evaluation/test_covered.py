@@ -176,7 +176,7 @@ def test_a_student_of_other_patches_learns_a_ramp_over_pixels_exactly() -> None:
     trainer = StudentTrainer(context, config)
     assert trainer.distiller.teacher_grid == trainer.distiller.student_grid == (4, 4)
     places = ((torch.arange(4) + 0.5) * 16)[None, None].expand(1, 4, 4).reshape(1, 16, 1)
-    mapped = trainer.distiller._to_teacher_grid(places).reshape(4, 4)
+    mapped = trainer.distiller._resampled(places).reshape(4, 4)
     assert torch.allclose(mapped, ((torch.arange(4) + 0.5) * 14).clamp(min=8).expand(4, 4), atol=1e-4)
     assert "by_rows" not in trainer.distiller.state_dict()
     assert any("teacher" in line and "sees 56 of the 64" in line for line in trainer.remarks)

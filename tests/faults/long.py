@@ -189,7 +189,7 @@ class Trial:
             case "trial":
                 session.kill_one("ray::DistillationTrial")
             case "host":
-                session.kill_one("ray::HostedTrainer")
+                session.kill_one("ray::TrainerActor")
             case "cluster":
                 session.kill_cluster()
             case _:

@@ -16,8 +16,8 @@ from rich.console import Console
 from singer_ray.config import Config, load_preset
 from singer_ray.nodes.prices import Price
 from singer_ray.search.driver import session as sessions
-from singer_ray.search.driver.ask_tell import AskTell, Assignment
-from singer_ray.search.driver.session import Session, Setting
+from singer_ray.search.driver.ask_tell import AskTell
+from singer_ray.search.driver.session import SearchSession, SessionSpec
 from singer_ray.search.space.space import load_space
 from singer_ray.search.state.store import SearchStore
 from singer_ray.search.strategy import stopping
@@ -25,7 +25,9 @@ from singer_ray.search.strategy.cost import Meter
 from singer_ray.search.strategy.stopping import STOP, Limits
 from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.opening import create_study, load_study, storage_of
-from singer_ray.search.workers.resources import ResourcePlan
+from singer_ray.search.study.running import Assignment
+from singer_ray.search.workers.resources import ResourcePlan, Share
+from singer_ray.tracking.callback import Callback
 from tests.search.studies import MIOU, RATE
 
 Curve = Callable[[Assignment, int], Mapping[str, Any]]
@@ -41,7 +43,7 @@ class Killed(BaseException):
     """What ends a driver without a word."""
 
 
-class PlayedSession(Session):
+class FakeSession(SearchSession):
     """Asks and tells as Tune does, several trials in turn, an epoch each."""
 
     curve: Curve
@@ -59,7 +61,7 @@ class PlayedSession(Session):
             self.epoch()
             result = {"epoch": epoch, "trained_seconds": float(epoch), **self.curve(assignment, epoch)}
             ask_tell.report(assignment.number, result)
-            if epoch == ask_tell.epochs or ask_tell.should_stop(assignment.number):
+            if epoch == ask_tell.spec.epochs or ask_tell.should_stop(assignment.number):
                 ask_tell.end(assignment.number, result)
             else:
                 running.append((assignment, epoch + 1))
@@ -78,7 +80,7 @@ class Search:
         self.config = load_preset("demo").override({**small, **settings})
         self.out, self.objectives, self.space = out, objectives, load_space(space, self.config)
         self.now = 1000.0
-        self.plan = ResourcePlan(2, 1, 1.0, 0.5)
+        self.plan = ResourcePlan(2, Share(1, 1.0, 0.5))
         self.screen = io.StringIO()
         out.mkdir(exist_ok=True)
         self.storage = storage_of(None, out)
@@ -100,12 +102,11 @@ class Search:
     def _pass(self) -> None:
         self.now += 10.0
 
-    def _session(self, config: Config, curve: Curve) -> PlayedSession:
-        silent = SimpleNamespace(queue=_nothing, start=_nothing, log=_nothing, end=_nothing, close=_nothing)
-        pool: Any = SimpleNamespace(places=lambda: silent)
+    def _session(self, config: Config, curve: Curve) -> FakeSession:
+        pool: Any = SimpleNamespace(places=Callback)
         store = SearchStore(self.out, None, lambda line: None)
-        session = PlayedSession(
-            Setting(
+        session = FakeSession(
+            SessionSpec(
                 config,
                 self.space,
                 self.out.name,
@@ -126,6 +127,3 @@ class Search:
     def states(self, name: str = "") -> list[str]:
         """Of the rows of the study, or of that with `name` behind its own."""
         return [row.state.name for row in load_study(self.storage, f"{self.out.name}{name}").trials]
-
-
-def _nothing(*given: Any) -> None: ...

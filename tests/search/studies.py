@@ -1,4 +1,4 @@
-"""Studies for tests: a ledger over a study in memory, and trials played through it."""
+"""Studies for tests: an AskTell over a study in memory, and trials played through it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 
 from singer_ray.config import load_preset
-from singer_ray.search.driver.ask_tell import AskTell
+from singer_ray.search.driver.ask_tell import AskTell, StudySpec
 from singer_ray.search.space.space import load_space
 from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.opening import create_study
@@ -20,7 +20,7 @@ APART = Objectives(("val/miou",), ("max",), "val/depth_rmse", "min")
 RATE = {"train.lr": {"type": "loguniform", "low": 1e-4, "high": 1e-2}}
 
 
-def new_ledger(
+def new_ask_tell(
     objectives: Objectives = MIOU,
     *,
     epochs: int = 6,
@@ -29,13 +29,13 @@ def new_ledger(
     study: optuna.Study | None = None,
     **more: Any,
 ) -> AskTell:
-    """A ledger with random suggestions, over a new study in memory unless one is given."""
+    """An AskTell with random suggestions, over a new study in memory unless one is given."""
     if study is None:
         study = create_study(optuna.storages.InMemoryStorage(), "s", objectives)
         study.sampler = optuna.samplers.RandomSampler(seed=0)
     more.setdefault("pruner", optuna.pruners.NopPruner())
     loaded = load_space(space, load_preset("demo"))
-    return AskTell(study, loaded, objectives, epochs=epochs, trials=trials, folder="/runs/x/trials", **more)
+    return AskTell(study, StudySpec(loaded, objectives, epochs, trials, "/runs/x/trials"), **more)
 
 
 def play(

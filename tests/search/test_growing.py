@@ -19,6 +19,7 @@ from ray.cluster_utils import Cluster
 from singer_ray.config import load_preset
 from singer_ray.nodes import ray_cluster
 from singer_ray.search.workers import pool as pools
+from singer_ray.search.workers.pool import HostPool
 from singer_ray.search.workers.resources import ResourcePlan
 from singer_ray.storage import Folder
 from tests.conftest import SMALL
@@ -76,7 +77,7 @@ def test_a_search_waits_for_machines_takes_those_that_join_and_goes_on_without_t
     planning.join(SOON)
     (plan,) = plans
     assert (plan.concurrent, len(said)) == (1, 1)
-    pool = plan.hosts(config, None, Folder(str(tmp_path / "trials")))
+    pool = HostPool(config, None, Folder(str(tmp_path / "trials")), plan.share, count=plan.concurrent, plan=plan)
     try:
         assert "val/miou" in pool.wait(said.append)
         assert (pool.size(), pool.open()) == (1, 1)

@@ -22,7 +22,8 @@ from rich.console import Console
 
 from singer_ray.errors import UserError
 from singer_ray.nodes import ray_cluster
-from singer_ray.search.driver.search import Searched, resume_search, run_search
+from singer_ray.search.driver.search import resume_search, run_search
+from singer_ray.search.driver.searched import Searched
 from singer_ray.search.state import heartbeat
 from singer_ray.search.state import store as stores
 from singer_ray.search.state.store import LEASE, SearchStore
@@ -32,7 +33,7 @@ from singer_ray.storage import Folder
 from tests.faults.records import Row, read_rows
 from tests.faults.session import Session, started
 from tests.search.studies import MIOU
-from tests.search.test_search import Listener, settings
+from tests.search.whole import Listener, settings
 from tests.servers import ENVIRONMENT, s3_server
 
 SPACE = {"train.lr": {"type": "loguniform", "low": 1e-3, "high": 4e-3}}

@@ -7,12 +7,11 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pandas as pd
 import pytest
 import timm
@@ -20,23 +19,17 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from singer_ray.config import Config, load_preset
+from singer_ray.config import load_preset
 from singer_ray.distillation import run_distillation
 from singer_ray.errors import UserError
 from singer_ray.nodes import ray_cluster
 from singer_ray.search.driver import session
-from singer_ray.search.driver.search import Searched, run_search
+from singer_ray.search.driver.search import run_search
+from singer_ray.search.driver.searched import Searched
 from singer_ray.search.strategy.cost import Meter
 from singer_ray.search.study.opening import load_study, storage_of
-from singer_ray.search.study.schema import REPEATS, own_rows, values_by_epoch
-from tests.conftest import SMALL
-
-DIVERGES = 1e30
-SPACE: dict[str, Any] = {
-    "method.rank": {"type": "int", "low": 2, "high": 16},
-    "train.lr": {"type": "choice", "values": [1e-5, 4e-3, DIVERGES]},
-}
-
+from singer_ray.search.study.schema import REPEATS, values_by_epoch
+from tests.search.whole import DIVERGES, SPACE, Listener, rows_by_tune, settings, study_of
 
 PLANTED = {name: f"planted-{name}" for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")}
 
@@ -47,29 +40,6 @@ def _cluster() -> Iterator[None]:
         for name, value in PLANTED.items():
             patch.setenv(name, value)  # of the driver alone: what Ray starts here inherits its environment
         yield
-
-
-class Listener(io.StringIO):
-    """A terminal's other end. Its plan is words, act, words, act, ...: it acts at the first line that has the words."""
-
-    def __init__(self, *plan: str | Callable[[], None]) -> None:
-        super().__init__()
-        self.plan: list[Any] = list(plan)
-
-    @property
-    def heard(self) -> bool:
-        """Whether all has been done."""
-        return not self.plan
-
-    def write(self, text: str) -> int:
-        if self.plan and self.plan[0] in text:
-            _, act, *self.plan = self.plan
-            act()
-        return super().write(text)
-
-
-def settings(**more: Any) -> Config:
-    return load_preset("demo").override({**SMALL, "train.epochs": 3, "search.grace_epochs": 1, **more})
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +70,6 @@ def searched(tmp_path_factory: pytest.TempPathFactory, running: list[Any]) -> tu
     return done, screen.getvalue()
 
 
-def study_of(done: Searched) -> optuna.Study:
-    return load_study(storage_of(None, done.out), done.out.name)
-
-
 def test_trials_end_as_complete_pruned_and_failed(searched: tuple[Searched, str]) -> None:
     table = searched[0].leaderboard
     assert set(table["state"]) == {"COMPLETE", "PRUNED", "FAIL"}
@@ -115,16 +81,6 @@ def test_trials_end_as_complete_pruned_and_failed(searched: tuple[Searched, str]
         else:
             assert row["train.lr"] != DIVERGES
             assert row["epochs"] == 3 if row["state"] == "COMPLETE" else row["epochs"] < 3
-
-
-def rows_by_tune(done: Searched) -> dict[str, tuple[optuna.trial.FrozenTrial, Any, pd.DataFrame]]:
-    """Tune's trial id -> the study's row, Tune's trial and Tune's own table of its results."""
-    from ray.tune import ExperimentAnalysis
-
-    rows = {row.user_attrs["trial_id"]: row for row in own_rows(study_of(done))}
-    analysis = ExperimentAnalysis(str(done.out / "tune" / "session-1"))
-    assert rows.keys() == {trial.trial_id for trial in analysis.trials}
-    return {t.trial_id: (rows[t.trial_id], t, analysis.trial_dataframes[t.trial_id]) for t in analysis.trials}
 
 
 def test_the_study_agrees_with_tune_row_by_row(searched: tuple[Searched, str]) -> None:

@@ -18,7 +18,8 @@ from rich.console import Console
 from singer_ray.config import Config, load_preset
 from singer_ray.distillation import run_distillation
 from singer_ray.errors import UserError
-from singer_ray.search.driver.search import Searched, run_search
+from singer_ray.search.driver.search import run_search
+from singer_ray.search.driver.searched import Searched
 from singer_ray.search.study.opening import load_study, storage_of
 from singer_ray.search.workers.resources import ResourcePlan
 from singer_ray.training import checkpoint

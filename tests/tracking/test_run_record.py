@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from singer_ray.errors import UserError
-from singer_ray.tracking import history, trackers
+from singer_ray.tracking import history
 from singer_ray.tracking.run_record import COMPLETE, STOPPED, RunRecord
-from singer_ray.tracking.trackers import TRAIN, check_trackers
+from singer_ray.tracking.trackers import TRAIN, check_trackers, tracker_class
 
 
 def told(out: Path, epochs: range, said: list[str], *, last: str = COMPLETE) -> RunRecord:
@@ -67,6 +67,6 @@ def test_a_disk_that_takes_no_history_is_said_once_and_ends_nothing(
 
 
 def test_a_tracker_that_is_missing_is_named_by_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(trackers.PACKAGES, "wandb", "wandb_that_is_not_there")
+    monkeypatch.setattr(tracker_class("wandb"), "package", "wandb_that_is_not_there")
     with pytest.raises(UserError, match=r"^train\.trackers names 'wandb', which is not installed"):
         check_trackers(["wandb"], TRAIN)

@@ -7,19 +7,37 @@ import math
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+import singer_ray
+from singer_ray.config import SearchConfig, TrainConfig
 from singer_ray.errors import UserError
-from singer_ray.tracking import background, trackers
+from singer_ray.tracking import background
 from singer_ray.tracking.background import Background
-from singer_ray.tracking.trackers import check_trackers, make_trackers
+from singer_ray.tracking.callback import Callback
+from singer_ray.tracking.tracker import Tracker
+from singer_ray.tracking.trackers import check_trackers, make_trackers, tracker_class, tracker_names
 
 PARAMETERS = {"method.rank": 16, "train.lr": 4e-3, "method.refiner": "singer"}
+PROJECT = Path(singer_ray.__file__).parent.parent / "pyproject.toml"
+EXTRAS = [name for name in tracker_names() if tracker_class(name).package]
 EPOCHS = {1: 0.25, 2: 0.5, 3: 0.75, 4: 0.875}
+
+
+def test_the_settings_may_name_the_trackers_that_there_are_and_the_package_installs_their_extras() -> None:
+    for block in (TrainConfig, SearchConfig):
+        allowed = block.model_fields["trackers"].annotation
+        assert sorted(get_args(get_args(allowed)[0])) == tracker_names() != []
+    extras = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert EXTRAS
+    assert set(EXTRAS) <= set(extras)
+    for name in tracker_names():
+        assert issubclass(tracker_class(name), Tracker)
 
 
 def result(epoch: int) -> dict[str, Any]:
@@ -30,13 +48,13 @@ def driver(name: str, folder: Path, epochs: range, *, ends: bool, said: list[str
     """What one life of a driver tells a tracker about two trials."""
     (tracker,) = make_trackers([name], "my search", folder, said.append)
     for trial in (0, 7):
-        tracker.start(f"{trial:03d}", PARAMETERS | {"method.rank": 16 + trial})
+        tracker.on_trial_start(f"{trial:03d}", PARAMETERS | {"method.rank": 16 + trial})
     for epoch in epochs:
         for trial in (0, 7):
-            tracker.log(f"{trial:03d}", epoch, result(epoch))
+            tracker.on_epoch_end(f"{trial:03d}", epoch, result(epoch))
     if ends:
-        tracker.end("000", "COMPLETE", result(epochs[-1]))
-        tracker.end("007", "PRUNED", result(epochs[-1]))
+        tracker.on_trial_end("000", "COMPLETE", result(epochs[-1]))
+        tracker.on_trial_end("007", "PRUNED", result(epochs[-1]))
     tracker.close()
 
 
@@ -132,11 +150,9 @@ def history(path: Path) -> dict[int, float]:
     return found
 
 
-@pytest.mark.parametrize(("name", "package"), [("mlflow", "mlflow"), ("wandb", "wandb")])
-def test_an_extra_that_is_missing_is_named_before_the_search(
-    name: str, package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(trackers.PACKAGES, name, f"{package}_that_is_not_there")
+@pytest.mark.parametrize("name", EXTRAS)
+def test_an_extra_that_is_missing_is_named_before_the_search(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker_class(name), "package", "a_package_that_is_not_there")
     with pytest.raises(UserError, match=rf"{name!r}, which is not installed: pip install 'singer-ray\[{name}\]'"):
         check_trackers(["tensorboard", name])
 
@@ -158,23 +174,21 @@ def test_an_mlflow_server_that_does_not_answer_is_named_before_the_search(monkey
     assert "\n" not in str(caught.value)
 
 
-class Gone:
+class Gone(Callback):
     """A tracker whose server goes away after the first epoch."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
 
-    def queue(self, trial: str, parameters: Mapping[str, Any]) -> None: ...
-
-    def start(self, trial: str, parameters: Mapping[str, Any]) -> None:
+    def on_trial_start(self, trial: str, parameters: Mapping[str, Any]) -> None:
         self.heard.append("start")
 
-    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
+    def on_epoch_end(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         self.heard.append(f"log {epoch}")
         if epoch == 2:
             raise ConnectionError("server\nis gone")
 
-    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+    def on_trial_end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
         self.heard.append("end")
 
     def close(self) -> None:
@@ -185,10 +199,10 @@ def test_a_tracker_that_fails_says_so_once_and_the_search_goes_on() -> None:
     gone = Gone()
     said: list[str] = []
     tracker = Background("gone", lambda: gone, said.append)
-    tracker.start("000", {})
+    tracker.on_trial_start("000", {})
     for epoch in (1, 2, 3):
-        tracker.log("000", epoch, {})
-    tracker.end("000", "COMPLETE", {})
+        tracker.on_epoch_end("000", epoch, {})
+    tracker.on_trial_end("000", "COMPLETE", {})
     tracker.close()
     assert gone.heard == ["start", "log 1", "log 2", "close"]
     assert said == ["gone failed and will be left out from here on; the search goes on: server is gone"]
@@ -199,14 +213,14 @@ def test_a_tracker_that_hangs_delays_neither_the_trials_nor_the_end(monkeypatch:
     free = threading.Event()
 
     class Slow(Gone):
-        def start(self, trial: str, parameters: Mapping[str, Any]) -> None:
+        def on_trial_start(self, trial: str, parameters: Mapping[str, Any]) -> None:
             free.wait()
 
     slow = Slow()
     said: list[str] = []
     tracker = Background("slow", lambda: slow, said.append)
-    tracker.start("000", {})
-    tracker.log("000", 1, {})
+    tracker.on_trial_start("000", {})
+    tracker.on_epoch_end("000", 1, {})
     tracker.close()
     assert said == ["slow did not take the last figures within 0.1 s: they may be missing there."]
     free.set()
@@ -220,7 +234,7 @@ def test_what_cannot_be_made_is_named_and_left_out() -> None:
 
     said: list[str] = []
     tracker = Background("late", fail, said.append)
-    tracker.start("000", {})
+    tracker.on_trial_start("000", {})
     tracker.close()
     assert said == ["late failed and will be left out from here on; the search goes on: no room\\x1b[31m"]
 
@@ -244,11 +258,11 @@ def test_an_mlflow_server_that_goes_away_in_the_middle_of_a_search(
     said: list[str] = []
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tracker,) = make_trackers(["mlflow"], "x", tmp_path, said.append)
-    tracker.start("000", {})
-    tracker.log("000", 1, {"val/miou": 0.5})
+    tracker.on_trial_start("000", {})
+    tracker.on_epoch_end("000", 1, {"val/miou": 0.5})
     monkeypatch.setattr("mlflow.MlflowClient.log_batch", _refused)
-    tracker.log("000", 2, {"val/miou": 0.5})
-    tracker.end("000", "COMPLETE", {})
+    tracker.on_epoch_end("000", 2, {"val/miou": 0.5})
+    tracker.on_trial_end("000", "COMPLETE", {})
     tracker.close()
     assert said == ["mlflow failed and will be left out from here on; the search goes on: connection refused"]
 
@@ -264,13 +278,13 @@ def test_a_key_that_wandb_refuses_is_named_before_the_search(monkeypatch: pytest
         check_trackers(["wandb"])
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
+@pytest.mark.parametrize("name", tracker_names())
 def test_trials_that_no_host_took_are_no_trouble(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
     said: list[str] = []
     (tracker,) = make_trackers([name], "x", tmp_path, said.append)
-    tracker.queue("000", PARAMETERS)
-    tracker.end("000", "WAITING", {})
+    tracker.on_trial_queued("000", PARAMETERS)
+    tracker.on_trial_end("000", "WAITING", {})
     tracker.close()
     assert said == []

@@ -13,7 +13,8 @@ from singer_ray.training import checkpoint
 from singer_ray.training.context import TrainContext
 from singer_ray.training.loop import DivergedError, Metrics, epochs
 from singer_ray.training.schedule import warmup_cosine
-from singer_ray.training.trainer import StudentTrainer, student_of
+from singer_ray.training.trainer import StudentTrainer
+from singer_ray.vision.students import student_of
 
 TIMES = ("images_per_second", "data_wait_share")
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from singer_ray.method.layers import map_by_depth
-from singer_ray.method.losses import distillation_loss
+from singer_ray.method.losses import Terms, distillation_loss
 
 if TYPE_CHECKING:
     from singer_ray.config import MethodConfig
@@ -32,6 +32,8 @@ class Refiner(nn.Module):
     """Whether it trains with the student only: no pre-fit, and the distillation gradient reaches it."""
     draws: ClassVar[bool] = False
     """Whether a training step draws random numbers."""
+    scales_targets: ClassVar[bool] = True
+    """Whether targets are multiplied by sqrt(dim) / median norm of their layer, so that layers weigh alike."""
     map_layers: ClassVar[Callable[[Sequence[int], int, int], tuple[int, ...]]] = staticmethod(map_by_depth)
     """(teacher layers, teacher depth, student depth) -> student layers."""
 
@@ -66,23 +68,22 @@ class Refiner(nn.Module):
         """What a user should know about the start, a line each."""
         return []
 
+    def refine(self, features: Features, replay: Replay) -> tuple[dict[int, torch.Tensor], Terms]:
+        """F^_l for every l in D, and the terms that fit the refiner; none where it does not learn."""
+        refined = {n: self(n, features.tokens[n]) for n in self.layers}
+        return refined, self.own_losses(refined, features, replay) if self.learns else {}
+
     def forward(self, layer: int, tokens: torch.Tensor) -> torch.Tensor:
         """F_l -> F^_l, [batch, prefix + patches, dim]; prefix tokens stay as they are."""
         return tokens
 
-    def own_losses(
-        self, refined: Mapping[int, torch.Tensor], features: Features, replay: Replay
-    ) -> dict[str, tuple[float, torch.Tensor]]:
+    def own_losses(self, refined: Mapping[int, torch.Tensor], features: Features, replay: Replay) -> Terms:
         """Name -> (weight, loss) of the terms that fit the refiner itself."""
         return {}
 
     def target(self, layer: int, original: torch.Tensor, refined: torch.Tensor) -> torch.Tensor:
-        """What the student is shown at layer l, given F_l and F^_l."""
+        """What the student learns at layer l, unscaled, given F_l and F^_l."""
         return refined
-
-    def target_scale(self, layer: int) -> float:
-        """What targets are multiplied by so that layers weigh alike: sqrt(dim) / median norm."""
-        return float(self.width**0.5 / self.median_norms[layer])
 
     def distill(self, layer: int, projected: torch.Tensor, target: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         """One layer of L_KD from student tokens P_l(F^S_l) and scaled target, [batch, class token? + patches, dim]."""
@@ -91,6 +92,11 @@ class Refiner(nn.Module):
 
 class PatchwiseRefiner(Refiner):
     """Changes each image's patches by a fixed rule, `refine_patches`, and learns nothing."""
+
+    def refine(self, features: Features, replay: Replay) -> tuple[dict[int, torch.Tensor], Terms]:
+        """F^_l for every l in D, and the terms that fit the refiner; none where it does not learn."""
+        refined = {n: self(n, features.tokens[n]) for n in self.layers}
+        return refined, self.own_losses(refined, features, replay) if self.learns else {}
 
     def forward(self, layer: int, tokens: torch.Tensor) -> torch.Tensor:
         refined = self.refine_patches(tokens[:, self.prefix :], self.median_norms[layer])

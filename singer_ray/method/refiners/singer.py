@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from singer_ray.errors import UserError
-from singer_ray.method.losses import information_loss, outlier_loss
+from singer_ray.method.losses import Terms, information_loss, outlier_loss
 from singer_ray.method.nullspace import (
     jacobian_matrix,
     linearized_block,
@@ -46,9 +46,9 @@ class Singer(Refiner):
     """F^_l = F_l + Delta_l(F_l) on patch tokens (equation 3), fitted by L_outlier and L_info (equations 6 to 8).
 
     Phi_down starts in the directions that `method.linearization` picks, Phi_up at zero, so that the fit starts from
-    the features as they are. The adapter is fitted at full strength; `strength` scales what the student is shown,
+    the features as they are. The adapter is fitted at full strength; `strength` scales what the student learns,
     F_l + strength * Delta_l. With `method.gate` above 0 only patches longer than that many medians are changed; with
-    `method.radial` the student is shown patches that are all of the layer's median length.
+    `method.radial` the student learns patches that all have the layer's median length.
     """
 
     default_linearization = "attention_mlp"
@@ -133,9 +133,7 @@ class Singer(Refiner):
             delta = delta * (norms > self.gate * norms.median(dim=1, keepdim=True).values)
         return torch.cat([prefix, patches + delta], dim=1)
 
-    def own_losses(
-        self, refined: Mapping[int, torch.Tensor], features: Features, replay: Replay
-    ) -> dict[str, tuple[float, torch.Tensor]]:
+    def own_losses(self, refined: Mapping[int, torch.Tensor], features: Features, replay: Replay) -> Terms:
         outlier, info = [], []
         for layer in self.layers:
             hat = refined[layer]
@@ -151,11 +149,11 @@ class Singer(Refiner):
         }
 
     def target(self, layer: int, original: torch.Tensor, refined: torch.Tensor) -> torch.Tensor:
-        shown = torch.lerp(original, refined, self.strength)
+        target = torch.lerp(original, refined, self.strength)
         if not self.radial:
-            return shown
-        patches = at_length(shown[:, self.prefix :], self.median_norms[layer])
-        return torch.cat([shown[:, : self.prefix], patches], dim=1)
+            return target
+        patches = at_length(target[:, self.prefix :], self.median_norms[layer])
+        return torch.cat([target[:, : self.prefix], patches], dim=1)
 
     def _observed_directions(
         self, layer: int, features: Features, replay: Replay, generator: torch.Generator

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from singer_ray.errors import UserError
 from singer_ray.method.layers import map_official
+from singer_ray.method.losses import Terms
 from singer_ray.method.nullspace import mlp_matrix
 from singer_ray.method.refiners.base import Replay
 from singer_ray.method.refiners.singer import Singer
@@ -34,6 +35,7 @@ class OfficialSinger(Singer):
 
     default_linearization = "mlp"
     averages_layers = True
+    scales_targets = False
     joint = True
     map_layers: ClassVar[Callable[[Sequence[int], int, int], tuple[int, ...]]] = staticmethod(map_official)
 
@@ -60,12 +62,7 @@ class OfficialSinger(Singer):
         rows = rows[: self.rank]
         return rows.T, rows
 
-    def target_scale(self, layer: int) -> float:
-        return 1.0
-
-    def own_losses(
-        self, refined: Mapping[int, torch.Tensor], features: Features, replay: Replay
-    ) -> dict[str, tuple[float, torch.Tensor]]:
+    def own_losses(self, refined: Mapping[int, torch.Tensor], features: Features, replay: Replay) -> Terms:
         outlier = [official_outlier_loss(refined[n][:, self.prefix :], self.gamma) for n in self.layers]
         info = [
             functional.mse_loss(replay(n + 1, refined[n], features).float(), features.tokens[n + 1].float())

@@ -41,8 +41,8 @@ class ViTKD(Refiner):
         classes = projected.shape[1] - grid[0] * grid[1]
         patches = projected[:, classes:]
         masked = torch.rand(patches.shape[:2], device=patches.device) < self.mask_ratio
-        shown = torch.where(masked[..., None], self.mask_token.to(patches.dtype), patches)
-        made = self.generator(shown.mT.unflatten(2, grid)).flatten(2).mT
+        kept = torch.where(masked[..., None], self.mask_token.to(patches.dtype), patches)
+        made = self.generator(kept.mT.unflatten(2, grid)).flatten(2).mT
         counted = torch.cat([torch.ones_like(masked[:, :1]).expand(-1, classes), masked], dim=1)
         errors = (torch.cat([projected[:, :classes], made], dim=1).float() - target.float()).square().mean(dim=-1)
         return (errors * counted).sum() / counted.sum().clamp_min(1)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -17,10 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 from singer_ray.search.space.space import SearchSpace
 from singer_ray.search.strategy.judge import Judge
 from singer_ray.search.study.objectives import Objectives
+from singer_ray.search.study.running import Assignment, RunningRow, is_finite
 from singer_ray.search.study.schema import (
-    CHECKPOINT,
     COMPLETE,
-    FAIL,
     FAULT,
     FOLDER,
     HISTORY,
@@ -28,55 +26,41 @@ from singer_ray.search.study.schema import (
     METRICS,
     OF_EPOCH,
     PRUNED,
-    RESUMED,
     RUNNING,
-    SECONDS,
-    SEED,
     STARTED,
-    STOPPED,
     TAKEN,
     TRIAL_ID,
-    WAITED,
     WAITING,
-    label_of_row,
     own_rows,
     values_by_epoch,
 )
-from singer_ray.storage import without_credentials
-from singer_ray.tracking.tracker import Tracker
+from singer_ray.tracking.callback import Callback
 
 
 @dataclass(frozen=True)
-class Assignment:
-    """What a trial is to train."""
+class StudySpec:
+    """What a study is to hold in the end, and of what kind."""
 
-    number: int
-    """Row of the study."""
-    label: str
-    """Name of its folder: the number, and the seed where it repeats another trial."""
-    parameters: dict[str, Any]
-    """Dotted names and values."""
-    seed: int | None
-    """Of a repeat; None is the configuration's."""
-
-    @property
-    def overrides(self) -> dict[str, Any]:
-        """What differs from the search's configuration."""
-        return self.parameters if self.seed is None else {**self.parameters, "seed": self.seed}
+    space: SearchSpace
+    objectives: Objectives
+    epochs: int
+    """Of a whole trial."""
+    trials: int
+    """Rows, those of earlier sessions included."""
+    folder: str
+    """Address below which the trials' folders lie."""
 
 
 class AskTell:
     """Asks the study for parameters and tells it what became of them.
 
-    A row that was RUNNING when the ledger was opened has lost its driver: it is adopted, under its number and with its
+    A row that was RUNNING when this was made has lost its driver: it is adopted, under its number and with its
     parameters, before any new one is asked for.
 
     Args:
-        trials: rows that the study shall have in the end, those of earlier sessions included.
-        folder: address below which the trials' folders lie.
         pruner: who stops trials early, by the objectives' stop metric.
         sampler_of: who suggests the parameters of a number; the study's own sampler without it.
-        watchers: hear of every trial that is asked for, taken by a host, its epochs and its end.
+        callbacks: hear of every trial that is asked for, taken by a host, its epochs and its end.
         saved: called after every change; True where the change must not be lost.
         exhausted: whether there is nothing new to ask for.
         recall: by label and overrides what a trial's last checkpoint has reported, None without one.
@@ -85,26 +69,22 @@ class AskTell:
     def __init__(
         self,
         study: optuna.Study,
-        space: SearchSpace,
-        objectives: Objectives,
+        spec: StudySpec,
         *,
-        epochs: int,
-        trials: int,
-        folder: str,
         pruner: BasePruner,
         sampler_of: Callable[[int], BaseSampler] | None = None,
-        watchers: Sequence[Tracker] = (),
+        callbacks: Sequence[Callback] = (),
         saved: Callable[[bool], None] = lambda urgent: None,
         exhausted: Callable[[], bool] = lambda: False,
         recall: Callable[[str, Mapping[str, Any]], Mapping[str, Any] | None] = lambda label, overrides: None,
     ) -> None:
-        self.study, self.space, self.objectives = study, space, objectives
-        self.epochs, self.folder, self.watchers, self.saved = epochs, folder, watchers, saved
-        self.judge = Judge(study, objectives, pruner)
+        self.study, self.spec, self.objectives = study, spec, spec.objectives
+        self.judge = Judge(study, spec.objectives, pruner)
+        self.callbacks, self.saved = callbacks, saved
         self.sampler_of, self.exhausted, self.recall = sampler_of, exhausted, recall
         self.orphans = own_rows(study, [RUNNING])
-        self.left = max(0, trials - len(own_rows(study)))
-        self.open: dict[int, _Open] = {}
+        self.left = max(0, spec.trials - len(own_rows(study)))
+        self.open: dict[int, RunningRow] = {}
         self._storage = study._storage
         for row in self.orphans:  # their hosts have gone with their driver
             self._storage.set_trial_user_attr(row._trial_id, IN_QUEUE, True)
@@ -129,17 +109,17 @@ class AskTell:
             trial = self.study.ask()
         else:
             return None
-        self.space(trial)  # of an adopted row, only what it had not drawn yet
+        self.spec.space(trial)  # of an adopted row, only what it had not drawn yet
         stored = self._storage.get_trial(trial._trial_id)
-        self.open[trial.number] = self._opened(stored, adopted=adopted)
+        self.open[trial.number] = RunningRow.of(stored, adopted=adopted)
         assignment = self.open[trial.number].assignment
         trial.set_user_attr(TRIAL_ID, trial_id)
         if FOLDER not in stored.user_attrs:
-            trial.set_user_attr(FOLDER, f"{self.folder}/{assignment.label}")
+            trial.set_user_attr(FOLDER, f"{self.spec.folder}/{assignment.label}")
         trial.set_user_attr(IN_QUEUE, True)
         self.saved(True)
-        for watcher in self.watchers:
-            watcher.queue(assignment.label, assignment.parameters)
+        for callback in self.callbacks:
+            callback.on_trial_queued(assignment.label, assignment.parameters)
         return assignment
 
     def placed(self, when: float, places: Mapping[str, float]) -> None:
@@ -152,8 +132,8 @@ class AskTell:
                 row.taken = None
                 self._storage.set_trial_user_attr(row.storage_id, IN_QUEUE, True)
                 self.saved(False)
-                for watcher in self.watchers:
-                    watcher.queue(row.label, row.assignment.parameters)
+                for callback in self.callbacks:
+                    callback.on_trial_queued(row.label, row.assignment.parameters)
 
     def report(self, number: int, result: Mapping[str, Any]) -> None:
         """Records an epoch's values, and those of earlier epochs that the study has missed."""
@@ -168,15 +148,15 @@ class AskTell:
         self._record(row, int(result["epoch"]), result)
         if FAULT not in result:
             row.result = dict(result)
-            for watcher in self.watchers:
-                watcher.log(row.label, int(result["epoch"]), result)
+            for callback in self.callbacks:
+                callback.on_epoch_end(row.label, int(result["epoch"]), result)
         self.saved(False)
 
     def should_stop(self, number: int) -> bool:
-        """Whether the scheduler ends the trial here. Its last epoch is never cut off."""
+        """Whether the pruner ends the trial here. Its last epoch is never cut off."""
         row = self.open[number]
         last = max(row.values, default=0)
-        if not last or last >= self.epochs or last != row.epoch:
+        if not last or last >= self.spec.epochs or last != row.epoch:
             return False
         row.verdict = self.judge(row.storage_id, row.verdict)
         return row.verdict is not None
@@ -192,30 +172,19 @@ class AskTell:
         if FAULT not in result and int(result.get("epoch", 0)) not in (0, row.epoch):
             self.report(number, result)
         del self.open[number]
-        state, fault = self._outcome(row, result, error=error)
+        state, why = row.outcome(result, self.objectives, self.spec.epochs, died=error)
         if state == WAITING:
             return self._put_back(row)
-        metrics = {k: v for k, v in row.result.items() if _is_finite(v) and ("/" in k or k in _KEPT)}
-        attributes: dict[str, Any] = {
-            METRICS: metrics,
-            SECONDS: round(float(row.result.get("trained_seconds", 0.0)), 3),
-        }
-        if row.result.get(WAITED):
-            attributes[WAITED] = round(float(row.result[WAITED]), 3)
-        attributes |= {FAULT: fault} if fault else {}
-        if row.result.get(RESUMED) is not None:
-            attributes[RESUMED] = int(row.result[RESUMED])
-        if row.result.get(CHECKPOINT):
-            attributes[CHECKPOINT] = row.result[CHECKPOINT]
+        attributes = row.attributes(why)
         for key, value in attributes.items():
             self._storage.set_trial_user_attr(row.storage_id, key, value)
         self._tell(number, row, state)
         self.saved(True)
-        for watcher in self.watchers:
-            watcher.end(row.label, state, metrics | ({FAULT: fault} if fault else {}))
+        for callback in self.callbacks:
+            callback.on_trial_end(row.label, state, attributes[METRICS] | ({FAULT: why} if why else {}))
         return state
 
-    def _take(self, row: _Open, since: float) -> None:
+    def _take(self, row: RunningRow, since: float) -> None:
         """A host has the trial."""
         if row.taken is not None:
             return
@@ -226,10 +195,10 @@ class AskTell:
             self._storage.set_trial_user_attr(row.storage_id, STARTED, begin)
         self._storage.set_trial_user_attr(row.storage_id, IN_QUEUE, False)
         self.saved(False)
-        for watcher in self.watchers:
-            watcher.start(row.label, row.assignment.parameters)
+        for callback in self.callbacks:
+            callback.on_trial_start(row.label, row.assignment.parameters)
 
-    def _tell(self, number: int, row: _Open, state: str) -> None:
+    def _tell(self, number: int, row: RunningRow, state: str) -> None:
         if state == PRUNED and self.objectives.stops_apart:
             # Study.tell would take the metric that it was stopped by for its value.
             reached = values_by_epoch(self._storage.get_trial(row.storage_id), self.objectives)
@@ -244,16 +213,16 @@ class AskTell:
         for number in list(self.open):
             self.end(number)
         for row in self.orphans:  # a search that ended by its budget before it could take them up
-            self.open[row.number] = self._opened(row, adopted=True)
+            self.open[row.number] = RunningRow.of(row, adopted=True)
             self.end(row.number)
         self.orphans = []
 
-    def _put_back(self, row: _Open) -> str:
+    def _put_back(self, row: RunningRow) -> str:
         """A trial that was ended before it could show anything waits for a later session, and keeps its checkpoint."""
         self._storage.set_trial_state_values(row.storage_id, TrialState.WAITING)
         self.saved(True)
-        for watcher in self.watchers:
-            watcher.end(row.label, WAITING, {})
+        for callback in self.callbacks:
+            callback.on_trial_end(row.label, WAITING, {})
         return WAITING
 
     def _suggest_by(self, number: int) -> None:
@@ -275,87 +244,21 @@ class AskTell:
         scratch.add_trials(earlier for earlier in self.study.get_trials(deepcopy=False) if earlier.number < row.number)
         again = optuna.Trial(scratch, scratch._storage.create_new_trial(scratch._study_id))
         again._fixed_params = row.system_attrs.get("fixed_params", {})
-        self.space(again)
+        self.spec.space(again)
         return again.params
-
-    def _opened(self, row: FrozenTrial, *, adopted: bool) -> _Open:
-        values = dict(row.intermediate_values)
-        return _Open(
-            row._trial_id,
-            Assignment(row.number, label_of_row(row), row.params, row.user_attrs.get(SEED)),
-            values,
-            row.user_attrs.get(STOPPED),
-            latest=values[max(values)] if values else None,
-            adopted=adopted,
-            begun=adopted and (STARTED in row.user_attrs or bool(values)),
-        )
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
 
-    def _record(self, row: _Open, epoch: int, values: Mapping[str, Any]) -> bool:
+    def _record(self, row: RunningRow, epoch: int, values: Mapping[str, Any]) -> bool:
         """Whether the study had not known of it."""
         stop = values.get(self.objectives.stop_metric)
         row.latest = row.latest if stop is None else stop
-        if epoch in row.values or not _is_finite(stop):
+        if epoch in row.values or not is_finite(stop):
             return False
         if self.objectives.stops_apart:  # first: an epoch counts as known by its intermediate value
-            found = {name: values[name] for name in self.objectives.names if _is_finite(values.get(name))}
-            self._storage.set_trial_system_attr(row.storage_id, f"{OF_EPOCH}{epoch}", found)
+            known = {name: values[name] for name in self.objectives.names if is_finite(values.get(name))}
+            self._storage.set_trial_system_attr(row.storage_id, f"{OF_EPOCH}{epoch}", known)
         row.values[epoch] = float(stop)  # type: ignore[arg-type]
         self._storage.set_trial_intermediate_value(row.storage_id, epoch, row.values[epoch])
         return True
-
-    def _outcome(self, row: _Open, result: Mapping[str, Any], *, error: bool) -> tuple[str, str | None]:
-        """State (WAITING: it has shown nothing yet), and what went wrong in words."""
-        if result.get(FAULT):
-            return FAIL, without_credentials(str(result[FAULT]))  # it is shown, kept and published
-        if error:
-            return FAIL, "the process or machine died"
-        if row.epoch >= self.epochs:
-            if self.objectives.values(row.result) is None:
-                return FAIL, "an objective was not finite in its last epoch"
-            return COMPLETE, None
-        if row.latest is None:  # no epoch of it was due for a validation
-            return WAITING, None
-        if not row.values:
-            return FAIL, "its metric was never finite"
-        return (PRUNED, None) if _is_finite(row.latest) else (FAIL, "its metric is no longer finite")
-
-
-@dataclass
-class _Open:
-    """A row that runs."""
-
-    storage_id: int
-    assignment: Assignment
-    values: dict[int, float]
-    """The stop metric by epoch, as far as the study has it."""
-    verdict: Mapping[str, Any] | None = None
-    """That the scheduler stopped it; see `Judge`."""
-    latest: float | None = None
-    """The stop metric as it was last reported, be it finite or not; None before that."""
-    adopted: bool = False
-    """Whether its driver died: its checkpoint may know more than the study."""
-    begun: bool = False
-    """Whether a host has ever had it."""
-    taken: float | None = None
-    """Since when its host has it (Unix seconds); None while it waits for one."""
-    result: dict[str, Any] = field(default_factory=dict)
-    """The last result."""
-
-    @property
-    def label(self) -> str:
-        return self.assignment.label
-
-    @property
-    def epoch(self) -> int:
-        """Of the last result."""
-        return int(self.result.get("epoch", 0))
-
-
-_KEPT = ("epoch", "images_per_second", "data_wait_share")
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -20,7 +20,7 @@ from singer_ray.errors import UserError
 from singer_ray.nodes import ray_cluster
 from singer_ray.nodes.prices import Price
 from singer_ray.nodes.ray_start import keep_keys_at_home
-from singer_ray.search.driver.ask_tell import AskTell
+from singer_ray.search.driver.ask_tell import AskTell, StudySpec
 from singer_ray.search.driver.winners import chosen, package_best
 from singer_ray.search.state.heartbeat import Heartbeat
 from singer_ray.search.state.resume_rules import resume_command
@@ -53,7 +53,7 @@ STEADY = 5.0
 
 
 @dataclass(frozen=True)
-class Setting:
+class SessionSpec:
     """What a session is given."""
 
     config: Config
@@ -75,15 +75,15 @@ class Setting:
     console: Console
 
 
-class Session:
+class SearchSession:
     """Runs the trials that the study lacks, then the repeats, and names and packages the best."""
 
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
-        self.config, self.store, self.plan, self.record = setting.config, setting.store, setting.plan, setting.record
-        self.study, self.objectives = setting.study, objectives_of(setting.study)
+    def __init__(self, spec: SessionSpec) -> None:
+        self.spec = spec
+        self.config, self.store, self.plan, self.record = spec.config, spec.store, spec.plan, spec.record
+        self.study, self.objectives = spec.study, objectives_of(spec.study)
         self.meter = Meter(
-            self.record["sessions"], concurrent=self.plan.concurrent, gpus=self.plan.gpus_held, price=setting.price
+            self.record["sessions"], concurrent=self.plan.concurrent, gpus=self.plan.gpus_held, price=spec.price
         )
         self.heartbeat = Heartbeat(self.store, self.record, self.meter)
         self.said: set[str] = set()
@@ -103,9 +103,9 @@ class Session:
 
     def _run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
         self._log(f"if anything ends this search: {resume_command(self.store.address, self.store.own)}")
-        for line in remarks(self.config, self.setting.space, self.study):
+        for line in remarks(self.config, self.spec.space, self.study):
             self._log(line)
-        for point in self.setting.space.first_points():
+        for point in self.spec.space.first_points():
             self.study.enqueue_trial(point, skip_if_exists=True)
         self._trials(self.study, self.config.search.trials)
         again = self._repeats()
@@ -114,22 +114,22 @@ class Session:
             self._trials(again, wanted, repeats=True)
         table = leaderboard(self.study, self.objectives, repeats=again)
         write_leaderboard(table, self.store.out)
-        return table, package_best(table, self.study, self.config, self.setting.pool, self.store)
+        return table, package_best(table, self.study, self.config, self.spec.pool, self.store)
 
     def _trials(self, study: optuna.Study, wanted: int, *, repeats: bool = False) -> None:
         """Runs what the study still lacks of its `wanted` trials. Target, plateau and scheduler end no `repeats`."""
         config, meter = self.config, self.meter
-        budget = replace(Budget.of(config.search), trials=0)  # the ledger counts
+        budget = replace(Budget.of(config.search), trials=0)  # AskTell counts them
         limits = Limits(budget.of_repeats if repeats else budget, study, self.objectives, meter)
 
         def left() -> float | None:
             no_more = repeats or limits.decision.action == NO_MORE_TRIALS
             again = study if repeats else None
-            estimate = Estimate.of(config, concurrent=max(1, self.concurrent), gpus=self.gpus, times=self.setting.times)
+            estimate = Estimate.of(config, concurrent=max(1, self.concurrent), gpus=self.gpus, times=self.spec.times)
             return estimate.update(self.study, again, no_more_trials=no_more, most=self._budget_left())
 
         progress = SearchProgress(
-            self.setting.console,
+            self.spec.console,
             self.objectives,
             epochs=config.train.epochs,
             wanted=wanted,
@@ -137,19 +137,21 @@ class Session:
             left=left,
         )
         progress.read(study)
-        trackers = make_trackers(config.search.trackers, self.setting.name, self.store.out, self._log)
+        trackers = make_trackers(config.search.trackers, self.spec.name, self.store.out, self._log)
         observers = [Background("the progress display", lambda: progress, self._log), *trackers]
         ask_tell = AskTell(
             study,
-            self.setting.space,
-            self.objectives,
-            epochs=config.train.epochs,
-            trials=wanted,
-            folder=self.store.trials.address,
+            StudySpec(
+                self.spec.space,
+                self.objectives,
+                epochs=config.train.epochs,
+                trials=wanted,
+                folder=self.store.trials.address,
+            ),
             pruner=NopPruner() if repeats else make_pruner(config),
             sampler_of=None if repeats else self._sampler_of(study),
             saved=self.heartbeat.save,
-            watchers=[self.setting.pool.places(), *observers],
+            callbacks=[self.spec.pool.places(), *observers],
             exhausted=lambda: self._exhausted(study, limits),
             recall=lambda label, overrides: TrialCheckpoint.read(self.store.trials, label, overrides).result(),
         )
@@ -173,12 +175,12 @@ class Session:
     def _sampler_of(self, study: optuna.Study) -> Callable[[int], BaseSampler]:
         """The sampler of each trial, by its number."""
         imported = [row for row in study.get_trials(deepcopy=False) if IMPORTED in row.user_attrs]
-        return lambda number: make_sampler(self.config, self.setting.space, self.objectives, imported, number=number)
+        return lambda number: make_sampler(self.config, self.spec.space, self.objectives, imported, number=number)
 
     def _exhausted(self, study: optuna.Study, limits: Limits) -> bool:
         if limits.check().action != GO_ON:
             return True
-        return study is self.study and exhausted(self.config, self.setting.space, study)
+        return study is self.study and exhausted(self.config, self.spec.space, study)
 
     def _tune(self, ask_tell: AskTell, limits: Limits, kind: str) -> None:
         from ray import tune
@@ -194,10 +196,10 @@ class Session:
         from singer_ray.search.workers.trainable import DistillationTrial
 
         keep_keys_at_home()
-        failure, pool = Failure(), self.setting.pool
+        failure, pool = Failure(), self.spec.pool
 
         def ended() -> bool:
-            # Tune asks often, and in the thread of all that is told to the ledger.
+            # Tune asks often, and in the thread that calls AskTell.
             failure.guard(lambda: ask_tell.placed(*pool.placed), None)
             self._follow(pool)
             over = failure.error is not None or limits.check().action == STOP
@@ -217,8 +219,8 @@ class Session:
             DistillationTrial,
             param_space={
                 "registry": pool.registry_name,
-                "epochs": ask_tell.epochs,
-                "experiment": self.setting.name,
+                "epochs": ask_tell.spec.epochs,
+                "experiment": self.spec.name,
             },
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(ask_tell, failure, most),
@@ -265,7 +267,7 @@ class Session:
 
         As long as there is a budget, every seed is asked for. What there is counts also without: it decides who wins.
         """
-        search, study, storage = self.config.search, self.study, self.setting.storage
+        search, study, storage = self.config.search, self.study, self.spec.storage
         name = f"{study.study_name}{REPEATS}"
         known = name in [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
         ask_tell = search.repeats > 1 and self._budget_left() > 0
@@ -299,4 +301,4 @@ class Session:
             self._log(line)
 
     def _log(self, line: str) -> None:
-        log(self.setting.console, line)
+        log(self.spec.console, line)

@@ -1,4 +1,4 @@
-"""Ray Tune's view of the ledger: a searcher and a scheduler."""
+"""What Ray Tune needs of us: a searcher, a scheduler, a stopper and a callback, all of which ask the AskTell."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ Returned = TypeVar("Returned")
 class Failure:
     """The first error of the search's own bookkeeping: a full disk, a store or database that is away.
 
-    It ends the session and leaves the rows as they are, for a resume. Tune would take it for a fault of the trial, or
-    turn it into text.
+    It ends the session and leaves the rows as they are, for a resume. Tune would blame the trial for it, or turn it
+    into text.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Failure:
 
 
 class StudySearcher(Searcher):
-    """Hands out what the ledger asks for: `{"number", "label", "parameters", "overrides"}`. Tells it every end.
+    """Suggests what AskTell assigns: `{"number", "label", "parameters", "overrides"}`. Tells it every end.
 
     Args:
         most: gives how many trials may live at a time just now. Tune itself takes one number for the whole search.
@@ -98,7 +98,7 @@ class StudySearcher(Searcher):
 
 
 class StudyScheduler(FIFOScheduler):
-    """Reports each epoch to the ledger and stops the trials that the ledger's pruner names.
+    """Reports each epoch to AskTell and stops the trials that its pruner names.
 
     `remarked` hears what a trial wants to be said.
     """
@@ -130,7 +130,7 @@ class StudyScheduler(FIFOScheduler):
 
 
 class Recoveries(Callback):
-    """Says in one line what Tune would say in a traceback: that a trial's process or machine died, and it goes on."""
+    """Logs one line where Tune would print a traceback: a trial's process or machine died, and it goes on."""
 
     def __init__(self, log: Callable[[str], None]) -> None:
         self.log = log

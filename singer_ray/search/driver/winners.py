@@ -35,7 +35,7 @@ def package_best(
     from singer_ray.publishing.result import build_result
     from singer_ray.search.state.trial_checkpoint import read_saved
     from singer_ray.training import checkpoint
-    from singer_ray.training.trainer import student_of
+    from singer_ray.vision.students import student_of
 
     ranked, remarks = chosen(table), store.read_record().get(REMARKS) or ()
     front = int(ranked[FRONT].sum()) if FRONT in ranked.columns else 0

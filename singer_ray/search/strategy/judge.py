@@ -12,7 +12,8 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from singer_ray.search.study.objectives import MAX, Objectives
+from singer_ray.metrics import MAX
+from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.schema import IMPORTED, STOPPED
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from optuna._hypervolume import compute_hypervolume
 
 from singer_ray.errors import UserError
+from singer_ray.metrics import MAX
 from singer_ray.search.strategy.cost import HOUR, Meter, Spending
-from singer_ray.search.study.objectives import MAX, Objectives
+from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.schema import COMPLETE, ENDED, own_rows
 
 if TYPE_CHECKING:

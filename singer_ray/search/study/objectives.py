@@ -10,9 +10,7 @@ from typing import Any
 from optuna.study import StudyDirection
 
 from singer_ray.errors import UserError, nearest
-
-_MINIMIZED = ("depth_rmse", "max_median_norm", "artifact_share", "loss", "parameters", "_change", "seconds")
-MAX, MIN = "max", "min"
+from singer_ray.metrics import MAX, MIN, direction
 
 
 @dataclass(frozen=True)
@@ -85,11 +83,6 @@ class Objectives:
 
     def __str__(self) -> str:
         return ", ".join(f"{name} ({mode})" for name, mode in zip(self.names, self.modes))
-
-
-def direction(metric: str) -> str:
-    """ "max" or "min", by what the metric is."""
-    return MIN if any(part in metric for part in _MINIMIZED) else MAX
 
 
 def front(costs: Sequence[Sequence[float]]) -> list[int]:

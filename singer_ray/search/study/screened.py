@@ -96,7 +96,7 @@ _NUMBERED_IN_ROWS: Mapping[str, Check] = {
     r"completed_rung_\d{1,9}": _is_number,
     r"(?:tpe|gp):relative_params:\d{1,9}": _is_text,
 }
-"""What Optuna's samplers and pruners note in a row, and the ledger."""
+"""What Optuna's samplers and pruners note in a row, and AskTell."""
 _OF_STUDY: Mapping[str, Check] = {
     attributes.EPOCHS: _is_count,
     attributes.STOP_METRIC: _is_text,

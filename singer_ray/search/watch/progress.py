@@ -31,6 +31,7 @@ from singer_ray.search.study.schema import (
 )
 from singer_ray.terminal import Column, FittedTable, log
 from singer_ray.tracking.background import Guard
+from singer_ray.tracking.callback import Callback
 
 SHOWN = 20
 
@@ -45,8 +46,8 @@ class _Row:
     fault: str | None = None
 
 
-class SearchProgress:
-    """Follows the trials of a study, as one of the ledger's watchers or once for `--status`.
+class SearchProgress(Callback):
+    """Follows the trials of a study, as a callback of its search, or once for `--status`.
 
     Args:
         wanted: trials that the study shall have.
@@ -95,14 +96,14 @@ class SearchProgress:
             self.live = Live(get_renderable=self._drawn, console=self.console, refresh_per_second=2)
             self.live.start()
 
-    def queue(self, trial: str, parameters: Mapping[str, Any]) -> None:
+    def on_trial_queued(self, trial: str, parameters: Mapping[str, Any]) -> None:
         known = self.rows.setdefault(trial, _Row(trial, dict(parameters)))
         again = f" again after epoch {known.epoch}" if known.epoch else ""
         known.state = QUEUED
         self._look_ahead()
         self._log(f"trial {trial} queued{again}")
 
-    def start(self, trial: str, parameters: Mapping[str, Any]) -> None:
+    def on_trial_start(self, trial: str, parameters: Mapping[str, Any]) -> None:
         known = self.rows.setdefault(trial, _Row(trial, dict(parameters)))
         again = f" again after epoch {known.epoch}" if known.epoch else ""
         known.state = RUNNING
@@ -110,7 +111,7 @@ class SearchProgress:
         values = "  ".join(f"{name} {cell(value)}" for name, value in parameters.items())
         self._log(f"trial {trial} started{again}: {values}")
 
-    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
+    def on_epoch_end(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         row = self.rows[trial]
         row.epoch = epoch
         now = {name: metrics[name] for name in self._names() if isinstance(metrics.get(name), (int, float))}
@@ -121,7 +122,7 @@ class SearchProgress:
         speed = f"{cell(float(metrics.get('images_per_second', 0)))} images/s"
         self._log(f"trial {trial} epoch {epoch}/{self.epochs}: {', '.join(filter(None, (shown, speed)))}")
 
-    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+    def on_trial_end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
         row = self.rows[trial]
         row.state, row.fault = state, metrics.get(FAULT)
         self._look_ahead()

@@ -5,22 +5,23 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 from singer_ray.config import Config
-from singer_ray.errors import UserError
-from singer_ray.nodes.ray_cluster import LOOK, NAMESPACE, ON_HEAD, SAY, Note, is_alive, machines, user_error_in
+from singer_ray.errors import UserError, user_error_in
+from singer_ray.nodes.ray_cluster import LOOK, NAMESPACE, ON_HEAD, SAY, Note, is_alive, machines
 from singer_ray.search.workers.errors import in_words
 from singer_ray.search.workers.registry import HostRegistry, Places
 from singer_ray.search.workers.trainer_actor import CONTROL, TrainerActor
-from singer_ray.search.workers.worker_group import CLOSING_SECONDS, Share, WorkerGroupActor, train_environment
+from singer_ray.search.workers.worker_group import CLOSING_SECONDS, WorkerGroupActor, train_environment
 from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
-    from singer_ray.search.workers.resources import ResourcePlan
+    from singer_ray.search.workers.resources import ResourcePlan, Share
     from singer_ray.training.timing import StepTimes
 
 PATIENCE = 60.0
@@ -41,9 +42,10 @@ class HostPool:
     Raises UserError when a host cannot be made (no such teacher, no such folder, ...).
 
     Args:
+        share: what each trial holds.
         count: of the first hosts.
-        cpus: of each host, or of each of a trial's workers. gpus likewise.
         plan: knows how many there shall be as the cluster changes; without it there are always `count`.
+        prefix: of the names of all actors.
     """
 
     def __init__(
@@ -51,17 +53,16 @@ class HostPool:
         config: Config,
         inputs: Any,
         trials: Folder,
-        count: int,
+        share: Share,
         *,
-        cpus: float,
-        gpus: float,
-        prefix: str,
+        count: int,
         plan: ResourcePlan | None = None,
+        prefix: str | None = None,
     ) -> None:
-        self.config, self.trials, self.plan, self.prefix = config, trials, plan, prefix
+        self.config, self.trials, self.share, self.plan = config, trials, share, plan
+        self.prefix = prefix or f"search-{uuid.uuid4().hex[:8]}"
         # The reference is kept: a host that is restarted reads it again.
         self._inputs = None if inputs is None else ray.put(inputs)
-        self.share = Share(config.train.workers, cpus, gpus, here=plan is not None and plan.here)
         self.where = {"resources": ON_HEAD} if self.share.here else {"scheduling_strategy": "SPREAD"}
         self.hosts: dict[str, Any] = {}
         self._loading: dict[Any, str] = {}
@@ -73,11 +74,11 @@ class HostPool:
             self._add()
         if self.share.workers > 1:
             on_cpu = config.override({"train.device": "cpu"})
-            self._bench = _actor(TrainerActor, num_cpus=0, **self.where, **_HOST).remote(
+            self._context = _actor(TrainerActor, num_cpus=0, **self.where, **_HOST).remote(
                 on_cpu.model_dump(), self._inputs, trials
             )
-            self._loading[self._bench.ready.remote()] = _CONTEXT
-        self.registry_name = f"{prefix}-registry"
+            self._loading[self._context.ready.remote()] = _CONTEXT
+        self.registry_name = f"{self.prefix}-registry"
         self._note = Note(self.registry_name)
         registry = _actor(HostRegistry, num_cpus=0, max_task_retries=-1, resources=ON_HEAD)
         self.registry = registry.options(name=self.registry_name, namespace=NAMESPACE).remote(self._note)
@@ -143,7 +144,7 @@ class HostPool:
             raise user_error_in(error) from error
 
     def ask(self, method: str, *given: Any) -> Any:
-        """What a HostedTrainer that trains no trial answers. Raises UserError, or a RayError when hosts keep dying."""
+        """What a TrainerActor answers that trains no trial. Raises UserError, or a RayError when hosts keep dying."""
         for last in (False, False, True):
             try:
                 return ray.get(getattr(self._idle(), method).remote(*given))
@@ -160,7 +161,7 @@ class HostPool:
             host.interrupt.remote()
 
     def places(self) -> Places:
-        """A watcher that keeps the registry up to date."""
+        """The callback that keeps the registry up to date."""
         return Places(self.registry)
 
     def stop(self) -> None:
@@ -171,7 +172,7 @@ class HostPool:
         groups = list(self.hosts.values()) if self.share.workers > 1 else []
         with contextlib.suppress(ray.exceptions.RayError):  # what does not end by itself dies with its host
             ray.get([group.close.remote() for group in groups], timeout=CLOSING_SECONDS)
-        for actor in (*groups, *self._benches(), self.registry):
+        for actor in (*groups, *self._trainers(), self.registry):
             ray.kill(actor)
         with contextlib.suppress(Exception):
             self._note.delete()
@@ -191,12 +192,12 @@ class HostPool:
             )
         self.hosts[name] = host
 
-    def _benches(self) -> list[Any]:
-        """The HostedTrainers: those that train, or the one that does what needs no trial."""
-        return list(self.hosts.values()) if self.share.workers == 1 else [self._bench]
+    def _trainers(self) -> list[Any]:
+        """The TrainerActors: those that train, or the one that does what needs no trial."""
+        return list(self.hosts.values()) if self.share.workers == 1 else [self._context]
 
     def _expected(self) -> int:
-        return len(self._benches())
+        return len(self._trainers())
 
     def _attend(self) -> None:
         """Follows the cluster until the pool ends: makes hosts where there is room, tells the registry who is there."""
@@ -234,10 +235,10 @@ class HostPool:
         self.placed = ray.get(self.registry.attend.remote(self._seen, most), timeout=5 * LOOK)
 
     def _idle(self) -> Any:
-        """A HostedTrainer that answers at once. Where all are busy for long they are killed, and come back."""
+        """A TrainerActor that answers at once. Where all are busy for long they are killed, and come back."""
         begin, killed = time.monotonic(), False
         while time.monotonic() - begin < AWAY:
-            asked = {context.ping.remote(): context for context in self._benches() if is_alive(context)}
+            asked = {context.ping.remote(): context for context in self._trainers() if is_alive(context)}
             waiting, deadline = list(asked), time.monotonic() + BUSY
             while waiting and (left := deadline - time.monotonic()) > 0:
                 done, waiting = ray.wait(waiting, timeout=left)

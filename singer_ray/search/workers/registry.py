@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from singer_ray.tracking.callback import Callback
+
 if TYPE_CHECKING:
     from singer_ray.nodes.ray_cluster import Note
 
@@ -94,20 +96,14 @@ class HostRegistry:
             self._written = text
 
 
-class Places:
-    """Tells the registry which trials come and go, also where a trial's actor could not."""
+class Places(Callback):
+    """Tells the registry of trials as they are asked for and end, even where a trial's actor could not."""
 
     def __init__(self, registry: Any) -> None:
         self.registry = registry
 
-    def queue(self, trial: str, parameters: Mapping[str, Any]) -> None:
+    def on_trial_queued(self, trial: str, parameters: Mapping[str, Any]) -> None:
         self.registry.announce.remote(trial)
 
-    def start(self, trial: str, parameters: Mapping[str, Any]) -> None: ...
-
-    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None: ...
-
-    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+    def on_trial_end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
         self.registry.retire.remote(trial)
-
-    def close(self) -> None: ...

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from singer_ray.errors import UserError
 from singer_ray.nodes import ray_cluster
@@ -13,8 +12,25 @@ from singer_ray.nodes import ray_cluster
 if TYPE_CHECKING:
     from singer_ray.config import Config
     from singer_ray.nodes.limits import Room
-    from singer_ray.search.workers.pool import HostPool
-    from singer_ray.storage import Folder
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one trial holds."""
+
+    workers: int
+    cpus: float
+    """Of each worker."""
+    gpus: float
+    """Of each worker."""
+    here: bool = False
+    """On the head alone: the other nodes could not save what they train."""
+
+    @property
+    def each(self) -> dict[str, float]:
+        """What each worker holds; it cannot be split among machines."""
+        held = {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+        return held | (ray_cluster.ON_HEAD if self.here else {})
 
 
 @dataclass(frozen=True)
@@ -23,15 +39,9 @@ class ResourcePlan:
 
     concurrent: int
     """At a time, as far as can be told at the start; `target` follows the cluster."""
-    workers: int
-    cpus: float
-    """Of each worker."""
-    gpus: float
-    """Of each worker."""
+    share: Share
     wish: int = 1
     """At a time, however much room there is."""
-    here: bool = False
-    """All on the head: the other nodes could not save what they train."""
 
     @classmethod
     def of(cls, config: Config, log: Callable[[str], None] = print, *, here: bool = False) -> ResourcePlan:
@@ -45,15 +55,11 @@ class ResourcePlan:
             gpus = 1.0 if config.train.device != "cpu" and ray_cluster.has_gpus(log) else 0.0
         if workers > 1:
             _check_workers(config, gpus)
-        plan = cls(1, workers, search.cpus_per_trial, gpus, search.concurrent or search.trials, here)
+        share = Share(workers, search.cpus_per_trial, gpus, here)
+        plan = cls(1, share, search.concurrent or search.trials)
         what = "a trial" if workers == 1 else f"the {workers} workers of a trial"
-        ray_cluster.wait_for_room(plan.each, workers, what, log)
+        ray_cluster.wait_for_room(share.each, workers, what, log)
         return replace(plan, concurrent=plan.target())
-
-    @property
-    def each(self) -> dict[str, float]:
-        """What a trial's host holds, or each of a trial's workers, none of which can be split among machines."""
-        return {"CPU": self.cpus, "GPU": self.gpus} | (ray_cluster.ON_HEAD if self.here else {})
 
     @property
     def gpus_held(self) -> float:
@@ -62,28 +68,19 @@ class ResourcePlan:
 
     def gpus_of(self, trials: int) -> float:
         """GPUs that so many trials hold."""
-        return trials * self.workers * self.gpus
+        return trials * self.share.workers * self.share.gpus
 
     def room(self) -> Room:
         """For how many trials the cluster has room."""
-        return ray_cluster.room(self.each) // self.workers
+        return ray_cluster.room(self.share.each) // self.share.workers
 
     def target(self) -> int:
-        """Trials that shall run at a time on the cluster as it is: those for which an autoscaler gets machines count.
+        """How many trials shall run at a time on the cluster as it is, machines that an autoscaler can get included.
 
         0 while there is no room at all.
         """
         room = self.room()
         return min(self.wish, room.now if room.most is None else room.most)
-
-    def hosts(self, config: Config, inputs: Any, trials: Folder) -> HostPool:
-        """The hosts, on their way."""
-        from singer_ray.search.workers.pool import HostPool
-
-        prefix = f"search-{uuid.uuid4().hex[:8]}"
-        return HostPool(
-            config, inputs, trials, self.concurrent, cpus=self.cpus, gpus=self.gpus, prefix=prefix, plan=self
-        )
 
 
 def _check_workers(config: Config, gpus: float) -> None:

@@ -17,8 +17,8 @@ from singer_ray.config import Config
 from singer_ray.errors import UserError
 from singer_ray.search.state.trial_checkpoint import TrialCheckpoint
 from singer_ray.search.study.schema import FAULT, UNSAVED
-from singer_ray.search.workers.errors import breaks_process, fault_of
-from singer_ray.search.workers.worker_group import Key
+from singer_ray.search.workers.errors import breaks_process, trial_error
+from singer_ray.search.workers.group_run import Key
 from singer_ray.storage import Folder
 
 if TYPE_CHECKING:
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 
 
 CONTROL = "control"
-"""A HostedTrainer's second thread: what must not wait for an epoch."""
+"""The second thread of a TrainerActor: calls that must not wait for an epoch."""
 
 
 LAST_WORDS = 1.0
-"""Seconds that a host lives on whose GPU cannot be used any more, so that its trial hears why."""
+"""Seconds that a host whose GPU became unusable lives on, so that its trial hears why."""
 
 
 class TrainerActor:
     """One trainer at a time in a context that stays. Runs as a Ray actor, one per concurrent trial.
 
-    A fault of the trainer's own (a bad value, a loss that diverged, too little memory) comes back in words; anything
-    else is raised, and Tune starts the trial again, which goes on from its checkpoint in `trials`/LABEL.
+    An error of the trial's own (a bad value, a loss that diverged, too little memory) is returned in words. Any other
+    is raised: Tune then restarts the trial, which goes on from its checkpoint in `trials`/LABEL.
     """
 
     def __init__(self, config: Mapping[str, Any], inputs: Any, trials: Folder) -> None:
-        # torch comes with these: only the host pays for it
+        # imports torch, which only the hosts need
         from singer_ray.training.launch import Inputs
 
         self.config = Config.model_validate(config)
@@ -56,7 +56,7 @@ class TrainerActor:
 
     @functools.cached_property
     def context(self) -> TrainContext:
-        """Made by the first call: of an actor that dies in its constructor, nothing but text is left."""
+        """Built lazily: Ray keeps only the text of constructor errors."""
         return self.inputs.context(self.config)
 
     def ready(self) -> list[str]:
@@ -73,7 +73,7 @@ class TrainerActor:
         """Answers as soon as nothing else is asked of this actor."""
 
     def check(self, corners: list[dict[str, Any]]) -> str | None:
-        """The first fault of building a trainer at each of these settings, in words; None when all can be built."""
+        """Builds a trainer at each of these settings; returns the first error in words, None when all can be built."""
         from singer_ray.training.trainer import StudentTrainer
 
         for corner in corners:
@@ -92,12 +92,13 @@ class TrainerActor:
     def join(self, key: Key, overrides: Mapping[str, Any]) -> dict[str, Any] | None:
         """Makes the trainer of a trial from its checkpoint, or from scratch when it has none.
 
-        Returns the result that was saved with the checkpoint, with what earlier epochs reported under `history`; the
-        trial's `fault` in words, or why its checkpoint cannot be read under `unsaved`; or None for one that starts.
+        Returns None for a trial that starts, and else the result that was saved with its checkpoint, with what earlier
+        epochs reported under `history`. Errors are returned in words: the trial's under `fault`, that its checkpoint
+        cannot be read under `unsaved`.
         """
-        from singer_ray.training.checkpoint import MisfitError
         from singer_ray.training.loop import epochs
         from singer_ray.training.trainer import StudentTrainer
+        from singer_ray.vision.students import MisfitError
 
         self._release()
         try:
@@ -108,14 +109,14 @@ class TrainerActor:
             config = self.config.override(overrides)
             self.trainer = StudentTrainer.begin(self.context, config, self.record.state)
         except MisfitError as error:
-            return self._fault(UserError(f"its checkpoint {error}"))
+            return self._failed(UserError(f"its checkpoint {error}"))
         except Exception as error:
-            return self._fault(error)
+            return self._failed(error)
         self.key, self.epochs = key, epochs(self.trainer, self._heartbeat)
         return self.record.result()
 
     def epoch(self, key: Key) -> dict[str, Any]:
-        """Trains and saves one epoch of the trial: its metrics, or in words its `fault` or why it is `unsaved`.
+        """Trains and saves one epoch of the trial. Returns its metrics, or in words its `fault` or why it is `unsaved`.
 
         The epoch of a trial that is interrupted counts for nothing.
         """
@@ -128,7 +129,7 @@ class TrainerActor:
             self._release()
             return {"done": True}
         except Exception as error:
-            return self._fault(error)
+            return self._failed(error)
         return self.record.save(self.trainer, metrics, time.perf_counter() - begin)
 
     @ray.method(concurrency_group=CONTROL)
@@ -152,7 +153,7 @@ class TrainerActor:
         )
 
     def accessories(self, label: str, overrides: Mapping[str, Any]) -> tuple[dict[str, bytes], LinearHead | None]:
-        """What a student's package wants besides: pictures beside its teacher, by file name; its linear head."""
+        """What else a student's package holds: pictures beside its teacher's, by file name, and its linear head."""
         from singer_ray.evaluation.linear_head import linear_head
         from singer_ray.training.pictures import draw_student_pictures
         from singer_ray.training.trainer import StudentTrainer
@@ -161,20 +162,20 @@ class TrainerActor:
         trainer = StudentTrainer.begin(self.context, config, TrialCheckpoint.read(self.trials, label, overrides).state)
         with tempfile.TemporaryDirectory() as place:
             pictures = {path.name: path.read_bytes() for path in draw_student_pictures(trainer, Path(place))}
-        return pictures, linear_head(trainer)
+        return pictures, linear_head(self.context.suite, trainer.reader())
 
     def _heartbeat(self, *of_the_step: object) -> None:
         if self.interrupted == self.key:
             raise _InterruptedError
 
-    def _fault(self, error: Exception) -> dict[str, Any]:
-        fault = fault_of(error)
-        if fault is None:
+    def _failed(self, error: Exception) -> dict[str, Any]:
+        why = trial_error(error)
+        if why is None:
             if breaks_process(error):  # Ray starts a new one; this one's answer has left by then
                 threading.Timer(LAST_WORDS, os._exit, (1,)).start()
             raise error
         self._release()
-        return {FAULT: fault}
+        return {FAULT: why}
 
     def _release(self) -> None:
         import torch

@@ -12,12 +12,13 @@ from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 
 from singer_ray.config import load_preset
-from singer_ray.search.driver.ask_tell import AskTell, Assignment
+from singer_ray.search.driver.ask_tell import AskTell, StudySpec
 from singer_ray.search.space.space import load_space
 from singer_ray.search.strategy.pruners import make_pruner
 from singer_ray.search.strategy.samplers import make_sampler
 from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.opening import create_study, load_study
+from singer_ray.search.study.running import Assignment
 from singer_ray.search.study.schema import HISTORY
 from tests.search.studies import MIOU, TWO
 
@@ -101,11 +102,7 @@ class Search:
         """A session: to the end, or until it dies."""
         ask_tell = AskTell(
             load_study(self.storage, "s"),
-            self.space,
-            self.objectives,
-            epochs=EPOCHS,
-            trials=TRIALS,
-            folder="/x",
+            StudySpec(self.space, self.objectives, EPOCHS, TRIALS, "/x"),
             pruner=make_pruner(self.config),
             sampler_of=self.sampler,
         )

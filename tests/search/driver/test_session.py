@@ -14,8 +14,8 @@ import pytest
 
 from singer_ray.nodes import ray_cluster
 from singer_ray.search.driver import session as sessions
-from singer_ray.search.driver.ask_tell import Assignment
 from singer_ray.search.state import heartbeat
+from singer_ray.search.study.running import Assignment
 from singer_ray.search.study.schema import REPEATS
 from tests.search.fake_session import Killed, Search, rising
 

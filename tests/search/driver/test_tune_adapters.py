@@ -14,8 +14,8 @@ from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 
 from singer_ray.nodes.ray_start import keep_keys_at_home
-from singer_ray.search.driver.ask_tell import Assignment
 from singer_ray.search.driver.tune_adapters import Failure, Recoveries, StudySearcher
+from singer_ray.search.study.running import Assignment
 from singer_ray.search.workers.errors import DIED
 
 

@@ -12,13 +12,13 @@ from rich.console import Console
 from singer_ray.search.study.leaderboard import as_rich_table, heads, leaderboard, winners
 from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.schema import REPEAT_OF, SEED
-from tests.search.studies import MIOU, TWO, new_ledger, play
+from tests.search.studies import MIOU, TWO, new_ask_tell, play
 
 LOW = Objectives(("val/miou",), ("min",), "val/miou", "min")
 
 
 def table(objectives: Objectives = MIOU) -> pd.DataFrame:
-    ask_tell = new_ledger(objectives)
+    ask_tell = new_ask_tell(objectives)
     play(ask_tell, [0.5, 0.9])
     play(ask_tell, [0.3] * 6)
     play(ask_tell, [0.4] * 6, {"test/miou": 0.39})
@@ -50,13 +50,13 @@ def test_the_table_on_a_terminal_names_metric_and_parameters() -> None:
 
 
 def test_an_empty_study_gives_an_empty_table() -> None:
-    empty = leaderboard(new_ledger().study, MIOU)
+    empty = leaderboard(new_ask_tell().study, MIOU)
     assert empty.empty
     assert list(empty.columns)[:3] == ["rank", "id", "state"]
 
 
 def test_several_objectives_put_the_front_first() -> None:
-    ask_tell = new_ledger(TWO, epochs=1)
+    ask_tell = new_ask_tell(TWO, epochs=1)
     for miou, size in ((0.3, 10.0), (0.5, 30.0), (0.4, 40.0), (0.2, 20.0)):
         play(ask_tell, [miou], {"student/parameters": size})
     found = leaderboard(ask_tell.study, TWO)
@@ -69,10 +69,10 @@ def test_several_objectives_put_the_front_first() -> None:
 
 
 def test_repeated_trials_are_ranked_by_their_mean() -> None:
-    ask_tell = new_ledger(epochs=1)
+    ask_tell = new_ask_tell(epochs=1)
     for value in (0.50, 0.49, 0.48):
         play(ask_tell, [value])
-    again = new_ledger(epochs=1)
+    again = new_ask_tell(epochs=1)
     for number, values in ((0, (0.40, 0.42)), (1, (0.47, 0.48))):
         for seed, value in enumerate(values, 1):
             lr = ask_tell.study.trials[number].params
@@ -92,7 +92,7 @@ def test_the_winner_of_each_refiner_is_its_best_trial() -> None:
         "method.clip.ratio": {"type": "uniform", "low": 1.0, "high": 2.0, "when": {"method.refiner": "clip"}},
         "method.rank": {"type": "int", "low": 4, "high": 8, "when": {"method.refiner": "singer"}},
     }
-    ask_tell = new_ledger(epochs=1, space=space)
+    ask_tell = new_ask_tell(epochs=1, space=space)
     for refiner, value in (("none", 0.2), ("clip", 0.5), ("none", 0.3), ("singer", 0.4)):
         ask_tell.study.enqueue_trial({"method.refiner": refiner})
         play(ask_tell, [value])
@@ -105,7 +105,7 @@ def test_the_winner_of_each_refiner_is_its_best_trial() -> None:
 
 
 def test_warm_start_rows_are_not_trials_of_this_search() -> None:
-    ask_tell = new_ledger(epochs=1)
+    ask_tell = new_ask_tell(epochs=1)
     ask_tell.study.add_trial(
         optuna.create_trial(
             value=0.9,

@@ -5,24 +5,14 @@ from __future__ import annotations
 import pytest
 
 from singer_ray.errors import UserError
-from singer_ray.search.study.objectives import Objectives, direction, front
+from singer_ray.search.study.objectives import Objectives, front
 
 REPORTED = ["val/miou", "val/depth_rmse", "student/parameters", "student/artifact_share"]
 
 
-@pytest.mark.parametrize(
-    ("metric", "mode"),
-    [
-        ("val/miou", "max"),
-        ("val/linear_top1", "max"),
-        ("val/depth_rmse", "min"),
-        ("student/parameters", "min"),
-        ("student/artifact_share", "min"),
-        ("student/max_median_norm/2", "min"),
-    ],
-)
-def test_direction_follows_the_metric(metric: str, mode: str) -> None:
-    assert direction(metric) == mode
+def test_direction_follows_the_metric() -> None:
+    found = Objectives.of(REPORTED, None, REPORTED)
+    assert found.modes == ("max", "min", "min", "min")
 
 
 def test_the_default_is_the_best_metric_that_the_data_gives() -> None:

@@ -18,7 +18,7 @@ from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.opening import create_study, load_study, storage_of
 from singer_ray.search.study.schema import objectives_of, own_rows
 from singer_ray.storage import without_credentials
-from tests.search.studies import MIOU, TWO, new_ledger, play
+from tests.search.studies import MIOU, TWO, new_ask_tell, play
 
 
 @pytest.mark.parametrize("kind", ["journal", "database"])
@@ -26,7 +26,7 @@ from tests.search.studies import MIOU, TWO, new_ledger, play
 def test_what_was_told_is_there_for_the_next_process(tmp_path: Path, kind: str, objectives: Objectives) -> None:
     address = None if kind == "journal" else f"sqlite:///{tmp_path}/study.db"
     study = create_study(storage_of(address, tmp_path), "one", objectives, epochs=2)
-    ask_tell = new_ledger(objectives, epochs=2, study=study)
+    ask_tell = new_ask_tell(objectives, epochs=2, study=study)
     play(ask_tell, [0.1, 0.2], {"student/parameters": 5.0})
     play(ask_tell, [0.1])
     ask_tell.ask("running")
@@ -57,7 +57,7 @@ def test_a_database_that_cannot_be_reached_is_named_without_its_password(address
 
 
 def test_optuna_dashboard_opens_it(tmp_path: Path) -> None:
-    ask_tell = new_ledger(TWO, epochs=1, study=create_study(storage_of(None, tmp_path), "mine", TWO))
+    ask_tell = new_ask_tell(TWO, epochs=1, study=create_study(storage_of(None, tmp_path), "mine", TWO))
     ask_tell.study.sampler = optuna.samplers.RandomSampler(seed=0)
     play(ask_tell, [0.3], {"student/parameters": 5.0})
     with socket.socket() as probe:

@@ -22,7 +22,7 @@ from singer_ray.search.study.opening import create_study
 from singer_ray.search.study.schema import METRICS, SECONDS
 from singer_ray.search.watch.eta import Estimate, spread, survival
 from singer_ray.training.timing import StepTimes
-from tests.search.studies import new_ledger
+from tests.search.studies import new_ask_tell
 
 MIOU = Objectives(("val/miou",), ("max",), "val/miou", "max")
 BEGIN = datetime(2026, 1, 1)
@@ -304,7 +304,7 @@ def test_queued_trials_take_no_place_from_the_time_left() -> None:
         gpus=0.0,
         times=None,
     )
-    ask_tell = new_ledger(epochs=4, trials=2)
+    ask_tell = new_ask_tell(epochs=4, trials=2)
     ask_tell.ask("a")
     ask_tell.ask("b")
     ask_tell.placed(2.0, {"000": 1.0})

@@ -23,7 +23,7 @@ from singer_ray.search.study.schema import REMARK
 from singer_ray.search.watch import prometheus
 from singer_ray.search.watch.prometheus import TrialGauges, series
 from singer_ray.tracking.figures import ascii_only
-from tests.search.studies import new_ledger
+from tests.search.studies import new_ask_tell
 
 DASHBOARD = Path(__file__).parents[3] / "clusters" / "grafana.json"
 RESULT = {
@@ -158,7 +158,7 @@ def test_a_gauge_that_fails_is_named_once_and_ends_no_trial(monkeypatch: pytest.
 
 def test_what_a_trial_remarks_is_said_once_a_search() -> None:
     remarked: list[str] = []
-    ask_tell = new_ledger(epochs=2)
+    ask_tell = new_ask_tell(epochs=2)
     scheduler = StudyScheduler(ask_tell, Failure(), remarked.append)
     ask_tell.ask("t0")
     tune: Any = None

@@ -22,7 +22,7 @@ from singer_ray.search.study.opening import create_study, storage_of
 from singer_ray.search.study.schema import FAULT, REPEAT_OF, REPEATS, SECONDS, SEED
 from singer_ray.search.watch.progress import SearchProgress
 from singer_ray.search.watch.status import show_status
-from tests.search.studies import MIOU, new_ledger, play
+from tests.search.studies import MIOU, new_ask_tell, play
 
 HOUR = 3600.0
 SLOW = {SECONDS: 60.0}
@@ -48,7 +48,7 @@ def state_of(out: Path, curves: list[list[float]], *, running: int = 0, **more: 
     config = load_preset("demo").override({"train.epochs": 3, "search.trials": 4, **more})
     (out / "config.yaml").write_text(config.to_yaml())
     study = create_study(storage_of(None, out), "search", MIOU)
-    ask_tell = new_ledger(study=study, epochs=3)
+    ask_tell = new_ask_tell(study=study, epochs=3)
     for curve in curves:
         play(ask_tell, curve, {"trained_seconds": 180.0})
     for _ in range(running):
@@ -110,7 +110,7 @@ def test_of_one_that_has_ended_with_its_repeats(end: str | None, tmp_path: Path)
     state_of(out, [CURVE, CURVE], **{"search.repeats": 2, "search.repeat_top": 1})
     again = create_study(storage_of(None, out), f"search{REPEATS}", MIOU)
     again.enqueue_trial({"train.lr": 1e-3}, user_attrs={REPEAT_OF: 1, SEED: 1})
-    play(new_ledger(study=again, epochs=3, trials=1), [0.1, 0.2, 0.25])
+    play(new_ask_tell(study=again, epochs=3, trials=1), [0.1, 0.2, 0.25])
     record(out, session(2 * HOUR, HOUR), finished=True, **({"end": end} if end else {}))
     text = status(out)
     assert re.search(r"│ 001-seed1 +│ COMPLETE +│ +3/3 │ +0\.25 │", text)
@@ -155,9 +155,9 @@ def shown() -> Iterator[tuple[SearchProgress, io.StringIO]]:
 
 def test_the_live_table_follows_the_trials_and_its_clock_goes_on(shown: tuple[SearchProgress, io.StringIO]) -> None:
     progress, screen = shown
-    progress.start("000", {"train.lr": 0.004, "method.rank": 8})
-    progress.log("000", 1, {"val/miou": 0.25, "images_per_second": 12.0})
-    progress.start("001", {"train.lr": 0.001})
+    progress.on_trial_start("000", {"train.lr": 0.004, "method.rank": 8})
+    progress.on_epoch_end("000", 1, {"val/miou": 0.25, "images_per_second": 12.0})
+    progress.on_trial_start("001", {"train.lr": 0.001})
     assert re.search(r"┃ trial ┃ state +┃ epoch ┃ val/miou ┃ +lr ┃ method.rank ┃", screen.getvalue())
     assert re.search(r"│ 000 +│ RUNNING │ +1/3 │ +0\.25 │ 0\.004 │ +8 │", screen.getvalue())
     assert "2 of 2 trials: 2 running, best val/miou 0.25 (trial 000), 10 min, about 30 s left" in screen.getvalue()
@@ -166,7 +166,7 @@ def test_the_live_table_follows_the_trials_and_its_clock_goes_on(shown: tuple[Se
     while "about 28 s left" not in screen.getvalue()[said:] and time.monotonic() < deadline:
         time.sleep(0.1)
     assert "about 28 s left" in screen.getvalue()[said:]
-    progress.end("001", "FAIL", {FAULT: "diverged"})
+    progress.on_trial_end("001", "FAIL", {FAULT: "diverged"})
     assert re.search(r"│ 001 +│ FAIL", screen.getvalue())
     assert "1 running, 1 fail" in screen.getvalue()
 
@@ -175,15 +175,15 @@ def test_a_live_table_that_raises_is_named_once_and_lines_follow(
     shown: tuple[SearchProgress, io.StringIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     progress, screen = shown
-    progress.queue("000", {"train.lr": 0.004})
+    progress.on_trial_queued("000", {"train.lr": 0.004})
 
     def fail() -> None:
         raise RuntimeError("no table")
 
     monkeypatch.setattr(progress, "table", fail)
-    progress.start("000", {"train.lr": 0.004})
+    progress.on_trial_start("000", {"train.lr": 0.004})
     for epoch in (1, 2):
-        progress.log("000", epoch, {"val/miou": 0.25, "images_per_second": 12.0})
+        progress.on_epoch_end("000", epoch, {"val/miou": 0.25, "images_per_second": 12.0})
     text = screen.getvalue()
     assert text.count("the live table failed and will be left out from here on; the search goes on: no table") == 1
     assert "trial 000 epoch 2/3: val/miou 0.25, 12 images/s" in text
@@ -197,8 +197,8 @@ def test_an_estimate_that_fails_costs_the_time_left_alone() -> None:
         raise ConnectionError("the database is away")
 
     progress = SearchProgress(Console(file=screen, width=200), MIOU, epochs=3, wanted=2, left=fail)
-    progress.queue("000", {"train.lr": 0.004})
-    progress.end("000", "COMPLETE", {})
+    progress.on_trial_queued("000", {"train.lr": 0.004})
+    progress.on_trial_end("000", "COMPLETE", {})
     assert screen.getvalue().count("the estimate of the time left failed") == 1
     assert "1 of 2 trials: 1 complete" in screen.getvalue()
 
@@ -221,7 +221,7 @@ def test_the_last_table_stays_on_the_screen_unless_the_leaderboard_follows(
 def test_who_waits_for_a_host_is_queued_and_has_no_time_yet(tmp_path: Path) -> None:
     out = tmp_path / "search"
     study = state_of(out, [CURVE])
-    ask_tell = new_ledger(study=study, epochs=3)
+    ask_tell = new_ask_tell(study=study, epochs=3)
     for name in ("a", "b", "c"):
         ask_tell.ask(name)
     ask_tell.placed(100.0, {"001": 99.0, "002": 99.0})

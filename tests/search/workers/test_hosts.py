@@ -28,13 +28,15 @@ from singer_ray.search.strategy.stopping import Budget
 from singer_ray.search.study.schema import FAULT
 from singer_ray.search.workers import pool as pools
 from singer_ray.search.workers.errors import DIED, in_words
+from singer_ray.search.workers.group_run import GroupRun
 from singer_ray.search.workers.pool import HostPool
+from singer_ray.search.workers.resources import Share
 from singer_ray.search.workers.trainable import DistillationTrial
 from singer_ray.search.workers.trainer_actor import TrainerActor
-from singer_ray.search.workers.worker_group import WorkerGroupActor, _Run
+from singer_ray.search.workers.worker_group import WorkerGroupActor
 from singer_ray.storage import Folder
 from tests.conftest import SMALL
-from tests.search.test_search import Listener
+from tests.search.whole import Listener
 from tests.test_api import Stripes
 
 ENDLESS = {**SMALL, "train.steps_per_epoch": 1_000_000}
@@ -50,7 +52,7 @@ def _cluster() -> Iterator[None]:
 def pool(tmp_path_factory: pytest.TempPathFactory, _cluster: None) -> Iterator[HostPool]:
     """One host, whose epochs take hours."""
     trials = Folder(str(tmp_path_factory.mktemp("trials")))
-    found = HostPool(load_preset("demo").override(ENDLESS), None, trials, 1, cpus=1, gpus=0, prefix="hosts")
+    found = HostPool(load_preset("demo").override(ENDLESS), None, trials, Share(1, 1.0, 0.0), count=1, prefix="hosts")
     found.wait(print)
     yield found
     found.stop()
@@ -118,7 +120,7 @@ def test_an_epoch_of_several_workers_is_cut_short_too() -> None:
     async def play() -> tuple[Any, bool]:
         key = ("000", "a")
         host: Any = object.__new__(WorkerGroupActor)
-        host.run, host.close = _Run(key, asyncio.get_running_loop().create_future()), AsyncMock()
+        host.run, host.close = GroupRun(key, asyncio.get_running_loop().create_future()), AsyncMock()
         epoch = asyncio.ensure_future(host.epoch(key))
         await asyncio.sleep(0)
         await host.interrupt()
@@ -183,12 +185,12 @@ def test_a_trial_that_does_not_fit_into_memory_is_not_tried_again(error: Excepti
 def test_a_host_whose_gpu_broke_down_says_so_and_ends_that_ray_may_start_another(tmp_path: Path) -> None:
     program = f"""
 from singer_ray.config import load_preset
-from singer_ray.search.workers.trainer_actor import HostedTrainer
+from singer_ray.search.workers.trainer_actor import TrainerActor
 from singer_ray.storage import Folder
 def train(text):
     raise RuntimeError(text)
     yield
-host = HostedTrainer(load_preset("demo").model_dump(), None, Folder({str(tmp_path)!r}))
+host = TrainerActor(load_preset("demo").model_dump(), None, Folder({str(tmp_path)!r}))
 for text in ("another fault", "CUDA error: an illegal memory access was encountered"):
     host.key, host.epochs = ("000", "a"), train(text)
     try:

@@ -61,14 +61,14 @@ def test_without_a_shared_folder_trials_stay_on_the_head(monkeypatch: pytest.Mon
     assert ResourcePlan.of(settings(0.0)).target() == 8
     plan = ResourcePlan.of(settings(0.0), here=True)
     assert plan.target() == 4
-    assert plan.each.keys() == {"CPU", "GPU", HEAD}
+    assert plan.share.each.keys() == {"CPU", HEAD}
 
 
 def test_what_an_autoscaler_gets_machines_for_counts_before_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster(monkeypatch, (0, 0))
     monkeypatch.setattr(ray_cluster, "limits", lambda: limits("aws"))
     plan = ResourcePlan.of(load_preset("demo").override({"search.trials": 50}))
-    assert (plan.gpus, plan.concurrent, plan.gpus_held) == (1.0, 10, 10.0)
+    assert (plan.share.gpus, plan.concurrent, plan.gpus_held) == (1.0, 10, 10.0)
     assert ResourcePlan.of(settings(0.5, **{"search.trials": 5})).target() == 5
     assert ResourcePlan.of(settings(1.0, **{"train.workers": 4, "train.batch_size": 64})).target() == 10 // 4
 

@@ -7,28 +7,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from singer_ray.tracking.callback import Parameters
 from singer_ray.tracking.figures import figures
-from singer_ray.tracking.tracker import Parameters
+from singer_ray.tracking.tracker import Tracker
 
 TENSORBOARD = "tensorboard"
 
 
-class TensorBoard:
+class TensorBoard(Tracker):
     """FOLDER/tensorboard/007: scalars by epoch, and the parameters for the HParams page."""
 
     def __init__(self, experiment: str, folder: Path) -> None:
-        self.folder = folder / TENSORBOARD
+        super().__init__(experiment, folder / TENSORBOARD)
         self.writers: dict[str, _Events] = {}
         self.parameters: dict[str, Parameters] = {}
 
-    def queue(self, trial: str, parameters: Parameters) -> None:
-        """Has no curve yet."""
-
-    def start(self, trial: str, parameters: Parameters) -> None:
+    def on_trial_start(self, trial: str, parameters: Parameters) -> None:
         self._close(trial)
         self.parameters[trial] = parameters
 
-    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
+    def on_epoch_end(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         values = figures(metrics)
         writer = self.writers.get(trial) or self._open(trial, epoch, values)
         from tensorboardX.summary import scalar
@@ -37,7 +35,7 @@ class TensorBoard:
             writer.add(scalar(name, value), epoch)
         writer.flush()
 
-    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+    def on_trial_end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
         from tensorboardX.proto.api_pb2 import Status
         from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData, SessionEndInfo
         from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
@@ -106,3 +104,6 @@ class _Events:
 
 def _scores(values: Mapping[str, float]) -> list[str]:
     return [name for name in values if name.startswith("val/")] or list(values)
+
+
+TRACKER = TensorBoard

@@ -11,21 +11,25 @@ from typing import Any
 
 from singer_ray.errors import UserError
 from singer_ray.storage import without_credentials
+from singer_ray.tracking.callback import Parameters
 from singer_ray.tracking.figures import describe, figures
-from singer_ray.tracking.tracker import Parameters, one_line
+from singer_ray.tracking.tracker import Tracker, one_line
 
 MLFLOW_DATABASE, MLFLOW_SERVER = "mlflow.db", "MLFLOW_TRACKING_URI"
 
 
-class MLflow:
+class MLflow(Tracker):
     """One run a trial in the MLflow experiment of the search's name, at MLFLOW_TRACKING_URI or in FOLDER/mlflow.db."""
 
+    package = "mlflow"
+
     def __init__(self, experiment: str, folder: Path) -> None:
+        super().__init__(experiment, folder)
         self.client = _mlflow(os.environ.get(MLFLOW_SERVER) or f"sqlite:///{folder.absolute() / MLFLOW_DATABASE}")
         self.runs: dict[str, str] = {}
         self.known: dict[str, int] = {}
         found = self.client.get_experiment_by_name(experiment)
-        self.experiment = found.experiment_id if found else self.client.create_experiment(experiment)
+        self.experiment_id = found.experiment_id if found else self.client.create_experiment(experiment)
 
     @staticmethod
     def check() -> None:
@@ -41,23 +45,20 @@ class MLflow:
                 f"{one_line(error).rstrip('.')}. Start the server, correct MLFLOW_TRACKING_URI, or leave mlflow out."
             ) from error
 
-    def queue(self, trial: str, parameters: Parameters) -> None:
-        """Gets its run when it starts."""
-
-    def start(self, trial: str, parameters: Parameters) -> None:
+    def on_trial_start(self, trial: str, parameters: Parameters) -> None:
         name, quote = trial, '"' if "'" in trial else "'"
-        found = self.client.search_runs([self.experiment], f"tags.trial = {quote}{name}{quote}", max_results=1)
+        found = self.client.search_runs([self.experiment_id], f"tags.trial = {quote}{name}{quote}", max_results=1)
         if found:
             self.runs[trial] = found[0].info.run_id
             self.known[trial] = int(found[0].data.metrics.get("epoch", 0))
             self.client.update_run(self.runs[trial], status="RUNNING")
             return
         tags = {"trial": name, "mlflow.note.content": describe(parameters)}
-        self.runs[trial] = self.client.create_run(self.experiment, tags=tags, run_name=name).info.run_id
+        self.runs[trial] = self.client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
         for setting, value in parameters.items():
             self.client.log_param(self.runs[trial], setting, value)
 
-    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
+    def on_epoch_end(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         from mlflow.entities import Metric
 
         if epoch <= self.known.get(trial, 0):
@@ -67,7 +68,7 @@ class MLflow:
         self.client.log_batch(self.runs[trial], [Metric(name, value, now, epoch) for name, value in values.items()])
         self.known[trial] = epoch
 
-    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+    def on_trial_end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
         if trial not in self.runs:
             return  # no host has had it in this session
         self.client.set_tag(self.runs[trial], "state", state)
@@ -86,3 +87,6 @@ def _mlflow(address: str) -> Any:
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # lines about its tables
     return mlflow.MlflowClient(address)
+
+
+TRACKER = MLflow

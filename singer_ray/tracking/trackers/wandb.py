@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from singer_ray.errors import UserError
+from singer_ray.tracking.callback import Parameters
 from singer_ray.tracking.figures import ascii_only, figures
-from singer_ray.tracking.tracker import Parameters, one_line
+from singer_ray.tracking.tracker import Tracker, one_line
 
 
-class WandB:
+class WandB(Tracker):
     """One run a trial, in a group of the search's name in the project WANDB_PROJECT or `singer_ray`."""
+
+    package = "wandb"
 
     def __init__(self, experiment: str, folder: Path) -> None:
         import wandb
 
-        self.wandb, self.experiment, self.folder = wandb, experiment, folder
+        super().__init__(experiment, folder)
+        self.wandb = wandb
         self.runs: dict[str, Any] = {}
 
     @staticmethod
@@ -39,10 +43,7 @@ class WandB:
             "and `wandb sync` later, or leave wandb out."
         )
 
-    def queue(self, trial: str, parameters: Parameters) -> None:
-        """Gets its run when it starts."""
-
-    def start(self, trial: str, parameters: Parameters) -> None:
+    def on_trial_start(self, trial: str, parameters: Parameters) -> None:
         if trial in self.runs:
             return  # its process was replaced; the run is still open
         name = trial
@@ -67,11 +68,11 @@ class WandB:
             ),
         )
 
-    def log(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
+    def on_epoch_end(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         if epoch >= self.runs[trial].step:  # else repeated after a crash: the run has these figures
             self.runs[trial].log(figures(metrics) | {"epoch": epoch}, step=epoch, commit=True)
 
-    def end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
+    def on_trial_end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
         if trial in self.runs:  # else no host has had it in this session
             self.runs[trial].summary["state"] = state
         self._finish(trial, int(state == "FAIL"))
@@ -83,3 +84,6 @@ class WandB:
     def _finish(self, trial: str, status: int) -> None:
         if trial in self.runs:
             self.runs.pop(trial).finish(exit_code=status)
+
+
+TRACKER = WandB

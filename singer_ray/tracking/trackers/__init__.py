@@ -1,36 +1,41 @@
-"""Where the curves of a run or of a search go: TensorBoard, MLflow, Weights & Biases."""
+"""Where the curves of a run or of a search go. Each file of this folder is a tracker, known by the file's name."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import pkgutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from singer_ray.errors import UserError
 from singer_ray.tracking.background import Background
-from singer_ray.tracking.mlflow import MLflow
-from singer_ray.tracking.tensorboard import TensorBoard
 from singer_ray.tracking.tracker import Tracker
-from singer_ray.tracking.wandb import WandB
 
-PACKAGES = {"mlflow": "mlflow", "wandb": "wandb"}
-"""What to import for a tracker that is an extra of the package; the extra has the tracker's name."""
-KINDS: dict[str, Callable[[str, Path], Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}
-SERVERS: dict[str, Callable[[], None]] = {"mlflow": MLflow.check, "wandb": WandB.check}
-"""What is asked before anything begins."""
 SEARCH, TRAIN = "search.trackers", "train.trackers"
 """The settings that name trackers."""
 _GO_ON = {SEARCH: "the search goes on", TRAIN: "training goes on"}
 
 
+def tracker_names() -> list[str]:
+    """What the settings may name."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def tracker_class(name: str) -> type[Tracker]:
+    """The tracker of that name. Its library is not imported before one is made or checked."""
+    found: type[Tracker] = importlib.import_module(f"{__name__}.{name}").TRACKER
+    return found
+
+
 def check_trackers(names: Sequence[str], setting: str = SEARCH) -> None:
     """Raises UserError for one that is not installed, or whose server cannot be reached or wants another key."""
     for name in dict.fromkeys(names):
-        if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
+        tracker = tracker_class(name)
+        if tracker.package is not None and importlib.util.find_spec(tracker.package) is None:
             raise UserError(f"{setting} names {name!r}, which is not installed: pip install 'singer-ray[{name}]'")
         try:
-            SERVERS.get(name, _nothing)()
+            tracker.check()
         except UserError as error:
             raise UserError(f"{setting} {error}") from error
 
@@ -44,10 +49,6 @@ def make_trackers(
     once and is left out from then on.
     """
     return [
-        Background(name, functools.partial(KINDS[name], experiment, folder), log, _GO_ON[setting])
+        Background(name, functools.partial(tracker_class(name), experiment, folder), log, _GO_ON[setting])
         for name in dict.fromkeys(names)
     ]
-
-
-def _nothing() -> None:
-    """Has no server."""
