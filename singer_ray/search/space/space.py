@@ -63,16 +63,15 @@ UNSEARCHABLE = (
 )
 """Settings that all trials of a search must share: they decide what is compared, or where it runs."""
 UNFIXABLE = ("search.space",)
-"""Settings that a space cannot set: it is found through them."""
+"""Settings that a space cannot set, because they name the space."""
 
 
 class SearchSpace:
     """Dotted configuration names and their distributions, as a define-by-run space for Optuna.
 
-    Calling it with an Optuna trial draws one value of each parameter whose conditions hold. `parameters` and
-    `distributions` go by name, each behind those that its conditions name; `fixed` holds the settings that the space
-    sets
-    for all trials; `enqueue` the points that are tried first.
+    Calling it with an Optuna trial draws a value for each parameter whose conditions hold. `parameters` and
+    `distributions` are keyed by name, each after those that its conditions name; `fixed` holds the settings that the
+    space sets for all trials, `enqueue` the points that are tried first.
     """
 
     def __init__(
@@ -101,17 +100,16 @@ class SearchSpace:
                 trial._suggest(name, self.distributions[name])
 
     def apply(self, config: Config, given: Collection[str] = ()) -> Config:
-        """The configuration with `fixed` set, except for the settings in `given`: those were typed. Raises
-        UserError."""
+        """The configuration with `fixed` set, except for settings in `given`: those were typed. Raises UserError."""
         return config.override({name: value for name, value in self.fixed.items() if name not in given})
 
     def branches(self) -> list[dict[str, Any]]:
-        """One point for each value of the choices that conditions name: a search tries each of them at least once."""
+        """A point for each value of each choice that conditions name: a search tries each at least once."""
         parents = dict.fromkeys(name for parameter in self.parameters.values() for name in parameter.when)
         return [{**self._needed(name), name: value} for name in parents for value in self.parameters[name].extremes()]
 
     def first_points(self) -> list[dict[str, Any]]:
-        """What a search tries first: `enqueue`, then those branches that no earlier point is part of."""
+        """What a search tries first: `enqueue`, then the branches that no earlier point covers."""
         points = [dict(point) for point in self.enqueue]
         for branch in self.branches():
             if not any(branch.items() <= point.items() for point in points):
@@ -130,7 +128,7 @@ class SearchSpace:
         ]
 
     def points_around(self, name: str, others: Collection[str]) -> Iterator[dict[str, Any]]:
-        """Points at which `name` is drawn, with those of `others` that are choices here at each value they may have."""
+        """Points at which `name` is drawn, one for each combination of values of the choices in `others`."""
         parents = self._parents[name]
         varied = {n: p.extremes() for n, p in self.parameters.items() if n in others and isinstance(p, Categorical)}
         varied |= {n: values for n, values in parents.items() if n in others}
@@ -138,7 +136,7 @@ class SearchSpace:
             yield {**self._needed(name), **dict(zip(varied, values)), name: self.parameters[name].extremes()[0]}
 
     def size(self) -> int | None:
-        """How many different points there are; None when there is no end of them."""
+        """How many different points there are; None when there are infinitely many."""
         counts = {name: parameter.count() for name, parameter in self.parameters.items()}
         if None in counts.values():
             return None
@@ -153,7 +151,7 @@ class SearchSpace:
         return self._walk(list(self.parameters), {})
 
     def holds(self, point: Mapping[str, Any]) -> bool:
-        """Whether `point` is one that this space can draw: its parameters, all of them, within their ranges."""
+        """Whether this space can draw `point`: all its parameters and no others, within their ranges."""
         drawn = {name for name, parameter in self.parameters.items() if parameter.drawn_at(point)}
         if set(point) != drawn:
             return False
@@ -184,7 +182,7 @@ class SearchSpace:
         return {other: values[0] for other, values in self._parents[name].items()}
 
     def _allowed_parents(self, name: str) -> dict[str, list[Value]]:
-        """What each parameter above this one may be for this one to be drawn."""
+        """The values that each parameter on which this one depends may have for this one to be drawn."""
         allowed: dict[str, list[Value]] = {}
         for other, wanted in self.parameters[name].conditions.items():
             for parent, values in [*self._parents[other].items(), (other, wanted)]:
@@ -199,10 +197,10 @@ class SearchSpace:
 
 
 def load_space(source: str | Mapping[str, Any], config: Config, given: Collection[str] = ()) -> SearchSpace:
-    """The space in a YAML file, of a shipped name, or in a mapping, checked against `config`.
+    """The space in a YAML file, under a shipped name, or in a mapping, checked against `config`.
 
     `given` are settings of `config` that `fixed` leaves alone. Raises UserError when the space is missing, empty or
-    broken, names no setting or one that trials must share, or reaches values that the configuration refuses.
+    malformed, names an unknown setting or one that trials must share, or reaches values that the configuration refuses.
     """
     if isinstance(source, str):
         source = expanded_as(source, "--space")
@@ -299,7 +297,7 @@ def _check_conditions(parameters: Mapping[str, AnyParameter], fixed: Mapping[str
 
 
 def _conditions_first(parameters: Mapping[str, AnyParameter]) -> dict[str, AnyParameter]:
-    """The parameters, each behind those that its conditions name. Raises UserError when there is no such order."""
+    """The parameters, each after those that its conditions name. Raises UserError when there is no such order."""
     ordered: dict[str, AnyParameter] = {}
     waiting = dict(parameters)
     while waiting:

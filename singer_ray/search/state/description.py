@@ -1,4 +1,4 @@
-"""search.json, the description of a search: read, checked, and what it is missing said in a line."""
+"""Reads search.json, the description of a search, and says in one line what is wrong with it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from singer_ray.storage import read_json_mapping
 RECORD = "search.json"
 _RESTORE = "Restore it from a copy; report goes by the study alone once it is removed."
 _SPENT = {"begin": False, "end": False, "gpu_hours": False, "money": True}
-"""What each session has; True where it may be null."""
+"""What each session must have; True where it may be null."""
 _HELD = ("nodes", "concurrent", "gpus")
 
 
 def description(content: bytes | str, where: str) -> dict[str, Any]:
-    """The content of a search's search.json, `where` it is for messages.
+    """The parsed content of a search.json; `where` names it in messages.
 
-    Has `name`, `study` (the database's address, None for the journal) and `sessions` (with `begin`, `end`,
-    `gpu_hours`, `money`, `nodes`, `concurrent` and `gpus`), whatever else. Raises UserError.
+    It has `name`, `study` (the database's address, None for the journal) and `sessions` (each with `begin`, `end`,
+    `gpu_hours`, `money`, `nodes`, `concurrent` and `gpus`), and possibly more. Raises UserError where one is missing.
     """
     record = read_json_mapping(content, where, _RESTORE)
     problem = _problem(record)

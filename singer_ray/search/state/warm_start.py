@@ -32,7 +32,7 @@ FREE = (
     "evaluation.protocol",
     "evaluation.official.",
 )
-"""Among them those that change no value of a search."""
+"""Those among them that do not affect a search's values."""
 TOLD = (
     "method.",
     "train.batch_size",
@@ -49,9 +49,9 @@ TOLD = (
 def earlier_study(
     config: Config, space: SearchSpace, objectives: Objectives, log: Callable[[str], None]
 ) -> optuna.Study | None:
-    """The study of `search.warm_start`, proved to fit by importing it into nothing; None without a warm start.
+    """The study of `search.warm_start`, checked by a trial import; None when no warm start is asked for.
 
-    Raises UserError when there is none, or its values mean something else than those of this search.
+    Raises UserError when there is no such study, or its values do not mean what those of this search mean.
     """
     source = config.search.warm_start
     if source is None:
@@ -73,7 +73,7 @@ def earlier_study(
 
 
 def check_alike(before: Config, today: Config, space: SearchSpace, source: str) -> list[str]:
-    """What else was set otherwise, in words. Raises UserError when the two searches' values mean different things."""
+    """Other settings that differ, in words. Raises UserError when the two searches' values mean different things."""
     changed = [
         name
         for name in field_names()
@@ -97,14 +97,14 @@ class Imported:
     rows: int
     """Finished trials that were taken over."""
     skipped: int
-    """Finished trials with values or conditions that today's space does not have."""
+    """Finished trials that the present space could not draw."""
 
 
 def import_trials(study: optuna.Study, earlier: optuna.Study, space: SearchSpace, source: str) -> Imported:
     """Adds the COMPLETE trials of an earlier study to `study`, marked as IMPORTED from `source`.
 
-    Rows that it had itself imported keep the address they came from. Raises UserError when the two optimise different
-    things, when the earlier one searched another space, or when it finished nothing.
+    Rows that the earlier study had itself imported keep the address they came from. Raises UserError when the two have
+    different objectives or spaces, or when the earlier one has no finished trial.
     """
     _check_objectives(study, earlier, source)
     rows = [row for row in earlier.get_trials(deepcopy=False) if row.state.name == COMPLETE]
