@@ -14,7 +14,7 @@ from singer_ray.errors import UserError, nearest
 from singer_ray.storage import read_yaml
 
 CLUSTER_FILE = Path("~/ray_bootstrap_config.yaml")
-"""Where `ray up` leaves the cluster file, with everything resolved, on the head."""
+"""Where `ray up` leaves the resolved cluster file on the head."""
 PRICES = Path(__file__).with_name("prices.yaml")
 METADATA, SETTING = "price_per_node_hour", "search.price_per_node_hour"
 NODE_TYPE = "ray.io/node-group"
@@ -46,7 +46,7 @@ class NodePrices:
     every: float | None = None
     """Of each node, when the user has said it."""
     types: Mapping[str, str | None] = field(default_factory=dict)
-    """EC2 instance type by node type of the cluster file; None where there is none, or the list is of other regions."""
+    """EC2 instance type by node type of the cluster file; None if there is none, or the list lacks its region."""
     stated: Mapping[str, float] = field(default_factory=dict)
     """By node type or IP address, from the cluster file's metadata; `*` is any other node."""
 
@@ -54,7 +54,7 @@ class NodePrices:
     def of(cls, price_per_node_hour: float | None, cluster_file: Path = CLUSTER_FILE) -> NodePrices:
         """From `search.price_per_node_hour` and the cluster file on this node, where there is one.
 
-        Raises UserError for metadata that are no prices.
+        Raises UserError for metadata that are not prices.
         """
         file = cluster_file.expanduser()
         if price_per_node_hour is not None or not file.is_file():
@@ -103,7 +103,7 @@ def price_list() -> Mapping[str, Any]:
 
 
 def require_price(prices: NodePrices, nodes: Sequence[Mapping[str, Any]], money: float) -> Price:
-    """The price of the nodes that are alive. Raises UserError when it is not known: `money` could not be kept."""
+    """The price of the nodes that are alive. Raises UserError when it is not known: `money` could not be enforced."""
     price = prices.total(nodes)
     if price is None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Hands a search to a Ray cluster as a job: it runs on the head, whatever becomes of this machine."""
+"""Hands a search to a Ray cluster as a job: it runs on the head, even when this machine goes away."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 JOB_NAME = "job_name"
 """The key of a job's metadata that the dashboard's Jobs page shows as its name."""
 YOUNG = 60
-"""Seconds in which a cluster that has just been started may not answer yet, or have no agent that takes jobs."""
+"""Seconds for which a cluster that has just been started may not answer, or not accept jobs yet."""
 SECRET_OPTIONS = {"search.study": STUDY_URL, "export.endpoint": "AWS_ENDPOINT_URL"}
 """Options whose value may hold a password, and the variable by which a job is given it."""
 HANDED_OVER = (STUDY_URL, "PGPASSWORD")

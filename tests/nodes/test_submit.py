@@ -10,16 +10,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
+from singer_ray.cli import run_command
 from singer_ray.errors import UserError
 from singer_ray.nodes import submit as submits
 from singer_ray.nodes.submit import apart, entrypoint, local_files, submit
 from singer_ray.options.parsing import parse
-from singer_ray.tune import COMMAND
+from singer_ray.tune import COMMAND, main
 
 
 def typed(*words: str) -> Mapping[str, Sequence[str]]:
@@ -111,6 +112,30 @@ def test_passwords_reach_the_job_in_its_environment(joined: bool, monkeypatch: p
     assert "--search.study 'postgresql://me@db/x?sslmode=on' --export.endpoint http://key@minio:9000" in told
     monkeypatch.setenv("PGPASSWORD", "other")
     assert apart({"resume": ["s3://b/x"]}) == ({"resume": ["s3://b/x"]}, {"PGPASSWORD": "other"})
+
+
+@pytest.mark.parametrize("address", [["--submit", "http://head:8265"], ["--submit=http://head:8265"]])
+def test_the_command_hands_over_its_options_but_for_the_address(
+    address: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handed: dict[str, Any] = {}
+    monkeypatch.setattr(submits, "submit", lambda *given, **more: handed.update(given=given, **more) or "job-1")
+    monkeypatch.setattr(submits, "follow", lambda *given: "SUCCEEDED")
+    argv = [
+        "--trials=3",
+        *address,
+        "--search.objectives",
+        "val/miou:max",
+        "val/loss:min",
+        "--out",
+        "~/x",
+        "--overwrite",
+    ]
+    assert run_command(COMMAND, main, argv) == 0
+    options = {"trials": ["3"], "search.objectives": ["val/miou:max", "val/loss:min"], "out": ["~/x"], "overwrite": []}
+    assert handed["given"] == ("http://head:8265", options)
+    assert (handed["name"], handed["metadata"]["experiment"], handed["metadata"]["trials"]) == ("x", "x", "3")
+    assert capsys.readouterr().out.splitlines()[-1] == "job job-1: SUCCEEDED"
 
 
 def test_an_address_without_a_cluster_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
