@@ -1,4 +1,10 @@
-"""Lists the commands and runs them: python -m singer_ray [COMMAND ARGUMENTS], presets, spaces, --version."""
+"""Lists the commands and runs them. Installed as `singer-ray`.
+
+singer-ray                          python -m singer_ray                         the commands
+singer-ray tune --trials 20         python -m singer_ray tune --trials 20        one of them
+singer-ray presets                  python -m singer_ray presets                 what is shipped
+singer-ray --version                python -m singer_ray --version
+"""
 
 from __future__ import annotations
 
@@ -10,6 +16,7 @@ from typing import Any
 from singer_ray import __version__
 from singer_ray.errors import nearest, printable
 from singer_ray.resources import shipped_files
+from singer_ray.wording import SCRIPT, called
 
 COMMANDS = {
     "train": "distils one student",
@@ -44,18 +51,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         door: Any = importlib.import_module(f"singer_ray.{name}")
         return run_command(door.COMMAND, door.main, rest)
     wrong = rest[0] if name in SHIPPED else name
-    hint = nearest(wrong, [*COMMANDS, *SHIPPED, "--version"]) or " python -m singer_ray lists the commands."
-    print(f"python -m singer_ray: unrecognized argument {printable(wrong)!r}.{hint}", file=sys.stderr)
+    hint = nearest(wrong, [*COMMANDS, *SHIPPED, "--version"]) or f" {called()} lists the commands."
+    print(f"{called()}: unrecognized argument {printable(wrong)!r}.{hint}", file=sys.stderr)
     return 2
 
 
 def _list_commands() -> None:
     print(f"singer_ray {__version__}: distil large Vision Transformers into small ones\n")
+    front, width = called(), max(len(called(name)) for name in COMMANDS)
+    other = SCRIPT if front != SCRIPT else "python -m singer_ray"
     for name, what in COMMANDS.items():
-        print(f"  python -m singer_ray.{name:<9} {what}")
-    print("\n  python -m singer_ray presets   lists the shipped presets, for --preset")
-    print("  python -m singer_ray spaces    lists the shipped search spaces, for --space")
-    print("\nEach command has --help; those that run something have --dry-run. python -m singer_ray COMMAND works too.")
+        print(f"  {called(name):<{width}}  {what}")
+    print(f"\n  {front} presets   lists the shipped presets, for --preset")
+    print(f"  {front} spaces    lists the shipped search spaces, for --space")
+    print(f"\nEach command has --help; those that run something have --dry-run. {other} COMMAND works too.")
     print("From Python: from singer_ray import distill, sweep, evaluate_networks, analyze_teacher")
 
 

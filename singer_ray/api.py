@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from singer_ray.arguments import resolve
 from singer_ray.config.sources import FROM_PYTHON
 from singer_ray.errors import UserError
+from singer_ray.outputs import check_out, default_out, given_folder, prepare_out
 from singer_ray.storage.address import expanded_as
 from singer_ray.wording import speaks_python
 
@@ -56,14 +56,13 @@ def distill(
 
     Raises UserError for whatever can be mended, with a message that says how.
     """
-    from singer_ray.cli import check_out, default_out, prepare_out
     from singer_ray.distillation import run_distillation
-    from singer_ray.finalize import conclude_run
+    from singer_ray.finalize import finalize_run
 
     if resume is not None:
         kept = {"out": out is None, "preset": preset == "demo", "overwrite": not overwrite}
         done = _resumed_run(
-            _folder(resume, "resume"),
+            given_folder(resume, "resume"),
             settings or {},
             resolve(teacher, data, probe_data, preset, None),
             teacher=teacher if isinstance(teacher, str) else None,
@@ -71,7 +70,7 @@ def distill(
         )
     else:
         config, inputs = resolve(teacher, data, probe_data, preset, settings)
-        folder = _folder(out) if out is not None else default_out("train")
+        folder = given_folder(out) if out is not None else default_out("train")
         check_out(folder, overwrite=overwrite)
         done = run_distillation(
             config,
@@ -80,7 +79,7 @@ def distill(
             given=tuple(settings or ()),
             prepare=lambda: prepare_out(folder, overwrite=overwrite),
         )
-    conclude_run(done, print)
+    finalize_run(done, print)
     return done
 
 
@@ -132,8 +131,7 @@ def sweep(
 
     The other arguments are those of `distill`. Raises UserError.
     """
-    from singer_ray.cli import check_out
-    from singer_ray.finalize import conclude
+    from singer_ray.finalize import finalize_search
     from singer_ray.search.driver.search import run_search
     from singer_ray.terminal import PythonConsole, log
 
@@ -149,10 +147,10 @@ def sweep(
             refused=[name for name, same in kept.items() if not same] + ["overwrite"] * overwrite,
             console=console,
         )
-        conclude(done, partial(log, console))
+        finalize_search(done, partial(log, console))
         return done
     config, inputs = resolve(teacher, data, probe_data, preset, {**(settings or {}), **count}, sent=True)
-    folder = _folder(out) if out is not None else Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = given_folder(out) if out is not None else default_out("tune")
     check_out(folder, overwrite=overwrite)
     done = run_search(
         config,
@@ -163,7 +161,7 @@ def sweep(
         overwrite=overwrite,
         console=console,
     )
-    conclude(done, partial(log, console))
+    finalize_search(done, partial(log, console))
     return done
 
 
@@ -180,11 +178,7 @@ def _resumed(
 
     if refused:
         raise UserError(f"sweep(resume=...) goes on with the search as it was: leave out {', '.join(refused)}.")
-    folder = None if out is None else _folder(out)
+    folder = None if out is None else given_folder(out)
     endpoint = changes.get("export.endpoint")
     place = expanded_as(str(address), "resume")
     return resume_search(place, out=folder, endpoint=endpoint, changes=changes, inputs=inputs, console=console)
-
-
-def _folder(given: str | Path, argument: str = "out") -> Path:
-    return Path(expanded_as(str(given), argument))

@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import shutil
 import sys
-import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from singer_ray import __version__
@@ -20,8 +17,9 @@ from singer_ray.errors import UserError, printable
 from singer_ray.options.command import QUIET, VERBOSE, Flags
 from singer_ray.options.command import Command as Command
 from singer_ray.options.parsing import parse
-from singer_ray.outputs import LOG, Interrupted, claim, guarded
-from singer_ray.printing import RunLog, is_log, log_into, logged, note, screen
+from singer_ray.outputs import Interrupted, guarded
+from singer_ray.printing import screen
+from singer_ray.runlog import RunLog, logged, note
 from singer_ray.storage import without_credentials
 from singer_ray.terminal import tolerate_encodings
 
@@ -107,41 +105,3 @@ def print_plan(
     print(config.to_yaml(), end="")
     for line in plan:
         print(f"# {printable(line, LONGEST_MESSAGE)}")
-
-
-def default_out(command: str) -> Path:
-    """Where a command writes that was given no --out."""
-    return Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def prepare_out(folder: Path, *, overwrite: bool, resume: bool = False) -> Path:
-    """The folder of a run, made or emptied. Raises UserError for one that holds something and may not be replaced."""
-    check_out(folder, overwrite=overwrite, resume=resume)
-    claim(folder, existed=folder.exists() and not overwrite, resumed=resume)
-    if overwrite and folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    log_into(folder)
-    return folder
-
-
-def check_out(folder: Path, *, overwrite: bool, resume: bool = False) -> None:
-    """Raises UserError when `folder` cannot become the folder of a run."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder} is a file. Give a folder.")
-    parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not os.access(parent, os.W_OK):
-        raise UserError(f"--out {folder} cannot be written: no permission for {parent}. Give another folder.")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    ours = any((folder / mark).exists() for mark in ("config.yaml", "result.json", "study.journal"))
-    ours = ours or is_log(folder / LOG)
-    if overwrite and not ours:
-        raise UserError(
-            f"--out {folder} holds files that are not a result of singer_ray: --overwrite will not delete them. "
-            "Give another folder."
-        )
-    if not overwrite and not resume:
-        raise UserError(
-            f"--out {folder} is not empty. Give another folder, or --overwrite to replace the result in it."
-        )

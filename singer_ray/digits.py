@@ -11,9 +11,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from singer_ray.cli import Command, check_out, console, prepare_out, print_plan, results, run_command
+from singer_ray.cli import Command, console, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
+from singer_ray.outputs import check_out, prepare_out
 from singer_ray.terminal import log
 
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from singer_ray.config import field_names
 from singer_ray.config.effect import remarks as without_effect
 from singer_ray.evaluation.linear_head import linear_head
+from singer_ray.layout import CHECKPOINT, CONFIG, PICTURES, RESULT, STUDENT
 from singer_ray.outputs import claim, guarded
-from singer_ray.printing import note
 from singer_ray.publishing.package import InputSpec, write_student
 from singer_ray.publishing.result import build_result, scrubbed, write_json
+from singer_ray.runlog import note
 from singer_ray.storage import write_whole
 from singer_ray.storage.address import absolute
 from singer_ray.tracking.run_record import COMPLETE, FAIL, STOPPED, RunRecord
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from singer_ray.config import Config
     from singer_ray.training.loop import Metrics
 
-STUDENT, CONFIG, RESULT, PICTURES = "student", "config.yaml", "result.json", "pictures"
 _SHOWN = ("val/miou", "val/linear_top1", "test/miou", "test/linear_top1")
 """Metrics that a run is shown with."""
 
@@ -114,7 +114,7 @@ class _Run:
         config, by_ray = self.config, runs_in_ray(self.config)
         if self.resume:
             require_own(out, config, self.inputs)
-            if not by_ray and not (out / checkpoint.FILE).is_file():
+            if not by_ray and not (out / CHECKPOINT).is_file():
                 checkpoint.load(out)  # says what is missing, before anything is written
             claim(out, existed=True, resumed=True)
         check_trackers(config.train.trackers, TRAIN)

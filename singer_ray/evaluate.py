@@ -27,12 +27,14 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
+from singer_ray.cli import Command, console, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError, printable
+from singer_ray.layout import RESULT
 from singer_ray.metrics import MAX, MIN, direction
+from singer_ray.outputs import check_out, default_out, prepare_out
 from singer_ray.terminal import Column, fitting, log
 
 if TYPE_CHECKING:
@@ -86,8 +88,8 @@ def main(config: Config, flags: EvaluateFlags) -> None:
 
     provenance = {"config": config.model_dump(mode="json"), "versions": versions(), "git_commit": git_commit()}
     seconds = round(time.perf_counter() - begin, 3)
-    write_json(out / "result.json", {**found, **provenance, "seconds": seconds})
-    log(results, f"Wrote {out}/result.json")
+    write_json(out / RESULT, {**found, **provenance, "seconds": seconds})
+    log(results, f"Wrote {out}/{RESULT}")
 
 
 def _evaluate(config: Config, flags: EvaluateFlags) -> dict[str, Any]:

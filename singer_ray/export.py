@@ -26,6 +26,7 @@ from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError
+from singer_ray.layout import INDEX, MANIFEST, STUDENTS
 from singer_ray.metrics import direction
 from singer_ray.terminal import log
 from singer_ray.wording import command
@@ -102,7 +103,7 @@ def _export(config: Config, flags: ExportFlags) -> None:
     for line in lines:
         _log(line)
     published = deliver(experiment, store, config.export, selection, replace=flags.replace, log=_log)
-    _log(f"{len(published)} in {store.address}/{experiment.name}/students, listed in {store.address}/index.json")
+    _log(f"{len(published)} in {store.address}/{experiment.name}/{STUDENTS}, listed in {store.address}/{INDEX}")
     _log(f"Fetch one:  {command('export', '--pull', published[0], 'DIR')}")
 
 
@@ -144,7 +145,7 @@ def _pull(config: Config, address: str, places: tuple[str, ...]) -> None:
     if len(places) != 1:
         raise UserError(f"--pull {address} needs one new folder after it, not {len(places)}.")
     store = Store(address, settings=config.export, setting="--pull", writable=False)
-    if store.read("MANIFEST.json") is None and (inside := store.packages()):
+    if store.read(MANIFEST) is None and (inside := store.packages()):
         raise UserError(f"--pull {address!r} is not a package. Name one in it: {', '.join(inside[:5])}.")
     manifest = store.pull("", Path(places[0]))
     _log(f"{places[0]}: {len(manifest.files)} files, {manifest.size / 1e6:.1f} MB, all as in the manifest")
@@ -182,9 +183,9 @@ def _metrics_of(experiment: Experiment, trial: str) -> Mapping[str, Any]:
 
     address = experiment.search.get("study")
     try:
-        if address is None and not experiment.folder.is_local:
+        if address is None and experiment.folder.path is None:
             return {}
-        study = load_study(storage_of(address, Path(experiment.folder.root), "read"), experiment.name)
+        study = load_study(storage_of(address, experiment.folder.path or Path(), "read"), experiment.name)
         return next((last_result(row) for row in own_rows(study) if f"{row.number:03d}" == trial), {})
     except UserError:
         return {}

@@ -1,4 +1,4 @@
-"""What follows a search: its report, the results beside its copy, and the delivery of the best students."""
+"""What follows training and searching: the report; of a search also the copy of its results, and publishing."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from pathlib import Path
 
 from singer_ray.distillation import Distilled
 from singer_ray.errors import UserError, printable
-from singer_ray.reporting.page import build_report
-from singer_ray.reporting.run_page import build_run_report
+from singer_ray.layout import BEST, LEADERBOARD, LEADERBOARD_CSV, REPORT
+from singer_ray.reporting.page.run_page import build_run_report
+from singer_ray.reporting.page.search_page import build_report
 from singer_ray.search.driver.searched import Searched
-from singer_ray.search.driver.winners import BEST
 from singer_ray.storage import Folder
 from singer_ray.wording import command
 
-RESULTS = ("report.html", "leaderboard.parquet", "leaderboard.csv")
+RESULTS = (REPORT, LEADERBOARD, LEADERBOARD_CSV)
 
 
-def conclude(done: Searched, log: Callable[[str], None]) -> Path | None:
-    """Writes the report, brings results to the search's copy, and delivers to `export.to`. Returns the report.
+def finalize_search(done: Searched, log: Callable[[str], None]) -> Path | None:
+    """Writes the report, copies the results to the shared folder, publishes to `export.to`; returns the report's path.
 
-    The search itself is safe by now: a report that fails is said, not raised. Raises UserError when the delivery fails.
+    The search itself is safe by now, so a report that fails is logged and None is returned. Raises UserError when
+    publishing fails.
     """
     report: Path | None = None
     try:
@@ -41,8 +42,8 @@ def conclude(done: Searched, log: Callable[[str], None]) -> Path | None:
     return report
 
 
-def conclude_run(done: Distilled, log: Callable[[str], None]) -> Path | None:
-    """Writes the report of a run. The run itself is safe by now: a report that fails is said, not raised."""
+def finalize_run(done: Distilled, log: Callable[[str], None]) -> Path | None:
+    """Writes the report of a run and returns its path. The run itself is safe by now: a report that fails is logged."""
     try:
         return build_run_report(done.out)
     except Exception as error:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from singer_ray.arguments import resolve
 from singer_ray.errors import UserError
+from singer_ray.layout import RESULT
+from singer_ray.outputs import check_out, given_folder, prepare_out
 from singer_ray.wording import speaks_python
 
 if TYPE_CHECKING:
@@ -109,13 +111,12 @@ def evaluate_networks(
 
     Raises UserError for whatever can be mended, with a message that says how.
     """
-    from singer_ray.cli import check_out, prepare_out
     from singer_ray.evaluation.comparison import Candidates, compare
     from singer_ray.publishing.result import git_commit, versions, write_json
     from singer_ray.training.context import pick_device
 
     named = _named(networks)
-    folder = None if out is None else Path(out)
+    folder = None if out is None else given_folder(out)
     if folder is not None:
         check_out(folder, overwrite=overwrite)
     begin = time.perf_counter()
@@ -127,7 +128,7 @@ def evaluate_networks(
     result = {**found, **provenance, "seconds": round(time.perf_counter() - begin, 3)}
     if folder is not None:
         prepare_out(folder, overwrite=overwrite)
-        write_json(folder / "result.json", result)
+        write_json(folder / RESULT, result)
     return Evaluation(result)
 
 
@@ -165,13 +166,12 @@ def analyze_teacher(
     """
     from singer_ray.analysis.findings import AnalysisSettings
     from singer_ray.analysis.run import run_analysis
-    from singer_ray.cli import check_out, prepare_out
 
     for name, value, allowed in (("k", k, k > 1), ("steps", steps, steps >= 0), ("images", images, images >= 0)):
         if not allowed:
             raise UserError(f"{name} is {value}. Allowed: {'a number above 1' if name == 'k' else 'a number from 0'}.")
     config, inputs = resolve(teacher, data, None, preset, settings)
-    folder = None if out is None else Path(out)
+    folder = None if out is None else given_folder(out)
     if folder is not None:
         check_out(folder, overwrite=overwrite)
     result = run_analysis(

@@ -1,4 +1,4 @@
-"""What becomes of a command's folder when something ends the command: a full disk, a wrong setting, Ctrl-C."""
+"""The folder of a result: what may become one, and what a full disk, an error or Ctrl-C leaves of it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import errno
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from singer_ray.errors import UserError, printable
-from singer_ray.storage.drafts import drafted as drafted
+from singer_ray.layout import CONFIG, JOURNAL, LOG, RESULT, RUN
+from singer_ray.runlog import is_log, log_into
+from singer_ray.storage.address import expanded_as
 
-LOG = "log.txt"
-NOTES = {LOG, "config.yaml", "run.json"}
+NOTES = {CONFIG, LOG, RUN}
 """What is in a folder before anything has come of the command."""
 START_AGAIN = "Then start again, or give another folder with --out."
 ALWAYS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
@@ -26,6 +28,49 @@ WITHIN = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, 
 _TOLD = re.compile(
     r"(?:os error|[Ee]rrno)\s*(\d+)|(No space left on device)|(Disk quota exceeded)|(Read-only file system)"
 )
+
+
+def default_out(command: str) -> Path:
+    """Where a command writes that was given no --out."""
+    return Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def given_folder(given: str | Path, argument: str = "out") -> Path:
+    """A folder as Python was given it: with `~`, $NAME and ${NAME} replaced. Raises UserError."""
+    return Path(expanded_as(str(given), argument))
+
+
+def prepare_out(folder: Path, *, overwrite: bool, resume: bool = False) -> Path:
+    """The folder of a run, made or emptied. Raises UserError for one that holds something and may not be replaced."""
+    check_out(folder, overwrite=overwrite, resume=resume)
+    claim(folder, existed=folder.exists() and not overwrite, resumed=resume)
+    if overwrite and folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    log_into(folder)
+    return folder
+
+
+def check_out(folder: Path, *, overwrite: bool, resume: bool = False) -> None:
+    """Raises UserError when `folder` cannot become the folder of a run."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder} is a file. Give a folder.")
+    parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"--out {folder} cannot be written: no permission for {parent}. Give another folder.")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    ours = any((folder / mark).exists() for mark in (CONFIG, RESULT, JOURNAL))
+    ours = ours or is_log(folder / LOG)
+    if overwrite and not ours:
+        raise UserError(
+            f"--out {folder} holds files that are not a result of singer_ray: --overwrite will not delete them. "
+            "Give another folder."
+        )
+    if not overwrite and not resume:
+        raise UserError(
+            f"--out {folder} is not empty. Give another folder, or --overwrite to replace the result in it."
+        )
 
 
 class Interrupted(KeyboardInterrupt):
@@ -59,9 +104,9 @@ def claim(folder: Path, *, existed: bool, resumed: bool) -> None:
 def guarded(resume_command: Callable[[Path], str | None] = lambda folder: None) -> Iterator[None]:
     """Within, a disk that takes no more ends in a UserError, and what cannot go on leaves nothing half-written.
 
-    `going_on` gives the command that goes on with what is in a folder, None where nothing can go on: then what the
-    command made in the folders that it claimed is removed again. Ctrl-C becomes Interrupted, with that command. An
-    error that nobody foresaw leaves the folder as it is, with its log.
+    `resume_command` gives the command that continues what is in a folder, None where nothing can be continued: then
+    what the command made in the folders that it claimed is removed again. Ctrl-C becomes Interrupted, with that
+    command. An unforeseen error leaves the folder as it is, with its log.
     """
     guard = _Guard()
     _GUARDS.append(guard)
@@ -79,18 +124,18 @@ def guarded(resume_command: Callable[[Path], str | None] = lambda folder: None) 
             raise
         raise Interrupted(f"Go on with: {advice}") from error
     except Exception as error:
-        fault = disk_fault(error, [each.folder for each in guard.claims])
-        if fault is None:
+        broken = disk_error(error, [each.folder for each in guard.claims])
+        if broken is None:
             raise
         advice = _advice(guard, resume_command)
         _discard(guard, resume_command)
-        raise UserError(f"{fault} {f'Then go on with: {advice}' if advice else START_AGAIN}") from error
+        raise UserError(f"{broken} {f'Then go on with: {advice}' if advice else START_AGAIN}") from error
     finally:
         _GUARDS.remove(guard)
 
 
-def disk_fault(error: BaseException, folders: list[Path]) -> str | None:
-    """A fault of writing as a sentence and what to do first; None for any other error.
+def disk_error(error: BaseException, folders: list[Path]) -> str | None:
+    """An error of writing as a sentence and what to do first; None for any other error.
 
     `folders` are those of the result: an unreadable or vanished file counts where it is in one of them.
     """

@@ -18,6 +18,7 @@ from pathlib import Path
 from singer_ray.cli import Command, results, run_command
 from singer_ray.config import Config
 from singer_ray.errors import UserError
+from singer_ray.layout import REPORT
 from singer_ray.terminal import log
 
 
@@ -41,14 +42,13 @@ def main(config: Config, flags: ReportFlags) -> None:
             f"one folder is needed.{given} Give the --out of singer_ray.tune or singer_ray.train, such as runs/search."
         )
     folder = flags.folder[0]
-    from singer_ray.reporting.page import build_report
-    from singer_ray.reporting.run_page import build_run_report
-    from singer_ray.reporting.run_result import is_run
-    from singer_ray.reporting.sheet import REPORT
+    from singer_ray.reporting.page.run_page import build_run_report
+    from singer_ray.reporting.page.search_page import build_report
+    from singer_ray.reporting.reading.run_result import is_run
 
     if flags.dry_run:
         if not is_run(folder):
-            from singer_ray.reporting.record import read_search
+            from singer_ray.reporting.reading.search_reader import read_search
 
             read_search(folder)
         log(results, f"would read {folder} and write {flags.out or folder / REPORT}")

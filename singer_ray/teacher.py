@@ -15,9 +15,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
+from singer_ray.cli import Command, console, print_plan, results, run_command
 from singer_ray.config import Config, TeacherRecipe
 from singer_ray.config.effect import remarks
+from singer_ray.layout import CLEAN
+from singer_ray.outputs import check_out, default_out, prepare_out
 from singer_ray.terminal import log
 
 
@@ -53,7 +55,7 @@ def main(config: Config, flags: TeacherFlags) -> None:
     from singer_ray.demo.teacher import make_teacher
 
     make_teacher(config, flags, lambda: prepare_out(out, overwrite=flags.overwrite), console)
-    option = shlex.join(["--teacher.name", f"local-dir:{out / 'clean'}"])
+    option = shlex.join(["--teacher.name", f"local-dir:{out / CLEAN}"])
     log(results, f"Wrote {out}. Distil from it with {option}")
 
 

@@ -16,11 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from singer_ray.cli import Command, check_out, console, default_out, prepare_out, print_plan, results, run_command
+from singer_ray.cli import Command, console, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError
+from singer_ray.layout import RESULT
+from singer_ray.outputs import check_out, default_out, prepare_out
 from singer_ray.terminal import log
 
 
@@ -71,7 +73,7 @@ def main(config: Config, flags: TrainFlags) -> None:
         return
     check_out(out, overwrite=flags.overwrite, resume=resume)
     from singer_ray.distillation import run_distillation
-    from singer_ray.finalize import conclude_run
+    from singer_ray.finalize import finalize_run
 
     done = run_distillation(
         config,
@@ -82,9 +84,9 @@ def main(config: Config, flags: TrainFlags) -> None:
         log=_log,
         console=console,
     )
-    report = conclude_run(done, _log)
+    report = finalize_run(done, _log)
     beside = f", {report}" if report else ""
-    log(results, f"Wrote {out}/result.json{beside} and {done.student}")
+    log(results, f"Wrote {out}/{RESULT}{beside} and {done.student}")
 
 
 def _log(line: str) -> None:

@@ -18,11 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from singer_ray.cli import Command, check_out, console, default_out, print_plan, results, run_command
+from singer_ray.cli import Command, console, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.given import settle
 from singer_ray.config.places import Place
 from singer_ray.errors import UserError
+from singer_ray.layout import CONFIG, LEADERBOARD_CSV, TENSORBOARD
+from singer_ray.outputs import check_out, default_out
 from singer_ray.storage.address import own_name
 from singer_ray.terminal import lasting, log
 from singer_ray.wording import command
@@ -140,7 +142,7 @@ def _check_plan(config: Config, space: SearchSpace) -> None:
 
 
 def _finish(done: Searched, console: Console = results) -> None:
-    from singer_ray.finalize import conclude
+    from singer_ray.finalize import finalize_search
     from singer_ray.search.study.leaderboard import as_rich_table, winners
 
     lasting(console)  # students are delivered also when nobody watches any more
@@ -149,16 +151,16 @@ def _finish(done: Searched, console: Console = results) -> None:
     if REFINER in table.columns:
         best_of_each = winners(table, REFINER)
         console.print(as_rich_table(best_of_each, done.objectives, title="The best trial of each refiner"))
-    report = conclude(done, lambda line: log(console, line))
+    report = finalize_search(done, lambda line: log(console, line))
     if not done.best:
-        log(console, f"No trial came far enough to export a student; {out}/leaderboard.csv says why.")
+        log(console, f"No trial came far enough to export a student; {out}/{LEADERBOARD_CSV} says why.")
         return
     best = done.best[0]
     log(console, f"Wrote {out}. Best student: {best} (timm.create_model({f'local-dir:{best}'!r}, pretrained=True))")
-    log(console, f"Train it again:  {command('train', '--preset', best / 'config.yaml')}")
+    log(console, f"Train it again:  {command('train', '--preset', best / CONFIG)}")
     log(console, f"Its report:      {report or out}")
-    if (out / "tensorboard").is_dir():
-        log(console, f"Its curves:      {shlex.join(['tensorboard', '--logdir', str(out / 'tensorboard')])}")
+    if (out / TENSORBOARD).is_dir():
+        log(console, f"Its curves:      {shlex.join(['tensorboard', '--logdir', str(out / TENSORBOARD)])}")
 
 
 def _metadata(config: Config) -> dict[str, str]:

@@ -5,13 +5,26 @@ from __future__ import annotations
 import functools
 import re
 import shlex
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from singer_ray.errors import UserError
 
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
+
+
+SCRIPT = "singer-ray"
+"""The installed command."""
+
+
+def called(name: str = "") -> str:
+    """A command as this process was called: `singer-ray NAME`, else `python -m singer_ray.NAME`; "" is the list."""
+    if Path(sys.argv[0]).name == SCRIPT:
+        return f"{SCRIPT} {name}".rstrip()
+    return f"python -m singer_ray.{name}".rstrip(".")
 
 
 def command(name: str, *arguments: object) -> str:

@@ -15,8 +15,8 @@ import singer_ray
 ROOT = Path(singer_ray.__file__).parent
 Floors = Sequence[set[str]]
 FLOORS: Floors = [
-    {"errors", "metrics", "resources"},
-    {"images", "storage", "wording"},
+    {"errors", "layout", "metrics", "resources"},
+    {"images", "runlog", "storage", "wording"},
     {"config", "outputs", "terminal", "tracking"},
     {"data", "nodes", "options", "printing", "vision"},
     {"method"},
@@ -33,6 +33,14 @@ FLOORS: Floors = [
 """From the ground up: a unit imports only units of lower floors. The last are the commands."""
 SEARCH: Floors = [{name} for name in ("space", "study", "strategy", "state", "watch", "workers", "driver")]
 """The rooms of search/, likewise."""
+REPORTING: Floors = [{"text"}, {"reading"}, {"page"}]
+"""Those of reporting/: what is read knows nothing of the page."""
+PAGE: Floors = [
+    {"style"},
+    {"markup", "points", "sheet"},
+    {"parameter_figures", "pareto_figures", "sections", "tables", "trial_figures"},
+    {"run_page", "search_page"},
+]
 ROOF = {"__init__", "__main__"}
 CORE = ("images", "data", "vision", "method", "evaluation", "analysis", "tracking", "demo")
 WITH_RAY = ("launch.py", "messages.py")
@@ -111,6 +119,11 @@ def test_arrows_point_down() -> None:
 
 def test_the_rooms_of_the_search_import_only_those_above_them_in_the_list() -> None:
     assert not arrows_up(ROOT / "search", "singer_ray.search", SEARCH)
+
+
+def test_what_is_read_for_a_report_knows_nothing_of_the_page() -> None:
+    assert not arrows_up(ROOT / "reporting", "singer_ray.reporting", REPORTING)
+    assert not arrows_up(ROOT / "reporting" / "page", "singer_ray.reporting.page", PAGE)
 
 
 def test_no_modules_import_each_other() -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from singer_ray.cli import prepare_out
 from singer_ray.errors import UserError
-from singer_ray.outputs import Interrupted, disk_fault, guarded
+from singer_ray.outputs import Interrupted, disk_error, guarded, prepare_out
 
 
 class SafetensorError(Exception):
@@ -105,7 +104,7 @@ def test_a_folder_that_was_there_is_emptied_not_removed_and_others_are_left_alon
 def test_faults_of_reading_elsewhere_and_bugs_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
     missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/data/image.png")
     for error in (missing, ValueError("errno"), ConnectionRefusedError(errno.ECONNREFUSED, "refused")):
-        assert disk_fault(error, [tmp_path]) is None
+        assert disk_error(error, [tmp_path]) is None
     with pytest.raises(ValueError, match="a bug"):
         within(tmp_path / "out", failing(ValueError("a bug")))
     assert (tmp_path / "out").is_dir()  # with its log

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from singer_ray.cli import Command, console, prepare_out, results, run_command
+from singer_ray.cli import Command, console, results, run_command
 from singer_ray.config import Config
 from singer_ray.errors import UserError
-from singer_ray.printing import is_log, note
+from singer_ray.outputs import prepare_out
+from singer_ray.runlog import is_log, note
 
 
 @dataclass(frozen=True)

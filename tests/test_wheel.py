@@ -5,32 +5,36 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
+
+import singer_ray
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the wheel was unpacked into, as an installer does."""
+    """A folder that the wheel was installed into, its script too."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as content:
-        content.extractall(folder / "site")
+    install = [sys.executable, "-m", "uv", "pip", "install", "--offline", "--no-deps", "--python", sys.executable]
+    subprocess.run([*install, "--target", str(folder / "site"), str(wheel)], check=True, capture_output=True)
     return folder / "site"
 
 
-def python(site: Path, folder: Path, *arguments: str) -> str:
-    """Runs Python in `folder` with the wheel before the editable checkout; its output."""
+def run(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs a program in `folder` with the wheel before the editable checkout."""
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def python(site: Path, folder: Path, *arguments: str) -> str:
+    """What Python prints."""
+    done = run(site, folder, sys.executable, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -64,3 +68,27 @@ def test_shipped_names_are_found_from_any_directory(site: Path, tmp_path: Path) 
         site, tmp_path, "-c", "from singer_ray.vision.models import load_teacher as t; print(len(t('demo', 32).blocks))"
     )
     assert shape.strip() == "6"
+
+
+def test_the_script_runs_the_commands_under_its_own_name(site: Path, tmp_path: Path) -> None:
+    script = str(site / "bin" / "singer-ray")
+    listed = run(site, tmp_path, script)
+    assert (listed.returncode, "  singer-ray tune      searches" in listed.stdout) == (0, True)
+    versions = {
+        run(site, tmp_path, *words, "--version").stdout
+        for words in ((script,), (script, "tune"), (sys.executable, "-m", "singer_ray.tune"))
+    }
+    assert versions == {f"singer_ray {singer_ray.__version__}\n"}
+    plans = [
+        run(site, tmp_path, *words, "--dry-run", "--trials", "3", "--out", "runs/x").stdout
+        for words in (
+            (script, "tune"),
+            (sys.executable, "-m", "singer_ray", "tune"),
+            (sys.executable, "-m", "singer_ray.tune"),
+        )
+    ]
+    assert plans[0] == plans[1] == plans[2]
+    assert "# 3 trials, into runs/x" in plans[0]
+    wrong = run(site, tmp_path, script, "train", "--epoch", "3")
+    assert (wrong.returncode, wrong.stderr.partition(": ")[0]) == (2, "singer-ray train")
+    assert run(site, tmp_path, script, "trian").stderr.startswith("singer-ray: unrecognized argument 'trian'.")

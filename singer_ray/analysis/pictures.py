@@ -17,6 +17,7 @@ from singer_ray.evaluation.pictures import (
     draw_pca,
     sample_images,
 )
+from singer_ray.layout import GRADIENT_SHARE, LAYERS, NORM_HISTOGRAMS, NORM_MAPS, PCA
 from singer_ray.method.artifacts import normal_mask, patch_norms, relative_norms
 from singer_ray.vision.tapped import evaluating
 
@@ -25,11 +26,9 @@ PANELS = 9
 
 def draw_all(found: Findings, out: Path) -> None:
     """layers.png, norm_histograms.png, gradient_share.png, norm_maps.png and pca.png in `out`."""
-    draw_layers(out / "layers.png", found.reports, found.layers)
-    _draw_histograms(found, out / "norm_histograms.png")
-    draw_gradient_share(
-        out / "gradient_share.png", found.track, found.token_share, fair_gradient_share(found.token_share)
-    )
+    draw_layers(out / LAYERS, found.reports, found.layers)
+    _draw_histograms(found, out / NORM_HISTOGRAMS)
+    draw_gradient_share(out / GRADIENT_SHARE, found.track, found.token_share, fair_gradient_share(found.token_share))
     _draw_features(found, out)
 
 
@@ -95,6 +94,6 @@ def _draw_features(found: Findings, out: Path) -> None:
                         TokenSet(label, distiller.projected(layer, seen), distiller.student_grid),
                     )
                 )
-    draw_norms(out / "norm_maps.png", images, [*own, *(native for native, _ in students)])
+    draw_norms(out / NORM_MAPS, images, [*own, *(native for native, _ in students)])
     normal = original[normal_mask(patch_norms(original))]
-    draw_pca(out / "pca.png", images, [*shared, *(projected for _, projected in students)], normal)
+    draw_pca(out / PCA, images, [*shared, *(projected for _, projected in students)], normal)

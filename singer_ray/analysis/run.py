@@ -19,6 +19,7 @@ from singer_ray.analysis.verdict import judge
 from singer_ray.data.loader import evaluation_batches
 from singer_ray.data.source import Source, shuffled_subset
 from singer_ray.evaluation.norms import norm_metrics
+from singer_ray.layout import CONFIG, RESULT
 from singer_ray.publishing.result import build_result, write_json
 from singer_ray.storage import write_whole
 from singer_ray.training.context import TrainContext
@@ -71,7 +72,7 @@ def run_analysis(
         log("drawing pictures")
         prepare()
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / "config.yaml", config.to_yaml())
+        write_whole(out / CONFIG, config.to_yaml())
         _draw(found, out)
     result = build_result(config.model_dump(mode="json"), metrics, time.perf_counter() - begin, remarks)
     result |= {
@@ -83,7 +84,7 @@ def run_analysis(
         ],
     }
     if out is not None:
-        write_json(out / "result.json", result)
+        write_json(out / RESULT, result)
     log(verdict.text)
     return result
 

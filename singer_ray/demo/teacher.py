@@ -22,6 +22,7 @@ from singer_ray.demo.planting import BLOCK, plant_artifacts
 from singer_ray.demo.supervised import SupervisedTeacher, fit_supervised
 from singer_ray.errors import UserError, printable
 from singer_ray.evaluation.patch_targets import patch_classes
+from singer_ray.layout import CLEAN, PLANTED, RESULT
 from singer_ray.method.artifacts import max_median_ratio, patch_norms
 from singer_ray.publishing.package import InputSpec, write_model
 from singer_ray.publishing.result import versions, write_json
@@ -63,14 +64,14 @@ def make_teacher(
     _fit("training", teacher, source, recipe.steps, recipe.lr, recipe.weight_decay, config, recipe, device, console)
     inputs = InputSpec(size, config.data.crop_pct, normalization_of(model))
     metrics = _report("clean", model, splits, inputs, device)
-    write_model(out / "clean", model, inputs)
+    write_model(out / CLEAN, model, inputs)
     if recipe.plant:
         planted = copy.deepcopy(teacher)
         plant(planted, source, config, recipe, device, console)
         metrics |= _report("planted", planted.model, splits, inputs, device)
-        write_model(out / "planted", planted.model, inputs)
+        write_model(out / PLANTED, planted.model, inputs)
     write_json(
-        out / "result.json",
+        out / RESULT,
         {
             "metrics": metrics,
             "config": config.model_dump(mode="json"),

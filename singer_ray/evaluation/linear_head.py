@@ -12,9 +12,8 @@ from safetensors.torch import save_file
 from singer_ray.errors import UserError
 from singer_ray.evaluation.probes import fit_classifier
 from singer_ray.evaluation.suite import FIT, ProbeSuite, Reader
+from singer_ray.layout import CLASSES, HEAD
 from singer_ray.storage import read_json, write_whole
-
-HEAD, CLASSES = "head.safetensors", "classes.json"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from singer_ray.config import Config
 from singer_ray.config.names import plain
 from singer_ray.config.tree import fields
+from singer_ray.wording import called
 
 Flags = TypeVar("Flags")
 SHORTCUTS = {
@@ -63,7 +64,7 @@ class Command(Generic[Flags]):
 
     @property
     def prog(self) -> str:
-        return f"python -m singer_ray.{self.name}"
+        return called(self.name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,14 +16,13 @@ from safetensors import SafetensorError, safe_open
 
 from singer_ray.config.sources import FROM_PYTHON, SOURCES
 from singer_ray.errors import UserError, code, markdown, printable
-from singer_ray.evaluation.linear_head import HEAD, classes_of
-from singer_ray.publishing.manifest import ONNX, PROGRAM
+from singer_ray.evaluation.linear_head import classes_of
+from singer_ray.layout import HEAD, MODEL_CONFIG, NORM_MAPS, ONNX, PCA, PICTURES, PROGRAM, WEIGHTS
 from singer_ray.storage import read_json_mapping
 
-PICTURES = "pictures"
 _CAPTIONS = {
-    "norm_maps.png": "Patch norms over the median of the image: teacher, what the student is shown, student.",
-    "pca.png": "Patch features as colours: the first three principal components of the teacher's normal tokens.",
+    NORM_MAPS: "Patch norms over the median of the image: teacher, what the student is shown, student.",
+    PCA: "Patch features as colours: the first three principal components of the teacher's normal tokens.",
 }
 _SHOWN_CLASSES = 12
 
@@ -33,7 +32,7 @@ def card(result: Mapping[str, Any], folder: Path) -> str:
 
     `result["search"]`, where a search made the student, says which (see `singer_ray.publishing.experiment`).
     """
-    path = folder / "config.json"
+    path = folder / MODEL_CONFIG
     try:
         architecture = read_json_mapping(path.read_bytes(), str(path))
         return _card(result, architecture, folder)
@@ -256,7 +255,7 @@ def _published(name: str) -> Mapping[str, Any]:
 
 
 def _parameters(folder: Path) -> int:
-    with safe_open(folder / "model.safetensors", framework="np") as weights:
+    with safe_open(folder / WEIGHTS, framework="np") as weights:
         count: int = sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
         return count
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singer_ray.errors import UserError, printable
+from singer_ray.layout import EXPERIMENT, INDEX, ONNX, PROGRAM, RESULT, STUDENTS
 from singer_ray.publishing.experiment import Choice, Experiment, Selection
 from singer_ray.publishing.formats import onnx_available, write_onnx, write_program
-from singer_ray.publishing.manifest import FORMAT, ONNX, PROGRAM, RESULT, Manifest, OtherFormatError
+from singer_ray.publishing.manifest import FORMAT, Manifest, OtherFormatError
 from singer_ray.publishing.package import seal
 from singer_ray.publishing.result import parsed
 from singer_ray.publishing.store import Published, Store
@@ -27,8 +28,6 @@ from singer_ray.storage.address import is_plain
 
 if TYPE_CHECKING:
     from singer_ray.config import ExportConfig
-
-EXPERIMENT, INDEX, STUDENTS = "experiment.json", "index.json", "students"
 
 
 def check_formats(settings: ExportConfig) -> None:

@@ -13,8 +13,26 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from singer_ray.errors import UserError, nearest, printable
+from singer_ray.layout import (
+    BEST,
+    CARD,
+    CHECKPOINT,
+    CONFIG,
+    JOURNAL,
+    LEADERBOARD,
+    LEADERBOARD_CSV,
+    MANIFEST,
+    MODEL_CONFIG,
+    RECORD,
+    REPORT,
+    RESULT,
+    SPACE,
+    STUDENT,
+    TRIALS,
+    WEIGHTS,
+)
 from singer_ray.publishing.local_writer import is_draft
-from singer_ray.publishing.manifest import CARD, CONFIG, MANIFEST, RESULT, Manifest, entry_of
+from singer_ray.publishing.manifest import Manifest, entry_of
 from singer_ray.publishing.package import InputSpec, seal, write_student
 from singer_ray.publishing.result import build_result, parsed, scrubbed, write_json
 from singer_ray.publishing.table import cleaned, plain, read_table, trial_in
@@ -24,9 +42,6 @@ from singer_ray.storage.address import is_plain
 if TYPE_CHECKING:
     from singer_ray.config import Config
 
-BEST, STUDENT, TRIALS = "best", "student", "trials"
-SPACE, SEARCH, JOURNAL = "space.yaml", "search.json", "study.journal"
-LEADERBOARD, LEADERBOARD_CSV, REPORT = "leaderboard.parquet", "leaderboard.csv", "report.html"
 COMPLETE, FAIL = "COMPLETE", "FAIL"
 COLUMNS = ("rank", "id", "state", "epochs", "seconds", "fault")
 """What every leaderboard has."""
@@ -92,7 +107,7 @@ class Experiment:
     @cached_property
     def search(self) -> Mapping[str, Any]:
         """search.json; empty where there is none."""
-        return parsed(self.folder.read(SEARCH), f"{self.address}/{SEARCH}")
+        return parsed(self.folder.read(RECORD), f"{self.address}/{RECORD}")
 
     @property
     def name(self) -> str:
@@ -100,7 +115,7 @@ class Experiment:
         found = str(self.search.get("name") or self.folder.name)
         if not is_plain(found) or "/" in found or is_draft(found):
             raise UserError(
-                f"{self.address}: the name {printable(found)!r} cannot be a folder's name. Correct it in {SEARCH}, or "
+                f"{self.address}: the name {printable(found)!r} cannot be a folder's name. Correct it in {RECORD}, or "
                 "copy the experiment to a folder with another name."
             )
         return found
@@ -110,7 +125,7 @@ class Experiment:
         """NAME:max or NAME:min."""
         found = self.search.get("objectives", [])
         if not isinstance(found, list):
-            raise UserError(f"{self.address}/{SEARCH} has no list of objectives. Restore it from a copy.")
+            raise UserError(f"{self.address}/{RECORD} has no list of objectives. Restore it from a copy.")
         return [str(name) for name in found]
 
     @cached_property
@@ -220,7 +235,7 @@ class Experiment:
         places = {
             f"study/{CONFIG}": CONFIG,
             f"study/{SPACE}": SPACE,
-            f"study/{SEARCH}": SEARCH,
+            f"study/{RECORD}": RECORD,
             f"study/{JOURNAL}": JOURNAL,
             f"study/{LEADERBOARD_CSV}": LEADERBOARD_CSV,
             LEADERBOARD: LEADERBOARD,
@@ -232,7 +247,7 @@ class Experiment:
         return {p: cleaned(p, content) for p, content in found.items() if content is not None}
 
     def _check_run(self) -> None:
-        content = self.folder.read(f"{STUDENT}/config.json")
+        content = self.folder.read(f"{STUDENT}/{MODEL_CONFIG}")
         if content is not None and self.folder.read(RESULT) is not None:
             return
         if self.folder.read(CONFIG) is not None and self.folder.read(SPACE) is not None:
@@ -272,7 +287,7 @@ class Experiment:
     def _copy(self, source: str, target: Path) -> None:
         inner = self.folder.below(source)
         names = inner.names()
-        missing = [name for name in ("config.json", "model.safetensors", RESULT) if name not in names]
+        missing = [name for name in (MODEL_CONFIG, WEIGHTS, RESULT) if name not in names]
         if missing:
             raise UserError(f"{inner.address} has no {missing[0]}: the student is incomplete. Give another experiment.")
         for name in names:
@@ -294,10 +309,10 @@ class Experiment:
         from singer_ray.training import checkpoint
         from singer_ray.vision.students import MisfitError, student_of
 
-        content = self.folder.read(f"{TRIALS}/{choice.trial}/{checkpoint.FILE}")
+        content = self.folder.read(f"{TRIALS}/{choice.trial}/{CHECKPOINT}")
         if not content:
             raise UserError(
-                f"{self.address}/{TRIALS}/{choice.trial} has no {checkpoint.FILE}: nothing is left of this trial. "
+                f"{self.address}/{TRIALS}/{choice.trial} has no {CHECKPOINT}: nothing is left of this trial. "
                 "Name another trial, or train it again with its parameters from leaderboard.csv."
             )
         own = self._config().override(_parameters(choice.row))
@@ -306,7 +321,7 @@ class Experiment:
             for n, v in {**choice.row, **self.metrics_of(choice.trial)}.items()
             if isinstance(v, (int, float)) and math.isfinite(v) and "/" in n
         }
-        where = f"{self.address}/{TRIALS}/{choice.trial}/{checkpoint.FILE}"
+        where = f"{self.address}/{TRIALS}/{choice.trial}/{CHECKPOINT}"
         try:
             model, scaling = student_of(own, checkpoint.from_bytes(content, where, advice=_ANOTHER))
         except MisfitError as error:

@@ -17,8 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from singer_ray.errors import UserError, first_line
-from singer_ray.evaluation.linear_head import HEAD
-from singer_ray.publishing.manifest import ONNX, PROGRAM
+from singer_ray.layout import HEAD, ONNX, PROGRAM
 
 TOLERANCE = 1e-4
 """Largest difference between ONNX Runtime and torch, absolute and relative."""

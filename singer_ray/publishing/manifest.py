@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from singer_ray.errors import UserError, printable
+from singer_ray.layout import CLASSES, HEAD, MANIFEST, MODEL_CONFIG, ONNX, PROGRAM, WEIGHTS
 from singer_ray.storage import DRAFT, hashed, read_json, write_whole
 from singer_ray.storage.address import is_plain
 from singer_ray.storage.reading import opened, stays_inside
 
-MANIFEST = "MANIFEST.json"
 FORMAT = 1
-CORE = ("config.json", "model.safetensors", "head.safetensors", "classes.json")
+CORE = (MODEL_CONFIG, WEIGHTS, HEAD, CLASSES)
 """The files that make a student the student that it is."""
-ONNX, PROGRAM = "model.onnx", "model.pt2"
 FORMATS = (ONNX, PROGRAM)
 """The same student for other runtimes."""
-CARD, CONFIG, RESULT = "README.md", "config.yaml", "result.json"
-PICTURES = "pictures"
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 

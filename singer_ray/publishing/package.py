@@ -13,8 +13,9 @@ from timm.models import save_for_hf
 from torch import nn
 
 from singer_ray.evaluation.linear_head import LinearHead, write_head
+from singer_ray.layout import CARD, CONFIG, RESULT, WEIGHTS
 from singer_ray.publishing.card import card
-from singer_ray.publishing.manifest import CARD, CONFIG, RESULT, Manifest, write_manifest
+from singer_ray.publishing.manifest import Manifest, write_manifest
 from singer_ray.publishing.result import parsed, scrubbed, write_json
 from singer_ray.storage import write_whole
 from singer_ray.vision.models import Normalization
@@ -55,7 +56,7 @@ def write_model(folder: Path, model: nn.Module, inputs: InputSpec) -> None:
         )
     except SafetensorError as error:  # which a full disk is to that library, and no OSError
         raise OSError(str(error)) from error
-    (folder / "model.safetensors").chmod(0o644)  # written for the owner alone; a delivery is for others
+    (folder / WEIGHTS).chmod(0o644)  # written for the owner alone; a delivery is for others
 
 
 def write_student(

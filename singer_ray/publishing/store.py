@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from singer_ray.errors import UserError, printable
+from singer_ray.layout import MANIFEST
 from singer_ray.publishing.local_writer import LocalWriter, drafting, explained, is_draft, sync_folders, write_synced
-from singer_ray.publishing.manifest import MANIFEST, Entry, Manifest, OtherFormatError, check_folder, read_manifest
-from singer_ray.publishing.s3_writer import LEASE, S3Writer
+from singer_ray.publishing.manifest import Entry, Manifest, OtherFormatError, check_folder, read_manifest
+from singer_ray.publishing.server_writer import LEASE, ServerWriter
 from singer_ray.storage import Folder
-from singer_ray.storage.lease import lease_files
-from singer_ray.storage.s3 import with_retries
+from singer_ray.storage.protocol import ServerStore
+from singer_ray.storage.retries import with_retries
 
 if TYPE_CHECKING:
     from singer_ray.config import ExportConfig
@@ -66,8 +67,7 @@ class Store:
         self.settings = (settings or ExportConfig()).model_copy(update={"endpoint": endpoint} if endpoint else {})
         self.folder = Folder(address, setting=setting, writable=writable, settings=self.settings)
         self.address = self.folder.address
-        bucket = self.folder.bucket
-        self._writer = LocalWriter(self.folder.root) if bucket is None else S3Writer(bucket, lease)
+        self._writer = _writer(self.folder, lease)
 
     def put(self, folder: Path, name: str, *, replace: bool = False) -> Published:
         """Brings the package in `folder` to ADDRESS/`name`; nothing is sent when it is there already.
@@ -182,7 +182,7 @@ class Store:
 
     def create(self, folder: str, name: str, content: bytes) -> bool:
         """Writes ADDRESS/`folder`/`name` unless there is one; whether it did. Raises UserError."""
-        return lease_files(self.folder.below(folder)).create(name, content)
+        return self.folder.below(folder).create(name, content)
 
     def read(self, name: str) -> bytes | None:
         """The content of a file, None when there is none. Raises UserError."""
@@ -209,6 +209,13 @@ class Store:
 
     def _where(self, name: str) -> str:
         return f"{self.address}/{name}".rstrip("/")
+
+
+def _writer(folder: Folder, lease: float) -> LocalWriter | ServerWriter:
+    if folder.path is not None:
+        return LocalWriter(folder.path)
+    assert isinstance(folder.store, ServerStore), f"{type(folder.store).__name__} cannot take packages"
+    return ServerWriter(folder.store, lease)
 
 
 def _inside(name: str, file: str) -> str:

@@ -13,8 +13,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from singer_ray.errors import UserError, printable
+from singer_ray.storage.stores import FILE, STORES
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_SERVERS = tuple(scheme for scheme in STORES if scheme != FILE)
 _MISTYPED = re.compile(r"(s3|gs|file|https?|ftp):", re.IGNORECASE)
 """What begins so is no folder's name, but an address that lacks its slashes."""
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
@@ -25,15 +27,17 @@ _LONGEST = 255
 
 @dataclass(frozen=True)
 class Address:
-    """A folder of this machine, or a place in S3."""
+    """A folder of this machine, or a place on a server: in a bucket of S3."""
 
     text: str
     """For messages and for `--resume`: without slashes at its end."""
     folder: Path | None = None
-    """Absolute; None in S3."""
+    """Absolute; None on a server."""
     bucket: str = ""
     key: str = ""
     """In the bucket, without slashes at its ends; empty for the bucket itself."""
+    scheme: str = FILE
+    """Of its store: one of `STORES`."""
 
     @classmethod
     def of(cls, text: str, setting: str = "the address") -> Address:
@@ -43,10 +47,10 @@ class Address:
         """
         scheme, rest = split(text)
         shown = f"{setting} {printable(text)!r}"
-        allowed = "Allowed: a folder, or s3://BUCKET/PREFIX."
-        if scheme == "s3":
-            return _in_s3(shown, rest)
-        if scheme not in ("", "file"):
+        allowed = f"Allowed: a folder, or {' or '.join(f'{server}://BUCKET/PREFIX' for server in _SERVERS)}."
+        if scheme in _SERVERS:
+            return _on_server(scheme, shown, rest)
+        if scheme not in ("", FILE):
             raise UserError(f"{shown} has the scheme {scheme!r}. {allowed}")
         if not scheme and _MISTYPED.match(text):
             raise UserError(f"{shown} lacks the two slashes behind its scheme. {allowed}")
@@ -68,13 +72,13 @@ class Address:
             return str(self.folder)
         scheme, _, host = (endpoint or "").partition("://")
         server = f"?scheme={scheme}&endpoint_override={quote(host.rstrip('/'), safe='')}" if endpoint else ""
-        return f"s3://{self.bucket}/{quote(self.key, safe='/')}{server}"
+        return f"{self.scheme}://{self.bucket}/{quote(self.key, safe='/')}{server}"
 
 
-def _in_s3(shown: str, rest: str) -> Address:
+def _on_server(scheme: str, shown: str, rest: str) -> Address:
     bucket, _, key = rest.partition("/")
     if not bucket:
-        raise UserError(f"{shown} names no bucket. Allowed: s3://BUCKET/PREFIX.")
+        raise UserError(f"{shown} names no bucket. Allowed: {scheme}://BUCKET/PREFIX.")
     if not _BUCKET.fullmatch(bucket):
         raise UserError(
             f"{shown} names the bucket {printable(bucket)!r}. Allowed: letters, digits, dots and dashes. Correct it."
@@ -83,10 +87,10 @@ def _in_s3(shown: str, rest: str) -> Address:
     parts = key.split("/") if key else []
     fault = next((f for f in map(_name_fault, filter(None, parts)) if f), None)
     if fault is None and len(key.encode("utf-8", "surrogateescape")) > 1024:
-        fault = "S3 takes 1,024 bytes"
+        fault = f"{scheme.upper()} takes 1,024 bytes"
     if fault:
-        raise UserError(f"{shown} cannot be a place in S3: {fault}. Give another prefix.")
-    return Address("/".join(("s3:/", bucket, *parts)), None, bucket, key)
+        raise UserError(f"{shown} cannot be a place in {scheme.upper()}: {fault}. Give another prefix.")
+    return Address("/".join((f"{scheme}:/", bucket, *parts)), None, bucket, key, scheme)
 
 
 def split(text: str) -> tuple[str, str]:
@@ -97,13 +101,13 @@ def split(text: str) -> tuple[str, str]:
 
 def is_folder(text: str) -> bool:
     """Whether an address is that of a folder of this machine, rather than of a server's."""
-    return split(text)[0] in ("", "file")
+    return split(text)[0] in ("", FILE)
 
 
 def absolute(address: str) -> str:
     """A folder's address, or that of a SQLite file, as it is meant from any folder; others as they are."""
     scheme, rest = split(address)
-    if scheme == "file" or not (scheme or _MISTYPED.match(address)):
+    if scheme == FILE or not (scheme or _MISTYPED.match(address)):
         return str(Path(rest).absolute())
     if _is_sqlite(scheme):
         path, mark, options = rest.removeprefix("/").partition("?")
@@ -121,7 +125,7 @@ def expanded(text: str) -> str:
     """
     prefix = "local-dir:" if text.startswith("local-dir:") else ""
     scheme, rest = split(text[len(prefix) :])
-    if scheme not in ("", "s3", "file") and not _is_sqlite(scheme):
+    if scheme not in ("", *STORES) and not _is_sqlite(scheme):
         return text
     if not rest:
         raise ValueError("a path or an address (this one is empty)")
@@ -129,7 +133,7 @@ def expanded(text: str) -> str:
     if _is_sqlite(scheme):  # sqlite:///PATH
         begin, rest = f"{begin}{rest[:1]}", rest[1:]
     rest = _VARIABLE.sub(lambda found: _variable(found, rest), rest)
-    if scheme != "s3" and rest.startswith("~"):
+    if scheme not in _SERVERS and rest.startswith("~"):
         rest = _at_home(rest)
     fault = fault_of(rest)
     if fault:

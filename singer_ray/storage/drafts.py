@@ -22,7 +22,7 @@ def write_whole(path: Path, content: bytes | str, *, synced: bool = False) -> No
     Raises OSError. The folder may be a stranger's: a draft with a name that can be foreseen would follow a link there.
     """
     data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
-    draft = _draft_of(path)
+    draft = new_draft(path)
     handle = _opened(draft)
     try:
         with open(handle, "wb") as file:
@@ -41,7 +41,7 @@ def write_whole(path: Path, content: bytes | str, *, synced: bool = False) -> No
 @contextlib.contextmanager
 def drafted(path: Path) -> Iterator[Path]:
     """A new, empty file beside `path` for a library to fill, that takes its place at the end. Raises OSError."""
-    draft = _draft_of(path)
+    draft = new_draft(path)
     os.close(_opened(draft))
     try:
         yield draft
@@ -51,7 +51,8 @@ def drafted(path: Path) -> Iterator[Path]:
         raise
 
 
-def _draft_of(path: Path) -> Path:
+def new_draft(path: Path) -> Path:
+    """A name beside `path` for a file that will take its place, which nobody can foresee."""
     return path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex}{DRAFT}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -11,34 +10,14 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 from singer_ray.errors import UserError
-from singer_ray.storage.drafts import DRAFT
-from singer_ray.storage.explain import reason
-from singer_ray.storage.folder import Folder
-from singer_ray.storage.found import Seen
+from singer_ray.storage.protocol import LeaseFiles, Seen
 
 _HELD: set[str] = set()
 """The leases that this process holds."""
-
-
-class LeaseFiles(Protocol):
-    """A store that can write under a condition. All methods raise UserError when it cannot be reached."""
-
-    def look(self, name: str) -> Seen | None:
-        """The file, None when there is none."""
-
-    def create(self, name: str, content: bytes) -> bool:
-        """Writes a file unless there is one; whether it did."""
-
-    def swap(self, name: str, content: bytes, tag: str) -> bool:
-        """Writes a file over that of `tag`, unless it has changed; whether it did."""
-
-    def delete(self, names: Sequence[str], tag: str | None = None) -> None:
-        """Removes files, as far as they are there; with `tag` unless they have changed."""
 
 
 class HeldError(Exception):
@@ -164,92 +143,6 @@ class Lease:
                     self.lost = not self._is_ours(self.files.look(self.name))
             if self.lost:
                 return
-
-
-class LocalLeaseFiles:
-    """Files in a folder of this machine, or one that several machines mount."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def look(self, name: str) -> Seen | None:
-        try:
-            content = (self.root / name).read_bytes()
-            written = (self.root / name).stat().st_mtime
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise UserError(f"{self.root / name} cannot be read: {reason(error)}") from error
-        with self._draft(name, b"") as draft:  # its time is the store's clock
-            return Seen(content, _tag(content), draft.stat().st_mtime - written)
-
-    def create(self, name: str, content: bytes) -> bool:
-        with self._draft(name, content) as draft:
-            try:
-                os.link(draft, self.root / name)
-            except FileExistsError:
-                return False
-            except OSError:  # a file system without links
-                try:
-                    with (self.root / name).open("xb") as file:
-                        file.write(content)
-                except FileExistsError:
-                    return False
-        return True
-
-    def swap(self, name: str, content: bytes, tag: str) -> bool:
-        with self._draft(name, content) as draft, self._locked():
-            try:
-                if _tag((self.root / name).read_bytes()) != tag:
-                    return False
-            except FileNotFoundError:
-                return False
-            draft.replace(self.root / name)
-        return True
-
-    def delete(self, names: Sequence[str], tag: str | None = None) -> None:
-        with self._explained(names[0]), contextlib.suppress(FileNotFoundError), self._locked():
-            for name in names:
-                with contextlib.suppress(FileNotFoundError):
-                    if tag is None or _tag((self.root / name).read_bytes()) == tag:
-                        (self.root / name).unlink()
-
-    @contextlib.contextmanager
-    def _draft(self, name: str, content: bytes) -> Iterator[Path]:
-        path = self.root / f".{name}.{uuid.uuid4().hex}{DRAFT}"
-        with self._explained(name):
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)  # nobody can foresee its name
-                yield path
-            finally:
-                path.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _explained(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise UserError(f"{self.root / name} could not be written: {reason(error)}") from error
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        folder = os.open(self.root, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):  # not on every network file system: there, reading back must do
-                fcntl.flock(folder, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(folder)
-
-
-def lease_files(folder: Folder) -> LeaseFiles:
-    """What keeps the leases of a folder, local or in S3."""
-    return folder.bucket or LocalLeaseFiles(folder.root)
-
-
-def _tag(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _holder(content: bytes) -> dict[str, str] | None:

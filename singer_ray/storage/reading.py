@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 from singer_ray.errors import UserError, printable
+
+CHUNK = 1 << 22
 
 
 class UnfitError(UserError):
@@ -39,6 +43,16 @@ def stays_inside(path: Path, root: Path) -> Path:
             "what is meant, or remove it."
         )
     return real
+
+
+def hashed(stream: IO[bytes] | Any, take: Callable[[bytes], object] = lambda chunk: None) -> tuple[int, str]:
+    """Size and SHA-256 of what is left in a stream; each piece is handed to `take`."""
+    size, digest = 0, hashlib.sha256()
+    while chunk := stream.read(CHUNK):
+        digest.update(chunk)
+        take(chunk)
+        size += len(chunk)
+    return size, digest.hexdigest()
 
 
 def _require_regular(path: Path, mode: int) -> None:

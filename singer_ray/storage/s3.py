@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import email.utils
 import functools
-import hashlib
 import io
 import os
 import threading
@@ -17,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import boto3
@@ -25,34 +24,37 @@ from botocore.config import Config as ClientConfig
 from botocore.exceptions import ClientError
 
 from singer_ray.errors import UserError
-from singer_ray.storage.address import Address
 from singer_ray.storage.explain import reason
-from singer_ray.storage.found import Object, Seen
-from singer_ray.storage.reading import UnfitError
-from singer_ray.storage.s3_send import ABSENT, FAILED, REFUSED, UNKNOWN, Sent, code_of, send, send_parts
-from singer_ray.storage.s3_settings import S3Settings, endpoint_of, habits_of
-from singer_ray.storage.tags import MULTIPART, md5_of
+from singer_ray.storage.protocol import Object, Seen, Sent
+from singer_ray.storage.reading import hashed
+from singer_ray.storage.s3_send import ABSENT, FAILED, REFUSED, UNKNOWN, code_of, send, send_parts
+from singer_ray.storage.s3_settings import endpoint_of, habits_of
+from singer_ray.storage.tags import MULTIPART, md5_of, tag_of
 
-CHUNK = 1 << 22
+if TYPE_CHECKING:
+    from singer_ray.storage.address import Address
+    from singer_ray.storage.settings import S3Settings
+
 _FEW = 3
 """Tries of the first request to an address: a wrong one is to be told soon."""
 _MAKING = threading.Lock()
 """boto3 makes one client at a time."""
-Result = TypeVar("Result")
 
 
-class Bucket:
-    """Reads and writes below s3://BUCKET/PREFIX; names are relative to it.
+class S3Store:
+    """A `ServerStore` below s3://BUCKET/PREFIX.
 
     Requests are repeated with backoff; UserError is raised when that does not help. Credentials come from AWS's
-    standard chain. It may be used by several threads, and be sent to other processes.
+    standard chain.
     """
 
-    def __init__(self, address: str, settings: S3Settings) -> None:
-        """Raises UserError for an address without a bucket, or an endpoint without a scheme."""
-        place = Address.of(address)
-        self.address, self.settings = place.text, settings
-        self.name, self.prefix = place.bucket, place.key
+    path = None
+    """It is on no disk of this machine."""
+
+    def __init__(self, place: Address, settings: S3Settings) -> None:
+        """Raises UserError for an endpoint without a scheme."""
+        self.address, self.settings, self.attempts = place.text, settings, settings.attempts
+        self.bucket, self.prefix = place.bucket, place.key
         # Environment and configuration files are asked here: elsewhere in the cluster they may say nothing.
         self.endpoint = endpoint_of(settings.endpoint)
         self.habits = habits_of(self.endpoint)
@@ -65,22 +67,26 @@ class Bucket:
         """boto3's client; a connection stays in the process that made it."""
         return self._client(self.settings.attempts)
 
-    def below(self, name: str) -> Bucket:
+    @property
+    def name(self) -> str:
+        return self.prefix.rpartition("/")[2]
+
+    def below(self, name: str) -> S3Store:
         """The same for the folder `name` in it."""
-        inner = object.__new__(Bucket)
+        inner = object.__new__(S3Store)
         inner.__dict__.update(self.__dict__)
         inner.address, inner.prefix = f"{self.address}/{name}", self._key(name)
         return inner
 
-    def check(self) -> None:
+    def check(self, *, writable: bool) -> None:
         """Raises UserError when it cannot be listed: no such bucket, no permission, wrong region, expired token."""
         with self._explained(" cannot be reached"):
             try:
-                self._client(_FEW).list_objects_v2(Bucket=self.name, Prefix=self._under(""), Delimiter="/")
+                self._client(_FEW).list_objects_v2(Bucket=self.bucket, Prefix=self._under(""), Delimiter="/")
             except ClientError as error:
                 if code_of(error) == "NoSuchBucket":
                     raise UserError(
-                        f"{self.address}: there is no bucket {self.name!r}. Make it first: aws s3 mb s3://{self.name}"
+                        f"{self.address}: there is no bucket {self.bucket!r}. Make it first: aws s3 mb s3://{self.bucket}"
                     ) from error
                 raise
 
@@ -103,22 +109,20 @@ class Bucket:
         """Size and SHA-256 of an object, read once in pieces that `take` gets; None when there is none."""
         with self._explained(f"/{name} cannot be read"):
             try:
-                body = self.client.get_object(Bucket=self.name, Key=self._key(name))["Body"]
+                body = self.client.get_object(Bucket=self.bucket, Key=self._key(name))["Body"]
             except ClientError as error:
                 if code_of(error) in ABSENT:
                     return None
                 raise
-            size, digest = 0, hashlib.sha256()
-            while chunk := body.read(CHUNK):
-                digest.update(chunk)
-                take(chunk)
-                size += len(chunk)
-            return size, digest.hexdigest()
+            return hashed(body, take)
+
+    def require(self, name: str) -> None:
+        pass  # a server holds nothing but files
 
     def list(self, below: str = "") -> dict[str, Object]:
         """All objects in it, or in its folder `below`, by their names in it."""
         with self._explained(" cannot be listed"):
-            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self._under(below))
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._under(below))
             found = [entry for page in pages for entry in page.get("Contents", [])]
         start = len(self._under(""))
         return {e["Key"][start:]: Object(e["Size"], e["ETag"].strip('"')) for e in found if not e["Key"].endswith("/")}
@@ -127,7 +131,7 @@ class Bucket:
         """The names of the folders right in it, or in its folder `below`."""
         with self._explained(" cannot be listed"):
             pages = self.client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.name, Prefix=self._under(below), Delimiter="/"
+                Bucket=self.bucket, Prefix=self._under(below), Delimiter="/"
             )
             found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
         start = len(self._under(""))
@@ -154,9 +158,14 @@ class Bucket:
                 return self._put(name, file.read(), extra, condition)
             return self._put_parts(name, file, size, extra, condition)
 
-    def create(self, name: str, content: bytes, *, tagged: bool = False) -> bool:
-        """Writes a small file unless there is one; whether it did."""
-        return self._put(name, content, self._extra(tagged=tagged), {"IfNoneMatch": "*"}) is not None
+    def tag_of(self, path: Path) -> str:
+        return tag_of(path)
+
+    def create(self, name: str, content: bytes) -> bool:
+        return self._put(name, content, self._extra(), {"IfNoneMatch": "*"}) is not None
+
+    def seal(self, name: str, content: bytes) -> bool:
+        return self._put(name, content, self._extra(tagged=True), {"IfNoneMatch": "*"}) is not None
 
     def swap(self, name: str, content: bytes, tag: str) -> bool:
         """Writes a small file over that of `tag`, unless it has changed; whether it did."""
@@ -167,7 +176,7 @@ class Bucket:
         with self._explained(f"/{target} could not be written"):
             extra = self._extra(tagged=True, stored=True)
             extra |= {"TaggingDirective": "REPLACE"} if "Tagging" in extra else {}
-            self.client.copy(self._address(name), self.name, self._key(target), ExtraArgs=extra)
+            self.client.copy(self._address(name), self.bucket, self._key(target), ExtraArgs=extra)
 
     def delete(self, names: Sequence[str], tag: str | None = None) -> None:
         """Removes objects, as far as they are there; with `tag` unless they have changed."""
@@ -189,7 +198,7 @@ class Bucket:
         with self._explained(" could not be cleared"):
             try:
                 pages = list(
-                    self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.name, Prefix=prefix)
+                    self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
                 )
             except ClientError as error:
                 if code_of(error) in (*UNKNOWN, "AccessDenied"):  # who may not look has to leave them
@@ -197,7 +206,9 @@ class Bucket:
                 raise
             for upload in (upload for page in pages for upload in page.get("Uploads", [])):
                 if upload["Key"].startswith(prefix):  # not every server heeds the prefix
-                    self.client.abort_multipart_upload(Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"])
+                    self.client.abort_multipart_upload(
+                        Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
                     found += 1
         return found
 
@@ -224,7 +235,7 @@ class Bucket:
             time.sleep(0.1 * attempt)
             with self._explained(f"/{name} cannot be read"):
                 try:
-                    answer = self.client.get_object(Bucket=self.name, Key=self._key(name))
+                    answer = self.client.get_object(Bucket=self.bucket, Key=self._key(name))
                 except ClientError as error:
                     if code_of(error) in ABSENT:
                         return None
@@ -253,7 +264,7 @@ class Bucket:
         return send_parts(self.client, self._address(name), file, size, extra, condition, self.settings.attempts)
 
     def _address(self, name: str) -> dict[str, str]:
-        return {"Bucket": self.name, "Key": self._key(name)}
+        return {"Bucket": self.bucket, "Key": self._key(name)}
 
     def _key(self, name: str) -> str:
         return "/".join(part for part in (self.prefix, name) if part)
@@ -277,23 +288,6 @@ class Bucket:
             yield
         except FAILED as error:
             raise UserError(f"{self.address}{what}: {reason(error)}") from error
-
-
-def with_retries(attempts: int, act: Callable[[], Result], *, pause: float = 0.5) -> Result:
-    """What `act` returns; a UserError makes it try again, up to `attempts` times with growing pauses.
-
-    What is refused for good (UnfitError) is not asked for again.
-    """
-    for attempt in range(attempts):
-        try:
-            return act()
-        except UnfitError:
-            raise
-        except UserError:
-            if attempt == attempts - 1:
-                raise
-            time.sleep(min(20.0, pause * 2**attempt))
-    raise AssertionError("attempts is at least 1")
 
 
 def _is_keyed(answer: Mapping[str, Any]) -> bool:

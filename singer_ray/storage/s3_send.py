@@ -9,12 +9,12 @@ import threading
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import IO, Any
 
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
+from singer_ray.storage.protocol import Sent
 from singer_ray.storage.tags import md5_of, part_size, tag_of_parts
 
 AT_A_TIME = 10
@@ -27,23 +27,6 @@ REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 SPOILT = ("BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch")
 """What it answers to a content that is not the one of its checksum."""
 FAILED = (ClientError, BotoCoreError, Boto3Error, OSError)
-
-
-@dataclass(frozen=True)
-class Sent:
-    """A file that a server has taken."""
-
-    tag: str
-    """The ETag that it was given."""
-    own: str
-    """The one that its content should have, where tags are hashes."""
-    sha256: str
-    """Of what was sent."""
-
-    @property
-    def confirmed(self) -> bool:
-        """Whether the tag proves that the content has come as it was sent."""
-        return self.tag == self.own
 
 
 def send(

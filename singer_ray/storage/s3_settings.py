@@ -1,12 +1,11 @@
-"""How S3 is talked to."""
+"""What AWS's own configuration says of S3: the endpoint, and how requests are written."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import botocore.session
 from botocore.exceptions import BotoCoreError
@@ -16,38 +15,6 @@ from singer_ray.storage.explain import reason
 from singer_ray.storage.secrets import ENDPOINTS, with_password
 
 _CHECKSUMS = "request_checksum_calculation"
-
-
-class S3Settings(Protocol):
-    """How to talk to S3; the configuration's export block is such."""
-
-    @property
-    def endpoint(self) -> str | None: ...
-    @property
-    def storage_class(self) -> str | None: ...
-    @property
-    def encryption(self) -> str | None: ...
-    @property
-    def kms_key(self) -> str | None: ...
-    @property
-    def tags(self) -> Sequence[str]: ...
-    @property
-    def attempts(self) -> int: ...
-    @property
-    def timeout(self) -> float: ...
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """Settings of who has none of his own."""
-
-    endpoint: str | None = None
-    storage_class: str | None = None
-    encryption: str | None = None
-    kms_key: str | None = None
-    tags: Sequence[str] = ()
-    attempts: int = 6
-    timeout: float = 60.0
 
 
 def endpoint_of(given: str | None) -> str | None:

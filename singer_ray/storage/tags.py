@@ -20,7 +20,7 @@ def part_size(size: int) -> int:
 
 
 def tag_of(path: Path) -> str:
-    """The ETag that S3 gives to a file that is sent as `Bucket.put_file` does, but for KMS encryption."""
+    """The ETag that S3 gives to a file that is sent as `S3Store.put_file` does, but for KMS encryption."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if size < MULTIPART:

@@ -15,7 +15,6 @@ from singer_ray.tracking.history import RATE, Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CURVES = "curves.png"
 COLOURS = ("#3f7fd9", "#ef8a17", "#23a18b", "#7a5bb5", "#d64f4f", "#98a2ae", "#8c6d31", "#1b2028")
 TOTAL, SHARE = "train/loss", "student/artifact_share"
 _DPI, _WIDTH, _HEIGHT = 110, 5.6, 3.9

@@ -9,9 +9,9 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from singer_ray.layout import HISTORY
 from singer_ray.storage import write_whole
 
-HISTORY = "history.csv"
 EPOCH, SECONDS, RATE = "epoch", "seconds", "lr"
 """Columns besides the metrics: the epoch (1-based), seconds of training until its end, and its last learning rate."""
 LARGEST = 256 * 2**20

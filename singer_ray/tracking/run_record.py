@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from singer_ray.errors import UserError
+from singer_ray.layout import CURVES, HISTORY, RUN
 from singer_ray.storage import read_json_mapping, write_whole
 from singer_ray.tracking.background import close
 from singer_ray.tracking.callback import Parameters
-from singer_ray.tracking.curves import CURVES, draw_curves
-from singer_ray.tracking.history import EPOCH, HISTORY, SECONDS, History
+from singer_ray.tracking.curves import draw_curves
+from singer_ray.tracking.history import EPOCH, SECONDS, History
 from singer_ray.tracking.tracker import one_line
 from singer_ray.tracking.trackers import TRAIN, make_trackers
 
-RUN = "run.json"
 EXPERIMENT = "singer_ray.train"
 """Under which trackers file all single runs."""
 SECONDS_BETWEEN = 60.0

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from singer_ray.errors import UserError, first_line, printable
+from singer_ray.layout import CHECKPOINT
 from singer_ray.storage import write_whole
 
-FILE = "checkpoint.pt"
 FORMAT = 1
 RESTORE = "Restore it from a copy."
 RESTART = "Restore it from a copy, or start again with --overwrite."
@@ -54,7 +54,9 @@ def to_bytes(state: dict[str, Any]) -> bytes:
     return b"".join((body, len(comment).to_bytes(2, "little"), comment))
 
 
-def from_bytes(content: bytes, where: str = FILE, needed: Needed = MEMBER, advice: str = RESTORE) -> dict[str, Any]:
+def from_bytes(
+    content: bytes, where: str = CHECKPOINT, needed: Needed = MEMBER, advice: str = RESTORE
+) -> dict[str, Any]:
     """A state from `to_bytes`, on the CPU, which has what is `needed`.
 
     Raises UserError, which names `where` and gives `advice`, for one that was changed, cut off, or is something else.
@@ -73,14 +75,14 @@ def from_bytes(content: bytes, where: str = FILE, needed: Needed = MEMBER, advic
 
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Writes checkpoint.pt whole or not at all: a crash leaves the earlier one."""
-    write_whole(folder / FILE, to_bytes(state), synced=True)
+    write_whole(folder / CHECKPOINT, to_bytes(state), synced=True)
 
 
 def load(folder: Path) -> dict[str, Any]:
     """The state in checkpoint.pt. Raises UserError when there is none or it cannot be read."""
-    path = folder / FILE
+    path = folder / CHECKPOINT
     if not path.is_file():
-        raise UserError(f"{folder} has no {FILE}: no epoch was finished there. Start again with --overwrite.")
+        raise UserError(f"{folder} has no {CHECKPOINT}: no epoch was finished there. Start again with --overwrite.")
     try:
         content = path.read_bytes()
     except OSError as error:

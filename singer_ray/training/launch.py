@@ -15,6 +15,7 @@ from torch import nn
 
 from singer_ray.data.splits import Splits
 from singer_ray.errors import UserError, user_error_in
+from singer_ray.layout import CHECKPOINT, RAY_TRAIN
 from singer_ray.storage.address import Address
 from singer_ray.tracking.history import RATE
 from singer_ray.tracking.run_record import RunRecord
@@ -22,7 +23,6 @@ from singer_ray.training import checkpoint
 from singer_ray.training.context import TrainContext
 from singer_ray.training.loop import Metrics, epochs
 from singer_ray.training.progress import EpochLines
-from singer_ray.training.resuming import RAY_TRAIN
 from singer_ray.training.trainer import StudentTrainer
 from singer_ray.vision.students import MisfitError
 
@@ -77,7 +77,7 @@ def launch_here(
     try:
         trainer.make_ready(state, log)
     except MisfitError as error:
-        raise UserError(f"{out / checkpoint.FILE} {error}. {checkpoint.RESTART}") from error
+        raise UserError(f"{out / CHECKPOINT} {error}. {checkpoint.RESTART}") from error
     record.begin(*_so_far(trainer, state))
     metrics: Metrics = {}
     with EpochLines(trainer.config, log, console) as lines:
@@ -116,7 +116,7 @@ def launch_in_ray(
         ray_cluster.wait_for_room(each, workers, what, log)
         log(f"{workers} worker{'s' * (workers > 1)} on {ray_cluster.describe()}")
         written = config.without_passwords()  # Ray shows and logs what its workers are given
-        begun = resume and (out / checkpoint.FILE).exists()
+        begun = resume and (out / CHECKPOINT).exists()
         # As a reference: settings travel within messages, which have a limit.
         saved = ray.put(checkpoint.load(out)) if begun else None
         with heard({"line": log, "begin": lambda told: record.begin(*told), "epoch": record.epoch}) as tell:

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from singer_ray.evaluation.pictures import TokenSet, draw_norms, draw_pca, sample_images
+from singer_ray.layout import NORM_MAPS, PCA
 from singer_ray.method.artifacts import normal_mask, patch_norms
 from singer_ray.vision.tapped import evaluating
 
 if TYPE_CHECKING:
     from singer_ray.training.trainer import StudentTrainer
-
-NORM_MAPS, PCA = "norm_maps.png", "pca.png"
 
 
 def draw_student_pictures(trainer: StudentTrainer, folder: Path) -> tuple[Path, Path]:

@@ -11,12 +11,12 @@ from singer_ray.config import Config, load_preset, read_yaml_mapping
 from singer_ray.config.sources import FROM_PYTHON
 from singer_ray.config.tree import ADDRESSES
 from singer_ray.errors import UserError, printable
+from singer_ray.layout import CHECKPOINT, CONFIG, RAY_TRAIN
 from singer_ray.storage.address import absolute, is_folder, own_name
 
 if TYPE_CHECKING:
     from singer_ray.training.launch import Inputs
 
-CONFIG, RAY_TRAIN = "config.yaml", "ray_train"
 CHANGEABLE = ("train.trackers", "train.threads", "train.device", "train.workers", "data.loader_workers")
 """Settings that a resume may change: they do not decide what was trained. A batch is one of all workers together."""
 AS_BEFORE: Mapping[str, Any] = {"train.trackers": ()}
@@ -88,9 +88,7 @@ def check_same(folder: Path, config: Config) -> None:
 
 def resume_command(folder: Path, config: Config) -> str | None:
     """What goes on with the run in `folder`; None where no epoch was finished."""
-    from singer_ray.training.checkpoint import FILE  # torch, which a search's driver need not load for `own_inputs`
-
-    if not (folder / FILE).is_file() and not _in_ray(folder, config):
+    if not (folder / CHECKPOINT).is_file() and not _in_ray(folder, config):
         return None
     own = own_inputs(config)
     if own:

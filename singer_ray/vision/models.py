@@ -12,6 +12,7 @@ from timm.models import is_model, list_models, list_pretrained
 from torch import nn
 
 from singer_ray.errors import UserError, nearest, printable
+from singer_ray.layout import MODEL_CONFIG
 from singer_ray.vision.checkpoints import in_one_line, load_weights
 from singer_ray.vision.fitting import check_fit
 
@@ -148,7 +149,7 @@ def _check_name(name: str, setting: str) -> None:
     scheme, _, path = name.partition(":")
     architecture, _, tag = name.partition(".")
     if scheme == "local-dir":
-        if not (Path(path) / "config.json").is_file():
+        if not (Path(path) / MODEL_CONFIG).is_file():
             raise UserError(f"{setting} {name!r}: {path}/config.json is missing. Give a folder that timm can load.")
     elif scheme == "hf-hub":
         return

@@ -11,11 +11,11 @@ from timm.models import is_model
 from torch import nn
 
 from singer_ray.errors import UserError
+from singer_ray.layout import BEST, MODEL_CONFIG, STUDENT
 from singer_ray.vision.fitting import check_fit
 from singer_ray.vision.models import DEMO_TEACHERS, Normalization, load_network, normalization_of
 from singer_ray.vision.tapped import TappedViT
 
-STUDENT = "student"
 """Where a run keeps its student."""
 
 
@@ -73,10 +73,12 @@ def find_network(name: str) -> str:
     if known or not (folder.exists() or name.startswith("local-dir:") or "/" in name):
         return name
     for place in (folder, folder / STUDENT):
-        if (place / "config.json").is_file():
+        if (place / MODEL_CONFIG).is_file():
             return f"local-dir:{place}"
-    best = sorted(p.parent.name for p in folder.glob("best/*/config.json"))
-    advice = f"It is a search: name one of its students, {folder}/best/{best[0]}" if best else "Give an exported folder"
+    best = sorted(p.parent.name for p in folder.glob(f"{BEST}/*/{MODEL_CONFIG}"))
+    advice = (
+        f"It is a search: name one of its students, {folder}/{BEST}/{best[0]}" if best else "Give an exported folder"
+    )
     what = "has neither config.json nor student/config.json" if folder.is_dir() else "is not a folder"
     raise UserError(f"network {name!r} {what}. {advice}, a run's folder, a timm name, or hf-hub:OWNER/MODEL.")
 

@@ -13,7 +13,7 @@ from singer_ray.config import Config
 from singer_ray.data.imagefolder import ImageFolder
 from singer_ray.data.splits import open_splits
 from singer_ray.errors import UserError
-from singer_ray.evaluation.linear_head import CLASSES
+from singer_ray.layout import CLASSES
 
 Tree = Callable[..., Path]
 

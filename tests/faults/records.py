@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 
+from singer_ray.layout import JOURNAL
 from singer_ray.search.study.opening import load_study, storage_of
-from singer_ray.search.study.schema import COMPLETE, FAIL, JOURNAL, PRUNED, REPEAT_OF, REPEATS, RESUMED, RUNNING, SEED
+from singer_ray.search.study.schema import COMPLETE, FAIL, PRUNED, REPEAT_OF, REPEATS, RESUMED, RUNNING, SEED
 from singer_ray.storage import Folder
 from singer_ray.training import checkpoint
 

@@ -23,8 +23,8 @@ import boto3
 import numpy as np
 import torch
 
+from singer_ray.layout import MANIFEST
 from singer_ray.publishing.formats import open_outputs
-from singer_ray.publishing.manifest import MANIFEST
 from tests.benchmarks.children import write_raw
 from tests.servers import ENVIRONMENT, s3_server
 

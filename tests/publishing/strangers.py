@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from singer_ray.publishing.manifest import FORMAT, MANIFEST
+from singer_ray.layout import MANIFEST
+from singer_ray.publishing.manifest import FORMAT
 
 
 def search_in(out: Path, trial: str = "002") -> Path:

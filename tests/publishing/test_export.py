@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from singer_ray import export
 from singer_ray.cli import run_command
 from singer_ray.distillation import Distilled
-from singer_ray.publishing.manifest import MANIFEST
+from singer_ray.layout import MANIFEST
 from singer_ray.publishing.package import seal
 from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.opening import create_study, storage_of

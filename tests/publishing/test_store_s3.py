@@ -15,11 +15,12 @@ import pytest
 
 from singer_ray.config import ExportConfig
 from singer_ray.errors import UserError
-from singer_ray.publishing.manifest import MANIFEST, Manifest
+from singer_ray.layout import MANIFEST
+from singer_ray.publishing.manifest import Manifest
 from singer_ray.publishing.store import Store
 from singer_ray.storage import Folder
 from singer_ray.storage.lease import Lease
-from singer_ray.storage.s3 import Bucket
+from singer_ray.storage.protocol import ServerStore
 from tests.publishing.faults import FaultyProxy, make_package
 from tests.servers import CREDENTIALS
 
@@ -43,7 +44,7 @@ def test_publishing_again_sends_nothing(server: str, bucket: str, package: Path)
 def test_a_claim_that_a_failed_export_left_does_not_last(server: str, bucket: str, package: Path) -> None:
     """Of this very process: the next export need not wait, and one that finds the package there clears it."""
     store = Store(f"s3://{bucket}", server)
-    s3 = Bucket(store.address, store.settings)
+    s3 = store.folder.store
     left = Lease(s3, "x.claim", seconds=600).content
     s3.create("x.claim", left)
     begin = time.monotonic()
@@ -56,7 +57,7 @@ def test_a_claim_that_a_failed_export_left_does_not_last(server: str, bucket: st
 
 def test_a_package_that_another_machine_writes_is_waited_for(server: str, bucket: str, package: Path) -> None:
     store = Store(f"s3://{bucket}", server, lease=1)
-    other = Lease(Bucket(store.address, store.settings), "x.claim", seconds=1)
+    other = Lease(store.folder.store, "x.claim", seconds=1)
     other.owner["machine"] = "another"
     with other, pytest.raises(UserError, match=r"/x is being written by another export, on another. Wait for it"):
         store.put(package, "x")
@@ -198,7 +199,8 @@ def test_a_write_that_comes_late_changes_nothing(server: str, bucket: str, tmp_p
     for seed in (0, 1):
         make_package(tmp_path / str(seed), seed, large=True)
     store = Store(f"s3://{bucket}", server)
-    late = Bucket(f"s3://{bucket}/x", store.settings)
+    late = store.folder.below("x").store
+    assert isinstance(late, ServerStore)
     before = late.list()
     store.put(tmp_path / "1", "x")
     for name in ("README.md", "model.safetensors"):

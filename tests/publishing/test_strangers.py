@@ -16,13 +16,14 @@ import pytest
 from singer_ray import export
 from singer_ray.cli import run_command
 from singer_ray.errors import UserError
-from singer_ray.finalize import conclude
+from singer_ray.finalize import finalize_search
+from singer_ray.layout import MANIFEST
 from singer_ray.publishing.delivery import _listed_experiment, listed_packages
 from singer_ray.publishing.experiment import Choice, Experiment, Selection
-from singer_ray.publishing.manifest import MANIFEST, Manifest, write_manifest
+from singer_ray.publishing.manifest import Manifest, write_manifest
 from singer_ray.publishing.store import Store
 from singer_ray.publishing.table import trial_in
-from singer_ray.reporting.record import _students, _text
+from singer_ray.reporting.reading.search_reader import _students, _text
 from singer_ray.search.study.schema import label_of
 from singer_ray.storage import Folder
 from tests.publishing.strangers import manifest_of, package_in, search_in
@@ -238,7 +239,7 @@ def test_what_is_brought_to_the_copy_is_the_searchs_own(tmp_path: Path, secret: 
         out=out, home=SimpleNamespace(remote=remote), config=SimpleNamespace(export=SimpleNamespace(to=None)), best=()
     )
     with pytest.raises(UserError, match="leads out of"):
-        conclude(done, lambda line: None)
+        finalize_search(done, lambda line: None)
     assert not (tmp_path / "copy" / "leaderboard.csv").exists()
 
 

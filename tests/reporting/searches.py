@@ -22,10 +22,11 @@ from optuna.distributions import (
 from optuna.trial import TrialState, create_trial
 
 from singer_ray.config import load_preset
+from singer_ray.layout import JOURNAL
 from singer_ray.metrics import MIN, direction
 from singer_ray.search.study.objectives import Objectives, front
 from singer_ray.search.study.opening import create_study, storage_of
-from singer_ray.search.study.schema import COMPLETE, FAIL, JOURNAL, PRUNED, RUNNING
+from singer_ray.search.study.schema import COMPLETE, FAIL, PRUNED, RUNNING
 
 EPOCHS = 9
 RUNGS = (2, 6)

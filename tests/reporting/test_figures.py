@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from singer_ray.reporting import figures
-from singer_ray.reporting.record import SearchRecord, read_search
-from singer_ray.reporting.style import CURVE_POINTS, Axis, log_ticks, thinned
+from singer_ray.reporting.page import parameter_figures, trial_figures
+from singer_ray.reporting.page.style import CURVE_POINTS, thinned
+from singer_ray.reporting.reading.axis import Axis, log_ticks
+from singer_ray.reporting.reading.record import SearchRecord
+from singer_ray.reporting.reading.search_reader import read_search
 from singer_ray.reporting.text import MISSING, duration, number, score, short_names
 from tests.reporting.searches import REFINERS, fake_search
 
@@ -24,7 +26,7 @@ def search(finished: Path) -> SearchRecord:
 @pytest.mark.parametrize(("objective", "best_of"), [("val/miou", max), ("val/depth_rmse", min)])
 def test_the_running_best_is_the_best_up_to_each_trial(tmp_path: Path, objective: str, best_of: object) -> None:
     search = read_search(fake_search(tmp_path / "search", objectives=(objective,)))
-    drawn = figures.history(search, 0)
+    drawn = trial_figures.history(search, 0)
     assert drawn is not None
     line = next(t for t in drawn.data if t.name == "best so far")
     finished = {t.number: t.values[0] for t in search.finished if t.values}
@@ -35,7 +37,7 @@ def test_the_running_best_is_the_best_up_to_each_trial(tmp_path: Path, objective
 
 
 def test_learning_curves_hold_every_trial_and_the_best_apart(search: SearchRecord) -> None:
-    drawn = figures.learning_curves(search)
+    drawn = trial_figures.learning_curves(search)
     assert drawn is not None
     ids = [{i for i in trace.customdata if i} for trace in drawn.data]
     assert sum(map(len, ids)) == sum(bool(t.curve) for t in search.trials)
@@ -55,7 +57,7 @@ def test_long_curves_keep_their_ends() -> None:
 
 
 def test_trials_in_one_row_of_the_timeline_do_not_overlap(search: SearchRecord) -> None:
-    drawn = figures.timeline(search)
+    drawn = trial_figures.timeline(search)
     assert drawn is not None
     from datetime import datetime
 
@@ -71,7 +73,7 @@ def test_trials_in_one_row_of_the_timeline_do_not_overlap(search: SearchRecord) 
 
 def test_a_parameter_that_a_trial_lacks_has_a_place_below_the_range(tmp_path: Path) -> None:
     search = read_search(fake_search(tmp_path / "search", trials=60, space=REFINERS, states=["COMPLETE"] * 60))
-    drawn = figures.parallel_coordinates(search, 0)
+    drawn = parameter_figures.parallel_coordinates(search, 0)
     assert drawn is not None
     dimensions = dict(zip([*REFINERS, "value"], drawn.data[0].dimensions))
     ratio = dimensions["method.clip.ratio"]
@@ -82,7 +84,7 @@ def test_a_parameter_that_a_trial_lacks_has_a_place_below_the_range(tmp_path: Pa
 
 
 def test_slices_span_the_range_searched(search: SearchRecord) -> None:
-    drawn = figures.slice_of(search, "train.lr", 0)
+    drawn = parameter_figures.slice_of(search, "train.lr", 0)
     assert drawn is not None
     low, high = drawn.layout.xaxis.range
     assert 10**low < 1e-3 < 8e-3 < 10**high

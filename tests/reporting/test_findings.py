@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from singer_ray.config import Config
-from singer_ray.reporting.findings import CAUTION, GOOD, NOTE, Finding, findings
-from singer_ray.reporting.importance import importances
-from singer_ray.reporting.record import SearchRecord, TrialRecord, read_search
+from singer_ray.reporting.reading.findings import CAUTION, GOOD, NOTE, Finding, findings
+from singer_ray.reporting.reading.importance import importances
+from singer_ray.reporting.reading.record import SearchRecord, TrialRecord
+from singer_ray.reporting.reading.search_reader import read_search
 from tests.reporting.searches import REFINERS, fake_search
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from singer_ray.reporting.page import build_report
+from singer_ray.reporting.page.search_page import build_report
 from tests.reporting.searches import REFINERS, fake_search
 
 WAIT = 120_000

@@ -12,9 +12,9 @@ import pytest
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from singer_ray.reporting.figures import timeline
-from singer_ray.reporting.page import build_report
-from singer_ray.reporting.record import read_search
+from singer_ray.reporting.page.search_page import build_report
+from singer_ray.reporting.page.trial_figures import timeline
+from singer_ray.reporting.reading.search_reader import read_search
 from singer_ray.search.study.leaderboard import leaderboard
 from singer_ray.search.study.opening import create_study, storage_of
 from singer_ray.search.study.schema import IN_QUEUE, SECONDS, STARTED

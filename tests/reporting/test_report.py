@@ -13,8 +13,8 @@ import pytest
 
 from singer_ray import report
 from singer_ray.cli import run_command
-from singer_ray.reporting.page import build_report
-from singer_ray.reporting.record import read_search
+from singer_ray.reporting.page.search_page import build_report
+from singer_ray.reporting.reading.search_reader import read_search
 from tests.reporting.searches import RANK, REFINERS, SINGER, fake_search, journal_of
 
 PLOTLY = str(plotly.offline.get_plotlyjs())

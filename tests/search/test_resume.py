@@ -21,12 +21,13 @@ import yaml
 from rich.console import Console
 
 from singer_ray.errors import UserError
+from singer_ray.layout import LEASE
 from singer_ray.nodes import ray_cluster
 from singer_ray.search.driver.search import resume_search, run_search
 from singer_ray.search.driver.searched import Searched
 from singer_ray.search.state import heartbeat
 from singer_ray.search.state import store as stores
-from singer_ray.search.state.store import LEASE, SearchStore
+from singer_ray.search.state.store import SearchStore
 from singer_ray.search.study.opening import create_study, load_study, storage_of
 from singer_ray.search.study.schema import SEARCH
 from singer_ray.storage import Folder

@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from singer_ray.storage import Folder
-from singer_ray.storage.lease import HeldError, Lease, LeaseFiles, LostError, lease_files
+from singer_ray.storage.lease import HeldError, Lease, LostError
+from singer_ray.storage.protocol import LeaseFiles
 
 
 @pytest.fixture(params=["folder", "s3"])
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> LeaseFiles:
     """A store of each kind."""
     if request.param == "folder":
-        return lease_files(Folder(str(tmp_path)))
+        return Folder(str(tmp_path)).store
     address, server = f"s3://{request.getfixturevalue('bucket')}/leases", request.getfixturevalue("server")
-    return lease_files(Folder(address, server))
+    return Folder(address, server).store
 
 
 def of_another_machine(files: LeaseFiles, seconds: float = 2.0) -> Lease:
@@ -116,14 +117,13 @@ def test_a_holder_that_wakes_too_late_learns_it_and_leaves_the_other_alone(files
 
 def test_a_process_of_this_machine_that_has_ended_holds_nothing(tmp_path: Path) -> None:
     program = f"""
-from pathlib import Path
-from singer_ray.storage.lease import Lease, LocalLeaseFiles
-files = LocalLeaseFiles(Path({str(tmp_path)!r}))
-Lease(files, "x", seconds=600).__enter__()
+from singer_ray.storage import Folder
+from singer_ray.storage.lease import Lease
+Lease(Folder({str(tmp_path)!r}).store, "x", seconds=600).__enter__()
 import os; os._exit(1)
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 1
-    files = lease_files(Folder(str(tmp_path)))
+    files = Folder(str(tmp_path)).store
     assert files.look("x") is not None
     begin = time.monotonic()
     with Lease(files, "x", seconds=600):
@@ -154,7 +154,7 @@ def test_servers_that_know_no_conditions_are_read_back(tmp_path: Path) -> None:
 
     class Careless:
         def __init__(self) -> None:
-            self.inner = lease_files(Folder(str(tmp_path)))
+            self.inner = Folder(str(tmp_path)).store
             self.look, self.delete = self.inner.look, self.inner.delete
 
         def create(self, name: str, content: bytes) -> bool:

@@ -57,7 +57,7 @@ def test_links_within_are_followed(theirs: Folder) -> None:
 
 
 def test_a_link_to_the_folder_itself_is_the_users_own(theirs: Folder, tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(theirs.root)
+    (tmp_path / "link").symlink_to(tmp_path / "theirs")
     assert Folder(str(tmp_path / "link")).read("best/1-002/x") == b"theirs"
 
 
@@ -69,12 +69,12 @@ def test_names_that_lead_out_are_refused(theirs: Folder, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["pipe", "device"])
-def test_pipes_and_devices_are_never_waited_for(theirs: Folder, name: str) -> None:
-    (Path(theirs.root) / "device").symlink_to("/dev/zero")
+def test_pipes_and_devices_are_never_waited_for(theirs: Folder, tmp_path: Path, name: str) -> None:
+    (tmp_path / "theirs" / "device").symlink_to("/dev/zero")
     said: list[str] = []
 
     def read() -> None:
-        for act in (lambda: opened(theirs.root / name), lambda: theirs.read(name), lambda: theirs.digest(name)):
+        for act in (lambda: opened(tmp_path / "theirs" / name), lambda: theirs.read(name), lambda: theirs.digest(name)):
             try:
                 act()
             except UserError as error:

@@ -18,8 +18,8 @@ from singer_ray.distillation import run_distillation
 from singer_ray.errors import UserError
 from singer_ray.publishing.card import card
 from singer_ray.publishing.result import build_result
-from singer_ray.reporting.findings import CAUTION, findings
-from singer_ray.reporting.record import read_search
+from singer_ray.reporting.reading.findings import CAUTION, findings
+from singer_ray.reporting.reading.search_reader import read_search
 from singer_ray.search.workers.trainer_actor import TrainerActor
 from singer_ray.storage import Folder
 from singer_ray.training.context import TrainContext

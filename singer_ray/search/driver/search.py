@@ -11,14 +11,14 @@ from rich.console import Console
 
 from singer_ray.config import field_names, load_preset
 from singer_ray.config.given import settle
+from singer_ray.layout import CONFIG, RECORD, SPACE
 from singer_ray.search.driver.searched import Searched
 from singer_ray.search.driver.setup import SearchSetup
 from singer_ray.search.space.dead import space_remarks
 from singer_ray.search.space.space import load_space
-from singer_ray.search.state.description import RECORD, description
+from singer_ray.search.state.description import description
 from singer_ray.search.state.locate import bring_search, checkpoint_storage
 from singer_ray.search.state.resume_rules import check_changes, require_inputs
-from singer_ray.search.state.store import CONFIG, SPACE
 from singer_ray.search.strategy.samplers import check_sampler
 from singer_ray.search.study.opening import load_study, require_own, storage_of
 from singer_ray.storage.address import absolute, own_name

@@ -17,6 +17,7 @@ from optuna.storages import BaseStorage
 from rich.console import Console
 
 from singer_ray.errors import UserError
+from singer_ray.layout import TUNE
 from singer_ray.nodes import ray_cluster
 from singer_ray.nodes.prices import Price
 from singer_ray.nodes.ray_start import keep_keys_at_home
@@ -208,7 +209,7 @@ class SearchSession:
             return over
 
         name = f"{kind}-{len(self.record['sessions'])}"
-        if (self.store.out / "tune" / name).exists():  # Tune's records hold pickles: none but its own are read
+        if (self.store.out / TUNE / name).exists():  # Tune's records hold pickles: none but its own are read
             name = f"{name}-{uuid.uuid4().hex[:8]}"
 
         def most() -> int:
@@ -233,7 +234,7 @@ class SearchSession:
             run_config=tune.RunConfig(
                 # Ray's own record, a folder for each session; what a resume reads is the study and the checkpoints.
                 name=name,
-                storage_path=str((self.store.out / "tune").absolute()),
+                storage_path=str((self.store.out / TUNE).absolute()),
                 verbose=0,
                 callbacks=[JsonLoggerCallback(), Recoveries(self._log)],
                 stop=LimitStopper(ended),

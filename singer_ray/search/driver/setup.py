@@ -15,14 +15,15 @@ import yaml
 from rich.console import Console
 
 from singer_ray.errors import UserError
+from singer_ray.layout import CONFIG, SPACE
 from singer_ray.nodes import ray_cluster
 from singer_ray.nodes.prices import NodePrices, Price, require_price
-from singer_ray.printing import log_into
+from singer_ray.runlog import log_into
 from singer_ray.search.driver.searched import Searched
 from singer_ray.search.driver.session import SearchSession, SessionSpec
 from singer_ray.search.space.space import SearchSpace
 from singer_ray.search.state.resume_rules import own_inputs
-from singer_ray.search.state.store import CONFIG, REMARKS, SPACE, SearchStore
+from singer_ray.search.state.store import REMARKS, SearchStore
 from singer_ray.search.state.warm_start import earlier_study, import_trials
 from singer_ray.search.strategy.stopping import Budget
 from singer_ray.search.study.objectives import Objectives

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import pandas as pd
 
+from singer_ray.layout import BEST, CHECKPOINT, PICTURES
 from singer_ray.search.state.store import REMARKS
 from singer_ray.search.study.leaderboard import FRONT
 from singer_ray.search.study.schema import COMPLETE, FAIL, SECONDS, last_result, own_rows
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from singer_ray.config import Config
     from singer_ray.search.state.store import SearchStore
     from singer_ray.search.workers.pool import HostPool
-
-BEST, PICTURES = "best", "pictures"
 
 
 def chosen(table: pd.DataFrame) -> pd.DataFrame:
@@ -51,7 +50,7 @@ def package_best(
         if content is None:
             continue
         metrics: dict[str, Any] = dict(last_result(row))
-        state = checkpoint.from_bytes(content, f"{store.trials.address}/{label}/{checkpoint.FILE}")
+        state = checkpoint.from_bytes(content, f"{store.trials.address}/{label}/{CHECKPOINT}")
         if place["state"] != COMPLETE:  # its checkpoint may be an epoch ahead of what was reported when it was stopped
             metrics |= state["metrics"] | pool.ask("final_metrics", label, row.params)
         own = config.override(row.params)

@@ -9,7 +9,6 @@ from typing import Any
 from singer_ray.errors import UserError, printable
 from singer_ray.storage import read_json_mapping
 
-RECORD = "search.json"
 _RESTORE = "Restore it from a copy; report goes by the study alone once it is removed."
 _SPENT = {"begin": False, "end": False, "gpu_hours": False, "money": True}
 """What each session must have; True where it may be null."""

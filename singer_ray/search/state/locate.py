@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from singer_ray.errors import UserError, printable
-from singer_ray.search.state.description import RECORD
+from singer_ray.layout import RECORD, TRIALS
 from singer_ray.search.state.lock import refuse_driven
-from singer_ray.search.state.store import STATE, TRIALS, fetch, is_same
+from singer_ray.search.state.store import STATE, fetch, is_same
 from singer_ray.storage import Folder
 from singer_ray.storage.address import Address
 

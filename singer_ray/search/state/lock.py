@@ -8,8 +8,7 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from singer_ray.errors import UserError
-
-LOCK = "driver.lock"
+from singer_ray.layout import LOCK
 
 
 class FolderLock:

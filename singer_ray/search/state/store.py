@@ -15,17 +15,15 @@ from typing import Any
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 
 from singer_ray.errors import UserError
-from singer_ray.search.state.description import RECORD as RECORD
+from singer_ray.layout import CONFIG, JOURNAL, LEASE, LOCK, RECORD, SPACE, TRIALS
 from singer_ray.search.state.description import description
-from singer_ray.search.state.lock import LOCK, FolderLock
+from singer_ray.search.state.lock import FolderLock
 from singer_ray.search.state.resume_rules import resume_command
 from singer_ray.search.state.trial_checkpoint import patiently
-from singer_ray.search.study.schema import JOURNAL
 from singer_ray.storage import Folder, read_json_mapping, write_whole
-from singer_ray.storage.lease import HeldError, Lease, LostError, lease_files
+from singer_ray.storage.lease import HeldError, Lease, LostError
 from singer_ray.wording import command
 
-CONFIG, SPACE, LEASE, TRIALS = "config.yaml", "space.yaml", "driver.json", "trials"
 REMARKS = "remarks"
 """The key in search.json of the lines about the data that were printed at the start."""
 STATE = (CONFIG, SPACE, JOURNAL, RECORD)
@@ -57,7 +55,7 @@ class SearchStore:
     ) -> None:
         self.out, self.shared, self.log, self.own = out, shared, log, own
         # Where copy and original are one file, writing the copy would undo what is being appended to the original.
-        self.remote = None if shared is None or (shared.is_local and is_same(Path(shared.root), out)) else shared
+        self.remote = None if shared is None or (shared.path is not None and is_same(shared.path, out)) else shared
         self.trials = shared.below(TRIALS) if shared else Folder(str(out / TRIALS), setting="--out")
         self._dirty, self._over = threading.Event(), threading.Event()
         self._sending = threading.Lock()
@@ -70,7 +68,7 @@ class SearchStore:
     @property
     def address(self) -> str:
         """What `--resume` takes."""
-        return self.shared.address if self.shared and not self.shared.is_local else str(self.out)
+        return self.shared.address if self.shared and self.shared.path is None else str(self.out)
 
     @property
     def go_on(self) -> str:
@@ -145,8 +143,7 @@ class SearchStore:
             if self.shared is None:
                 yield
                 return
-            if self.shared.bucket is not None:  # unfinished uploads of hosts that died
-                self.shared.bucket.abort_uploads()
+            self.shared.abort_uploads()  # of hosts that died
             sender = threading.Thread(target=self._send_often, daemon=True)
             sender.start()
             try:
@@ -168,7 +165,7 @@ class SearchStore:
         def waiting(seconds: float) -> None:
             self.log(f"waiting up to {seconds:.0f} s to see whether the driver of {address} is dead")
 
-        lease = Lease(lease_files(self.shared), LEASE, seconds=LEASE_SECONDS, on_wait=waiting)
+        lease = Lease(self.shared.store, LEASE, seconds=LEASE_SECONDS, on_wait=waiting)
         with contextlib.ExitStack() as stack:
             try:
                 self._lease = stack.enter_context(lease)

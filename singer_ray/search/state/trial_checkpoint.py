@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from singer_ray import layout
 from singer_ray.errors import UserError
 from singer_ray.search.study.schema import CHECKPOINT, HISTORY, UNSAVED
+from singer_ray.storage.retries import with_retries
 
 if TYPE_CHECKING:
     from singer_ray.storage import Folder
     from singer_ray.training.trainer import StudentTrainer
 
-SAVED = "checkpoint.pt"
 ATTEMPTS = 14
 """With pauses that grow to 20 s they span three minutes and more: a store may be unreachable for that long."""
 Result = TypeVar("Result")
@@ -28,7 +29,7 @@ class TrialCheckpoint:
     def __init__(self, trials: Folder, label: str, overrides: Mapping[str, Any], content: bytes | None) -> None:
         from singer_ray.training import checkpoint  # imports torch, which only a process that trains needs
 
-        self.trials, self.name, self.overrides = trials, f"{label}/{SAVED}", dict(overrides)
+        self.trials, self.name, self.overrides = trials, f"{label}/{layout.CHECKPOINT}", dict(overrides)
         where = f"{trials.address}/{self.name}"
         state = None if content is None else checkpoint.from_bytes(content, where, checkpoint.TRIAL, checkpoint.RETRY)
         # With other settings it is not this trial's checkpoint: it belonged to a row that was lost.
@@ -75,11 +76,9 @@ class TrialCheckpoint:
 
 def read_saved(trials: Folder, label: str) -> bytes | None:
     """The bytes of a trial's checkpoint, None when there is none. Raises UserError when the store stays unreachable."""
-    return patiently(lambda: trials.read(f"{label}/{SAVED}"))
+    return patiently(lambda: trials.read(f"{label}/{layout.CHECKPOINT}"))
 
 
 def patiently(act: Callable[[], Result]) -> Result:
     """What `act` returns, tried again while the store is unreachable. Raises its UserError when that lasts."""
-    from singer_ray.storage.s3 import with_retries  # imports boto3
-
     return with_retries(ATTEMPTS, act)

@@ -15,8 +15,9 @@ from optuna.trial import FrozenTrial, create_trial
 from singer_ray.config import Config, field_names, read_yaml_mapping
 from singer_ray.config.tree import validate
 from singer_ray.errors import UserError
+from singer_ray.layout import CONFIG
 from singer_ray.search.space.space import SearchSpace
-from singer_ray.search.state.store import CONFIG, bring_study
+from singer_ray.search.state.store import bring_study
 from singer_ray.search.strategy.samplers.nsga2 import FIRST_GENERATION
 from singer_ray.search.study.objectives import Objectives
 from singer_ray.search.study.opening import create_study, load_study, storage_of

@@ -12,6 +12,7 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial
 
+from singer_ray.layout import LEADERBOARD, LEADERBOARD_CSV
 from singer_ray.search.study.objectives import Objectives, front
 from singer_ray.search.study.schema import (
     COMPLETE,
@@ -87,8 +88,8 @@ def winners(table: pd.DataFrame, by: str) -> pd.DataFrame:
 
 def write_leaderboard(table: pd.DataFrame, out: Path) -> None:
     """leaderboard.parquet and leaderboard.csv."""
-    write_whole(out / "leaderboard.parquet", table.to_parquet(index=False))
-    write_whole(out / "leaderboard.csv", table.to_csv(index=False))
+    write_whole(out / LEADERBOARD, table.to_parquet(index=False))
+    write_whole(out / LEADERBOARD_CSV, table.to_csv(index=False))
 
 
 def parameters_in(table: pd.DataFrame, objectives: Objectives | None = None) -> list[str]:

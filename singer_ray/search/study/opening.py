@@ -12,9 +12,10 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from singer_ray.errors import UserError, printable, shown
+from singer_ray.layout import JOURNAL
 from singer_ray.search.study.database import Access, database
 from singer_ray.search.study.objectives import Objectives
-from singer_ray.search.study.schema import JOURNAL, REPEATS, SEARCH, STOP_METRIC, STOP_MODE
+from singer_ray.search.study.schema import REPEATS, SEARCH, STOP_METRIC, STOP_MODE
 from singer_ray.search.study.screened import Screened
 from singer_ray.storage import lacks_password, with_password, without_credentials
 

@@ -18,7 +18,6 @@ from optuna.trial import FrozenTrial, TrialState
 from singer_ray.errors import UserError, printable
 from singer_ray.search.study.objectives import Objectives
 
-JOURNAL = "study.journal"
 REPEATS = "-repeats"
 """Added to a study's name: the study of the leading trials' further seeds, in the same storage."""
 

@@ -14,8 +14,9 @@ from rich.console import Console
 
 from singer_ray.config import load_preset
 from singer_ray.errors import printable
+from singer_ray.layout import CONFIG
 from singer_ray.search.state.resume_rules import own_inputs, resume_command
-from singer_ray.search.state.store import CONFIG, END, FINISHED, bring_study
+from singer_ray.search.state.store import END, FINISHED, bring_study
 from singer_ray.search.strategy.cost import Spending, duration
 from singer_ray.search.strategy.stopping import Budget
 from singer_ray.search.study.opening import load_study, require_own, storage_of

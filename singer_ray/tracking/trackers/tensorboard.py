@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from singer_ray.layout import TENSORBOARD
 from singer_ray.tracking.callback import Parameters
 from singer_ray.tracking.figures import figures
 from singer_ray.tracking.tracker import Tracker
-
-TENSORBOARD = "tensorboard"
 
 
 class TensorBoard(Tracker):

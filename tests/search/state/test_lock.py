@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from singer_ray.errors import UserError
-from singer_ray.search.state.lock import LOCK, FolderLock, refuse_driven
+from singer_ray.layout import LOCK
+from singer_ray.search.state.lock import FolderLock, refuse_driven
 
 HOLD = """
 import sys, time

@@ -13,12 +13,13 @@ import pytest
 
 from singer_ray.config import load_preset
 from singer_ray.errors import UserError
+from singer_ray.layout import JOURNAL, LEASE, LOCK, RECORD
 from singer_ray.search.state import store as stores
-from singer_ray.search.state.lock import LOCK, refuse_driven
-from singer_ray.search.state.store import LEASE, RECORD, SearchStore
+from singer_ray.search.state.lock import refuse_driven
+from singer_ray.search.state.store import SearchStore
 from singer_ray.search.state.trial_checkpoint import TrialCheckpoint, read_saved
 from singer_ray.search.study.opening import create_study, remove_study
-from singer_ray.search.study.schema import CHECKPOINT, JOURNAL, REPEATS, SEARCH, UNSAVED
+from singer_ray.search.study.schema import CHECKPOINT, REPEATS, SEARCH, UNSAVED
 from singer_ray.search.workers.trainer_actor import TrainerActor
 from singer_ray.search.workers.worker_group import WorkerGroupActor
 from singer_ray.storage import Folder
@@ -57,7 +58,7 @@ def test_a_folder_that_is_its_own_copy_is_appended_to_and_never_replaced(tmp_pat
         journal.flush()
         there.saved(True)
         assert (out / LEASE).exists()  # processes of other machines see it
-        assert Path(there.trials.root).resolve() == out / "trials"
+        assert Path(there.trials.address).resolve() == out / "trials"
     assert (out / JOURNAL).read_bytes() == b"1\n2\n"
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from plotly import graph_objects
 
+from singer_ray.layout import CONFIG, REPORT
 from singer_ray.metrics import best_first
-from singer_ray.reporting.markup import card, cell, empty, head, right, row, table, tile
-from singer_ray.reporting.run_result import CONFIG, RunResult, read_run
-from singer_ray.reporting.sections import CAPTIONS, picture_address
-from singer_ray.reporting.sheet import REPORT, Sheet, document, write_page
-from singer_ray.reporting.style import Figure, figure, rounded, thinned
+from singer_ray.reporting.page.markup import card, cell, empty, head, right, row, table, tile
+from singer_ray.reporting.page.sections import CAPTIONS, picture_address
+from singer_ray.reporting.page.sheet import Sheet, document, write_page
+from singer_ray.reporting.page.style import Figure, figure, rounded, thinned
+from singer_ray.reporting.reading.run_result import RunResult, read_run
 from singer_ray.reporting.text import MISSING, duration, escape, number, plural, score
 from singer_ray.tracking.curves import COLOURS, Panel, panels
 

@@ -7,10 +7,22 @@ from statistics import mean, stdev
 
 from optuna.distributions import CategoricalDistribution
 
-from singer_ray.reporting.findings import REFINER
-from singer_ray.reporting.markup import card, cell, dot, duration_cell, empty, head, link, right, row, score_cell, table
-from singer_ray.reporting.record import STATES, SearchRecord, TrialRecord
-from singer_ray.reporting.style import COLOURS, WORDS
+from singer_ray.reporting.page.markup import (
+    card,
+    cell,
+    dot,
+    duration_cell,
+    empty,
+    head,
+    link,
+    right,
+    row,
+    score_cell,
+    table,
+)
+from singer_ray.reporting.page.style import COLOURS, WORDS
+from singer_ray.reporting.reading.findings import REFINER
+from singer_ray.reporting.reading.record import STATES, SearchRecord, TrialRecord
 from singer_ray.reporting.text import MISSING, duration, escape, moment, number, spread_of
 from singer_ray.search.study.schema import COMPLETE, FAIL, PRUNED
 

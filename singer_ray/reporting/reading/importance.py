@@ -9,7 +9,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, create_trial
 
-from singer_ray.reporting.record import SearchRecord
+from singer_ray.reporting.reading.record import SearchRecord
 
 AT_LEAST = 10
 """Finished trials below which nothing is said."""

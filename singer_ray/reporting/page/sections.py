@@ -12,10 +12,12 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from PIL import Image
 
-from singer_ray.reporting.findings import Finding
-from singer_ray.reporting.markup import bar, card, cell, dot, empty, head, link, right, row, table, tile
-from singer_ray.reporting.record import CONFIG, STATES, SearchRecord, Student, TrialRecord
-from singer_ray.reporting.style import WORDS, Axis
+from singer_ray.layout import CONFIG
+from singer_ray.reporting.page.markup import bar, card, cell, dot, empty, head, link, right, row, table, tile
+from singer_ray.reporting.page.style import WORDS
+from singer_ray.reporting.reading.axis import Axis
+from singer_ray.reporting.reading.findings import Finding
+from singer_ray.reporting.reading.record import STATES, SearchRecord, Student, TrialRecord
 from singer_ray.reporting.text import MISSING, duration, escape, moment, number, plural, score, spread_of
 from singer_ray.search.study.schema import PRUNED
 

@@ -12,8 +12,8 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from singer_ray.config import Config
 from singer_ray.errors import UserError
-from singer_ray.reporting.record import SearchRecord, TrialRecord
-from singer_ray.reporting.style import Axis
+from singer_ray.reporting.reading.axis import Axis
+from singer_ray.reporting.reading.record import SearchRecord, TrialRecord
 from singer_ray.reporting.text import number, plural, score, spread_of
 from singer_ray.search.study.schema import FAIL, PRUNED, QUEUED, RUNNING
 

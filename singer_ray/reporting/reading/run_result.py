@@ -10,12 +10,10 @@ from typing import Any
 
 from singer_ray.config import Config, load_preset
 from singer_ray.errors import UserError, printable
-from singer_ray.reporting.record import SEARCH
-from singer_ray.search.study.schema import JOURNAL
+from singer_ray.layout import CONFIG, HISTORY, JOURNAL, PICTURES, RECORD, RESULT, STUDENT
 from singer_ray.storage import read_json_mapping, without_credentials
-from singer_ray.tracking.history import HISTORY, SECONDS, Row, read_history
+from singer_ray.tracking.history import SECONDS, Row, read_history
 
-CONFIG, RESULT, PICTURES, STUDENT = "config.yaml", "result.json", "pictures", "student"
 LARGEST = 32 * 2**20
 """Bytes of a result.json beyond which it is none of ours."""
 
@@ -59,7 +57,7 @@ class RunResult:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a training run, and no search."""
-    search = any((folder / name).exists() for name in (SEARCH, JOURNAL))
+    search = any((folder / name).exists() for name in (RECORD, JOURNAL))
     return not search and any((folder / name).is_file() for name in (HISTORY, RESULT, CONFIG))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from singer_ray.reporting.record import TrialRecord
-from singer_ray.reporting.style import COLOURS, WORDS
+from singer_ray.reporting.page.style import COLOURS, WORDS
+from singer_ray.reporting.reading.record import TrialRecord
 from singer_ray.reporting.text import duration, escape, number, score
 
 

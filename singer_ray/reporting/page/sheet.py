@@ -10,11 +10,10 @@ import plotly.offline
 
 from singer_ray import __version__
 from singer_ray.errors import UserError
-from singer_ray.reporting.style import Figure
+from singer_ray.reporting.page.style import Figure
 from singer_ray.reporting.text import escape, moment
 from singer_ray.storage import write_whole
 
-REPORT = "report.html"
 _LESS = "\\u003c"
 """Data hold names and faults as they came: none may end the script element around them."""
 _ASSETS = Path(__file__).parent / "assets"

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from singer_ray.config import Config, load_preset
 from singer_ray.errors import UserError
-from singer_ray.reporting import figures, sections, tables
-from singer_ray.reporting.findings import findings
-from singer_ray.reporting.importance import AT_LEAST
-from singer_ray.reporting.markup import card, empty
-from singer_ray.reporting.record import CONFIG, SearchRecord, read_search
-from singer_ray.reporting.sheet import REPORT, Sheet, document, write_page
-from singer_ray.reporting.style import Figure
+from singer_ray.layout import CONFIG, REPORT
+from singer_ray.reporting.page import parameter_figures, pareto_figures, sections, tables, trial_figures
+from singer_ray.reporting.page.markup import card, empty
+from singer_ray.reporting.page.sheet import Sheet, document, write_page
+from singer_ray.reporting.page.style import Figure
+from singer_ray.reporting.reading.findings import findings
+from singer_ray.reporting.reading.importance import AT_LEAST
+from singer_ray.reporting.reading.record import SearchRecord
+from singer_ray.reporting.reading.search_reader import read_search
 from singer_ray.reporting.text import escape
 
 
@@ -73,7 +75,7 @@ class _Page(Sheet):
         if not search.objectives.several:
             return ""
         parts = []
-        space = figures.pareto_space(search)
+        space = pareto_figures.pareto_space(search)
         if space is not None:
             parts.append(
                 self.card(
@@ -82,7 +84,7 @@ class _Page(Sheet):
                     space,
                 )
             )
-        pairs = figures.pareto_pairs(search)
+        pairs = pareto_figures.pareto_pairs(search)
         drawn = "".join(
             self.card("", "Dotted: what nobody has beaten." if len(pairs) == 1 else "", pair) for pair in pairs
         )
@@ -100,7 +102,7 @@ class _Page(Sheet):
             self.card(
                 "Values by trial",
                 "In the order in which trials began. Click a point to find its row.",
-                figures.history(search, n),
+                trial_figures.history(search, n),
                 "No trial has reported a value.",
                 n,
             )
@@ -109,7 +111,7 @@ class _Page(Sheet):
         curves = self.card(
             "Learning curves",
             f"{search.objectives.stop_metric}, by which trials are stopped early, after each epoch.",
-            figures.learning_curves(search),
+            trial_figures.learning_curves(search),
             "No trial has ended its first epoch.",
         )
         return self.section("progress", "Progress", "\n".join([*drawn, curves]))
@@ -125,7 +127,7 @@ class _Page(Sheet):
                     "Importance",
                     "How differently the best trials are distributed from all (PED-ANOVA): what decided, not "
                     "in which direction.",
-                    figures.importance_bars(search, n),
+                    parameter_figures.importance_bars(search, n),
                     self._no_importance(),
                     n,
                 )
@@ -135,7 +137,7 @@ class _Page(Sheet):
                     "All parameters together",
                     "One line a finished trial; drag along an axis to choose, click to let go. "
                     + ("At the dash: a parameter that the trial does not have." if _conditional(search) else ""),
-                    figures.parallel_coordinates(search, n),
+                    parameter_figures.parallel_coordinates(search, n),
                     "Fewer than two trials have finished.",
                     n,
                 )
@@ -149,13 +151,13 @@ class _Page(Sheet):
         drawn = self.card(
             "Timeline",
             "Each bar is a trial" + ("; shaded: the sessions." if len(search.sessions) > 1 else "."),
-            figures.timeline(search),
+            trial_figures.timeline(search),
             "No trial has begun.",
         )
         return self.section("cost", "Cost", sections.budget(search) + drawn + tables.sessions(search))
 
     def _slices(self, objective: int) -> str:
-        made = [figures.slice_of(self.search, name, objective) for name in self.search.distributions]
+        made = [parameter_figures.slice_of(self.search, name, objective) for name in self.search.distributions]
         drawn = "".join(f'<div class="slice">{self.plot(each)}</div>' for each in made if each is not None)
         if not drawn:
             return ""

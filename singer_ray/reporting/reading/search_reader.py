@@ -6,11 +6,9 @@ import io
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import optuna
@@ -19,155 +17,14 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from singer_ray.errors import UserError, printable
-from singer_ray.reporting.text import short_names
+from singer_ray.layout import BEST, CONFIG, JOURNAL, LEADERBOARD, PICTURES, RECORD, RESULT, SPACE
+from singer_ray.reporting.reading.record import SearchRecord, SessionRecord, Student, TrialRecord, last_moment
 from singer_ray.search.study import opening
 from singer_ray.search.study import schema as studies
 from singer_ray.search.study.objectives import Objectives, front
 from singer_ray.search.study.schema import COMPLETE, FAIL, PRUNED, QUEUED, REPEATS, RUNNING
 from singer_ray.storage import Folder, read_json_mapping, without_credentials
 from singer_ray.storage.reading import stays_inside
-
-LEADERBOARD, SEARCH, CONFIG, SPACE, BEST = "leaderboard.parquet", "search.json", "config.yaml", "space.yaml", "best"
-STATES = (COMPLETE, PRUNED, RUNNING, QUEUED, FAIL)
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """One trial of the search."""
-
-    number: int
-    state: str
-    parameters: Mapping[str, Any]
-    values: tuple[float, ...] | None
-    """The objectives: final for a finished trial, of its last epoch for another; None where they are not known."""
-    metrics: Mapping[str, float]
-    curve: Mapping[int, float]
-    """The metric by which trials are stopped, by epoch."""
-    epochs: int
-    seconds: float
-    begin: datetime | None
-    """When a host first took it; None before that."""
-    end: datetime | None
-    """None while it runs."""
-    resumed_from: int | None
-    fault: str | None
-    rank: int = 0
-    front: bool = False
-    """Whether no finished trial is better in all objectives."""
-    seeds: int | None = None
-    mean: float | None = None
-    spread: float | None = None
-    """Over seeds, of the first objective; None when the trial was not repeated."""
-
-    @property
-    def id(self) -> str:
-        return f"{self.number:03d}"
-
-
-@dataclass(frozen=True)
-class Session:
-    """One stretch of a search between start (or resume) and end."""
-
-    begin: float
-    end: float | None
-    """Unix seconds."""
-    nodes: int | None = None
-    concurrent: int | None = None
-    gpus: float | None = None
-
-
-@dataclass(frozen=True)
-class Student:
-    """An exported student: `best/<rank>-<trial id>`."""
-
-    folder: Path
-    rank: int
-    trial_id: str
-    metrics: Mapping[str, float]
-    pictures: Sequence[Path]
-
-
-@dataclass(frozen=True)
-class SearchRecord:
-    """A search, as its folder tells it."""
-
-    folder: Path
-    name: str
-    objectives: Objectives
-    epochs: int | None
-    """Epochs of a finished trial."""
-    trials: Sequence[TrialRecord]
-    """Without imported and waiting ones, the best first."""
-    imported: Mapping[str, int]
-    """Address of an earlier search -> finished trials that it gave."""
-    distributions: Mapping[str, BaseDistribution]
-    """Of every parameter that some trial has, in the order of the search space."""
-    sessions: Sequence[Session]
-    seconds: float | None
-    """Wall time of all sessions."""
-    gpu_hours: float | None
-    money: float | None
-    price: float | None
-    """Dollars a node and hour."""
-    students: Sequence[Student]
-    config: str | None
-    """config.yaml and space.yaml, passwords of addresses masked."""
-    space: str | None
-    notes: Sequence[str] = field(default=())
-    """What could not be read."""
-    remarks: Sequence[str] = field(default=())
-    """What the search said of its data at the start."""
-
-    @cached_property
-    def labels(self) -> dict[str, str]:
-        """Dotted name of a parameter -> its shortest end that tells it from the others."""
-        return short_names(self.distributions)
-
-    @cached_property
-    def finished(self) -> list[TrialRecord]:
-        """Trials with all their epochs and objectives, the best first."""
-        return [t for t in self.trials if t.state == COMPLETE and t.values is not None]
-
-    @property
-    def best(self) -> TrialRecord | None:
-        """The leading finished trial."""
-        return self.finished[0] if self.finished else None
-
-    @property
-    def front(self) -> list[TrialRecord]:
-        return [t for t in self.finished if t.front]
-
-    @property
-    def repeated(self) -> bool:
-        return any(t.seeds for t in self.trials)
-
-    def count(self, state: str) -> int:
-        return sum(t.state == state for t in self.trials)
-
-    def values(self, objective: int) -> list[float]:
-        """One objective of the finished trials, the best first by rank."""
-        return [t.values[objective] for t in self.finished if t.values]
-
-    def better(self, objective: int, one: float, other: float) -> bool:
-        return one > other if self.objectives.modes[objective] == "max" else one < other
-
-    def best_in(self, objective: int) -> TrialRecord | None:
-        """The finished trial that leads in one objective alone; in the first, unless there are several, by rank."""
-        if objective == 0 and not self.objectives.several:
-            return self.best
-        sign = 1 if self.objectives.modes[objective] == "min" else -1
-        return min(self.finished, key=lambda t: sign * t.values[objective] if t.values else math.inf, default=None)
-
-    def test_of(self, trial: TrialRecord, objective: str) -> float | None:
-        """The test value that belongs to an objective on validation."""
-        name = objective.replace("val/", "test/", 1)
-        student = next((s for s in self.students if s.trial_id == trial.id), None)
-        found = trial.metrics.get(name, (student.metrics if student else {}).get(name))
-        return found if name != objective else None
-
-    def median(self, objective: int) -> float | None:
-        values = self.values(objective)
-        return median(values) if values else None
 
 
 def read_search(folder: Path) -> SearchRecord:
@@ -208,17 +65,17 @@ def read_search(folder: Path) -> SearchRecord:
 def _description(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder. Give the folder of a search: the --out of singer_ray.tune.")
-    path = folder / SEARCH
+    path = folder / RECORD
     if not path.is_file():
-        if not (folder / studies.JOURNAL).is_file():
+        if not (folder / JOURNAL).is_file():
             raise UserError(
-                f"{folder} is not a search: it has neither {studies.JOURNAL} nor {SEARCH}. Give the --out of "
+                f"{folder} is not a search: it has neither {JOURNAL} nor {RECORD}. Give the --out of "
                 "singer_ray.tune, or of singer_ray.train."
             )
         return {}
     try:
         return read_json_mapping(
-            _content(folder, SEARCH) or b"", str(path), "Restore it, or remove it to go by the study."
+            _content(folder, RECORD) or b"", str(path), "Restore it, or remove it to go by the study."
         )
     except OSError as error:
         raise UserError(
@@ -229,12 +86,10 @@ def _description(folder: Path) -> dict[str, Any]:
 def _study(folder: Path, description: Mapping[str, Any]) -> optuna.Study:
     address = description.get("study")
     if address is not None and not isinstance(address, str):
-        raise UserError(f"{folder / SEARCH} has no address for study. Restore it, or remove it to go by the study.")
-    journal = folder / studies.JOURNAL
+        raise UserError(f"{folder / RECORD} has no address for study. Restore it, or remove it to go by the study.")
+    journal = folder / JOURNAL
     if address is None and not journal.is_file():
-        raise UserError(
-            f"{folder} has no {studies.JOURNAL}: nothing is known of its trials. Give the folder of a search."
-        )
+        raise UserError(f"{folder} has no {JOURNAL}: nothing is known of its trials. Give the folder of a search.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
@@ -290,7 +145,7 @@ def _trial(row: FrozenTrial, objectives: Objectives) -> TrialRecord:
     )
 
 
-def _until_now(trials: Sequence[TrialRecord], sessions: Sequence[Session]) -> list[TrialRecord]:
+def _until_now(trials: Sequence[TrialRecord], sessions: Sequence[SessionRecord]) -> list[TrialRecord]:
     """Trials that run have taken what has passed of this session, as far as it is known."""
     last = last_moment(trials, sessions)
     first = datetime.fromtimestamp(sessions[-1].begin) if sessions else datetime.min
@@ -300,13 +155,6 @@ def _until_now(trials: Sequence[TrialRecord], sessions: Sequence[Session]) -> li
         else t
         for t in trials
     ]
-
-
-def last_moment(trials: Sequence[TrialRecord], sessions: Sequence[Session]) -> datetime | None:
-    """The last time that a search's files speak of."""
-    told = [moment for t in trials for moment in (t.begin, t.end) if moment]
-    told += [datetime.fromtimestamp(session.end) for session in sessions if session.end]
-    return max(told, default=None)
 
 
 def _ranked(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialRecord]:
@@ -375,11 +223,11 @@ def _students(folder: Path) -> list[Student]:
         if not each.is_dir() or not rank.isdigit():
             continue
         try:
-            result = read_json_mapping(_content(folder, f"{BEST}/{each.name}/result.json") or b"", "result.json")
+            result = read_json_mapping(_content(folder, f"{BEST}/{each.name}/{RESULT}") or b"", RESULT)
             metrics = {n: float(v) for n, v in result.get("metrics", {}).items() if _number(v) is not None}
         except (OSError, UserError, AttributeError):
             metrics = {}
-        pictures = sorted(path for path in (each / "pictures").glob("*.png") if path.is_file())
+        pictures = sorted(path for path in (each / PICTURES).glob("*.png") if path.is_file())
         for path in pictures:
             stays_inside(path, folder)
         found.append(Student(each, int(rank), trial_id, metrics, pictures))
@@ -410,10 +258,10 @@ def _remarks(found: Any) -> list[str]:
     return [printable(line, 1000) for line in found] if isinstance(found, list) else []
 
 
-def _session(found: Any) -> Session:
+def _session(found: Any) -> SessionRecord:
     read = found if isinstance(found, Mapping) else {}
     nodes, concurrent = _number(read.get("nodes")), _number(read.get("concurrent"))
-    return Session(
+    return SessionRecord(
         _number(read.get("begin")) or 0.0,
         _number(read.get("end")),
         None if nodes is None else int(nodes),

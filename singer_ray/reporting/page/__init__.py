@@ -1,0 +1,1 @@
+"""The page: figures, tables and sections of what was read."""

@@ -1,0 +1,1 @@
+"""What the folders of searches and runs say, and what follows from it."""
