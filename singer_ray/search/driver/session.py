@@ -23,7 +23,7 @@ from singer_ray.nodes.prices import Price
 from singer_ray.nodes.ray_start import keep_keys_at_home
 from singer_ray.search.driver.ask_tell import AskTell, StudySpec
 from singer_ray.search.driver.winners import chosen, package_best
-from singer_ray.search.state.heartbeat import Accounts
+from singer_ray.search.state.heartbeat import Heartbeat
 from singer_ray.search.state.resume_rules import resume_command
 from singer_ray.search.state.store import END, FINISHED
 from singer_ray.search.state.trial_checkpoint import TrialCheckpoint
@@ -86,7 +86,7 @@ class SearchSession:
         self.meter = Meter(
             self.record["sessions"], concurrent=self.plan.concurrent, gpus=self.plan.gpus_held, price=spec.price
         )
-        self.accounts = Accounts(self.store, self.record, self.meter)
+        self.heartbeat = Heartbeat(self.store, self.record, self.meter)
         self.said: set[str] = set()
         """Remarks that have been logged, which are not repeated."""
         self.concurrent, self.gpus = self.plan.concurrent, self.plan.gpus_held
@@ -95,10 +95,10 @@ class SearchSession:
     def run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
         """The leaderboard, and the folders of the best students. Raises UserError."""
         self.record.pop(END, None)  # of an earlier session
-        self.accounts.note(**{FINISHED: False})
-        with self.accounts:
+        self.heartbeat.note(**{FINISHED: False})
+        with self.heartbeat:
             result = self._run()
-        self.accounts.note(**{FINISHED: True})
+        self.heartbeat.note(**{FINISHED: True})
         self.store.saved(True)
         return result
 
@@ -151,7 +151,7 @@ class SearchSession:
             ),
             pruner=NopPruner() if repeats else make_pruner(config),
             sampler_of=None if repeats else self._sampler_of(study),
-            saved=self.accounts.save,
+            saved=self.heartbeat.save,
             callbacks=[self.spec.pool.places(), *observers],
             exhausted=lambda: self._exhausted(study, limits),
             recall=lambda label, overrides: TrialCheckpoint.read(self.store.trials, label, overrides).result(),
@@ -170,7 +170,7 @@ class SearchSession:
         finally:
             close(observers)
         if limits.decision.reason:
-            self.accounts.note(**{END: limits.decision.reason})
+            self.heartbeat.note(**{END: limits.decision.reason})
             self._log(limits.decision.reason)
 
     def _sampler_of(self, study: optuna.Study) -> Callable[[int], BaseSampler]:
