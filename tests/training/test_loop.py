@@ -153,6 +153,21 @@ def test_the_rate_rises_then_falls_to_zero() -> None:
     assert rates[100] == pytest.approx(0, abs=1e-12)
 
 
+def test_steps_follow_the_rate_with_the_warmup_that_was_set(small: Config) -> None:
+    config = small.override({"train.warmup": 0.5, "train.lr": 2e-3})
+    trainer = StudentTrainer.begin(TrainContext(config), config)
+    rates: list[float] = []
+
+    def note(*_: object) -> None:
+        assert trainer.optimizer is not None
+        rates.extend({group["lr"] for group in trainer.optimizer.param_groups})
+
+    for _ in epochs(trainer, note):
+        pass
+    assert rates == [2e-3 * warmup_cosine(step, 6, 3) for step in range(6)]
+    assert rates[2] == 2e-3 > rates[0]
+
+
 def test_one_pass_over_the_images_is_an_epoch_by_default(small: Config) -> None:
     config = small.override({"train.steps_per_epoch": 0})
     assert StudentTrainer(TrainContext(config), config).steps_per_epoch == 256 // 16
