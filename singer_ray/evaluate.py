@@ -21,7 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -36,10 +36,6 @@ from singer_ray.layout import RESULT
 from singer_ray.metrics import MAX, MIN, direction
 from singer_ray.outputs import check_out, default_out, prepare_out
 from singer_ray.terminal import Column, fitting, log
-
-if TYPE_CHECKING:
-    pass
-
 
 _ARROWS = {MAX: "↑", MIN: "↓"}
 
@@ -57,7 +53,7 @@ class EvaluateFlags:
     dry_run: bool = False
     """Check what needs no data, print what would run, and stop."""
     given: frozenset[str] = frozenset()
-    """Knobs set on the command line rather than by a preset."""
+    """Settings given on the command line rather than by a preset."""
 
 
 def main(config: Config, flags: EvaluateFlags) -> None:
@@ -77,8 +73,8 @@ def main(config: Config, flags: EvaluateFlags) -> None:
     for line in lines:
         _log(line)
     begin = time.perf_counter()
-    found = _evaluate(config, flags)
-    for table in tables(found["networks"], results.width, plain=not results.is_terminal):
+    comparison = _evaluate(config, flags)
+    for table in tables(comparison["networks"], results.width, plain=not results.is_terminal):
         results.print(table)
     log(results, "↑ more is better, ↓ less is better" + ("; * the best" if len(flags.networks) > 1 else ""))
     if config.evaluation.protocol == "official":
@@ -88,7 +84,7 @@ def main(config: Config, flags: EvaluateFlags) -> None:
 
     provenance = {"config": config.model_dump(mode="json"), "versions": versions(), "git_commit": git_commit()}
     seconds = round(time.perf_counter() - begin, 3)
-    write_json(out / RESULT, {**found, **provenance, "seconds": seconds})
+    write_json(out / RESULT, {**comparison, **provenance, "seconds": seconds})
     log(results, f"Wrote {out}/{RESULT}")
 
 

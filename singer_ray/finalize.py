@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from singer_ray.distillation import Distilled
 from singer_ray.errors import UserError, printable
 from singer_ray.layout import BEST, LEADERBOARD, LEADERBOARD_CSV, REPORT
-from singer_ray.reporting.page.run_page import build_run_report
-from singer_ray.reporting.page.search_page import build_report
-from singer_ray.search.driver.searched import Searched
 from singer_ray.storage import Folder
 from singer_ray.wording import command
+
+if TYPE_CHECKING:
+    from singer_ray.search.driver.searched import Searched
 
 RESULTS = (REPORT, LEADERBOARD, LEADERBOARD_CSV)
 
@@ -25,6 +26,8 @@ def finalize_search(done: Searched, log: Callable[[str], None]) -> Path | None:
     """
     report: Path | None = None
     try:
+        from singer_ray.reporting.page.search_page import build_report  # scikit-learn, which a single run need not load
+
         report = build_report(done.out)
     except Exception as error:
         log(f"no report: {type(error).__name__}: {printable(error)} (again: {command('report', done.out)})")
@@ -45,6 +48,8 @@ def finalize_search(done: Searched, log: Callable[[str], None]) -> Path | None:
 def finalize_run(done: Distilled, log: Callable[[str], None]) -> Path | None:
     """Writes the report of a run and returns its path. The run itself is safe by now: a report that fails is logged."""
     try:
+        from singer_ray.reporting.page.run_page import build_run_report
+
         return build_run_report(done.out)
     except Exception as error:
         log(f"no report: {type(error).__name__}: {printable(error)} (again: {command('report', done.out)})")

@@ -45,7 +45,7 @@ class Evaluation:
 
     def __repr__(self) -> str:
         metrics = self.metrics
-        count = len({name for found in metrics.values() for name in found})
+        count = len({name for own in metrics.values() for name in own})
         return f"Evaluation({', '.join(metrics)}: {count} metrics in .table)"
 
 
@@ -123,9 +123,9 @@ def evaluate_networks(
     config, inputs = resolve(teacher, data, None, preset, settings)
     given = [*(settings or {}), *(["teacher.name"] if isinstance(teacher, str) else [])]
     candidates = Candidates(named, given, inputs.teacher, teacher is not None, inputs.data)
-    found = compare(config, candidates, pick_device(config.train.device), log)
+    comparison = compare(config, candidates, pick_device(config.train.device), log)
     provenance = {"config": config.model_dump(mode="json"), "versions": versions(), "git_commit": git_commit()}
-    result = {**found, **provenance, "seconds": round(time.perf_counter() - begin, 3)}
+    result = {**comparison, **provenance, "seconds": round(time.perf_counter() - begin, 3)}
     if folder is not None:
         prepare_out(folder, overwrite=overwrite)
         write_json(folder / RESULT, result)

@@ -192,3 +192,17 @@ def test_a_teacher_of_zeros_has_nothing_to_teach(teacher: Any, tmp_path: Path) -
     ):
         distill(teacher, data, out=tmp_path / "out", settings=SETTINGS)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_from_python_loads_neither_a_command_line_parser_nor_rich(tmp_path: Path) -> None:
+    settings = {**SMALL, "train.epochs": 1, "train.steps_per_epoch": 2, "method.refiner": "none"}
+    program = f"""
+import sys
+import singer_ray
+done = singer_ray.distill(out={str(tmp_path / "run")!r}, settings={settings!r})
+assert (done.out / "report.html").is_file()
+print(sorted({{"rich", "tyro", "singer_ray.cli", "singer_ray.terminal"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"

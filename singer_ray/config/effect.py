@@ -66,16 +66,16 @@ _STOPPED = (only("search.scheduler", "asha", "hyperband", "median"),)
 def _of_sources(block: str, *scored: Condition) -> dict[str, tuple[Condition, ...]]:
     """The settings that sources read; `scored` are further conditions of those that only scores need."""
     for_scores = {name for entry in SOURCES.values() for name in entry.for_scores}
-    found: dict[str, tuple[Condition, ...]] = {}
+    effects: dict[str, tuple[Condition, ...]] = {}
     for name in dict.fromkeys(name for entry in SOURCES.values() for name in entry.reads):
         more = scored if name in for_scores else ()
-        found[f"{block}.{name}"] = (only(f"{block}.source", *readers_of(name)), *more)
+        effects[f"{block}.{name}"] = (only(f"{block}.source", *readers_of(name)), *more)
     # Masks are fitted on in one set and scored in another: one without the other gives nothing.
     masked = any_of(is_set(f"{block}.val_masks"), is_set(f"{block}.test_masks"))
     for split in ("train", "val", "test"):
         other = masked if split == "train" else is_set(f"{block}.train_masks")
-        found[f"{block}.{split}_masks"] += (is_set(f"{block}.{split}"), other)
-    return found
+        effects[f"{block}.{split}_masks"] += (is_set(f"{block}.{split}"), other)
+    return effects
 
 
 ALWAYS: tuple[Condition, ...] = ()
@@ -274,8 +274,8 @@ def deciding(name: str) -> tuple[str, ...]:
 def explain_dead(name: str, config: Config) -> str:
     """Why a setting has no effect, and what to do. It must have none."""
     missing = next(condition for condition in EFFECTS[name] if not condition.holds(config))
-    found = ", ".join(f"{setting} is {_shown(config.value(setting))}" for setting in dict.fromkeys(missing.settings))
-    return f"{name} has no effect: {found}. Use it with {missing.wanted}, or leave it out"
+    reasons = ", ".join(f"{setting} is {_shown(config.value(setting))}" for setting in dict.fromkeys(missing.settings))
+    return f"{name} has no effect: {reasons}. Use it with {missing.wanted}, or leave it out"
 
 
 def remarks(

@@ -150,22 +150,22 @@ def candidates(name: str, known: Iterable[str]) -> list[str]:
     spelt = {plain(k): k for k in known}
     wrong = plain(name).lower()
     block, _, last = wrong.rpartition(".")
-    found = [] if block else _ELSEWHERE.get(wrong, "").split()
+    near = [] if block else _ELSEWHERE.get(wrong, "").split()
     same = [k for k in spelt if k.rpartition(".")[2] == last]
-    found += sorted(same, key=lambda k: not k.startswith(f"{block}."))  # those of the block that was named go first
-    if not found:
-        found = difflib.get_close_matches(wrong, spelt, n=1, cutoff=0.6 if block else 0.75)
-    if not found:
-        found = _ELSEWHERE.get(last, "").split()
-    if not found:
+    near += sorted(same, key=lambda k: not k.startswith(f"{block}."))  # those of the block that was named go first
+    if not near:
+        near = difflib.get_close_matches(wrong, spelt, n=1, cutoff=0.6 if block else 0.75)
+    if not near:
+        near = _ELSEWHERE.get(last, "").split()
+    if not near:
         close = difflib.get_close_matches(last, {k.rpartition(".")[2] for k in spelt}, n=1, cutoff=0.75)
-        found = [k for k in spelt if k.rpartition(".")[2] in close]
-    return list(dict.fromkeys(spelt[plain(k)] for k in found if plain(k) in spelt))[:_MOST]
+        near = [k for k in spelt if k.rpartition(".")[2] in close]
+    return list(dict.fromkeys(spelt[plain(k)] for k in near if plain(k) in spelt))[:_MOST]
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """` Did you mean X?`, or `X or Y`, each with `prefix`; nothing where no name is near."""
-    found = [f"{prefix}{name}" for name in candidates(name, known)]
-    if not found:
+    near = [f"{prefix}{name}" for name in candidates(name, known)]
+    if not near:
         return ""
-    return f" Did you mean {', '.join(found[:-1])}{' or ' if found[1:] else ''}{found[-1]}?"
+    return f" Did you mean {', '.join(near[:-1])}{' or ' if near[1:] else ''}{near[-1]}?"

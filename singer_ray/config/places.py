@@ -23,15 +23,15 @@ def with_places(flags: Flags, *, optional: Collection[str] = (), metavar: str = 
 
     Raises UserError, which names the flag, or says `metavar` of arguments without a name.
     """
-    found: dict[str, Any] = {}
+    expanded: dict[str, Any] = {}
     for name, hint in get_type_hints(type(flags), include_extras=True).items():
         value = getattr(flags, name)
         if value is not None and _is_place(hint) and not (value == "" and name in optional):
             setting = metavar if isinstance(value, tuple) else f"--{name.replace('_', '-')}"
-            found[name] = (
+            expanded[name] = (
                 tuple(_place(v, setting) for v in value) if isinstance(value, tuple) else _place(value, setting)
             )
-    return dataclasses.replace(flags, **found) if found else flags  # type: ignore[type-var]
+    return dataclasses.replace(flags, **expanded) if expanded else flags  # type: ignore[type-var]
 
 
 def _is_place(hint: Any) -> bool:
@@ -39,5 +39,5 @@ def _is_place(hint: Any) -> bool:
 
 
 def _place(value: str | Path, setting: str) -> str | Path:
-    found = expanded_as(str(value), setting)
-    return Path(found) if isinstance(value, Path) else found
+    place = expanded_as(str(value), setting)
+    return Path(place) if isinstance(value, Path) else place

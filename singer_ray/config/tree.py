@@ -82,10 +82,10 @@ class Config(Block):
 
     def value(self, dotted: str) -> Any:
         """Of the setting of that name."""
-        found: Any = self
+        value: Any = self
         for part in dotted.split("."):
-            found = getattr(found, part)
-        return found
+            value = getattr(value, part)
+        return value
 
     def differences(self, other: Config) -> Iterator[tuple[str, Any]]:
         """The dotted names of the settings that differ from `other`, each with its value here."""
@@ -228,7 +228,7 @@ _IN_WORDS: dict[Any, str] = {
 
 def _annotated(part: Any) -> tuple[Any, FieldInfo | None]:
     inner, *metadata = get_args(part)
-    return inner, next((found for found in metadata if isinstance(found, FieldInfo)), None)
+    return inner, next((each for each in metadata if isinstance(each, FieldInfo)), None)
 
 
 def _limits(limit: object) -> list[str]:

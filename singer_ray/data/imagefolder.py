@@ -51,15 +51,15 @@ class ImageFolder:
                 f"{' '.join(sorted(EXTENSIONS))} files."
             )
         names = [_class_of(p, root) for p in self.paths]
-        found = sorted(set(names))
-        if "" in found and len(found) > 1:
+        present = sorted(set(names))
+        if "" in present and len(present) > 1:
             raise UserError(
                 f"{setting} {folder!r} has images both beside and inside its class folders, for one "
                 f"{printable(self.paths[names.index('')].name)}. Move all into class folders, or all out of them."
             )
-        labelled = found != [""]
-        self.classes: tuple[str, ...] = tuple(classes or found) if labelled else ()
-        unknown = sorted(set(found) - set(self.classes)) if labelled else []
+        labelled = present != [""]
+        self.classes: tuple[str, ...] = tuple(classes or present) if labelled else ()
+        unknown = sorted(set(present) - set(self.classes)) if labelled else []
         if unknown:
             raise UserError(
                 f"{setting} {folder!r} has the class {unknown[0]!r}, which the training images lack. "
@@ -104,14 +104,14 @@ class ImageFolder:
             else f"it is ignored, as in torchvision; --{self.setting.rpartition('.')[0]}.exif apply turns them"
         )
         return [
-            f"{self.setting}: {len(found)} of {len(looked)} images looked at {what} "
-            f"(for one {printable(found[0].relative_to(self.root), 120)})"
-            for found, what in (
+            f"{self.setting}: {len(images)} of {len(looked)} images looked at {what} "
+            f"(for one {printable(images[0].relative_to(self.root), 120)})"
+            for images, what in (
                 (turned, f"carry an EXIF orientation: {effect}"),
                 (deep, "have 16-bit or floating-point values: 0 to 65535, or 0 to 1, is scaled to 0 to 255"),
                 (clear, "may be transparent: transparency is dropped, and the colours behind it are seen"),
             )
-            if found
+            if images
         ]
 
 

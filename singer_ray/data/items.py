@@ -39,10 +39,10 @@ def read_item(item: Any) -> Sample:
     An item is an image, (image, label), (image, mask), or a mapping of any of the KEYS. A target with two dimensions,
     or a PIL image, is a mask; a target of None is none.
     """
-    found = _fields(item)
-    sample: Sample = {"image": read_image(found["image"])}
+    fields = _fields(item)
+    sample: Sample = {"image": read_image(fields["image"])}
     for name in ("label", "mask"):
-        target = found.get(name)
+        target = fields.get(name)
         if target is None:
             continue
         if _is_plane(target):
@@ -51,8 +51,8 @@ def read_item(item: Any) -> Sample:
             raise UserError(f"A mask of the data set is {_kind(target)}. Allowed: whole numbers [height, width].")
         else:
             sample["label"] = _label(target)
-    if found.get("depth") is not None:
-        sample["depth"] = _plane(found["depth"]).float()
+    if fields.get("depth") is not None:
+        sample["depth"] = _plane(fields["depth"]).float()
     return sample
 
 

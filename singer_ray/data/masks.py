@@ -86,9 +86,9 @@ class MaskedFolder:
         except OSError:
             names = []
         if not names or len(names) > IGNORED or len(set(names)) < len(names):
-            fault = f"names {len(names)} classes, or one twice" if names else "is missing or empty"
+            problem = f"names {len(names)} classes, or one twice" if names else "is missing or empty"
             raise UserError(
-                f"{self.setting}: {str(path)!r} {fault}. Give it one line for each mask value from 0 on: the name of "
+                f"{self.setting}: {str(path)!r} {problem}. Give it one line for each mask value from 0 on: the name of "
                 "the "
                 f"class, each once, at most {IGNORED}."
             )

@@ -38,7 +38,7 @@ _CONTRAST = 2.0
 
 
 @dataclass
-class _Found:
+class _Group:
     """How many images are shared in one way."""
 
     count: int = 0
@@ -51,9 +51,9 @@ class _Found:
 
 @dataclass
 class _Shared:
-    same: _Found = field(default_factory=_Found)
-    equal: _Found = field(default_factory=_Found)
-    alike: _Found = field(default_factory=_Found)
+    same: _Group = field(default_factory=_Group)
+    equal: _Group = field(default_factory=_Group)
+    alike: _Group = field(default_factory=_Group)
     compared: tuple[int, int] = (0, 0)
     looked: tuple[int, int] = (0, 0)
 
@@ -70,22 +70,22 @@ def overlap_remark(name: str, other: Source, train: Source, train_name: str = "t
         return _sentence(f"{count} {name} are {train_name} too") if whole else None
     if isinstance(_base(other), Scenes) or isinstance(_base(train), Scenes):
         return None  # made by split and seed: no two are the same
-    found, gone = _Shared(), set[int]()
+    shared, gone = _Shared(), set[int]()
     paths, train_paths = _paths(other), _paths(train)
     if paths is not None and train_paths is not None:
-        gone = _compare_files(paths, train_paths, found, _root(other), _root(train))
-    _compare_looks(_Looks(other, LOOKED_AT, PATIENCE / 2), _Looks(train, AMONG_LOOKED_AT, PATIENCE), gone, found)
-    return _in_words(name, train_name, found)
+        gone = _compare_files(paths, train_paths, shared, _root(other), _root(train))
+    _compare_looks(_Looks(other, LOOKED_AT, PATIENCE / 2), _Looks(train, AMONG_LOOKED_AT, PATIENCE), gone, shared)
+    return _in_words(name, train_name, shared)
 
 
-def _in_words(name: str, train_name: str, found: _Shared) -> str | None:
+def _in_words(name: str, train_name: str, shared: _Shared) -> str | None:
     parts = [
         f"{f.count} of {of[0]} compared (with {of[1]} {train_name}) {what}, for one {f.example[0]!r} and "
         f"{f.example[1]!r}"
         for f, of, what in (
-            (found.same, found.compared, "are the same files"),
-            (found.equal, found.compared if found.compared[0] else found.looked, "are equal copies"),
-            (found.alike, found.looked, "look the same"),
+            (shared.same, shared.compared, "are the same files"),
+            (shared.equal, shared.compared if shared.compared[0] else shared.looked, "are equal copies"),
+            (shared.alike, shared.looked, "look the same"),
         )
         if f.example is not None
     ]
@@ -109,16 +109,16 @@ def _known(other: Source, train: Source) -> int | None:
 def _origin(source: Source) -> tuple[Any, Sequence[int]]:
     """What a set is taken from in the end, and which places of it."""
     places: Sequence[int] = range(len(source))
-    found: Any = source
+    origin: Any = source
     while True:
-        if isinstance(found, WrappedDataset):
-            found = found.dataset
-        elif isinstance(found, Subset):
-            found, places = found.source, [found.indices[i] for i in places]
-        elif hasattr(found, "dataset") and hasattr(found, "indices"):  # torch.utils.data.Subset
-            found, places = found.dataset, [int(found.indices[i]) for i in places]
+        if isinstance(origin, WrappedDataset):
+            origin = origin.dataset
+        elif isinstance(origin, Subset):
+            origin, places = origin.source, [origin.indices[i] for i in places]
+        elif hasattr(origin, "dataset") and hasattr(origin, "indices"):  # torch.utils.data.Subset
+            origin, places = origin.dataset, [int(origin.indices[i]) for i in places]
         else:
-            return found, places
+            return origin, places
 
 
 def _base(source: Source) -> Source:
@@ -147,11 +147,11 @@ def _some(count: int, most: int) -> list[int]:
 
 
 def _compare_files(
-    paths: Sequence[Path], train: Sequence[Path], found: _Shared, root: Path, train_root: Path
+    paths: Sequence[Path], train: Sequence[Path], shared: _Shared, root: Path, train_root: Path
 ) -> set[int]:
     """Same and equal files; returns the places in `paths` of those."""
     looked, among = _some(len(paths), FILES), _some(len(train), AMONG)
-    found.compared = (len(looked), len(among))
+    shared.compared = (len(looked), len(among))
     inodes: dict[tuple[int, int], Path] = {}
     sizes: dict[int, list[Path]] = {}
     for path in (train[i] for i in among):
@@ -168,7 +168,7 @@ def _compare_files(
             continue
         twin = inodes.get((status.st_dev, status.st_ino))
         if twin is not None:
-            found.same.add(path.relative_to(root), twin.relative_to(train_root))
+            shared.same.add(path.relative_to(root), twin.relative_to(train_root))
             gone.add(index)
             continue
         own = None
@@ -180,15 +180,15 @@ def _compare_files(
                 digests[twin] = _digest(twin)
             own = own or _digest(path)
             if own is not None and digests[twin] == own:
-                found.equal.add(path.relative_to(root), twin.relative_to(train_root))
+                shared.equal.add(path.relative_to(root), twin.relative_to(train_root))
                 gone.add(index)
                 break
     return gone
 
 
-def _compare_looks(other: _Looks, train: _Looks, gone: set[int], found: _Shared) -> None:
+def _compare_looks(other: _Looks, train: _Looks, gone: set[int], shared: _Shared) -> None:
     """Equal pixels and equal looks, of images that are not known to be shared."""
-    found.looked = (len(other.seen), len(train.seen))
+    shared.looked = (len(other.seen), len(train.seen))
     if not other.seen or not train.seen:
         return
     thumbnails = np.stack([thumbnail for *_, thumbnail in train.seen])
@@ -197,12 +197,12 @@ def _compare_looks(other: _Looks, train: _Looks, gone: set[int], found: _Shared)
         if index in gone:
             continue
         if digest is not None and digest in pixels:
-            found.equal.add(other.name(index), train.name(pixels[digest]))
+            shared.equal.add(other.name(index), train.name(pixels[digest]))
             continue
         likeness = thumbnails @ thumbnail / _SIDE**2
         nearest = int(likeness.argmax())
         if likeness[nearest] >= _ALIKE:
-            found.alike.add(other.name(index), train.name(train.seen[nearest][0]))
+            shared.alike.add(other.name(index), train.name(train.seen[nearest][0]))
 
 
 class _Looks:

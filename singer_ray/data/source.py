@@ -51,8 +51,8 @@ class Source(Protocol):
 def image_of(source: Source, index: int) -> torch.Tensor:
     """The image alone; a source with a method `image(index)` need not read its annotations for that."""
     read = getattr(source, "image", None)
-    found: torch.Tensor = read(index) if callable(read) else source[index]["image"]
-    return found
+    image: torch.Tensor = read(index) if callable(read) else source[index]["image"]
+    return image
 
 
 def remarks_of(source: Source) -> list[str]:

@@ -41,41 +41,43 @@ def check_targets(sources: Mapping[str, Source], names: Mapping[str, str] | None
     `names` maps a set to what a person calls it. Raises UserError for a label, mask value or depth that cannot be.
     """
     names = names or {}
-    found = Targets()
+    targets = Targets()
     seen = {split: _Seen.of(source, names.get(split, NAMES.get(split, split))) for split, source in sources.items()}
     fit = seen.pop(FIT, None)
     if fit is None:
-        return found
+        return targets
     source = sources[FIT]
     for split, other in seen.items():
         if not fit.fields and not other.fields:
-            found.remarks.append(f"not measured: any {split}/ score, because the {other.name} have no labels or masks")
+            targets.remarks.append(
+                f"not measured: any {split}/ score, because the {other.name} have no labels or masks"
+            )
     for what, classes in (("label", source.classes), ("mask", source.mask_classes)):
-        _compare(what, classes, fit, seen, found)
+        _compare(what, classes, fit, seen, targets)
     for split, other in seen.items():
         for what in sorted(fit.fields - other.fields):
-            _cannot(found, [split], what, f"the {other.name} have no {what}s")
+            _cannot(targets, [split], what, f"the {other.name} have no {what}s")
     for what in sorted(set().union(*(other.fields for other in seen.values())) - fit.fields):
         having = [split for split, other in seen.items() if what in other.fields]
-        _cannot(found, having, what, f"the {fit.name} have no {what}s to fit a probe on")
-    return found
+        _cannot(targets, having, what, f"the {fit.name} have no {what}s to fit a probe on")
+    return targets
 
 
-def _compare(what: str, classes: Sequence[str], fit: _Seen, others: Mapping[str, _Seen], found: Targets) -> None:
+def _compare(what: str, classes: Sequence[str], fit: _Seen, others: Mapping[str, _Seen], targets: Targets) -> None:
     if what not in fit.fields:
         return
     having = {split: other for split, other in others.items() if what in other.fields}
     present = fit.classes[what]
     if len(present) < 2 and not fit.trusted:
-        _cannot(found, list(having), what, _too_few(what, classes, fit))
+        _cannot(targets, list(having), what, _too_few(what, classes, fit))
         return
     for split, other in having.items():
         if not other.classes[what] and not other.trusted:
-            _cannot(found, [split], what, f"every pixel of the masks of the {other.name} is unknown (255)")
+            _cannot(targets, [split], what, f"every pixel of the masks of the {other.name} is unknown (255)")
     for each in (fit, *having.values()):
         absent = [name for i, name in enumerate(classes) if i not in each.classes[what]]
         if absent and each.classes[what] and not each.trusted and each.complete(what):
-            found.remarks.append(_absence(what, absent, len(classes), each, fitted=each is fit))
+            targets.remarks.append(_absence(what, absent, len(classes), each, fitted=each is fit))
 
 
 def _too_few(what: str, classes: Sequence[str], fit: _Seen) -> str:
@@ -101,12 +103,12 @@ def _absence(what: str, absent: Sequence[str], count: int, seen: _Seen, *, fitte
     return f"{len(absent)} of {count} {kind} do not occur in the {seen.name} ({effect}): {named}"
 
 
-def _cannot(found: Targets, splits: Sequence[str], what: str, why: str) -> None:
+def _cannot(targets: Targets, splits: Sequence[str], what: str, why: str) -> None:
     metrics = [f"{split}/{name}" for split in splits for name in probed(what)]
-    fresh = [name for name in metrics if name not in found.unmeasured]
-    found.unmeasured |= dict.fromkeys(fresh, why)
+    fresh = [name for name in metrics if name not in targets.unmeasured]
+    targets.unmeasured |= dict.fromkeys(fresh, why)
     if fresh:
-        found.remarks.append(f"not measured: {', '.join(fresh)}, because {why}")
+        targets.remarks.append(f"not measured: {', '.join(fresh)}, because {why}")
 
 
 @dataclass
@@ -173,7 +175,7 @@ class _Seen:
     def _label(self, labels: Iterable[tuple[int, int]], count: int) -> None:
         for index, label in labels:
             if not 0 <= label < count:
-                raise UserError(label_fault(self.name, index, label, count))
+                raise UserError(label_error(self.name, index, label, count))
             self.classes["label"].add(label)
 
     def _mask(self, mask: torch.Tensor, size: Any, index: int, count: int) -> None:
@@ -185,7 +187,7 @@ class _Seen:
         values = set(mask.unique().tolist())
         wrong = wrong_in_mask(values, count)
         if wrong is not None:
-            raise UserError(mask_fault(self.name, index, wrong, count))
+            raise UserError(mask_error(self.name, index, wrong, count))
         self.unknown |= not values.isdisjoint(UNKNOWN)
         self.classes["mask"] |= {int(value) for value in values - set(UNKNOWN)}
 
@@ -195,7 +197,7 @@ def wrong_in_mask(values: Iterable[Any], count: int) -> Any | None:
     return next((v for v in sorted(values) if v not in UNKNOWN and not (0 <= v < count and v == int(v))), None)
 
 
-def label_fault(where: str, index: int, label: int, count: int) -> str:
+def label_error(where: str, index: int, label: int, count: int) -> str:
     """The line for a label that is no class."""
     if not count:
         return f"{where}: the label of image {index} is {label}, and no class is named. Give labels from 0 on, or none."
@@ -205,7 +207,7 @@ def label_fault(where: str, index: int, label: int, count: int) -> str:
     )
 
 
-def mask_fault(where: str, index: int, value: Any, count: int) -> str:
+def mask_error(where: str, index: int, value: Any, count: int) -> str:
     """The line for a mask value that is no class."""
     return (
         f"{where}: the mask of image {index} contains the value {value}. Allowed: 0 to {count - 1} ({count} classes "
@@ -219,23 +221,23 @@ def known_labels(source: Source) -> list[int] | None:
         inner = known_labels(source.source)
         return None if inner is None else [inner[i] for i in source.indices]
     if not isinstance(source, WrappedDataset):
-        found = getattr(source, "labels", None)
-        if found is None:
-            found = getattr(getattr(source, "images", None), "labels", None)
-        return list(found) if isinstance(found, Sequence) and len(found) == len(source) else None
-    found = labels_of(source.dataset)
+        labels = getattr(source, "labels", None)
+        if labels is None:
+            labels = getattr(getattr(source, "images", None), "labels", None)
+        return list(labels) if isinstance(labels, Sequence) and len(labels) == len(source) else None
+    labels = labels_of(source.dataset)
     # An attribute may mean something else than what the items hold.
-    if found is None or any(found[i] != source[i]["label"] for i in evenly_placed(len(source), 3)):
+    if labels is None or any(labels[i] != source[i]["label"] for i in evenly_placed(len(source), 3)):
         return None
-    return [int(label) for label in found]
+    return [int(label) for label in labels]
 
 
 def _mask_alone(source: Source, index: int) -> torch.Tensor | None:
     if isinstance(source, Subset):
         return _mask_alone(source.source, source.indices[index])
     read = getattr(source, "mask", None)
-    found: torch.Tensor | None = read(index) if callable(read) else None
-    return found
+    mask: torch.Tensor | None = read(index) if callable(read) else None
+    return mask
 
 
 def _base(source: Source) -> Source:

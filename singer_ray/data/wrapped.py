@@ -90,7 +90,7 @@ class WrappedDataset:
         if field == "label":
             return max(self[int(i)]["label"] for i in self._places())
         values = [self[int(i)]["mask"].unique().tolist() for i in self._places()]
-        return max((v for found in values for v in found if v not in _UNKNOWN), default=0)
+        return max((v for seen in values for v in seen if v not in _UNKNOWN), default=0)
 
     def _listed(self, field: str) -> np.ndarray | None:
         return labels_of(self.dataset) if field == "label" else None
@@ -149,16 +149,16 @@ def labels_of(dataset: Any) -> np.ndarray | None:
         return np.concatenate(known) if len(known) == len(parts) else None
     if getattr(dataset, "target_transform", None) is not None:
         return None
-    found: Any = next(
+    labels: Any = next(
         (v for n in ("targets", "labels", "_labels") if (v := getattr(dataset, n, None)) is not None), None
     )
-    if found is None and hasattr(dataset, "tensors") and len(dataset.tensors) == 2:  # torch's TensorDataset
-        found = dataset.tensors[1]
-    if found is None and hasattr(dataset, "features"):
+    if labels is None and hasattr(dataset, "tensors") and len(dataset.tensors) == 2:  # torch's TensorDataset
+        labels = dataset.tensors[1]
+    if labels is None and hasattr(dataset, "features"):
         key = key_of(dataset.features, "label")
-        found = None if key is None else dataset[key]
+        labels = None if key is None else dataset[key]
     try:
-        values = np.asarray(found)
+        values = np.asarray(labels)
     except (TypeError, ValueError, RuntimeError):
         return None
     fits = values.shape == (len(dataset),) and values.size and np.issubdtype(values.dtype, np.integer)
@@ -192,8 +192,8 @@ def _class_names(dataset: Any) -> Iterable[Any] | None:
 def _own(dataset: Any, name: str) -> Any:
     """An attribute of a data set, or of the one that it was made of (Subset, ConcatDataset)."""
     for _ in range(10):
-        if (found := getattr(dataset, name, None)) is not None:
-            return found
+        if (value := getattr(dataset, name, None)) is not None:
+            return value
         parts = getattr(dataset, "datasets", None)
         dataset = parts[0] if parts else getattr(dataset, "dataset", None)
     return None

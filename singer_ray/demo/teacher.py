@@ -121,7 +121,7 @@ _IO = ("out", "overwrite", "dry_run", "given")
 
 def _open(config: Config, recipe: TeacherRecipe) -> dict[str, Source]:
     splits = open_splits(config.data)
-    if config.data.source == "scenes":
+    if isinstance(splits["train"], Scenes):
         splits["train"] = Scenes("train", recipe.scenes, derive(config.data.scenes.seed, config.seed))
     _check(splits["train"], recipe, config)
     return splits

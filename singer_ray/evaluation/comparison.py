@@ -114,15 +114,15 @@ def _as_they_were(modules: Sequence[nn.Module]) -> Iterator[None]:
             module.train(training).to(device)
 
 
-def _entry(network: Network, found: Evaluated) -> dict[str, Any]:
+def _entry(network: Network, evaluated: Evaluated) -> dict[str, Any]:
     return {
-        "metrics": found.metrics,
-        "l2": found.l2,
+        "metrics": evaluated.metrics,
+        "l2": evaluated.l2,
         "image_size": network.image_size,
         "crop_pct": network.crop_pct,
         "mean": network.normalize.mean,
         "std": network.normalize.std,
         "grid": network.grid,
         "parameters": network.parameters,
-        "notes": found.notes,
+        "notes": evaluated.notes,
     }

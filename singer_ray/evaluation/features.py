@@ -8,7 +8,7 @@ import torch
 
 from singer_ray.data.loader import evaluation_batches
 from singer_ray.data.source import Source
-from singer_ray.data.targets import label_fault
+from singer_ray.data.targets import label_error
 from singer_ray.data.views import EvaluationView
 from singer_ray.errors import UserError
 from singer_ray.evaluation.patch_targets import IGNORE, patch_classes, patch_depth
@@ -71,8 +71,8 @@ def annotations_of(
             masks.append(patch_classes(batch["mask"], grid, len(source.mask_classes), covered))
         if "depth" in source.fields:
             depth.append(patch_depth(batch["depth"], grid, covered))
-    found = [torch.cat(parts).to(device) if parts else None for parts in (labels, masks, depth)]
-    return Annotations(*found)
+    annotations = [torch.cat(parts).to(device) if parts else None for parts in (labels, masks, depth)]
+    return Annotations(*annotations)
 
 
 def pixel_annotations_of(source: Source, view: EvaluationView) -> PixelAnnotations:
@@ -112,14 +112,14 @@ def features_of(
                 patches, first = read[:, network.prefix :].float(), read[:, 0].float()
                 pooled = patches.mean(dim=1) if pooling == "mean" else first
                 parts[name].append(ProbeFeatures(pooled, patches, first if network.has_class_token else None))
-    return {name: _joined(found) for name, found in parts.items()}
+    return {name: _joined(batches) for name, batches in parts.items()}
 
 
 def _checked(labels: torch.Tensor, classes: int, first: int) -> torch.Tensor:
     wrong = ((labels < 0) | (labels >= classes)).nonzero()
     if len(wrong):
         place = int(wrong[0])
-        raise UserError(label_fault("the probes' images", first + place, int(labels[place]), classes))
+        raise UserError(label_error("the probes' images", first + place, int(labels[place]), classes))
     return labels
 
 

@@ -109,7 +109,7 @@ class FrozenEvaluation:
         suite, done = self._suites[key], Evaluated()
         reader = Reader(network.tapped.to(self.device), network.normalize, network.grid, network.covered)
         features = {split: suite.features(reader, split, workers=self.workers) for split in (FIT, *self.splits)}
-        if not all(torch.isfinite(found["before_norm"].pooled).all() for found in features.values()):
+        if not all(torch.isfinite(places["before_norm"].pooled).all() for places in features.values()):
             raise UserError(f"network {network.name} gives features that are not finite numbers. Give other weights.")
         done.notes += self._absent_classes(suite, network)
         if self.settings.protocol == "official":
@@ -162,7 +162,7 @@ class FrozenEvaluation:
     ) -> None:
         probed = Probed()
         for place, infix in INFIXES.items():
-            read = {split: found[place] for split, found in features.items()}
+            read = {split: places[place] for split, places in features.items()}
             if place == "before_norm" or not isinstance(network.tapped.final_norm, nn.Identity):
                 probed = suite.probe(read, self.splits, network.grid, network.covered, l2_grid=self.settings.l2_grid)
             done.notes += [note for note in probed.notes if note not in done.notes]
@@ -207,13 +207,13 @@ class FrozenEvaluation:
         fit = self.sources[FIT]
         for split in (FIT, *self.splits):
             known = suite.annotations(split, network.grid, network.covered)
-            for what, names, found in (
+            for what, names, values in (
                 ("class", fit.classes, known.labels),
                 ("mask class", fit.mask_classes, known.patch_classes),
             ):
-                if found is None:
+                if values is None:
                     continue
-                present = set(found.unique().tolist()) - {IGNORE if what == "mask class" else -1}
+                present = set(values.unique().tolist()) - {IGNORE if what == "mask class" else -1}
                 absent = [name for i, name in enumerate(names) if i not in present]
                 if absent:
                     notes.append(_absence(what, absent, len(names), split))

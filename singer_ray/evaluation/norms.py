@@ -48,11 +48,11 @@ def norm_metrics(
                     f"refined/max_median_norm/{layer}": refined[:, teacher.prefix :],
                     f"student/max_median_norm/{student_layer}": student[student_layer][:, distiller.student.prefix :],
                 }
-                found = {name: max_median_ratio(patch_norms(tokens)) for name, tokens in patches.items()}
-                found[f"refined/gram_cosine/{layer}"] = gram_cosine(
+                ratios = {name: max_median_ratio(patch_norms(tokens)) for name, tokens in patches.items()}
+                ratios[f"refined/gram_cosine/{layer}"] = gram_cosine(
                     refined[:, teacher.prefix :], original[:, teacher.prefix :]
                 )
-                for name, values in found.items():
+                for name, values in ratios.items():
                     sums[name] = sums.get(name, 0.0) + float(values.sum())
     return {name: total / images for name, total in sums.items()}
 

@@ -202,7 +202,7 @@ class OfficialHeads:
         """Metrics, and a line for each head that diverged."""
         metrics: dict[str, float] = {}
         notes = []
-        found = (
+        tasks = (
             self._classification(features, known),
             self._segmentation(features, pixels),
             self._depth(features, pixels),
@@ -210,12 +210,12 @@ class OfficialHeads:
         annotated = [
             any(plane is not None for plane in planes)
             for planes in (
-                [found.labels for found in known.values()],
-                [found.masks for found in pixels.values()],
-                [found.depth for found in pixels.values()],
+                [each.labels for each in known.values()],
+                [each.masks for each in pixels.values()],
+                [each.depth for each in pixels.values()],
             )
         ]
-        for number, task in enumerate(found):
+        for number, task in enumerate(tasks):
             if task is None:
                 if annotated[number]:
                     notes.append(f"no official {_HEADS[number]} scores: {_NOTHING[number]}")
@@ -232,7 +232,7 @@ class OfficialHeads:
         return metrics, notes
 
     def _classification(self, features: Mapping[str, ProbeFeatures], known: Mapping[str, Annotations]) -> Task | None:
-        targets = {split: found.labels for split, found in known.items() if found.labels is not None}
+        targets = {split: each.labels for split, each in known.items() if each.labels is not None}
         if FIT not in targets or targets[FIT].unique().numel() < 2:
             return None
         inputs = {split: self._image_token(features[split]) for split in targets}
@@ -258,7 +258,7 @@ class OfficialHeads:
     def _segmentation(
         self, features: Mapping[str, ProbeFeatures], pixels: Mapping[str, PixelAnnotations]
     ) -> Task | None:
-        masks = {split: self._seen(found.masks) for split, found in pixels.items() if found.masks is not None}
+        masks = {split: self._seen(each.masks) for split, each in pixels.items() if each.masks is not None}
         targets = {split: mask for split, mask in masks.items() if (mask != IGNORE).any()}
         if FIT not in targets or targets[FIT][targets[FIT] != IGNORE].unique().numel() < 2:
             return None
@@ -285,7 +285,7 @@ class OfficialHeads:
         )
 
     def _depth(self, features: Mapping[str, ProbeFeatures], pixels: Mapping[str, PixelAnnotations]) -> Task | None:
-        depth = {split: self._seen(found.depth) for split, found in pixels.items() if found.depth is not None}
+        depth = {split: self._seen(each.depth) for split, each in pixels.items() if each.depth is not None}
         if FIT not in depth or not depth[FIT].max() > 0:
             return None
         farthest = self.settings.max_depth or float(depth[FIT].max())

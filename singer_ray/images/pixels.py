@@ -72,10 +72,10 @@ def orientation(image: Image.Image) -> int | None:
     if image.format == "PNG" and "exif" not in image.info:
         return None
     try:
-        found = image.getexif().get(ORIENTATION)
+        value = image.getexif().get(ORIENTATION)
     except Exception:  # a damaged EXIF block turns nothing
         return None
-    return int(found) if found not in UPRIGHT and found in range(2, 9) else None
+    return int(value) if value not in UPRIGHT and value in range(2, 9) else None
 
 
 def size_of(image: Image.Image, *, upright: bool) -> tuple[int, int]:

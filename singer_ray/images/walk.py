@@ -51,18 +51,18 @@ def walk(root: Path, setting: str) -> Walked:
     around them, files of other kinds, and first-level folders without an image. Raises UserError for a folder that
     cannot be read.
     """
-    found = Walked()
+    walked = Walked()
     for path, why in _below(root, root, setting, _identity(root)):
         if why is None:
-            found.paths.append(path)
+            walked.paths.append(path)
         else:
-            found.left_out.setdefault(why, []).append(str(path.relative_to(root)))
-    found.paths.sort()
-    with_images = {path.relative_to(root).parts[0] for path in found.paths}
-    bare = [name for name in found.left_out.pop(BARE, []) if name not in with_images]
+            walked.left_out.setdefault(why, []).append(str(path.relative_to(root)))
+    walked.paths.sort()
+    with_images = {path.relative_to(root).parts[0] for path in walked.paths}
+    bare = [name for name in walked.left_out.pop(BARE, []) if name not in with_images]
     if bare:
-        found.left_out[BARE] = bare
-    return found
+        walked.left_out[BARE] = bare
+    return walked
 
 
 def _below(root: Path, folder: Path, setting: str, *around: tuple[int, int]) -> Iterator[tuple[Path, str | None]]:

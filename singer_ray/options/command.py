@@ -110,13 +110,13 @@ def own_options(command: Command[Any]) -> dict[str, Option]:
     hidden = (command.positional, command.given, command.words)
     hints = typing.get_type_hints(command.flags)
     docs = attribute_docs(command.flags)
-    found = {"preset": Option("preset", str, PRESET, "demo")}
+    options = {"preset": Option("preset", str, PRESET, "demo")}
     for field in dataclasses.fields(command.flags):
         if field.name not in hidden:
             default = None if field.default is dataclasses.MISSING else field.default
             name = field.name.replace("_", "-")
-            found[field.name] = Option(name, hints[field.name], docs.get(field.name, ""), default)
-    return found
+            options[field.name] = Option(name, hints[field.name], docs.get(field.name, ""), default)
+    return options
 
 
 def setting_options(config: Config) -> dict[str, Option]:

@@ -95,14 +95,14 @@ def show_help(command: Command[Any], config: Config, preset: str, topic: Topic) 
 
 def blocks() -> dict[str, str]:
     """The dotted name of each block of settings, and what it is for; "" holds those that are in none."""
-    found = {"": "Settings of no block."}
+    named = {"": "Settings of no block."}
     for name in field_names():
         parts = name.split(".")[:-1]
         model: Any = Config
         for place, part in enumerate(parts, start=1):
             model = model.model_fields[part].annotation
-            found.setdefault(".".join(parts[:place]), " ".join((model.__doc__ or "").split()))
-    return found
+            named.setdefault(".".join(parts[:place]), " ".join((model.__doc__ or "").split()))
+    return named
 
 
 def kind_of(option: Option) -> str:

@@ -83,15 +83,15 @@ def _topic(argv: Sequence[str]) -> Topic | None:
 
 
 def _preset(argv: Sequence[str]) -> str:
-    found = "demo"
+    preset = "demo"
     for place, word in enumerate(argv):
         name, equals, value = word.partition("=")
         if name == "--preset":
             following = argv[place + 1 : place + 2]
             if not equals and not following:
                 raise UserError("--preset needs a value. --help explains it.")
-            found = value if equals else following[0]
-    return found
+            preset = value if equals else following[0]
+    return preset
 
 
 def _read(command: Command[Any], options: dict[str, Option], argv: Sequence[str]) -> Given:

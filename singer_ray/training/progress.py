@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
 from singer_ray.metrics import headline
-from singer_ray.terminal import Terminal
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
     from singer_ray.config import Config
     from singer_ray.training.loop import Metrics
 
@@ -24,6 +23,8 @@ def bar_on(console: Console | None) -> Progress | None:
     """A bar with the time left, where `console` is a terminal that shows something."""
     if console is None or not console.is_terminal or console.quiet:
         return None
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # who has a terminal has loaded Rich
+
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -39,6 +40,8 @@ def step_progress(what: str, steps: int, console: Console | None = None) -> Iter
 
     Both say how much time is left.
     """
+    from singer_ray.terminal import Terminal
+
     console = console or Terminal()
     if (progress := bar_on(console)) is not None:
         with progress:
