@@ -237,7 +237,7 @@ def test_what_is_brought_to_the_copy_is_the_searchs_own(tmp_path: Path, secret: 
     out, remote = search_in(tmp_path / "search"), Folder(str(tmp_path / "copy"))
     (out / "leaderboard.csv").symlink_to(secret)
     done: Any = SimpleNamespace(
-        out=out, home=SimpleNamespace(remote=remote), config=SimpleNamespace(export=SimpleNamespace(to=None)), best=()
+        out=out, store=SimpleNamespace(remote=remote), config=SimpleNamespace(export=SimpleNamespace(to=None)), best=()
     )
     with pytest.raises(UserError, match="leads out of"):
         finalize_search(done, lambda line: None)
