@@ -188,6 +188,6 @@ def told_parameters(config: Config) -> dict[str, Any]:
     told = ("seed", "teacher.name", "teacher.layers", "student.", "method.", "train.", "data.image_size")
     aside = ("train.trackers", "train.storage", "train.launcher", "train.device", "train.threads")
     names = (name for name in field_names() if name.startswith(told) and name not in aside)
-    found = {name: config.value(name) for name in names}
-    shown = {n: " ".join(map(str, v)) if isinstance(v, tuple) else v for n, v in found.items() if v is not None}
-    return {name: scrubbed(value) for name, value in shown.items()}
+    values = {name: config.value(name) for name in names}
+    written = {n: " ".join(map(str, v)) if isinstance(v, tuple) else v for n, v in values.items() if v is not None}
+    return {name: scrubbed(value) for name, value in written.items()}

@@ -53,8 +53,8 @@ def first_line(error: BaseException) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """` Did you mean X?` for the closest of `known`, or nothing when none is close."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {found[0]}?" if found else ""
+    closest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {closest[0]}?" if closest else ""
 
 
 def printable(text: object, limit: int = 300) -> str:
@@ -64,11 +64,10 @@ def printable(text: object, limit: int = 300) -> str:
     single space, and what is longer than `limit` characters loses its middle. Print it with `markup=False` where Rich
     prints: it may hold `[...]`.
     """
-    found = text if isinstance(text, str) else str(text)
-    if len(found) > 4 * limit:
-        found = f"{found[: 2 * limit]} ... {found[-2 * limit :]}"
-    line = " ".join(found.split())
-    line = visible(line)
+    whole = text if isinstance(text, str) else str(text)
+    if len(whole) > 4 * limit:
+        whole = f"{whole[: 2 * limit]} ... {whole[-2 * limit :]}"
+    line = visible(" ".join(whole.split()))
     return line if len(line) <= limit else f"{line[: limit // 2]} ... {line[-limit // 2 :]}"
 
 

@@ -12,7 +12,8 @@ tensorboard/, log.txt, and student/, a folder that timm.create_model("local-dir:
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from singer_ray.cli import Command, console, print_plan, results, run_command
@@ -39,8 +40,8 @@ class TrainFlags:
     """Check what needs no data, print what would run, and stop."""
     given: frozenset[str] = frozenset()
     """Settings set on the command line."""
-    words: tuple[str, ...] = ()
-    """The command line."""
+    typed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The options as they were typed, values by plain name."""
 
 
 def main(config: Config, flags: TrainFlags) -> None:
@@ -50,7 +51,8 @@ def main(config: Config, flags: TrainFlags) -> None:
     if resume:
         from singer_ray.training.resuming import resumed_config
 
-        config = resumed_config(out, {name: config.value(name) for name in flags.given}, _preset_in(flags.words))
+        preset = next(iter(flags.typed.get("preset", ())), None)
+        config = resumed_config(out, {name: config.value(name) for name in flags.given}, preset)
     if flags.dry_run:
         check_out(out, overwrite=flags.overwrite, resume=resume)
         from singer_ray.training.blueprint import check_run
@@ -104,16 +106,6 @@ def _folder_to_resume(flags: TrainFlags) -> Path:
     return folder
 
 
-def _preset_in(words: tuple[str, ...]) -> str | None:
-    """The preset that the command line names, if it does."""
-    found = None
-    for place, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name == "--preset":
-            found = value if equals else words[place + 1]
-    return found
-
-
 COMMAND = Command(
     "train",
     __doc__,
@@ -121,7 +113,7 @@ COMMAND = Command(
     ("workers", "storage", "trackers"),
     distils=True,
     given="given",
-    words="words",
+    typed="typed",
     optional=("resume",),
 )
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,9 +57,9 @@ class TuneFlags:
 
     With --resume it goes on there: with one in S3, or in a folder of the cluster's head."""
     given: frozenset[str] = frozenset()
-    """Knobs set on the command line."""
-    words: tuple[str, ...] = ()
-    """The command line."""
+    """Settings set on the command line."""
+    typed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The options as they were typed, values by plain name."""
 
 
 def main(config: Config, flags: TuneFlags) -> None:
@@ -77,7 +77,7 @@ def main(config: Config, flags: TuneFlags) -> None:
             raise UserError("--resume goes on with a search, --overwrite deletes it. Give one.")
         if flags.submit:
             name = flags.resume.rstrip("/").rpartition("/")[2]
-            _submit(flags.submit, name, {"resume": flags.resume}, flags.words)
+            _submit(flags.submit, name, {"resume": flags.resume}, flags.typed)
             return
         from singer_ray.search.driver.search import resume_search
 
@@ -114,7 +114,7 @@ def main(config: Config, flags: TuneFlags) -> None:
         return
     space = load_space(config.search.space, config, flags.given)
     if flags.submit:
-        _submit(flags.submit, own_name(out), _metadata(space.apply(config, flags.given)), flags.words)
+        _submit(flags.submit, own_name(out), _metadata(space.apply(config, flags.given)), flags.typed)
         return
     check_out(out, overwrite=flags.overwrite)
     from singer_ray.search.driver.search import run_search
@@ -174,16 +174,17 @@ def _metadata(config: Config) -> dict[str, str]:
 
 
 def _submit(
-    address: str, name: str, metadata: Mapping[str, str], words: Sequence[str], console: Console = results
+    address: str,
+    name: str,
+    metadata: Mapping[str, str],
+    typed: Mapping[str, Sequence[str]],
+    console: Console = results,
 ) -> None:
-    """Runs the same command line, without --submit, as a job of the cluster; shows its output until it ends."""
-    from singer_ray.nodes.submit import follow, how_to, local_files, submit
+    """Runs the same command, without --submit, as a job of the cluster; shows its output until it ends."""
+    from singer_ray.nodes.submit import follow, how_to, submit
 
-    places = [n for n, word in enumerate(words) if word.partition("=")[0] == "--submit"]
-    apart = {n + k for n in places for k in range(1 if "=" in words[n] else 2)}
-    argv = [word for n, word in enumerate(words) if n not in apart]
-    metadata = {"experiment": name, **metadata}
-    job = submit(address, argv, name=name, metadata=metadata, files=local_files(argv))
+    options = {option: values for option, values in typed.items() if option != "submit"}
+    job = submit(address, options, name=name, metadata={"experiment": name, **metadata})
     log(console, f"submitted {job}. {how_to(address, job)}")
     log(console, f"job {job}: {follow(address, job)}")
 
@@ -195,7 +196,7 @@ COMMAND = Command(
     ("trials", "time-budget", "concurrent", "space", "storage", "export", "workers"),
     distils=True,
     given="given",
-    words="words",
+    typed="typed",
 )
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import singer_ray
 ROOT = Path(singer_ray.__file__).parent
 Floors = Sequence[set[str]]
 FLOORS: Floors = [
-    {"errors", "layout", "metrics", "resources"},
-    {"images", "runlog", "storage", "wording"},
+    {"errors", "layout", "metrics", "resources", "settings"},
+    {"images", "refiner_settings", "runlog", "storage", "wording"},
     {"config", "outputs", "terminal", "tracking"},
     {"data", "nodes", "options", "vision"},
     {"method", "printing"},
@@ -31,6 +31,15 @@ FLOORS: Floors = [
     {"analyze", "digits", "evaluate", "export", "report", "teacher", "train", "tune"},
 ]
 """From the ground up: a unit imports only units of lower floors. The last are the commands."""
+WITHIN: Mapping[str, Sequence[str]] = {
+    "refiner_settings": (
+        "method/refiners/__init__.py",
+        "method/refiners/description.py",
+        "method/refiners/*/__init__.py",
+        "method/refiners/*/settings.py",
+    )
+}
+"""Units that lie in another's folder, by their files: a refiner's settings are below the configuration."""
 SEARCH: Floors = [{name} for name in ("space", "study", "strategy", "state", "watch", "workers", "driver")]
 """The rooms of search/, likewise."""
 REPORTING: Floors = [{"text"}, {"reading"}, {"page"}]
@@ -72,22 +81,35 @@ def imports(path: Path, *, typing_too: bool = True) -> set[str]:
     return set(visit(ast.parse(path.read_text())))
 
 
-def units(folder: Path) -> set[str]:
-    return {path.relative_to(folder).parts[0].removesuffix(".py") for path in sources(folder)} - ROOF
+def unit_of(path: Path, within: Mapping[str, Sequence[str]]) -> str:
+    """Of a file, or of a module as a path without suffix, both relative to the package."""
+    inner = [name for name, patterns in within.items() if any(path.match(pattern) for pattern in patterns)]
+    return inner[0] if inner else path.parts[0].removesuffix(".py")
 
 
-def arrows_up(folder: Path, package: str, floors: Floors) -> list[str]:
+def arrows_up(folder: Path, package: str, floors: Floors, within: Mapping[str, Sequence[str]] = {}) -> list[str]:
     """What is wrong with the units (files and folders) of a package, in words."""
     level = {name: n for n, names in enumerate(floors) for name in names}
-    there = units(folder)
+    files = {path.relative_to(folder) for path in sources(folder)}
+
+    def unit(module: str) -> str:
+        """Of what is imported: a module, a package, or a name in one of them."""
+        parts = module.split(".")
+        for end in range(len(parts), 0, -1):
+            for path in (Path(*parts[:end]).with_suffix(".py"), Path(*parts[:end], "__init__.py")):
+                if path in files:
+                    return unit_of(path, within or {})
+        return parts[0]
+
+    there = {unit_of(path, within or {}) for path in files} - ROOF
     wrong = [f"{name} has no floor" for name in there - set(level)]
     wrong += [f"{name} is not there any more" for name in set(level) - there]
     for path in sources(folder):
-        here = path.relative_to(folder).parts[0].removesuffix(".py")
+        here = unit_of(path.relative_to(folder), within or {})
         below = [m.removeprefix(f"{package}.") for m in imports(path, typing_too=False) if m.startswith(f"{package}.")]
-        for unit in {module.split(".")[0] for module in below} - {here}:
-            if here in level and unit in level and level[unit] >= level[here]:
-                wrong.append(f"{path.relative_to(folder)} imports {unit}, which is not below {here}")
+        for other in {unit(module) for module in below} - {here}:
+            if here in level and other in level and level[other] >= level[here]:
+                wrong.append(f"{path.relative_to(folder)} imports {other}, which is not below {here}")
     return sorted(wrong)
 
 
@@ -114,7 +136,7 @@ def circles(folder: Path, package: str) -> list[str]:
 
 
 def test_arrows_point_down() -> None:
-    assert not arrows_up(ROOT, "singer_ray", FLOORS)
+    assert not arrows_up(ROOT, "singer_ray", FLOORS, WITHIN)
 
 
 def test_the_rooms_of_the_search_import_only_those_above_them_in_the_list() -> None:
@@ -170,6 +192,40 @@ def test_a_rule_for_a_folder_that_is_empty_or_gone_fails(tmp_path: Path) -> None
         sources(tmp_path / "search")
 
 
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, []),
+        ({"low.py": "from house.high.room import names"}, []),
+        ({"low.py": "from house.high.room.a import refiner"}, ["low.py imports high, which is not below low"]),
+        ({"low.py": "from house.high import base"}, ["low.py imports high, which is not below low"]),
+        (
+            {"high/room/a/settings.py": "from house.low import x"},
+            ["high/room/a/settings.py imports low, which is not below ground"],
+        ),
+        (
+            {"high/room/a/settings.py": "import house.high.base"},
+            ["high/room/a/settings.py imports high, which is not below ground"],
+        ),
+    ],
+)
+def test_a_unit_within_the_folder_of_another_has_its_own_floor(
+    tmp_path: Path, files: dict[str, str], said: list[str]
+) -> None:
+    house = {
+        "low.py": "from house.high.room.a.settings import x",
+        "high/__init__.py": "",
+        "high/base.py": "",
+        "high/room/__init__.py": "",
+        "high/room/a/__init__.py": "",
+        "high/room/a/settings.py": "",
+        "high/room/a/refiner.py": "from house.low import x\nfrom house.high import base",
+    }
+    build(tmp_path, house | files)
+    within = {"ground": ("high/room/__init__.py", "high/room/*/__init__.py", "high/room/*/settings.py")}
+    assert arrows_up(tmp_path, "house", [{"ground"}, {"low"}, {"high"}], within) == said
+
+
 def build(folder: Path, files: Mapping[str, str | None]) -> None:
     for name, text in files.items():
         if text is not None:
@@ -208,7 +264,7 @@ import torch
 from types import SimpleNamespace as Settings
 import timm
 from singer_ray.method.distiller import Distiller
-from singer_ray.method.refiners import REFINERS
+from singer_ray.method.refiners.registry import REFINERS
 from singer_ray.vision.models import load_teacher
 from singer_ray.vision.tapped import TappedViT
 teacher = TappedViT(load_teacher("demo", 32), [3, 4, 5])  # 4: the next block of 3, which the adapter must not disturb

@@ -91,22 +91,22 @@ class LayerReport:
 
     def metrics(self, layer: int) -> dict[str, float]:
         """Flat names, `teacher/NAME/LAYER`."""
-        found: dict[str, float] = {
+        metrics: dict[str, float] = {
             "max_median_norm": self.max_median,
             "outlier_token_share": self.token_share,
             "outlier_energy_share": self.energy_share,
         }
         for level, value in zip(QUANTILES, self.quantiles()):
-            found[f"norm_q{100 * level:02.0f}"] = value
+            metrics[f"norm_q{100 * level:02.0f}"] = value
         if self.outliers.any():
-            found |= {"border_share": self.border_share, "border_share_chance": self.border_chance}
+            metrics |= {"border_share": self.border_share, "border_share_chance": self.border_chance}
         if self.directions:
             for n, share in self.directions.top_shares.items():
-                found[f"outlier_energy_top_{n}"] = share
+                metrics[f"outlier_energy_top_{n}"] = share
             for level, count in self.directions.count.items():
-                found[f"artifact_directions_{100 * level:.0f}"] = count
-            found |= {f"outlier_energy_{name}": share for name, share in self.directions.read_shares.items()}
-        return {f"teacher/{name}/{layer}": value for name, value in found.items()}
+                metrics[f"artifact_directions_{100 * level:.0f}"] = count
+            metrics |= {f"outlier_energy_{name}": share for name, share in self.directions.read_shares.items()}
+        return {f"teacher/{name}/{layer}": value for name, value in metrics.items()}
 
     def quantiles(self) -> list[float]:
         """The `QUANTILES` of all norms, in the features' own unit."""

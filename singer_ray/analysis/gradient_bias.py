@@ -45,10 +45,10 @@ class GradientBias:
 
     def metrics(self, prefix: str) -> dict[str, float]:
         """Flat names, `PREFIX/loss_share` and so on."""
-        found = {f"{prefix}/loss_share": self.loss_share, f"{prefix}/gradient_share": self.gradient_share}
+        metrics = {f"{prefix}/loss_share": self.loss_share, f"{prefix}/gradient_share": self.gradient_share}
         if self.cosine is not None:
-            found[f"{prefix}/gradient_cosine"] = self.cosine
-        return found | {f"{prefix}/loss_share/{layer}": share for layer, share in self.layer_loss_shares.items()}
+            metrics[f"{prefix}/gradient_cosine"] = self.cosine
+        return metrics | {f"{prefix}/loss_share/{layer}": share for layer, share in self.layer_loss_shares.items()}
 
 
 def fair_gradient_share(token_share: float) -> float:
@@ -128,9 +128,9 @@ def track_bias(
         if step == steps:
             return
         pixels = context.pixels(next(batches))
-        step_taps = context.teacher_pass(teacher, pixels)
+        step_features = context.teacher_pass(teacher, pixels)
         for name, trainer in arms.items():
-            loss = float(trainer.step(pixels, step_taps)["loss"])
+            loss = float(trainer.step(pixels, step_features)["loss"])
             if not math.isfinite(loss):
                 raise DivergedError(
                     f"The loss is no longer finite with refiner {name} in step {step + 1} (train.lr "
@@ -142,5 +142,5 @@ def _gradient(distiller: Distiller, loss: torch.Tensor) -> torch.Tensor:
     """d loss / d (student and projections), as one float64 vector; parameters that it does not reach count 0."""
     learning = [*distiller.student.parameters(), *distiller.projections.parameters()]
     trained = [p for p in learning if p.requires_grad]
-    found = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
-    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten().double() for p, g in zip(trained, found)])
+    gradients = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten().double() for p, g in zip(trained, gradients)])

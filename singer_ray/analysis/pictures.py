@@ -24,68 +24,69 @@ from singer_ray.vision.tapped import evaluating
 PANELS = 9
 
 
-def draw_all(found: Findings, out: Path) -> None:
+def draw_all(findings: Findings, out: Path) -> None:
     """layers.png, norm_histograms.png, gradient_share.png, norm_maps.png and pca.png in `out`."""
-    draw_layers(out / LAYERS, found.reports, found.layers)
-    _draw_histograms(found, out / NORM_HISTOGRAMS)
-    draw_gradient_share(out / GRADIENT_SHARE, found.track, found.token_share, fair_gradient_share(found.token_share))
-    _draw_features(found, out)
+    draw_layers(out / LAYERS, findings.reports, findings.layers)
+    _draw_histograms(findings, out / NORM_HISTOGRAMS)
+    fair = fair_gradient_share(findings.token_share)
+    draw_gradient_share(out / GRADIENT_SHARE, findings.track, findings.token_share, fair)
+    _draw_features(findings, out)
 
 
-def _draw_histograms(found: Findings, path: Path) -> None:
-    depth = len(found.reports)
-    spread = {round(i * (depth - 1) / (PANELS - 1)) for i in range(PANELS)} if depth > PANELS else set(found.reports)
-    others = [n for n in sorted(spread) if n not in found.layers][: max(0, PANELS - len(found.layers))]
-    shown = sorted({*found.layers, *others})
-    refined = _refined_norms(found)
+def _draw_histograms(findings: Findings, path: Path) -> None:
+    depth = len(findings.reports)
+    spread = {round(i * (depth - 1) / (PANELS - 1)) for i in range(PANELS)} if depth > PANELS else set(findings.reports)
+    others = [n for n in sorted(spread) if n not in findings.layers][: max(0, PANELS - len(findings.layers))]
+    layers = sorted({*findings.layers, *others})
+    refined = _refined_norms(findings)
     panels = {}
-    for n in shown:
-        series = {"teacher": found.reports[n].relative_norms}
+    for n in layers:
+        series = {"teacher": findings.reports[n].relative_norms}
         series |= {f"refined ({name})": norms[n] for name, norms in refined.items() if n in norms}
-        panels[f"block {n}" + (" (distilled)" if n in found.layers else "")] = series
-    draw_norm_histograms(path, panels, found.settings.k)
+        panels[f"block {n}" + (" (distilled)" if n in findings.layers else "")] = series
+    draw_norm_histograms(path, panels, findings.settings.k)
 
 
-def _refined_norms(found: Findings) -> dict[str, dict[int, torch.Tensor]]:
-    """Refiner -> layer -> norms of what the student is shown, over the median of the image."""
-    context, refined = found.context, {}
-    for name, trainer in found.arms.items():
+def _refined_norms(findings: Findings) -> dict[str, dict[int, torch.Tensor]]:
+    """Refiner -> layer -> norms of the student's targets, over the median of the image."""
+    context, refined = findings.context, {}
+    for name, trainer in findings.arms.items():
         if name == "none":
             continue
-        parts: dict[int, list[torch.Tensor]] = {n: [] for n in found.layers}
+        parts: dict[int, list[torch.Tensor]] = {n: [] for n in findings.layers}
         with evaluating(trainer.distiller):
             for batch in evaluation_batches(
-                found.source, context.evaluation_view, batch_size=context.config.evaluation.batch_size
+                findings.source, context.evaluation_view, batch_size=context.config.evaluation.batch_size
             ):
                 features = trainer.teacher(context.pixels(batch))
-                for n in found.layers:
-                    shown = trainer.distiller.target(n, features.tokens[n])[:, trainer.teacher.prefix :]
-                    parts[n].append(relative_norms(patch_norms(shown)).cpu())
+                for n in findings.layers:
+                    target = trainer.distiller.target(n, features.tokens[n])[:, trainer.teacher.prefix :]
+                    parts[n].append(relative_norms(patch_norms(target)).cpu())
         refined[name] = {n: torch.cat(norms) for n, norms in parts.items()}
     return refined
 
 
-def _draw_features(found: Findings, out: Path) -> None:
+def _draw_features(findings: Findings, out: Path) -> None:
     """Norm maps and principal components of teacher, refined teacher and students, at the last distilled layer."""
-    context = found.context
-    images = sample_images(found.source, context.evaluation_view)
+    context = findings.context
+    images = sample_images(findings.source, context.evaluation_view)
     pixels = context.normalize(images.to(context.device))
-    layer = found.layers[-1]
-    first = found.arms["none"]
-    with evaluating(context.teacher_model, *(trainer.distiller for trainer in found.arms.values())):
+    layer = findings.layers[-1]
+    first = findings.arms["none"]
+    with evaluating(context.teacher_model, *(trainer.distiller for trainer in findings.arms.values())):
         prefix, grid = first.teacher.prefix, first.distiller.teacher_grid
         tokens = first.teacher(pixels).tokens[layer]
         original = tokens[:, prefix:]
         own = [TokenSet(f"teacher\nblock {layer}", original, grid)]
         shared = list(own)
         students: list[tuple[TokenSet, TokenSet]] = []
-        for name, trainer in found.arms.items():
+        for name, trainer in findings.arms.items():
             distiller = trainer.distiller
             if name != "none":
                 refined = TokenSet(f"refined\n({name})", distiller.target(layer, tokens)[:, prefix:], grid)
                 own.append(refined)
                 shared.append(refined)
-            if found.settings.steps:
+            if findings.settings.steps:
                 seen = distiller.student(pixels).tokens[distiller.student_layers[-1]]
                 label = "student,\nno refiner" if name == "none" else f"student,\nrefiner {name}"
                 students.append(

@@ -63,24 +63,24 @@ def run_analysis(
         log(f"note: {line}")
     source = shuffled_subset(context.suite.sources.get("val", context.train), settings.images)
     reports = _survey(context, source, settings, log)
-    found = Findings(context, source, reports, arms, _track(context, arms, source, reports, settings, log), settings)
+    findings = Findings(context, source, reports, arms, _track(context, arms, source, reports, settings, log), settings)
     verdict = judge(
-        config.teacher.name, reports, found.layers, found.track, k=settings.k, width=context.last_teacher.width
+        config.teacher.name, reports, findings.layers, findings.track, k=settings.k, width=context.last_teacher.width
     )
-    metrics = _metrics(found)
+    metrics = _metrics(findings)
     if out is not None:
         log("drawing pictures")
         prepare()
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / CONFIG, config.to_yaml())
-        _draw(found, out)
+        _draw(findings, out)
     result = build_result(config.model_dump(mode="json"), metrics, time.perf_counter() - begin, remarks)
     result |= {
         "verdict": vars(verdict),
         "analysis": vars(settings),
         "layers": {str(n): report.detail() for n, report in reports.items()},
         "training": [
-            {"step": step, **{name: vars(bias) for name, bias in biases.items()}} for step, biases in found.track
+            {"step": step, **{name: vars(bias) for name, bias in biases.items()}} for step, biases in findings.track
         ],
     }
     if out is not None:
@@ -130,37 +130,37 @@ def _track(
     return track
 
 
-def _metrics(found: Findings) -> dict[str, float]:
+def _metrics(findings: Findings) -> dict[str, float]:
     """Flat names: `teacher/...` of every block, `refined/...` after fitting, `bias_start/...`, `bias_end/...`."""
     metrics: dict[str, float] = {}
-    for layer, report in found.reports.items():
+    for layer, report in findings.reports.items():
         metrics |= report.metrics(layer)
-    for place, (_, biases) in (("start", found.track[0]), ("end", found.track[-1])):
+    for place, (_, biases) in (("start", findings.track[0]), ("end", findings.track[-1])):
         for name, bias in biases.items():
             metrics |= bias.metrics(f"bias_{place}/{name}")
-    metrics["bias_start/fair_gradient_share"] = fair_gradient_share(found.token_share)
-    for name, trainer in found.arms.items():
+    metrics["bias_start/fair_gradient_share"] = fair_gradient_share(findings.token_share)
+    for name, trainer in findings.arms.items():
         sizes = norm_metrics(
             trainer.teacher,
             trainer.distiller,
-            found.context.normalize,
-            found.source,
-            found.context.evaluation_view,
-            found.context.device,
-            batch_size=found.context.config.evaluation.batch_size,
+            findings.context.normalize,
+            findings.source,
+            findings.context.evaluation_view,
+            findings.context.device,
+            batch_size=findings.context.config.evaluation.batch_size,
         )
         if name != "none":
             metrics |= {key: value for key, value in sizes.items() if key.startswith("refined/")}
-        if found.settings.steps:
+        if findings.settings.steps:
             metrics |= {f"student/{name}/{key[8:]}": v for key, v in sizes.items() if key.startswith("student/")}
     return metrics
 
 
-def _draw(found: Findings, out: Path) -> None:
+def _draw(findings: Findings, out: Path) -> None:
     # Matplotlib takes a second to import, which --help and refusals should not wait for.
     from singer_ray.analysis.pictures import draw_all
 
-    draw_all(found, out)
+    draw_all(findings, out)
 
 
 def _pixels(context: TrainContext, source: Source, batch_size: int | None = None) -> Iterator[torch.Tensor]:

@@ -106,14 +106,14 @@ def _without(teacher: str, reports: Mapping[int, LayerReport], layers: Sequence[
     blocks = _blocks(layers)
     largest = max(reports[n].max_median for n in layers)
     elsewhere = [n for n, r in reports.items() if n not in layers and r.energy_share >= ARTIFACT_ENERGY]
-    found = (
+    extent = (
         f"no patch token at the distilled {blocks} has more than {k:g} x the median norm of its image"
         if not any(reports[n].outliers.any() for n in layers)
         else f"patch tokens above {k:g} x the median norm of their image hold at most "
         f"{_percent(reports[worst].energy_share)} of the energy at the distilled {blocks}"
     )
     text = (
-        f"Teacher {teacher} has no artifacts that matter: {found} (the largest {largest:.1f} x in the mean). They "
+        f"Teacher {teacher} has no artifacts that matter: {extent} (the largest {largest:.1f} x in the mean). They "
         "cannot bias distillation, and refinement will not help: distil the features as they are with "
         "--method.refiner none."
     )

@@ -2,61 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 from singer_ray.config.sources import SOURCES, readers_of
-from singer_ray.config.tree import Config
-
-
-@dataclass(frozen=True)
-class Condition:
-    """When a setting has an effect."""
-
-    holds: Callable[[Config], bool]
-    settings: tuple[str, ...]
-    """The settings that decide it."""
-    wanted: str
-    """The same in words, as advice: what it has an effect with."""
-
-
-def only(setting: str, *values: object) -> Condition:
-    """Where `setting` is one of `values`."""
-    return Condition(lambda c: c.value(setting) in values, (setting,), f"{setting} {' or '.join(map(str, values))}")
-
-
-def above_zero(setting: str) -> Condition:
-    return Condition(lambda c: c.value(setting) > 0, (setting,), f"{setting} above 0")
-
-
-def is_set(setting: str) -> Condition:
-    return Condition(lambda c: c.value(setting) is not None, (setting,), setting)
-
-
-def unset(setting: str) -> Condition:
-    return Condition(lambda c: not c.value(setting), (setting,), f"no {setting}")
-
-
-def in_s3(setting: str) -> Condition:
-    return Condition(lambda c: str(c.value(setting)).startswith("s3://"), (setting,), f"{setting} in s3://")
-
-
-def any_of(*conditions: Condition) -> Condition:
-    return Condition(
-        lambda c: any(each.holds(c) for each in conditions),
-        tuple(k for each in conditions for k in each.settings),
-        ", or ".join(each.wanted for each in conditions),
-    )
+from singer_ray.config.tree import Config, field_names
+from singer_ray.method.refiners import described
+from singer_ray.settings import Condition, above_zero, any_of, any_of_all, in_s3, is_set, only, unset
 
 
 def _named_teacher() -> Condition:
     return Condition(lambda c: not c.teacher.name.startswith("own:"), ("teacher.name",), "a teacher that is named")
 
 
-_SINGER = (only("method.refiner", "singer"),)
-_RECOMMENDED = (*_SINGER, only("method.variant", "recommended"))
-_FITTED = (*_RECOMMENDED, any_of(above_zero("method.loss.outlier"), above_zero("method.loss.info")))
-_PREFIT = (*_FITTED, above_zero("method.prefit.steps"))
+ALWAYS: tuple[Condition, ...] = ()
 _SHARED = only("evaluation.data.source", "same")
 _IN_S3 = (any_of(in_s3("export.to"), in_s3("train.storage")),)
 _EXPORTED = (is_set("export.to"),)
@@ -78,7 +36,22 @@ def _of_sources(block: str, *scored: Condition) -> dict[str, tuple[Condition, ..
     return effects
 
 
-ALWAYS: tuple[Condition, ...] = ()
+def _of_method() -> dict[str, tuple[Condition, ...]]:
+    """What a refiner alone reads has an effect where it is chosen; the pre-fit, where the chosen one is fitted."""
+    refiners = described()
+    fitted = any_of_all(*(each.fitted_if(name) for name, each in refiners.items() if each.fitted is not None))
+    effects = {
+        "method.refiner": ALWAYS,
+        "method.detach_target": fitted,
+        "method.loss.kd": ALWAYS,
+        "method.prefit.steps": fitted,
+        **{f"method.prefit.{name}": (*fitted, above_zero("method.prefit.steps")) for name in ("lr", "batch_size")},
+    }
+    for name, each in refiners.items():
+        effects |= each.effects(name)
+    return {name: effects[name] for name in field_names() if name.startswith("method.")}
+
+
 EFFECTS: dict[str, tuple[Condition, ...]] = {
     "seed": ALWAYS,
     "data.source": ALWAYS,
@@ -93,30 +66,7 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "teacher.pretrained": (_named_teacher(), unset("teacher.checkpoint")),
     "teacher.layers": ALWAYS,
     **{f"student.{name}": ALWAYS for name in ("name", "width", "depth", "heads", "patch_size", "layers")},
-    "method.refiner": ALWAYS,
-    "method.variant": _SINGER,
-    "method.linearization": (*_SINGER, only("method.variant", "recommended", "paper")),
-    "method.jacobian_probes": (
-        *_SINGER,
-        only("method.variant", "recommended", "paper"),
-        only("method.linearization", "jacobian"),
-    ),
-    "method.official_threshold": (*_SINGER, only("method.variant", "official")),
-    "method.gate": _SINGER,
-    "method.radial": _RECOMMENDED,
-    "method.rank": _SINGER,
-    "method.strength": _SINGER,
-    "method.outlier_quantile": _SINGER,
-    "method.detach_target": _FITTED,
-    "method.loss.kd": ALWAYS,
-    "method.loss.outlier": _SINGER,
-    "method.loss.info": _SINGER,
-    "method.prefit.steps": _FITTED,
-    "method.prefit.lr": _PREFIT,
-    "method.prefit.batch_size": _PREFIT,
-    "method.clip.ratio": (only("method.refiner", "clip"),),
-    "method.quantile_clip.quantile": (only("method.refiner", "quantile_clip"),),
-    "method.vitkd.mask_ratio": (only("method.refiner", "vitkd"),),
+    **_of_method(),
     **{
         f"train.{name}": ALWAYS
         for name in (

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from singer_ray.config.block import Block
 from singer_ray.config.sources import EvaluationSourceConfig
+from singer_ray.settings import Block
 
 
 class KnnConfig(Block):

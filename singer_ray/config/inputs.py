@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from singer_ray.config.block import Block
 from singer_ray.config.places import Place
 from singer_ray.config.sources import SourceConfig
+from singer_ray.settings import Block
 
 
 class DataConfig(SourceConfig):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
 
-from singer_ray.config.block import Block
-
-MAX_STRENGTH = 1.25
-"""Above it the artifacts come back with the opposite sign."""
+from singer_ray.method.refiners import described, names
+from singer_ray.method.refiners.singer.settings import SingerConfig
+from singer_ray.settings import Block
 
 
 class LossConfig(Block):
@@ -34,59 +33,38 @@ class PrefitConfig(Block):
     """Images per step."""
 
 
-class ClipConfig(Block):
-    """The refiner clip."""
-
-    ratio: float = Field(1.5, gt=0)
-    """Longest patch that is left, as a multiple of the median norm of its image."""
+def _help() -> str:
+    first, *baselines = (each.help for each in described().values() if each.help)
+    return f"{first}, or a baseline: {', '.join(baselines)}."
 
 
-class QuantileClipConfig(Block):
-    """The refiner quantile_clip."""
+if TYPE_CHECKING:
+    RefinerName = str
 
-    quantile: float = Field(0.95, gt=0, lt=1)
-    """Longest patch that is left, as a quantile of the norms of its image."""
+    class _OwnBlocks(Block):
+        """The refiners' own blocks, `method.NAME`."""
+else:
+    RefinerName = Literal[tuple(described())]
+    _blocks = {name: described()[name].block for name in names() if described()[name].block is not None}
+    _OwnBlocks = create_model(
+        "_OwnBlocks", __base__=Block, __module__=__name__, **{name: (block, block()) for name, block in _blocks.items()}
+    )
 
 
-class VitkdConfig(Block):
-    """The baseline vitkd."""
-
-    mask_ratio: float = Field(0.5, gt=0, lt=1)
-    """Share of patches that are masked and must be generated."""
+class _Choice(Block):
+    refiner: RefinerName = Field("singer", description=_help())
 
 
-class MethodConfig(Block):
-    """How the teacher's features are cleaned."""
-
-    refiner: Literal["singer", "none", "vitkd", "clip", "layernorm", "quantile_clip"] = "singer"
-    """singer (low-rank adapter, arXiv 2509.20986), or a baseline: none (plain feature distillation, FitNet), vitkd
-    (masked generation), clip (norms to a multiple of the median), quantile_clip, layernorm (normalised targets)."""
-    variant: Literal["recommended", "paper", "official"] = "recommended"
-    """Of singer: recommended; paper (as written: null space on both sides, joint training); official (the authors'
-    code, whose weights are kd 100 or 1, outlier 0.01, info 1). The last two use neither prefit nor detach_target."""
-    linearization: Literal["auto", "mlp", "attention_mlp", "jacobian", "random", "pca"] = "auto"
-    """Of singer, where Phi_down starts: what the next block reads least by its MLP (mlp), by attention and MLP
-    (attention_mlp), by Jacobian products on images (jacobian); random directions; those along which features vary most
-    (pca). auto is attention_mlp, and mlp in the variant official."""
-    jacobian_probes: int = Field(8, ge=1)
-    """Random vector-Jacobian products of the linearization jacobian."""
-    official_threshold: float = Field(1e-3, gt=0)
-    """Of the variant official: singular values below it count as null."""
-    gate: float = Field(0.0, ge=0)
-    """Of singer: only patches above this multiple of their image's median norm are changed; 0 changes all."""
-    radial: bool = True
-    """Of singer, variant recommended: the student is shown patches that are all of the layer's median length. A
-    pre-norm block hardly reads lengths, so this part of the refinement needs no trade-off."""
-    rank: int = Field(16, ge=1)
-    """Rank of the adapter: at least the number of artifact directions, at most the teacher's width."""
-    strength: float = Field(1.0, ge=0, le=MAX_STRENGTH)
-    """How much of the fitted change the student is shown: 0 none, 1 all, at most 1.25."""
-    outlier_quantile: float = Field(0.95, gt=0, lt=1)
-    """gamma: patches with a norm above this quantile of their image are suppressed."""
+class _Training(Block):
     detach_target: bool = True
     """Keep the distillation gradient away from the adapter."""
     loss: LossConfig = LossConfig()
     prefit: PrefitConfig = PrefitConfig()
-    clip: ClipConfig = ClipConfig()
-    quantile_clip: QuantileClipConfig = QuantileClipConfig()
-    vitkd: VitkdConfig = VitkdConfig()
+
+
+class MethodConfig(_OwnBlocks, _Training, SingerConfig, _Choice):  # fields in the order of _Choice to _OwnBlocks
+    """How the teacher's features are cleaned."""
+
+    def own(self, refiner: str) -> Any:
+        """The block of one refiner, `method.NAME`."""
+        return getattr(self, refiner)

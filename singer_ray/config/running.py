@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from singer_ray.config.block import Block
 from singer_ray.config.places import Place
+from singer_ray.settings import Block
 
 
 class TrainConfig(Block):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from singer_ray.config.block import Block
 from singer_ray.config.places import Place
+from singer_ray.settings import Block
 
 FOLDERS = ("train", "val", "test", "train_masks", "val_masks", "test_masks")
 """Settings of a source that are folders."""

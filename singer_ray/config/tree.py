@@ -11,7 +11,6 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from singer_ray.config.block import Block
 from singer_ray.config.evaluation import EvaluationConfig
 from singer_ray.config.inputs import DataConfig, StudentConfig, TeacherConfig
 from singer_ray.config.method import MethodConfig
@@ -20,6 +19,7 @@ from singer_ray.config.running import ExportConfig, SearchConfig, TrainConfig
 from singer_ray.config.sources import implied_source
 from singer_ray.errors import UserError, shown
 from singer_ray.resources import find_shipped, shipped_names
+from singer_ray.settings import Block
 from singer_ray.storage import read_yaml, without_credentials, without_password
 from singer_ray.storage.address import expanded_as
 
@@ -54,18 +54,8 @@ class Config(Block):
         for setting, layers in (("teacher.layers", self.teacher.layers), ("student.layers", self.student.layers)):
             if list(layers) != sorted(set(layers)) or any(n < 0 for n in layers):
                 raise ValueError(f"{setting} is {list(layers)}. Allowed: ascending layer numbers from 0, each once")
-        method = self.method
-        if method.variant != "recommended" and method.refiner == "singer":
-            if method.strength != 1:
-                raise ValueError(
-                    f"method.strength is {method.strength}, but the variant {method.variant} trains adapter and "
-                    "student jointly at full strength. Use 1, or --method.variant recommended"
-                )
-            if method.variant == "official" and method.linearization not in ("auto", "mlp"):
-                raise ValueError(
-                    f"method.linearization is {method.linearization!r}, but the variant official has its own. "
-                    "Allowed: auto or mlp; or --method.variant paper or recommended"
-                )
+        if self.method.refiner == "singer":
+            self.method.check_variant()
         if self.student.layers and len(self.student.layers) != len(self.teacher.layers):
             raise ValueError(
                 f"student.layers names {len(self.student.layers)} layers, teacher.layers {len(self.teacher.layers)}. "

@@ -27,7 +27,7 @@ def preservation_metrics(
     view: EvaluationView,
     device: torch.device,
 ) -> dict[str, float]:
-    """`changes_of` what the student is shown, at each distilled layer, as `refined/NAME/LAYER`."""
+    """`changes_of` the student's target, at each distilled layer, as `refined/NAME/LAYER`."""
     layers = sorted({m for n in distiller.layers for m in (n, min(n + 1, teacher.depth - 1))})
     network = TappedViT(teacher.model, layers)
     with evaluating(distiller):

@@ -36,9 +36,9 @@ def linearized_block(block: nn.Module) -> torch.Tensor:
     if attention is not None:
         names = ("qkv",) if isinstance(getattr(attention, "qkv", None), nn.Linear) else ("q_proj", "k_proj", "v_proj")
         weights = [_weight(getattr(attention, name, None)) for name in names]
-        found = [weight for weight in weights if weight is not None]
-        if found:
-            readers.append(torch.cat(found) * _norm_scale(block, "norm1"))
+        known = [weight for weight in weights if weight is not None]
+        if known:
+            readers.append(torch.cat(known) * _norm_scale(block, "norm1"))
     product = _mlp_product(mlp)
     if product is not None:
         layer_scale = getattr(getattr(block, "ls2", None), "gamma", None)

@@ -1,6 +1,6 @@
-"""What a cluster that `ray up` started can grow to, by the file that it left on the head.
+"""How far a cluster that `ray up` started can grow, by the file that it left on the head.
 
-Ray itself does not tell: before the first machine has come, a cluster that may grow to ten has one node without CPUs.
+Ray itself does not say: until the first machine has joined, a cluster that may grow to ten has one node without CPUs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class NodeType:
     name: str
     resources: Resources
     most: int
-    """Of this type at a time."""
+    """Machines of this type at a time."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class ClusterLimits:
     most: int
     """Of all types together."""
     types: tuple[NodeType, ...] | None
-    """None for machines of one's own (`provider: local`), whose size nobody knows before they have joined."""
+    """None for machines of one's own (`provider: local`), whose size is not known before they have joined."""
 
     @classmethod
     def of(cls, content: Any) -> ClusterLimits:
-        """From the content of a cluster file that `ray up` has resolved. Raises UserError where that is none."""
+        """From the content of a cluster file that `ray up` has resolved. Raises UserError for anything else."""
         try:
             return _limits(content)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -57,17 +57,17 @@ class ClusterLimits:
         return self.most + 1
 
     def places(self, each: Resources) -> int:
-        """How many of something that holds `each` on one machine all workers together can have."""
-        found, left = 0, self.most
+        """How many things that need `each` on one machine fit on all workers together."""
+        places, left = 0, self.most
         for kind in sorted(self.types or (), key=lambda kind: -fitting(each, kind.resources)):
-            found += min(kind.most, left) * fitting(each, kind.resources)
+            places += min(kind.most, left) * fitting(each, kind.resources)
             left -= min(kind.most, left)
-        return found
+        return places
 
 
 @dataclass(frozen=True)
 class Room:
-    """How many of something have room at a time."""
+    """How many things of one kind fit on the cluster at a time."""
 
     now: int
     """On the machines that are there."""
@@ -76,7 +76,7 @@ class Room:
 
     @classmethod
     def of(cls, each: Resources, nodes: Sequence[Resources], limits: ClusterLimits | None) -> Room:
-        """Of what holds `each` on one node: `nodes` has the resources of those that are alive."""
+        """For things that need `each` on one node; `nodes` has the resources of those that are alive."""
         head = sum(fitting(each, node) for node in nodes if node.get(HEAD))
         others = sum(fitting(each, node) for node in nodes if not node.get(HEAD))
         if limits is None:
@@ -87,12 +87,12 @@ class Room:
         return cls(head + others, head + max(others, limits.places(each)))
 
     def __floordiv__(self, together: int) -> Room:
-        """The room of what holds so many of these."""
+        """The room for groups of that many."""
         return Room(self.now // together, None if self.most is None else self.most // together)
 
 
 def fitting(each: Resources, there: Resources) -> int:
-    """How often `each` fits into what one node has."""
+    """How many times `each` fits into the resources of one node."""
     return min((_times(name, there.get(name, 0), amount) for name, amount in each.items() if amount), default=0)
 
 
@@ -111,7 +111,7 @@ def read_limits() -> ClusterLimits | None:
 
 @lru_cache(maxsize=1)
 def _read(file: Path, mtime: int, size: int) -> ClusterLimits:
-    """Read again when `ray up` has changed it, such as for another max_workers."""
+    """Cached by time and size: `ray up` may change the file, for example for another max_workers."""
     return ClusterLimits.of(read_yaml(file.read_bytes(), file.name, ""))
 
 
@@ -134,8 +134,8 @@ def _limits(content: Mapping[str, Any]) -> ClusterLimits:
     most = content.get("max_workers")
     if most is None:
         most = sum(int(number or 0) for *_, number in types)
-    found = (NodeType(str(n), resources, min(int(most), int(k or 0))) for n, resources, k in types)
-    return ClusterLimits(int(most), tuple(found))
+    node_types = (NodeType(str(n), resources, min(int(most), int(k or 0))) for n, resources, k in types)
+    return ClusterLimits(int(most), tuple(node_types))
 
 
 def _times(name: str, there: float, amount: float) -> int:

@@ -14,9 +14,9 @@ from singer_ray.errors import UserError, nearest
 from singer_ray.storage import read_yaml
 
 CLUSTER_FILE = Path("~/ray_bootstrap_config.yaml")
-"""Where `ray up` leaves the cluster file, with everything resolved, on the head."""
+"""Where `ray up` leaves the resolved cluster file on the head."""
 PRICES = Path(__file__).with_name("prices.yaml")
-METADATA, KNOB = "price_per_node_hour", "search.price_per_node_hour"
+METADATA, SETTING = "price_per_node_hour", "search.price_per_node_hour"
 NODE_TYPE = "ray.io/node-group"
 """Label under which Ray keeps a node's type in the cluster file."""
 _LOCAL_TYPE = "local.cluster.node"
@@ -46,7 +46,7 @@ class NodePrices:
     every: float | None = None
     """Of each node, when the user has said it."""
     types: Mapping[str, str | None] = field(default_factory=dict)
-    """EC2 instance type by node type of the cluster file; None where there is none, or the list is of other regions."""
+    """EC2 instance type by node type of the cluster file; None if there is none, or the list lacks its region."""
     stated: Mapping[str, float] = field(default_factory=dict)
     """By node type or IP address, from the cluster file's metadata; `*` is any other node."""
 
@@ -54,7 +54,7 @@ class NodePrices:
     def of(cls, price_per_node_hour: float | None, cluster_file: Path = CLUSTER_FILE) -> NodePrices:
         """From `search.price_per_node_hour` and the cluster file on this node, where there is one.
 
-        Raises UserError for metadata that are no prices.
+        Raises UserError for metadata that are not prices.
         """
         file = cluster_file.expanduser()
         if price_per_node_hour is not None or not file.is_file():
@@ -75,11 +75,11 @@ class NodePrices:
 
     def total(self, nodes: Sequence[Mapping[str, Any]]) -> Price | None:
         """The price of those of `nodes` (as `ray.nodes()` lists them) that are alive; None when one is not known."""
-        found = [self._of(node) for node in nodes if node["Alive"]]
-        prices = [price for price, _ in found if price is not None]
-        if not found or len(prices) < len(found):
+        priced = [self._of(node) for node in nodes if node["Alive"]]
+        prices = [price for price, _ in priced if price is not None]
+        if not priced or len(prices) < len(priced):
             return None
-        return Price(sum(prices), len(found), "by " + " and ".join(dict.fromkeys(source for _, source in found)))
+        return Price(sum(prices), len(priced), "by " + " and ".join(dict.fromkeys(source for _, source in priced)))
 
     def unknown(self, nodes: Sequence[Mapping[str, Any]]) -> list[str]:
         """The node types (else addresses) of living nodes whose price is not known."""
@@ -87,7 +87,7 @@ class NodePrices:
 
     def _of(self, node: Mapping[str, Any]) -> tuple[float | None, str]:
         if self.every is not None:
-            return self.every, KNOB
+            return self.every, SETTING
         for key in (str(node["NodeManagerAddress"]), _type(node) or _LOCAL_TYPE, "*"):
             if key in self.stated:
                 return self.stated[key], "the cluster file's metadata"
@@ -103,20 +103,21 @@ def price_list() -> Mapping[str, Any]:
 
 
 def require_price(prices: NodePrices, nodes: Sequence[Mapping[str, Any]], money: float) -> Price:
-    """The price of the nodes that are alive. Raises UserError when it is not known: `money` could not be kept."""
+    """The price of the nodes that are alive. Raises UserError when it is not known: `money` could not be enforced."""
     price = prices.total(nodes)
     if price is None:
         raise UserError(
             f"search.money {money:g} needs the price of a node, and none is known for "
-            f"{', '.join(prices.unknown(nodes))}. Give --{KNOB} DOLLARS, or {METADATA} under `metadata` in the cluster "
-            f"file, or use EC2 types of the package's list ({PRICES.name}) in {' or '.join(price_list()['regions'])}."
+            f"{', '.join(prices.unknown(nodes))}. Give --{SETTING} DOLLARS, or {METADATA} under `metadata` in the "
+            f"cluster file, or use EC2 types of the package's list ({PRICES.name}) in "
+            f"{' or '.join(price_list()['regions'])}."
         )
     return price
 
 
 def _type(node: Mapping[str, Any]) -> str | None:
-    found: str | None = (node.get("Labels") or {}).get(NODE_TYPE)
-    return found
+    kind: str | None = (node.get("Labels") or {}).get(NODE_TYPE)
+    return kind
 
 
 def _name(node: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The Ray cluster that a command runs on: what it offers, what it may yet offer, and what all its nodes share."""
+"""The Ray cluster that a command runs on: what it offers now, how far it can grow, and what all its nodes share."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from singer_ray.nodes.ray_start import connected as connected
 from singer_ray.storage.address import absolute, own_name
 
 ON_HEAD = {HEAD: 0.001}
-"""A place on the head node, next to the driver: for light actors that must not die with a spot machine."""
+"""Places a light actor on the head node, where it does not die with a spot machine."""
 LOOK, SAY = 2.0, 30.0
-"""Seconds between two looks whether machines have come, and between two lines that say that they have not."""
+"""Seconds between two checks for new machines, and between two lines that say there are none."""
 GPU_PATIENCE = 300.0
-"""Seconds that a command waits for machines that may have a GPU, where none has one yet. Set-up takes about half."""
+"""Seconds that a command waits for machines that may have a GPU while none has. Their set-up takes half of that."""
 _ANSWER = 60.0
-"""Seconds for the head to read a file."""
+"""Seconds in which the head must have read a file."""
 
 
 def limits() -> ClusterLimits | None:
-    """What the cluster can grow to; None for one that nothing makes grow. Raises UserError for an unreadable file."""
+    """How far the cluster can grow; None for one of fixed size. Raises UserError for an unreadable cluster file."""
     import ray
     from ray._private import worker
 
     if worker._global_node is None or worker._global_node.is_head():
-        return None  # this process has started it, and nothing joins it; a file here is of another cluster
+        return None  # started by this process: nothing joins it, and a cluster file here is of another cluster
     head = next((node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get(HEAD)), None)
     if head is None:
         return None
@@ -41,19 +41,19 @@ def limits() -> ClusterLimits | None:
 
 @cache
 def _limits_there(cluster: str) -> ClusterLimits | None:
-    """Of a cluster whose head is another machine, which reads its own file: nothing else of it travels."""
+    """Of a cluster whose head is another machine, which reads the file itself and sends only the limits."""
     import ray
 
     task: Any = ray.remote(num_cpus=0, resources=ON_HEAD)(read_limits)
     try:
-        found: ClusterLimits | None = ray.get(task.remote(), timeout=_ANSWER)
+        answer: ClusterLimits | None = ray.get(task.remote(), timeout=_ANSWER)
     except ray.exceptions.GetTimeoutError as error:
         raise UserError(
             f"The cluster's head has not answered for {_ANSWER:.0f} s. Look at `ray status` there."
         ) from error
     except ray.exceptions.RayError as error:
         raise user_error_in(error) from error
-    return found
+    return answer
 
 
 def nodes() -> list[Mapping[str, float]]:
@@ -64,30 +64,30 @@ def nodes() -> list[Mapping[str, float]]:
 
 
 def room(each: Mapping[str, float]) -> Room:
-    """How many of something that holds `each` on one node have room: now, and when the cluster has all its machines."""
+    """How many things that need `each` on one node fit: now, and once the cluster has all its machines."""
     return Room.of(each, nodes(), limits())
 
 
 def wait_for_room(each: Mapping[str, float], count: int, what: str, log: Callable[[str], None]) -> None:
-    """Blocks until `count` of `what` have room, or would once the autoscaler is asked for them.
+    """Blocks until there is room for `count` of `what`, or the autoscaler can make it.
 
-    Machines of one's own join minutes after `ray up`, and nobody knows what they have before: until all are there,
-    `log` hears how many are. Raises UserError when there will never be room.
+    Machines of one's own join minutes after `ray up`, and their resources are not known before. Until all have joined,
+    `log` receives how many have. Raises UserError when there will never be room.
     """
     said = float("-inf")
     while True:
-        found = room(each)
-        if found.now >= count or (found.most is not None and found.most >= count):
+        space = room(each)
+        if space.now >= count or (space.most is not None and space.most >= count):
             return
-        if found.most is not None:
+        if space.most is not None:
             raise UserError(
                 f"No room for {what} ({words(each)} each, on one node): {describe()} can never offer room for more "
-                f"than {found.most}. Lower --workers, search.cpus_per_trial or search.gpus_per_trial, or connect to a "
+                f"than {space.most}. Lower --workers, search.cpus_per_trial or search.gpus_per_trial, or connect to a "
                 "larger cluster (RAY_ADDRESS)."
             )
         if time.monotonic() - said >= SAY:
             said = time.monotonic()
-            there = f"room for {found.now} of {what}" if found.now else f"no room for {what}"
+            there = f"room for {space.now} of {what}" if space.now else f"no room for {what}"
             log(f"waiting for machines: {machines()} here, with {there} ({words(each)} each); Ctrl-C ends this")
         time.sleep(LOOK)
 
@@ -95,13 +95,13 @@ def wait_for_room(each: Mapping[str, float], count: int, what: str, log: Callabl
 def has_gpus(log: Callable[[str], None] | None = None) -> bool:
     """Whether the cluster has, or can get, a GPU.
 
-    Where that depends on machines of unknown size that are to join it waits for them, though not for ever, and says so.
+    Where that depends on machines that have yet to join it waits for them, up to `GPU_PATIENCE`, and says so.
     """
     begin, said = time.monotonic(), float("-inf")
     while True:
-        found = room({"GPU": 1})
-        if found.most is not None or found.now or log is None or time.monotonic() - begin > GPU_PATIENCE:
-            return bool(found.now or found.most)
+        space = room({"GPU": 1})
+        if space.most is not None or space.now or log is None or time.monotonic() - begin > GPU_PATIENCE:
+            return bool(space.now or space.most)
         if time.monotonic() - said >= SAY:
             said = time.monotonic()
             log(
@@ -118,7 +118,7 @@ def words(each: Mapping[str, float]) -> str:
 
 
 def machines() -> str:
-    """`1 of 3 machines is`: how many are there of how many can be."""
+    """`1 of 3 machines is`: how many have joined of how many can."""
     there, most = len(nodes()), limits()
     of = f" of {most.machines}" if most and most.machines > there else ""
     many = most.machines if of and most else there
@@ -126,7 +126,7 @@ def machines() -> str:
 
 
 def shared_storage(given: str | None, out: Path) -> str | None:
-    """The address that all nodes share; None when everything is on this one machine.
+    """The address that all nodes share; None when the cluster is this one machine.
 
     Raises UserError when the cluster has, or will have, several nodes and nothing that they share is named.
     """
@@ -159,7 +159,7 @@ def is_alive(actor: Any) -> bool:
 
 
 class Note:
-    """A short text under a name, kept on the head as long as the cluster lives: it outlives the actor that wrote it."""
+    """A short text under a name, kept on the head while the cluster lives: it outlives the actor that wrote it."""
 
     def __init__(self, name: str) -> None:
         self.key = f"{NAMESPACE}:{name}".encode()
@@ -168,11 +168,11 @@ class Note:
         """None when there is none."""
         from ray.experimental.internal_kv import _internal_kv_get
 
-        found: bytes | None = _internal_kv_get(self.key)
-        return None if found is None else found.decode()
+        value: bytes | None = _internal_kv_get(self.key)
+        return None if value is None else value.decode()
 
     def write(self, text: str) -> None:
-        """Over an earlier one."""
+        """Replaces an earlier one."""
         from ray.experimental.internal_kv import _internal_kv_put
 
         _internal_kv_put(self.key, text.encode())

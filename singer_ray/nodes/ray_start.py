@@ -1,4 +1,4 @@
-"""How a command comes by a Ray cluster: it connects to a running one, or starts one on this machine."""
+"""Gives a command its Ray cluster: connects to a running one, or starts one on this machine."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from singer_ray.errors import UserError, first_line, printable
 
 NAMESPACE = "singer_ray"
 PATIENCE = 15.0
-"""Seconds in which a cluster must answer. Ray itself would ask for a quarter of an hour."""
+"""Seconds in which a cluster must answer. Ray itself would try for a quarter of an hour."""
 AUTH_MODE = "RAY_AUTH_MODE"
 _LONGEST = 40
-"""Bytes of the folder in which Ray makes sockets; their whole path may have 107, and Ray adds up to 64."""
+"""Bytes that the path of Ray's socket folder may have: a socket's path is limited to 107, and Ray adds up to 64."""
 _TOKEN_FILE = Path("~/.ray/auth_token")
 _SHORT = Path("/tmp")
 
@@ -48,12 +48,12 @@ def connected(name: str | None = None) -> Iterator[None]:
         "logging_level": logging.ERROR,
         "job_config": job,
     }
-    found = _running(address)
-    if found is None:
+    running = _running(address)
+    if running is None:
         _start(options)
     else:
-        _require_answer(found, address)
-        _init(options, f"The Ray cluster at {address or f'{found} (this machine)'} cannot be reached")
+        _require_answer(running, address)
+        _init(options, f"The Ray cluster at {address or f'{running} (this machine)'} cannot be reached")
     try:
         with brief_raylets():
             yield
@@ -63,7 +63,7 @@ def connected(name: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def brief_raylets() -> Iterator[None]:
-    """Within, what Ray's daemons report is a line each: of a machine that is gone they print their last state whole."""
+    """Within, reports of Ray's daemons are cut to a line each: of a lost machine they print the whole last state."""
     from ray._private import worker
 
     def brief(data: dict[str, Any], print_file: Any, ignore_prefix: bool = False) -> None:
@@ -78,7 +78,7 @@ def brief_raylets() -> Iterator[None]:
 
 
 def _in_brief(message: str) -> str:
-    """A daemon's report as a line; empty for what another line says."""
+    """A daemon's report in one line; empty where another report says the same."""
     if "has been marked dead" in message:
         address = re.search(r"address: (\S+)", message)
         return f"a machine of the cluster is gone{f': {address[1]}' if address else ''}"
@@ -88,9 +88,9 @@ def _in_brief(message: str) -> str:
 
 
 def use_token_if_there() -> bool:
-    """Shows clusters the token that this user has, unless RAY_AUTH_MODE says otherwise; whether there is one.
+    """Makes Ray present this user's token to clusters, unless RAY_AUTH_MODE says otherwise; returns whether it exists.
 
-    The token of ~/.ray/auth_token may then be read by this user alone.
+    It also makes ~/.ray/auth_token readable by this user alone.
     """
     file = protect_token()
     there = bool(os.environ.get("RAY_AUTH_TOKEN")) or file is not None
@@ -112,9 +112,9 @@ def protect_token() -> Path | None:
 
 
 def keep_keys_at_home() -> None:
-    """Ray Tune would hand this process's AWS keys to every trial, and Ray writes what it hands on into its logs.
+    """Stops Ray Tune from handing this process's AWS keys to every trial: Ray writes what it hands on into its logs.
 
-    Trials need none: hosts read and write the store, with the credentials of the machine that they are on.
+    Trials need no keys: hosts read and write the store, with the credentials of the machine that they are on.
     """
     from ray.tune.execution import class_cache
 
@@ -125,7 +125,7 @@ def keep_keys_at_home() -> None:
 
 @contextmanager
 def telling_train_which_cluster() -> Iterator[None]:
-    """Within, Ray Train's own actors know their cluster by name: where they see several, they would die asking."""
+    """Within, Ray Train's own actors are told their cluster: where they see several, they would fail to choose."""
     import ray
     from ray.train.v2._internal import constants
 
@@ -156,18 +156,18 @@ def _running(address: str | None) -> str | None:
         ) from error
 
 
-def _require_answer(found: str, address: str | None) -> None:
-    """Raises UserError where nothing, or something else than Ray, is behind HOST:PORT."""
-    if "://" in found:  # Ray's client has a limit of its own
+def _require_answer(running: str, address: str | None) -> None:
+    """Raises UserError when nothing, or something other than Ray, answers at HOST:PORT."""
+    if "://" in running:  # Ray's client has a limit of its own
         return
     import grpc  # type: ignore[import-untyped]
     from ray._private.grpc_utils import init_grpc_channel
 
-    channel = init_grpc_channel(found)
+    channel = init_grpc_channel(running)
     try:
         grpc.channel_ready_future(channel).result(timeout=PATIENCE)
     except grpc.FutureTimeoutError:
-        whose = f"RAY_ADDRESS is {address}" if address else f"`ray start` was run on this machine, for {found}"
+        whose = f"RAY_ADDRESS is {address}" if address else f"`ray start` was run on this machine, for {running}"
         raise UserError(
             f"{whose}: no Ray cluster has answered there for {PATIENCE:.0f} s. Start one with `ray start --head`, "
             + ("correct RAY_ADDRESS, or unset it" if address else "or forget it with `ray stop`,")
@@ -178,14 +178,14 @@ def _require_answer(found: str, address: str | None) -> None:
 
 
 def _start(options: dict[str, Any]) -> None:
-    """Starts a cluster of this machine alone, that nobody else can reach, read or write."""
+    """Starts a cluster on this machine alone, which no other user can reach, read or write."""
     _make_token()
     with _private_to_this_user():
         _init({**options, "address": "local", "_temp_dir": _short_folder()}, "Ray cannot be started on this machine")
         _close_session()
 
 
-def _init(options: dict[str, Any], fault: str) -> None:
+def _init(options: dict[str, Any], problem: str) -> None:
     import ray
 
     try:
@@ -198,13 +198,13 @@ def _init(options: dict[str, Any], fault: str) -> None:
     except Exception as error:  # Ray raises bare ones too, such as for a node that takes too long to start
         reason = printable(first_line(error))
         raise UserError(
-            f"{fault}: {reason}. Start a cluster with `ray start --head`, correct RAY_ADDRESS, or unset it to run on "
+            f"{problem}: {reason}. Start a cluster with `ray start --head`, correct RAY_ADDRESS, or unset it to run on "
             "this machine alone."
         ) from error
 
 
 def _short_folder() -> str | None:
-    """Where Ray makes its sockets, if its default were too deep for them. Raises UserError when there is no place."""
+    """A folder for Ray's sockets where its default path is too long, else None. Raises UserError when none fits."""
     from ray._common.utils import get_default_ray_temp_dir
 
     default = get_default_ray_temp_dir()
@@ -221,7 +221,7 @@ def _short_folder() -> str | None:
 
 
 def _make_token() -> None:
-    """Ray would make it too, readable by everybody."""
+    """Creates the token that Ray would otherwise create readable by everybody."""
     if os.environ.get(AUTH_MODE, "token").lower() != "token" or os.environ.get("RAY_AUTH_TOKEN"):
         return
     if protect_token() is not None:
@@ -251,7 +251,7 @@ def _private_to_this_user() -> Iterator[None]:
 
 
 def _close_session() -> None:
-    """Once more when all runs: Ray's daemons are processes of their own, and open the folders again as they start."""
+    """Closes the folders again: Ray's daemons, which are processes of their own, have opened them as they started."""
     from ray._private import worker
 
     session = Path(worker._global_node.get_session_dir_path())  # type: ignore[attr-defined]
@@ -261,14 +261,14 @@ def _close_session() -> None:
 
 
 def _close(folder: str) -> None:
-    # What is above the session is shared with other users' sessions: each can remove only what is his.
+    # The folder above the session is shared with other users (sticky): each can remove only their own sessions.
     with contextlib.suppress(PermissionError):
         os.chmod(folder, 0o700 if "session_" in folder else 0o1777)
 
 
 @contextmanager
 def _set(module: Any, name: str, value: Any) -> Iterator[None]:
-    """Ray knows no option for these."""
+    """Replaces a module's attribute for the block: Ray has no option for these."""
     before = getattr(module, name)
     setattr(module, name, value)
     try:

@@ -1,4 +1,4 @@
-"""Hands a search to a Ray cluster as a job: it runs on the head, whatever becomes of this machine."""
+"""Hands a search to a Ray cluster as a job: it runs on the head, even when this machine goes away."""
 
 from __future__ import annotations
 
@@ -30,34 +30,35 @@ if TYPE_CHECKING:
 JOB_NAME = "job_name"
 """The key of a job's metadata that the dashboard's Jobs page shows as its name."""
 YOUNG = 60
-"""Seconds in which a cluster that has just been started may not answer yet, or have no agent that takes jobs."""
-SECRET_OPTIONS = {"--search.study": STUDY_URL, "--export.endpoint": "AWS_ENDPOINT_URL"}
+"""Seconds for which a cluster that has just been started may not answer, or not accept jobs yet."""
+SECRET_OPTIONS = {"search.study": STUDY_URL, "export.endpoint": "AWS_ENDPOINT_URL"}
 """Options whose value may hold a password, and the variable by which a job is given it."""
 HANDED_OVER = (STUDY_URL, "PGPASSWORD")
-FILE_OPTIONS = ("--space", "--search.space", "--preset")
+FILE_OPTIONS = ("space", "search.space", "preset")
 """Options whose value may be a file of this machine."""
+Options = Mapping[str, Sequence[str]]
+"""Values as they were typed, by the plain name of their option."""
 
 
-def submit(
-    address: str, argv: Sequence[str], *, name: str, metadata: Mapping[str, str], files: Mapping[str, Path]
-) -> str:
-    """Starts `python -m singer_ray.tune ARGV` on the head of the cluster whose dashboard is at `address`.
+def submit(address: str, options: Options, *, name: str, metadata: Mapping[str, str]) -> str:
+    """Starts `python -m singer_ray.tune OPTIONS` on the head of the cluster whose dashboard is at `address`.
 
     Args:
         address: http://HEAD:8265. It is shown the token of RAY_AUTH_TOKEN or ~/.ray/auth_token, where there is one.
-        argv: arguments of singer_ray.tune. A relative --out, or folder to --resume, is meant from the home folder
-            there; without one it is ~/runs/NAME, because the job's own working folder goes with the job.
+        options: of singer_ray.tune. They travel as they were typed, because paths, `~` and $VARIABLES in them are meant
+            of the cluster; files of this machine travel with the job. A relative --out, or folder to --resume, is
+            below the home folder there; without one it is ~/runs/NAME, because the job's own working folder goes with
+            the job.
         name: of the search; the Jobs page shows it.
         metadata: further texts that the job carries.
-        files: local files by the values in `argv` that name them (see `local_files`): they travel with the job.
 
     Returns the job's submission id, NAME and the time. Raises UserError when the cluster cannot be reached or refuses.
     """
     submission_id = f"{_plain(name)}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
-    argv, secret = apart(argv)
+    options, secret = apart(options)
     with _client(address, YOUNG) as client, tempfile.TemporaryDirectory() as folder:
         shipped: dict[str, str] = {}
-        for number, (value, path) in enumerate(files.items()):
+        for number, (value, path) in enumerate(local_files(options).items()):
             shipped[value] = f"{number}-{path.name}" if path.name in shipped.values() else path.name
             shutil.copy(path, Path(folder) / shipped[value])
         with _said_in_one_line(address, "does not accept the job"):
@@ -65,7 +66,7 @@ def submit(
             while True:
                 try:
                     return client.submit_job(
-                        entrypoint=entrypoint(argv, name, shipped),
+                        entrypoint=entrypoint(options, name, shipped),
                         submission_id=submission_id,
                         runtime_env=({"working_dir": folder} if shipped else {})
                         | ({"env_vars": secret} if secret else {}),
@@ -109,66 +110,44 @@ def how_to(address: str, submission_id: str) -> str:
     return f"Follow it: {logs}   Stop it: {stop}"
 
 
-def local_files(argv: Sequence[str]) -> dict[str, Path]:
-    """The files of this machine that arguments of singer_ray.tune name, by the values that name them."""
-    named = [value for option, value in _options(argv) if value is not None and option in FILE_OPTIONS]
+def local_files(options: Options) -> dict[str, Path]:
+    """The files of this machine that options of singer_ray.tune name, by the values that name them."""
+    named = [value for option in FILE_OPTIONS for value in options.get(option, ())]
     paths = {value: Path(expanded_as(value, "a file to send with the job")) for value in named}
     return {value: path for value, path in paths.items() if path.is_file()}
 
 
-def apart(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Arguments without passwords, which everybody on the cluster could read, and the variables that hold them instead.
+def apart(options: Options) -> tuple[Options, dict[str, str]]:
+    """Options without passwords, which everybody on the cluster could read, and the variables that hold them instead.
 
-    The job gets the passwords that this process knows: those of the arguments, PGPASSWORD and SINGER_RAY_STUDY_URL.
+    The job gets the passwords that this process knows: those of the options, PGPASSWORD and SINGER_RAY_STUDY_URL.
     """
     secret = {name: os.environ[name] for name in HANDED_OVER if os.environ.get(name)}
-    words: list[str] = []
-    for word in argv:
-        name, equals, value = word.partition("=") if word.startswith("--") else (_last_option(words), "", word)
-        variable = SECRET_OPTIONS.get(name.replace("_", "-"))
-        clean = without_password(value)
-        if variable is None or clean == value:
-            words.append(word)
-            continue
-        secret[variable] = value
-        words.append(f"{name}={clean}" if equals else clean)
-    return words, secret
+    for option, variable in SECRET_OPTIONS.items():
+        for value in options.get(option, ()):
+            if without_password(value) != value:
+                secret[variable] = value
+    clean = {
+        option: [without_password(value) if option in SECRET_OPTIONS else value for value in values]
+        for option, values in options.items()
+    }
+    return clean, secret
 
 
-def _last_option(words: Sequence[str]) -> str:
-    return words[-1] if words and words[-1].startswith("--") and "=" not in words[-1] else ""
-
-
-def entrypoint(argv: Sequence[str], name: str, shipped: Mapping[str, str]) -> str:
-    """The shell command of the job. `shipped` maps values in `argv` to file names in the job's working folder."""
+def entrypoint(options: Options, name: str, shipped: Mapping[str, str]) -> str:
+    """The shell command of the job. `shipped` maps values of `options` to file names in the job's working folder."""
     words = ["python", "-m", "singer_ray.tune"]
-    out, has_folder = None, False
-    for option, value in _options(argv):
-        if option == "--out":
-            out = value
-        elif option == "--resume" and value is not None:
-            words += [option, _folder(value)]
-            has_folder = is_folder(value)
-        elif value is None:
-            words.append(shlex.quote(option))
+    for option, values in options.items():
+        if option == "out":
+            continue
+        words.append(f"--{option if '.' in option else option.replace('_', '-')}")
+        if option == "resume":
+            words += map(_folder, values)
         else:
-            own = shipped.get(value, value) if option in FILE_OPTIONS else value
-            words += [option, shlex.quote(own)] if option else [shlex.quote(own)]
-    if out is None and not has_folder:
-        out = f"runs/{_plain(name)}"
-    return " ".join(words if out is None else [*words, "--out", _folder(out)])
-
-
-def _options(argv: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """(option, value) in order; the value is None for a flag, the option empty for a further value."""
-    tokens = list(argv)
-    for n, token in enumerate(tokens):
-        if token.startswith("--"):
-            name, equals, value = token.partition("=")
-            follows = tokens[n + 1] if n + 1 < len(tokens) and not tokens[n + 1].startswith("--") else None
-            yield name, value if equals else follows
-        elif n == 0 or not tokens[n - 1].startswith("--") or "=" in tokens[n - 1]:
-            yield "", token
+            sent = [shipped.get(value, value) for value in values] if option in FILE_OPTIONS else values
+            words += map(shlex.quote, sent)
+    out = options.get("out") or ([] if any(map(is_folder, options.get("resume", ()))) else [f"runs/{_plain(name)}"])
+    return " ".join([*words, "--out", *map(_folder, out)] if out else words)
 
 
 def _folder(out: str) -> str:

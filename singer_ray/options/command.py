@@ -45,9 +45,9 @@ class Command(Generic[Flags]):
     """A command: its name, the docstring that --help opens with, its own flags and the shortcuts it takes.
 
     `positional` names the field of the flags (a tuple) that takes arguments without a name, shown as `metavar`;
-    `given` the one that receives the dotted names of the settings on the command line, `words` the one that receives
-    the command line itself; without them there is neither. `distils`: whether the command shows the configured images
-    to the configured teacher.
+    `given` the one that receives the dotted names of the settings on the command line, `typed` the one that receives
+    the options as they were typed, values by plain name; without them there is neither. `distils`: whether the command
+    shows the configured images to the configured teacher.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Command(Generic[Flags]):
     shortcuts: Sequence[str] = ()
     positional: str | None = None
     given: str | None = None
-    words: str | None = None
+    typed: str | None = None
     distils: bool = False
     metavar: str = "NAME"
     optional: Sequence[str] = ()
@@ -107,7 +107,7 @@ def _parts(annotation: Any) -> tuple[Any, ...]:
 
 def own_options(command: Command[Any]) -> dict[str, Option]:
     """The flags of a command, without what takes arguments that have no name, under their field's name."""
-    hidden = (command.positional, command.given, command.words)
+    hidden = (command.positional, command.given, command.typed)
     hints = typing.get_type_hints(command.flags)
     docs = attribute_docs(command.flags)
     options = {"preset": Option("preset", str, PRESET, "demo")}

@@ -65,8 +65,8 @@ def parse(command: Command[Flags], argv: Sequence[str]) -> tuple[Config, Flags]:
         flags[command.positional] = TypeAdapter(hint).validate_python(tuple(given.unnamed))
     if command.given:
         flags[command.given] = names
-    if command.words:
-        flags[command.words] = tuple(argv)
+    if command.typed:
+        flags[command.typed] = given.values
     return config, with_places(command.flags(**flags), optional=command.optional, metavar=command.metavar)
 
 

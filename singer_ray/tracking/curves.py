@@ -32,8 +32,8 @@ class Panel:
 
 def panels(rows: Mapping[int, Row]) -> list[Panel]:
     """What a run's rows give to draw, as it is drawn here and in the report; panels without a curve are left out."""
-    found = dict.fromkeys(name for row in rows.values() for name in row)
-    names = sorted(found, key=lambda name: name != TOTAL)
+    known = dict.fromkeys(name for row in rows.values() for name in row)
+    names = sorted(known, key=lambda name: name != TOTAL)
     curves = {name: {n: row[name] for n, row in rows.items() if name in row} for name in names}
     losses = {name.partition("/")[2]: curves[name] for name in names if name.startswith("train/")}
     scores = {

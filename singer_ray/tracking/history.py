@@ -56,15 +56,15 @@ class History:
 
 def read_history(folder: Path) -> dict[int, Row]:
     """Epoch -> row, of FOLDER/history.csv; empty where there is none. What cannot be read as a row is left out."""
-    path, found = folder / HISTORY, dict[int, Row]()
+    path, rows = folder / HISTORY, dict[int, Row]()
     if not path.is_file() or path.stat().st_size > LARGEST:
-        return found
+        return rows
     with contextlib.suppress(csv.Error), path.open(newline="", encoding="utf-8", errors="replace") as file:
         for cells in csv.DictReader(file):
             row = {name: value for name, cell in cells.items() if name and (value := _number(cell)) is not None}
             if EPOCH in row and row[EPOCH] >= 1:
-                found[int(row[EPOCH])] = row
-    return dict(sorted(found.items()))
+                rows[int(row[EPOCH])] = row
+    return dict(sorted(rows.items()))
 
 
 def _cell(name: str, value: float | None) -> str:

@@ -12,7 +12,7 @@ from singer_ray.data.views import EvaluationView
 from singer_ray.errors import UserError
 from singer_ray.evaluation.suite import ProbeSuite
 from singer_ray.method.layers import default_layers
-from singer_ray.method.refiners import refiner_class
+from singer_ray.method.refiners.registry import refiner_class
 from singer_ray.training.context import pick_device
 from singer_ray.training.launch import runs_in_ray
 from singer_ray.vision.fitting import check_fit

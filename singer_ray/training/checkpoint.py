@@ -66,11 +66,11 @@ def from_bytes(
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # of torch, of its unpickler, of ZIP
         raise _damaged(where, f"cannot be read ({printable(first_line(error), 150)})", advice) from error
-    fault = _fault(state, needed)
-    if fault:
-        raise _damaged(where, f"is no checkpoint of singer_ray: {fault}", advice)
-    found: dict[str, Any] = state
-    return found
+    problem = _problem(state, needed)
+    if problem:
+        raise _damaged(where, f"is no checkpoint of singer_ray: {problem}", advice)
+    checked: dict[str, Any] = state
+    return checked
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
@@ -102,7 +102,7 @@ def _check_digest(content: bytes, where: str, advice: str) -> None:
         raise _damaged(where, "was changed since it was written: its digest does not fit", advice)
 
 
-def _fault(state: Any, needed: Needed) -> str | None:
+def _problem(state: Any, needed: Needed) -> str | None:
     if not isinstance(state, dict):
         return f"it holds a {type(state).__name__}"
     for name, kind in needed.items():
@@ -121,8 +121,8 @@ def _fault(state: Any, needed: Needed) -> str | None:
 def _are_numbers(values: Any, count: int | None = None) -> bool:
     if not isinstance(values, Iterable):
         return False
-    found = list(values)
-    return len(found) == (count or len(found)) and all(isinstance(value, (int, float)) for value in found)
+    numbers = list(values)
+    return len(numbers) == (count or len(numbers)) and all(isinstance(value, (int, float)) for value in numbers)
 
 
 def _damaged(where: str, why: str, advice: str) -> UserError:

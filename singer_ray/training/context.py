@@ -130,16 +130,16 @@ class TrainContext:
 
     def _probe_sources(self, splits: Splits, own: Splits | None) -> dict[str, Source]:
         settings = self.config.evaluation
-        found: dict[str, Source]
+        sources: dict[str, Source]
         if own is not None:
-            found = dict(own)
+            sources = dict(own)
         elif settings.data.source == "same":
-            found = dict(splits)
+            sources = dict(splits)
         else:
-            found = open_splits(settings.data, "evaluation.data")
-        if FIT in found:
-            found[FIT] = shuffled_subset(found[FIT], settings.fit_images)
-        return found
+            sources = open_splits(settings.data, "evaluation.data")
+        if FIT in sources:
+            sources[FIT] = shuffled_subset(sources[FIT], settings.fit_images)
+        return sources
 
 
 def pick_device(name: str) -> torch.device:

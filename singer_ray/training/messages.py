@@ -29,14 +29,14 @@ class Teller:
 def heard(listeners: Mapping[str, Callable[[Any], object]]) -> Iterator[Tell]:
     """Gives a function that calls one of `listeners` here, by the kind of the message, wherever it is called itself.
 
-    They are called one after another, in a thread; at the end all that was told has been heard. What fails in a
-    listener is raised at the end, where nothing else is.
+    They are called one after another, in a thread; at the end all that was told has been heard. An error in a
+    listener is raised at the end, unless another error is.
     """
     import ray
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     box = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-    faults: list[BaseException] = []
+    errors: list[BaseException] = []
 
     def listen() -> None:
         while True:
@@ -49,10 +49,10 @@ def heard(listeners: Mapping[str, Callable[[Any], object]]) -> Iterator[Tell]:
             if kind == _OVER:
                 return
             try:
-                if not faults:
+                if not errors:
                     listeners[kind](content)
             except BaseException as error:
-                faults.append(error)
+                errors.append(error)
 
     thread = threading.Thread(target=listen, name="messages", daemon=True)
     thread.start()
@@ -61,8 +61,8 @@ def heard(listeners: Mapping[str, Callable[[Any], object]]) -> Iterator[Tell]:
         with contextlib.suppress(Exception):
             box.put((_OVER, None))
         thread.join()
-        if faults:
-            raise faults[0]
+        if errors:
+            raise errors[0]
     finally:
         with contextlib.suppress(Exception):
             box.put((_OVER, None))

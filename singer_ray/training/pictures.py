@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def draw_student_pictures(trainer: StudentTrainer, folder: Path) -> tuple[Path, Path]:
-    """norm_maps.png and pca.png in `folder`, which is made: teacher, what the student was shown, student.
+    """norm_maps.png and pca.png in `folder`, which is made: teacher, the student's target, student.
 
     At the last distilled layer, on the images (among 64 of validation, else of training) with the largest artifacts.
     Norm maps are over the image's median, on one scale. In pca.png the student's features are in the teacher's space
@@ -27,13 +27,13 @@ def draw_student_pictures(trainer: StudentTrainer, folder: Path) -> tuple[Path, 
     layer, student_layer = distiller.layers[-1], distiller.student_layers[-1]
     with evaluating(distiller):
         tokens = teacher(pixels).tokens[layer]
-        shown = distiller.target(layer, tokens)[:, teacher.prefix :]
+        target = distiller.target(layer, tokens)[:, teacher.prefix :]
         seen = distiller.student(pixels).tokens[student_layer]
         projected = distiller.projected(layer, seen)
     original, name = tokens[:, teacher.prefix :], f"student\nblock {student_layer}"
     both = [
         TokenSet(f"teacher\nblock {layer}", original, distiller.teacher_grid),
-        TokenSet("shown to\nthe student", shown, distiller.teacher_grid),
+        TokenSet("shown to\nthe student", target, distiller.teacher_grid),
     ]
     folder.mkdir(parents=True, exist_ok=True)
     own = TokenSet(name, seen[:, distiller.student.prefix :], distiller.student_grid)

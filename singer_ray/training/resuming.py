@@ -98,12 +98,12 @@ def resume_command(folder: Path, config: Config) -> str | None:
 
 def own_inputs(config: Config) -> list[str]:
     """What a run or search reads that no configuration can name: arguments of `distill` and `sweep`."""
-    found = {
+    given = {
         "teacher": config.teacher.name.startswith("own:"),
         "data": config.data.source == FROM_PYTHON,
         "probe_data": config.evaluation.data.source == FROM_PYTHON,
     }
-    return [name for name, own in found.items() if own]
+    return [name for name, own in given.items() if own]
 
 
 def require_own(folder: Path, config: Config, inputs: Inputs) -> None:

@@ -1,4 +1,10 @@
-"""The learning rate over a run."""
+"""The learning rate over a run.
+
+Not torch's schedulers: SequentialLR(LinearLR, CosineAnnealingLR) computes each rate from the one before, so that its
+rounding adds up. Of 600 steps with 30 of warm-up 553 rates differ from these in their last bits (up to 9e-16 of the
+rate), and with them the student's weights; and it has a state that the checkpoints written so far do not hold. A
+function of the step number needs none.
+"""
 
 from __future__ import annotations
 

@@ -25,21 +25,13 @@ class StepTimes:
 
     start: float
     """From nothing to the first step: building, observing, fitting the refiner alone."""
-    data: float
-    """A step's wait for its batch."""
-    teacher: float
-    """The teacher's pass of a step."""
-    student: float
-    """The student's half of a step: losses, gradients, update."""
+    step: float
+    """A step: its batch, the teacher's pass, losses, gradients, update."""
     evaluation: float
     """A validation; 0 where nothing can be scored."""
     steps_per_epoch: int
     evaluate_every: int
     """Epochs between validations."""
-
-    @property
-    def step(self) -> float:
-        return self.data + self.teacher + self.student
 
     @property
     def epoch(self) -> float:
@@ -52,11 +44,11 @@ class StepTimes:
         return self.evaluation * (FINAL - 1 / self.evaluate_every)
 
     @classmethod
-    def mean(cls, found: Sequence[StepTimes]) -> StepTimes:
+    def mean(cls, hosts: Sequence[StepTimes]) -> StepTimes:
         """Of several hosts, timed at the same time so that each had the machine that trials will have."""
-        parts = ("start", "data", "teacher", "student", "evaluation")
-        means = {name: sum(getattr(times, name) for times in found) / len(found) for name in parts}
-        return cls(**means, steps_per_epoch=found[0].steps_per_epoch, evaluate_every=found[0].evaluate_every)
+        parts = ("start", "step", "evaluation")
+        means = {name: sum(getattr(times, name) for times in hosts) / len(hosts) for name in parts}
+        return cls(**means, steps_per_epoch=hosts[0].steps_per_epoch, evaluate_every=hosts[0].evaluate_every)
 
 
 def timing(context: TrainContext, config: Config, *, world: int = 1) -> StepTimes:
@@ -83,22 +75,16 @@ def timing(context: TrainContext, config: Config, *, world: int = 1) -> StepTime
         trainer.start()
         start += prefit + clock.lap()
         batches = context.batches(batch_size=config.train.batch_size, world=world, seed=config.seed)
-        laps: list[tuple[float, float, float]] = []
-        while len(laps) < WARM_UP + MOST_STEPS:
+        laps: list[float] = []
+        while len(laps) < WARM_UP + MOST_STEPS and sum(laps[WARM_UP:]) < ENOUGH:
             pixels = context.pixels(next(batches))
-            data = clock.lap()
-            features = context.teacher_pass(trainer.teacher, pixels, own.train.precision)
-            teacher = clock.lap()
-            trainer.step(pixels, features)
-            laps.append((data, teacher, clock.lap()))
-            if len(laps) > WARM_UP and sum(map(sum, laps[WARM_UP:])) >= ENOUGH:
-                break
-        counted = laps[WARM_UP:]
-        data, teacher, update = (sum(part) / len(counted) for part in zip(*counted))
+            trainer.step(pixels, context.teacher_pass(trainer.teacher, pixels, own.train.precision))
+            laps.append(clock.lap())
+        step = sum(laps[WARM_UP:]) / len(laps[WARM_UP:])
         clock.lap()
         scored = context.suite.score(trainer.reader(), ["val"])
         evaluation = clock.lap() if scored else 0.0
-    return StepTimes(start, data, teacher, update, evaluation, trainer.steps_per_epoch, config.evaluation.every)
+    return StepTimes(start, step, evaluation, trainer.steps_per_epoch, config.evaluation.every)
 
 
 class _Clock:

@@ -16,7 +16,7 @@ from singer_ray.evaluation.suite import Reader
 from singer_ray.method.artifacts import max_median_ratio, median_norm, patch_norms
 from singer_ray.method.distiller import Distiller
 from singer_ray.method.losses import Terms, weighted_sum
-from singer_ray.method.refiners import refiner_class
+from singer_ray.method.refiners.registry import refiner_class
 from singer_ray.training.schedule import warmup_cosine
 from singer_ray.vision.students import STUDENT_WEIGHTS, build_student, check_student, misfit, student_layers_of
 from singer_ray.vision.tapped import Features, TappedViT

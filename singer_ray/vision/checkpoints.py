@@ -57,19 +57,19 @@ def load_weights(model: nn.Module, path: str, name: str) -> None:
         _load_arrays(model, path, start, name)
         return
     try:
-        found: Any = load_state_dict(path, device="cpu", weights_only=True)
+        content: Any = load_state_dict(path, device="cpu", weights_only=True)
     except Exception as error:  # of torch, safetensors, zip and pickle: whatever a strange file brings out
         raise UserError(
             f"{start} cannot be read: {in_one_line(error)}. Give a .safetensors file, or a .pth file of weights alone."
         ) from error
-    weights = _bare(found)
+    weights = _bare(content)
     if not weights:
         raise UserError(f"{start} holds no weights. Give a file of a network's state_dict.")
     own = model.state_dict()
     fitted = _filtered(model, weights)
-    fault = _fault(own, fitted, weights, name)
-    if fault:
-        raise UserError(f"{start} {fault}")
+    problem = _misfit(own, fitted, weights, name)
+    if problem:
+        raise UserError(f"{start} {problem}")
     model.load_state_dict({key: fitted[key] for key in own})
 
 
@@ -94,18 +94,18 @@ def _load_arrays(model: Any, path: str, start: str, name: str) -> None:
         ) from error
 
 
-def _bare(found: Any) -> Weights:
+def _bare(content: Any) -> Weights:
     """The network's own weights, without what they are wrapped in; nothing when there are none."""
     for _ in range(5):  # no file nests deeper, and one that does is no checkpoint
-        if not isinstance(found, Mapping):
+        if not isinstance(content, Mapping):
             return {}
-        if any(isinstance(value, torch.Tensor) and str(key).endswith("weight") for key, value in found.items()):
+        if any(isinstance(value, torch.Tensor) and str(key).endswith("weight") for key, value in content.items()):
             break
-        inner = [key for key in (*_WRAPPERS, *found) if isinstance(found.get(key), Mapping)]
+        inner = [key for key in (*_WRAPPERS, *content) if isinstance(content.get(key), Mapping)]
         if not inner:
             break
-        found = found[inner[0]]
-    weights = {str(key): value for key, value in found.items() if isinstance(value, torch.Tensor)}
+        content = content[inner[0]]
+    weights = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
     weights = clean_state_dict(weights)
     prefixes = {key[: -len(anchor)] for anchor in _ANCHORS for key in weights if key.endswith(anchor)}
     prefixes = {prefix for prefix in prefixes if prefix == "" or prefix.endswith(".")}
@@ -134,7 +134,7 @@ def _filtered(model: nn.Module, weights: Weights) -> Weights:
         return weights
 
 
-def _fault(own: Mapping[str, torch.Tensor], fitted: Weights, weights: Weights, name: str) -> str:
+def _misfit(own: Mapping[str, torch.Tensor], fitted: Weights, weights: Weights, name: str) -> str:
     """Why weights do not fit, with advice; nothing when they do."""
     there = [key for key in own if key in fitted]
     wrong = [key for key in there if fitted[key].shape != own[key].shape]

@@ -39,13 +39,13 @@ def check_fit(model: nn.Module, name: str, size: int) -> tuple[int, int]:
         except (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError) as error:
             raise _unfit(name, model, f"a pass over one image ends in {type(error).__name__}: {error}") from error
         _check_finite(name, features)
-        fault = (
-            _shape_fault(tapped, features, grid)
-            or _order_fault(tapped, features, images)
-            or _replay_fault(tapped, features)
+        problem = (
+            _shape_error(tapped, features, grid)
+            or _order_error(tapped, features, images)
+            or _replay_error(tapped, features)
         )
-    if fault:
-        raise _unfit(name, model, fault)
+    if problem:
+        raise _unfit(name, model, problem)
     return grid
 
 
@@ -66,15 +66,15 @@ def _check_finite(name: str, features: Features) -> None:
             raise UserError(f"{name} gives features that are not finite numbers. Give other weights.")
 
 
-def _shape_fault(tapped: TappedViT, features: Features, grid: tuple[int, int]) -> str:
+def _shape_error(tapped: TappedViT, features: Features, grid: tuple[int, int]) -> str:
     wanted = tapped.prefix + grid[0] * grid[1]
     for layer in tapped.layers:
         tokens = features.tokens.get(layer)
         if tokens is None:
             return f"block {layer} is never run by its forward_features"
         if not isinstance(tokens, torch.Tensor) or tokens.ndim != 3:
-            found = "x".join(map(str, tokens.shape)) if isinstance(tokens, torch.Tensor) else type(tokens).__name__
-            return f"block {layer} gives {found}, not [batch, tokens, width]"
+            given = "x".join(map(str, tokens.shape)) if isinstance(tokens, torch.Tensor) else type(tokens).__name__
+            return f"block {layer} gives {given}, not [batch, tokens, width]"
         if tokens.shape[1] != wanted:
             return (
                 f"block {layer} gives {tokens.shape[1]} tokens, where {tapped.prefix} before the patches and a grid of "
@@ -85,7 +85,7 @@ def _shape_fault(tapped: TappedViT, features: Features, grid: tuple[int, int]) -
     return ""
 
 
-def _order_fault(tapped: TappedViT, features: Features, images: torch.Tensor) -> str:
+def _order_error(tapped: TappedViT, features: Features, images: torch.Tensor) -> str:
     """Whether the model's own features are the norm of the last tap, and its prefix stands before its patches."""
     last = features.tokens[tapped.layers[-1]]
     own = tapped.model.forward_features(images)
@@ -97,7 +97,7 @@ def _order_fault(tapped: TappedViT, features: Features, images: torch.Tensor) ->
     if ask is None or not tapped.prefix:
         return ""
     try:
-        (found,) = ask(
+        (split,) = ask(
             images,
             indices=[tapped.layers[-1]],
             norm=False,
@@ -105,7 +105,7 @@ def _order_fault(tapped: TappedViT, features: Features, images: torch.Tensor) ->
             output_fmt="NLC",
             return_prefix_tokens=True,
         )
-        patches, prefix = found
+        patches, prefix = split
     except (AssertionError, TypeError, ValueError):
         return ""  # not every family can be asked for prefix tokens
     if not (_same(patches, last[:, tapped.prefix :]) and _same(prefix, last[:, : tapped.prefix])):
@@ -113,7 +113,7 @@ def _order_fault(tapped: TappedViT, features: Features, images: torch.Tensor) ->
     return ""
 
 
-def _replay_fault(tapped: TappedViT, features: Features) -> str:
+def _replay_error(tapped: TappedViT, features: Features) -> str:
     layers = tapped.layers[1:]
     for layer in dict.fromkeys((*layers[:1], *layers[len(layers) // 2 :][:1], *layers[-1:])):
         try:
@@ -141,12 +141,12 @@ def _shown(tokens: torch.Tensor) -> str:
     return " x ".join(str(n) for n in tokens.shape[1:])
 
 
-def _unfit(name: str, model: nn.Module, fault: str) -> UserError:
-    return UserError(f"{name} ({type(model).__name__}) cannot be read block by block: {printable(fault)}. {USABLE}.")
+def _unfit(name: str, model: nn.Module, error: str) -> UserError:
+    return UserError(f"{name} ({type(model).__name__}) cannot be read block by block: {printable(error)}. {USABLE}.")
 
 
-def _unreadable(name: str, size: int, fault: str) -> UserError:
+def _unreadable(name: str, size: int, error: str) -> UserError:
     return UserError(
-        f"{name} cannot read images of {size} x {size} pixels ({fault}). Give a --data.image_size that it can read, "
+        f"{name} cannot read images of {size} x {size} pixels ({error}). Give a --data.image_size that it can read, "
         "or name another model."
     )

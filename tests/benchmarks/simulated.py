@@ -121,7 +121,7 @@ class CurvePool:
         return [self.metric]
 
     def timing(self) -> StepTimes:
-        return StepTimes(0, 0, 0, 0, 0, steps_per_epoch=1, evaluate_every=1)
+        return StepTimes(0, 0, 0, steps_per_epoch=1, evaluate_every=1)
 
     def ask(self, method: str, *given: Any) -> None:
         """Whether the corners of the space can be built: yes."""

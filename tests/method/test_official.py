@@ -14,8 +14,8 @@ from singer_ray.config import MethodConfig
 from singer_ray.errors import UserError
 from singer_ray.method.distiller import Distiller
 from singer_ray.method.layers import map_by_depth, map_official
-from singer_ray.method.refiners import refiner_class
-from singer_ray.method.refiners.singer_official import OfficialSinger
+from singer_ray.method.refiners.registry import refiner_class
+from singer_ray.method.refiners.singer.official import OfficialSinger
 from singer_ray.vision.tapped import TappedViT
 
 LAYERS, MAPPED = (1, 3), (0, 1)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 
 from singer_ray.config import MethodConfig
 from singer_ray.method.losses import cosine_gram, distillation_loss, information_loss, outlier_loss
-from singer_ray.method.refiners import REFINERS
 from singer_ray.method.refiners.base import Refiner
+from singer_ray.method.refiners.registry import REFINERS
 from singer_ray.vision.tapped import TappedViT
 
 PATCHES, DIM = 16, 8
@@ -51,10 +51,10 @@ def test_information_loss_is_zero_at_strength_zero(seed: int) -> None:
     tokens = features(seed)
     for radial in (False, True):
         refiner = singer(seed, strength=0.0, radial=radial)
-        shown = refiner.target(0, tokens, refiner(0, tokens))
-        assert torch.equal(shown, tokens) is not radial
+        target = refiner.target(0, tokens, refiner(0, tokens))
+        assert torch.equal(target, tokens) is not radial
         # Cosines do not see lengths: the radial part costs no information in the sense of L_info.
-        assert information_loss(shown[:, 1:], tokens[:, 1:]).item() < 1e-12
+        assert information_loss(target[:, 1:], tokens[:, 1:]).item() < 1e-12
 
 
 @few
@@ -65,30 +65,12 @@ def test_the_radial_part_gives_every_patch_the_median_length(seed: int, zeros: b
     refiner.calibrate({0: 2.5, 1: 2.5})
     with torch.no_grad():
         refined = refiner(0, tokens)
-        shown = refiner.target(0, tokens, refined)
-    assert torch.equal(shown[:, 0], tokens[:, 0])
-    lengths = shown[:, 1:].norm(dim=-1)
+        target = refiner.target(0, tokens, refined)
+    assert torch.equal(target[:, 0], tokens[:, 0])
+    lengths = target[:, 1:].norm(dim=-1)
     assert torch.allclose(lengths[refined[:, 1:].norm(dim=-1) > 0], torch.tensor(2.5), rtol=1e-4)
-    assert torch.isfinite(shown).all()
-    assert torch.cosine_similarity(shown[:, 1:3], refined[:, 1:3], dim=-1).min() > 0.999
-
-
-@few
-@given(seeds, st.sampled_from(sorted(REFINERS)))
-def test_refined_prefix_tokens_are_unchanged(seed: int, name: str) -> None:
-    tokens = features(seed)
-    refiner = singer(seed) if name == "singer" else _baseline(name)
-    assert torch.equal(refiner(0, tokens)[:, 0], tokens[:, 0])
-
-
-@few
-@given(seeds, st.sampled_from(["singer", "singer gated", "clip", "quantile_clip", "layernorm"]))
-def test_permuting_the_patches_commutes_with_refinement(seed: int, name: str) -> None:
-    tokens = features(seed)
-    gate = 2.0 if name == "singer gated" else 0.0
-    refiner = singer(seed, gate=gate) if name.startswith("singer") else _baseline(name)
-    order = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(PATCHES)])
-    assert torch.allclose(refiner(0, tokens[:, order]), refiner(0, tokens)[:, order], rtol=1e-4, atol=1e-4)
+    assert torch.isfinite(target).all()
+    assert torch.cosine_similarity(target[:, 1:3], refined[:, 1:3], dim=-1).min() > 0.999
 
 
 @few
@@ -127,9 +109,3 @@ def test_losses_of_bfloat16_features_agree_with_float32_within_one_percent(seed:
         assert low.item() == pytest.approx(high.item(), rel=0.01, abs=1e-6)
     assert gram.dtype == torch.float32
     assert (gram - cosine_gram(tokens)).abs().max() < 0.01
-
-
-def _baseline(name: str) -> Refiner:
-    make: Any = timm.create_model
-    model = make("vit_tiny_patch16_224", img_size=16, patch_size=4, embed_dim=DIM, depth=2, num_heads=2, num_classes=0)
-    return REFINERS[name](TappedViT(model, [0, 1]), (0, 1), MethodConfig.model_validate({"refiner": name, "rank": 3}))

@@ -7,17 +7,25 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
+from singer_ray.cli import run_command
 from singer_ray.errors import UserError
 from singer_ray.nodes import submit as submits
 from singer_ray.nodes.submit import apart, entrypoint, local_files, submit
+from singer_ray.options.parsing import parse
+from singer_ray.tune import COMMAND, main
+
+
+def typed(*words: str) -> Mapping[str, Sequence[str]]:
+    """Words of a command line of tune, as submit gets them."""
+    return parse(COMMAND, words)[1].typed
 
 
 def words(command: str) -> list[str]:
@@ -33,8 +41,9 @@ def words(command: str) -> list[str]:
 
 
 def test_arguments_reach_the_job_as_they_were_typed() -> None:
-    argv = ["--trials", "3", "--search.objectives", "val/miou:max", "student/parameters:min", "--data.train=/a b/$x"]
-    assert words(entrypoint(argv, "my search", {})) == [
+    objectives = ("--search.objectives", "val/miou:max", "student/parameters:min")
+    options = typed("--trials", "3", *objectives, "--time_budget=60", "--overwrite", "--teacher.name=/a b/$HOME")
+    assert words(entrypoint(options, "my search", {})) == [
         "-m",
         "singer_ray.tune",
         "--trials",
@@ -42,8 +51,11 @@ def test_arguments_reach_the_job_as_they_were_typed() -> None:
         "--search.objectives",
         "val/miou:max",
         "student/parameters:min",
-        "--data.train",
-        "/a b/$x",
+        "--time-budget",
+        "60",
+        "--overwrite",
+        "--teacher.name",
+        "/a b/$HOME",
         "--out",
         "/home/me/runs/my-search",
     ]
@@ -59,8 +71,8 @@ def test_arguments_reach_the_job_as_they_were_typed() -> None:
     ],
 )
 def test_out_is_a_folder_that_outlives_the_job(given: str, there: str) -> None:
-    for argv in (["--out", given, "--overwrite"], [f"--out={given}", "--overwrite"]):
-        assert words(entrypoint(argv, "x", {}))[2:] == ["--overwrite", "--out", there]
+    for argv in (("--out", given, "--overwrite"), (f"--out={given}", "--overwrite")):
+        assert words(entrypoint(typed(*argv), "x", {}))[2:] == ["--overwrite", "--out", there]
 
 
 @pytest.mark.parametrize(
@@ -73,15 +85,15 @@ def test_out_is_a_folder_that_outlives_the_job(given: str, there: str) -> None:
     ],
 )
 def test_a_search_goes_on_there_where_it_is(argv: list[str], there: list[str]) -> None:
-    assert words(entrypoint(argv, "x", {}))[2:] == there
+    assert words(entrypoint(typed(*argv), "x", {}))[2:] == there
 
 
 def test_files_of_this_machine_travel_with_the_job(tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"
     space.write_text("method.rank: {type: int, low: 4, high: 8}")
-    argv = ["--preset", "demo", f"--space={space}", "--out", str(space)]
-    assert local_files(argv) == {str(space): space}
-    command = entrypoint(argv, "x", {str(space): "space.yaml"})
+    options = typed("--preset", "demo", f"--space={space}", "--out", str(space))
+    assert local_files(options) == {str(space): space}
+    command = entrypoint(options, "x", {str(space): "space.yaml"})
     assert shlex.split(command)[3:] == ["--preset", "demo", "--space", "space.yaml", "--out", str(space)]
 
 
@@ -93,20 +105,44 @@ def test_passwords_reach_the_job_in_its_environment(joined: bool, monkeypatch: p
     study, endpoint = "postgresql://me:secret@db/x?sslmode=on", "http://key:secret@minio:9000"
     given = {"--search.study": study, "--export.endpoint": endpoint}
     argv = [w for name, value in given.items() for w in ([f"{name}={value}"] if joined else [name, value])]
-    words, environment = apart(["--trials", "3", *argv])
+    options, environment = apart(typed("--trials", "3", *argv))
     assert environment == {"SINGER_RAY_STUDY_URL": study, "AWS_ENDPOINT_URL": endpoint}
-    told = entrypoint(words, "x", {})
+    told = entrypoint(options, "x", {})
     assert "secret" not in told
     assert "--search.study 'postgresql://me@db/x?sslmode=on' --export.endpoint http://key@minio:9000" in told
     monkeypatch.setenv("PGPASSWORD", "other")
-    assert apart(["--resume", "s3://b/x"]) == (["--resume", "s3://b/x"], {"PGPASSWORD": "other"})
+    assert apart({"resume": ["s3://b/x"]}) == ({"resume": ["s3://b/x"]}, {"PGPASSWORD": "other"})
+
+
+@pytest.mark.parametrize("address", [["--submit", "http://head:8265"], ["--submit=http://head:8265"]])
+def test_the_command_hands_over_its_options_but_for_the_address(
+    address: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handed: dict[str, Any] = {}
+    monkeypatch.setattr(submits, "submit", lambda *given, **more: handed.update(given=given, **more) or "job-1")
+    monkeypatch.setattr(submits, "follow", lambda *given: "SUCCEEDED")
+    argv = [
+        "--trials=3",
+        *address,
+        "--search.objectives",
+        "val/miou:max",
+        "val/loss:min",
+        "--out",
+        "~/x",
+        "--overwrite",
+    ]
+    assert run_command(COMMAND, main, argv) == 0
+    options = {"trials": ["3"], "search.objectives": ["val/miou:max", "val/loss:min"], "out": ["~/x"], "overwrite": []}
+    assert handed["given"] == ("http://head:8265", options)
+    assert (handed["name"], handed["metadata"]["experiment"], handed["metadata"]["trials"]) == ("x", "x", "3")
+    assert capsys.readouterr().out.splitlines()[-1] == "job job-1: SUCCEEDED"
 
 
 def test_an_address_without_a_cluster_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # Ray would prefer it to what was typed
     monkeypatch.setattr(submits, "YOUNG", 0)
     with pytest.raises(UserError, match=r"--submit http://127\.0\.0\.1:9: nothing answers there") as caught:
-        submit("http://127.0.0.1:9", [], name="x", metadata={}, files={})
+        submit("http://127.0.0.1:9", {}, name="x", metadata={})
     assert "\n" not in str(caught.value)
 
 
@@ -166,7 +202,7 @@ def test_a_head_that_is_still_starting_is_waited_for_and_shown_the_token(
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         address = f"http://127.0.0.1:{server.server_port}"
-        assert submit(address, [], name="x", metadata={}, files={}) == "taken"
+        assert submit(address, {}, name="x", metadata={}) == "taken"
     finally:
         server.shutdown()
         server.server_close()

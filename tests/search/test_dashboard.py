@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -20,10 +21,10 @@ from tests.ray_head import Head, ray_head
 NAME = "rank and rate"
 LONG = {**SMALL, "train.epochs": 2000, "search.grace_epochs": 2000}
 SUBMIT = """
-import sys
-from singer_ray.nodes import submit
-address, name, *argv = sys.argv[1:]
-print(submit.submit(address, argv, name=name, metadata={"space": "mine"}, files=submit.local_files(argv)))
+import json, sys
+from singer_ray.nodes.submit import submit
+address, name, options = sys.argv[1:]
+print(submit(address, json.loads(options), name=name, metadata={"space": "mine"}))
 """
 FOLLOW = """
 import sys
@@ -67,9 +68,9 @@ def followed(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
     folder = tmp_path_factory.mktemp("here")
     space = folder / "space.yaml"
     space.write_text("method.rank: {type: int, low: 4, high: 8}\ntrain.lr: {type: choice, values: [0.002, 0.004]}\n")
-    flags = [part for name, value in LONG.items() for part in (f"--{name}", str(value))]
-    argv = ["--space", str(space), "--concurrent", "1", "--out", str(folder / "out"), *flags]
-    told, failed = command(SUBMIT, head, NAME, *argv).communicate(timeout=120)
+    settings = {name: [str(value)] for name, value in LONG.items()}
+    options = {"space": [str(space)], "concurrent": ["1"], "out": [str(folder / "out")], **settings}
+    told, failed = command(SUBMIT, head, NAME, json.dumps(options)).communicate(timeout=120)
     assert failed == ""
     submission_id = told.strip()
     assert submission_id.startswith("rank-and-rate-")
@@ -120,7 +121,7 @@ def test_the_dashboard_names_the_search_and_shows_what_its_trials_try(
 
 
 def test_a_job_that_fails_is_said_in_one_line(head: Head) -> None:
-    told, _ = command(SUBMIT, head, "broken", "--trials", "none").communicate(timeout=120)
+    told, _ = command(SUBMIT, head, "broken", '{"trials": ["none"]}').communicate(timeout=120)
     follower = command(FOLLOW, head, told.strip())
     log, failed = follower.communicate(timeout=120)
     assert follower.returncode == 1

@@ -15,9 +15,10 @@ from typing import Any, get_args
 import pytest
 
 import singer_ray
+from singer_ray import tracking
 from singer_ray.config import SearchConfig, TrainConfig
 from singer_ray.errors import UserError
-from singer_ray.tracking import background
+from singer_ray.tracking import background, trackers
 from singer_ray.tracking.background import Background
 from singer_ray.tracking.callback import Callback
 from singer_ray.tracking.tracker import Tracker
@@ -288,3 +289,18 @@ def test_trials_that_no_host_took_are_no_trouble(name: str, tmp_path: Path, monk
     tracker.on_trial_end("000", "WAITING", {})
     tracker.close()
     assert said == []
+
+
+def test_the_tracker_that_the_readme_shows_is_found_and_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(tracking.__file__).parent / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "jsonl.py").write_text(readme.split("```python\n")[1].split("```")[0], encoding="utf-8")
+    monkeypatch.setattr(trackers, "__path__", [*trackers.__path__, str(tmp_path)])
+    assert "jsonl" in tracker_names()
+    said: list[str] = []
+    check_trackers(["jsonl"])
+    driver("jsonl", tmp_path, range(1, 3), ends=True, said=said)
+    lines = [json.loads(line) for line in (tmp_path / "curves.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert said == []
+    assert [(line["trial"], line["epoch"], line["val/miou"]) for line in lines] == [
+        (trial, epoch, EPOCHS[epoch]) for epoch in (1, 2) for trial in ("000", "007")
+    ]

@@ -1,31 +1,26 @@
-"""Refiners by the name that `method.refiner` takes."""
+"""Refiners, ways to clean the teacher's features: each is a folder here, found by its name (see README.md).
+
+This file and every `settings.py` are below the configuration, which is made from them: no torch here.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
+import pkgutil
 from typing import TYPE_CHECKING
 
-from singer_ray.method.refiners.base import Refiner
-from singer_ray.method.refiners.clip import Clip, QuantileClip
-from singer_ray.method.refiners.layernorm import NormalizedTargets
-from singer_ray.method.refiners.singer import PaperSinger, Singer
-from singer_ray.method.refiners.singer_official import OfficialSinger
-from singer_ray.method.refiners.vitkd import ViTKD
-
 if TYPE_CHECKING:
-    from singer_ray.config import MethodConfig
-
-REFINERS: dict[str, type[Refiner]] = {
-    "singer": Singer,
-    "none": Refiner,
-    "vitkd": ViTKD,
-    "clip": Clip,
-    "layernorm": NormalizedTargets,
-    "quantile_clip": QuantileClip,
-}
-VARIANTS: dict[str, type[Refiner]] = {"recommended": Singer, "paper": PaperSinger, "official": OfficialSinger}
-"""Of the refiner singer."""
+    from singer_ray.method.refiners.description import Description
 
 
-def refiner_class(method: MethodConfig) -> type[Refiner]:
-    """The class that `method.refiner` and `method.variant` name."""
-    return VARIANTS[method.variant] if method.refiner == "singer" else REFINERS[method.refiner]
+def names() -> list[str]:
+    """The folders: what `method.refiner` may be, in alphabetical order."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
+
+
+@functools.cache
+def described() -> dict[str, Description]:
+    """Each refiner's description, in the order in which messages list them."""
+    descriptions = {name: importlib.import_module(f"{__name__}.{name}.settings").DESCRIPTION for name in names()}
+    return dict(sorted(descriptions.items(), key=lambda item: item[1].place))

@@ -22,8 +22,8 @@ Replay = Callable[[int, torch.Tensor, "Features"], torch.Tensor]
 class Refiner(nn.Module):
     """Base class: leaves the features as they are and has no loss of its own (plain feature distillation, FitNet).
 
-    A refiner is one class in one file: `forward`, and where it learns, `own_losses`. It is registered in
-    `method/refiners/__init__.py` under the name that `method.refiner` takes.
+    A subclass overrides `forward` and, where it learns, `own_losses`; it lives in a folder of this package, whose name
+    `method.refiner` takes (see README.md).
     """
 
     averages_layers: ClassVar[bool] = False
@@ -105,3 +105,9 @@ class PatchwiseRefiner(Refiner):
     def refine_patches(self, patches: torch.Tensor, median_norm: float) -> torch.Tensor:
         """[batch, patches, dim] -> the same shape; `median_norm` is the teacher's at this layer."""
         raise NotImplementedError
+
+
+def shorten(patches: torch.Tensor, norms: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
+    """Patches [batch, patches, dim] of `norms` [batch, patches], cut to `most` [batch, 1]; directions stay."""
+    factors = (most / norms.clamp_min(1e-12)).clamp_max(1.0)
+    return (patches.float() * factors[..., None]).to(patches.dtype)

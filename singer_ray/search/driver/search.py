@@ -17,7 +17,7 @@ from singer_ray.search.driver.setup import SearchSetup
 from singer_ray.search.space.dead import space_remarks
 from singer_ray.search.space.space import load_space
 from singer_ray.search.state.description import description
-from singer_ray.search.state.locate import bring, storage_at
+from singer_ray.search.state.locate import bring_search, checkpoint_storage
 from singer_ray.search.state.resume_rules import check_changes, require_inputs
 from singer_ray.search.strategy.samplers import check_sampler
 from singer_ray.search.study.opening import load_study, require_own, storage_of
@@ -71,7 +71,7 @@ def resume_search(
     `CHANGEABLE` names. Raises UserError when there is no search, another process drives it, or a change would make
     earlier trials incomparable.
     """
-    folder = bring(address, endpoint, out)
+    folder = bring_search(address, endpoint, out)
     config = load_preset(str(folder / CONFIG))
     check_changes(changes or {})
     require_inputs(address, config, inputs)
@@ -79,7 +79,7 @@ def resume_search(
     space = load_space(str(folder / SPACE), config, field_names())  # what it fixes is in the configuration by now
     name = description((folder / RECORD).read_bytes(), str(folder / RECORD))["name"]
     require_own(load_study(storage_of(config.search.study, folder, "read"), name), folder)
-    storage = storage_at(address, folder, config)
+    storage = checkpoint_storage(address, folder, config)
     if storage is not None:
         storage, _, name = storage.rpartition("/")
         config = config.override({"train.storage": storage})

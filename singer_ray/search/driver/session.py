@@ -23,7 +23,7 @@ from singer_ray.nodes.prices import Price
 from singer_ray.nodes.ray_start import keep_keys_at_home
 from singer_ray.search.driver.ask_tell import AskTell, StudySpec
 from singer_ray.search.driver.winners import chosen, package_best
-from singer_ray.search.state.heartbeat import Accounts
+from singer_ray.search.state.heartbeat import Heartbeat
 from singer_ray.search.state.resume_rules import resume_command
 from singer_ray.search.state.store import END, FINISHED
 from singer_ray.search.state.trial_checkpoint import TrialCheckpoint
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 STEADY = 5.0
-"""Seconds that another number of hosts must last to count."""
+"""Seconds that a change in the number of hosts must last to count."""
 
 
 @dataclass(frozen=True)
@@ -86,21 +86,21 @@ class SearchSession:
         self.meter = Meter(
             self.record["sessions"], concurrent=self.plan.concurrent, gpus=self.plan.gpus_held, price=spec.price
         )
-        self.accounts = Accounts(self.store, self.record, self.meter)
+        self.heartbeat = Heartbeat(self.store, self.record, self.meter)
         self.said: set[str] = set()
-        """What is not said again."""
+        """Remarks that have been logged, which are not repeated."""
         self.concurrent, self.gpus = self.plan.concurrent, self.plan.gpus_held
         self._changed: float | None = None
 
     def run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
         """The leaderboard, and the folders of the best students. Raises UserError."""
         self.record.pop(END, None)  # of an earlier session
-        self.accounts.note(**{FINISHED: False})
-        with self.accounts:
-            found = self._run()
-        self.accounts.note(**{FINISHED: True})
+        self.heartbeat.note(**{FINISHED: False})
+        with self.heartbeat:
+            result = self._run()
+        self.heartbeat.note(**{FINISHED: True})
         self.store.saved(True)
-        return found
+        return result
 
     def _run(self) -> tuple[pd.DataFrame, tuple[Path, ...]]:
         self._log(f"if anything ends this search: {resume_command(self.store.address, self.store.own)}")
@@ -118,7 +118,7 @@ class SearchSession:
         return table, package_best(table, self.study, self.config, self.spec.pool, self.store)
 
     def _trials(self, study: optuna.Study, wanted: int, *, repeats: bool = False) -> None:
-        """Runs what the study still lacks of its `wanted` trials. Target, plateau and scheduler end no `repeats`."""
+        """Runs what the study lacks of its `wanted` trials. Target, plateau and scheduler do not apply to `repeats`."""
         config, meter = self.config, self.meter
         budget = replace(Budget.of(config.search), trials=0)  # AskTell counts them
         limits = Limits(budget.of_repeats if repeats else budget, study, self.objectives, meter)
@@ -151,7 +151,7 @@ class SearchSession:
             ),
             pruner=NopPruner() if repeats else make_pruner(config),
             sampler_of=None if repeats else self._sampler_of(study),
-            saved=self.accounts.save,
+            saved=self.heartbeat.save,
             callbacks=[self.spec.pool.places(), *observers],
             exhausted=lambda: self._exhausted(study, limits),
             recall=lambda label, overrides: TrialCheckpoint.read(self.store.trials, label, overrides).result(),
@@ -170,7 +170,7 @@ class SearchSession:
         finally:
             close(observers)
         if limits.decision.reason:
-            self.accounts.note(**{END: limits.decision.reason})
+            self.heartbeat.note(**{END: limits.decision.reason})
             self._log(limits.decision.reason)
 
     def _sampler_of(self, study: optuna.Study) -> Callable[[int], BaseSampler]:
@@ -213,7 +213,7 @@ class SearchSession:
             name = f"{name}-{uuid.uuid4().hex[:8]}"
 
         def most() -> int:
-            # One ahead: the next trial's actor starts, which takes a second, while its host still trains another.
+            # One ahead: the next trial's actor starts up while its host still trains another trial.
             return max(1, pool.open()) + 1
 
         tuner = tune.Tuner(

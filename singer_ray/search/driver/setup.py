@@ -77,12 +77,12 @@ class SearchSetup:
             self._forecast(plan, pool)
             with store.driving():
                 storage = self._emptied(store) if overwrite else self._empty(store)
-                found = uuid.uuid4().hex
+                search_id = uuid.uuid4().hex
                 study = create_study(
-                    storage, self.out.name, objectives, **{EPOCHS: self.config.train.epochs, SEARCH: found}
+                    storage, self.out.name, objectives, **{EPOCHS: self.config.train.epochs, SEARCH: search_id}
                 )
                 self.record = {
-                    "id": found,
+                    "id": search_id,
                     "name": self.out.name,
                     "study": self.config.without_passwords().search.study,
                     "objectives": objectives.as_flags(),
@@ -203,9 +203,9 @@ class SearchSetup:
 
     def _check_corners(self, pool: HostPool) -> None:
         corners = [corner.model_dump() for corner in self.space.corners(self.config)]
-        fault = pool.ask("check", corners)
-        if fault:
-            raise UserError(f"The search space reaches what cannot be built: {fault}")
+        error = pool.ask("check", corners)
+        if error:
+            raise UserError(f"The search space reaches what cannot be built: {error}")
 
     def _price(self) -> Price | None:
         import ray
@@ -222,7 +222,7 @@ class SearchSetup:
         Budget.of(search).require_gpus(plan.gpus_held)
         self.times = pool.timing()
         estimate = Estimate.of(self.config, concurrent=plan.concurrent, gpus=plan.gpus_held, times=self.times)
-        self._log(estimate.before(self._price()).text)
+        self._log(estimate.forecast(self._price()))
 
     def _log(self, line: str) -> None:
         log(self.console, line)

@@ -1,4 +1,4 @@
-"""Parameters of a space whose values decide nothing."""
+"""Parameters of a space that have no effect."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def space_remarks(space: SearchSpace, config: Config, given: Collection[str]) -> list[str]:
     """A line for each setting in `given`, and each parameter, that has no effect at some points of the space.
 
-    `config` is the one that trials start from. Raises UserError for a parameter that has none anywhere: a search for
-    its value would find noise.
+    `config` is the one that trials start from. Raises UserError for a parameter without effect at every point: a
+    search for its value would fit noise.
     """
     lines = remarks(given, [config, *space.corners(config)], "tune")
     for name in space.parameters:
@@ -25,7 +25,7 @@ def space_remarks(space: SearchSpace, config: Config, given: Collection[str]) ->
         for point in space.points_around(name, deciding(name)):
             try:
                 places.append(config.override(point))
-            except UserError:  # two ends that do not go together: no trial comes there either
+            except UserError:  # a combination that is refused: no trial can have it either
                 continue
         without = [place for place in places if not has_effect(name, place)]
         if places and len(without) == len(places):

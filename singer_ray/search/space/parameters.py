@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +15,8 @@ from optuna.distributions import (
 )
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+FIXED, ENQUEUE = "fixed", "enqueue"
+"""Names in a space that are not those of parameters."""
 _POWER_OF_TEN = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
@@ -27,6 +29,11 @@ def number_in_text(value: Any) -> Any:
 
 Value = bool | int | float | str | None
 Listed = Annotated[Value, BeforeValidator(number_in_text)]
+
+
+def either(values: Sequence[Value]) -> str:
+    """The values in words."""
+    return " or ".join(map(repr, values)) or "nothing"
 
 
 class _Parameter(BaseModel):
@@ -45,7 +52,7 @@ class _Parameter(BaseModel):
         return all(name in values and values[name] in wanted for name, wanted in self.conditions.items())
 
 
-class Choice(_Parameter):
+class Categorical(_Parameter):
     """One of some values."""
 
     type: Literal["choice"]
@@ -206,6 +213,6 @@ class LogUniform(_Number):
         return 0
 
 
-AnyParameter = Choice | Integer | Uniform | LogUniform
+AnyParameter = Categorical | Integer | Uniform | LogUniform
 Parameter = Annotated[AnyParameter, Field(discriminator="type")]
 TYPES = ("choice", "int", "uniform", "loguniform")

@@ -31,12 +31,16 @@ from singer_ray.config import Config, field_names, read_yaml_mapping
 from singer_ray.config.names import did_you_mean
 from singer_ray.errors import UserError, nearest
 from singer_ray.resources import find_shipped, shipped_names
+from singer_ray.search.space.enqueue import parse_points
 from singer_ray.search.space.parameters import (
+    ENQUEUE,
+    FIXED,
     TYPES,
     AnyParameter,
-    Choice,
+    Categorical,
     Parameter,
     Value,
+    either,
     number_in_text,
 )
 from singer_ray.storage.address import expanded_as
@@ -59,17 +63,15 @@ UNSEARCHABLE = (
 )
 """Settings that all trials of a search must share: they decide what is compared, or where it runs."""
 UNFIXABLE = ("search.space",)
-"""Settings that a space cannot set: it is found through them."""
-FIXED, ENQUEUE = "fixed", "enqueue"
+"""Settings that a space cannot set, because they name the space."""
 
 
 class SearchSpace:
     """Dotted configuration names and their distributions, as a define-by-run space for Optuna.
 
-    Calling it with an Optuna trial draws one value of each parameter whose conditions hold. `parameters` and
-    `distributions` go by name, each behind those that its conditions name; `fixed` holds the settings that the space
-    sets
-    for all trials; `enqueue` the points that are tried first.
+    Calling it with an Optuna trial draws a value for each parameter whose conditions hold. `parameters` and
+    `distributions` are keyed by name, each after those that its conditions name; `fixed` holds the settings that the
+    space sets for all trials, `enqueue` the points that are tried first.
     """
 
     def __init__(
@@ -98,17 +100,16 @@ class SearchSpace:
                 trial._suggest(name, self.distributions[name])
 
     def apply(self, config: Config, given: Collection[str] = ()) -> Config:
-        """The configuration with `fixed` set, except for the settings in `given`: those were typed. Raises
-        UserError."""
+        """The configuration with `fixed` set, except for settings in `given`: those were typed. Raises UserError."""
         return config.override({name: value for name, value in self.fixed.items() if name not in given})
 
     def branches(self) -> list[dict[str, Any]]:
-        """One point for each value of the choices that conditions name: a search tries each of them at least once."""
+        """A point for each value of each choice that conditions name: a search tries each at least once."""
         parents = dict.fromkeys(name for parameter in self.parameters.values() for name in parameter.when)
         return [{**self._needed(name), name: value} for name in parents for value in self.parameters[name].extremes()]
 
     def first_points(self) -> list[dict[str, Any]]:
-        """What a search tries first: `enqueue`, then those branches that no earlier point is part of."""
+        """What a search tries first: `enqueue`, then the branches that no earlier point covers."""
         points = [dict(point) for point in self.enqueue]
         for branch in self.branches():
             if not any(branch.items() <= point.items() for point in points):
@@ -127,15 +128,15 @@ class SearchSpace:
         ]
 
     def points_around(self, name: str, others: Collection[str]) -> Iterator[dict[str, Any]]:
-        """Points at which `name` is drawn, with those of `others` that are choices here at each value they may have."""
+        """Points at which `name` is drawn, one for each combination of values of the choices in `others`."""
         parents = self._parents[name]
-        varied = {n: p.extremes() for n, p in self.parameters.items() if n in others and isinstance(p, Choice)}
+        varied = {n: p.extremes() for n, p in self.parameters.items() if n in others and isinstance(p, Categorical)}
         varied |= {n: values for n, values in parents.items() if n in others}
         for values in itertools.product(*varied.values()):
             yield {**self._needed(name), **dict(zip(varied, values)), name: self.parameters[name].extremes()[0]}
 
     def size(self) -> int | None:
-        """How many different points there are; None when there is no end of them."""
+        """How many different points there are; None when there are infinitely many."""
         counts = {name: parameter.count() for name, parameter in self.parameters.items()}
         if None in counts.values():
             return None
@@ -150,7 +151,7 @@ class SearchSpace:
         return self._walk(list(self.parameters), {})
 
     def holds(self, point: Mapping[str, Any]) -> bool:
-        """Whether `point` is one that this space can draw: its parameters, all of them, within their ranges."""
+        """Whether this space can draw `point`: all its parameters and no others, within their ranges."""
         drawn = {name for name, parameter in self.parameters.items() if parameter.drawn_at(point)}
         if set(point) != drawn:
             return False
@@ -181,7 +182,7 @@ class SearchSpace:
         return {other: values[0] for other, values in self._parents[name].items()}
 
     def _allowed_parents(self, name: str) -> dict[str, list[Value]]:
-        """What each parameter above this one may be for this one to be drawn."""
+        """The values that each parameter on which this one depends may have for this one to be drawn."""
         allowed: dict[str, list[Value]] = {}
         for other, wanted in self.parameters[name].conditions.items():
             for parent, values in [*self._parents[other].items(), (other, wanted)]:
@@ -189,17 +190,17 @@ class SearchSpace:
                 if not both:
                     raise UserError(
                         f"{name} is never drawn: its conditions on {', '.join(self.parameters[name].when)} need "
-                        f"{parent} to be {_shown(allowed[parent])} and {_shown(values)} at once. Change its `when`."
+                        f"{parent} to be {either(allowed[parent])} and {either(values)} at once. Change its `when`."
                     )
                 allowed[parent] = both
         return allowed
 
 
 def load_space(source: str | Mapping[str, Any], config: Config, given: Collection[str] = ()) -> SearchSpace:
-    """The space in a YAML file, of a shipped name, or in a mapping, checked against `config`.
+    """The space in a YAML file, under a shipped name, or in a mapping, checked against `config`.
 
     `given` are settings of `config` that `fixed` leaves alone. Raises UserError when the space is missing, empty or
-    broken, names no setting or one that trials must share, or reaches values that the configuration refuses.
+    malformed, names an unknown setting or one that trials must share, or reaches values that the configuration refuses.
     """
     if isinstance(source, str):
         source = expanded_as(source, "--space")
@@ -223,7 +224,7 @@ def load_space(source: str | Mapping[str, Any], config: Config, given: Collectio
         parameters = {str(name): _parse(str(name), value) for name, value in tree.items()}
         fixed = _parse_fixed({} if fixed is None else fixed, parameters)
         _check_conditions(parameters, fixed)
-        points = _parse_points([] if enqueue is None else enqueue, parameters, fixed)
+        points = parse_points([] if enqueue is None else enqueue, parameters, fixed)
         space = SearchSpace(parameters, fixed, points)
         base = space.apply(config, given)
         space.corners(base)
@@ -275,75 +276,28 @@ def _parse_fixed(given: Any, parameters: Mapping[str, AnyParameter]) -> dict[str
     return fixed
 
 
-def _parse_points(given: Any, parameters: Mapping[str, AnyParameter], fixed: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if not isinstance(given, Sequence) or isinstance(given, str):
-        raise UserError(f"{ENQUEUE} is {given!r}. Allowed: a list of points, for example [{{method.rank: 16}}].")
-    points: list[dict[str, Any]] = []
-    for number, raw in enumerate(given, start=1):
-        where = f"{ENQUEUE}, point {number}"
-        if not isinstance(raw, Mapping) or not raw:
-            raise UserError(f"{where} is {raw!r}. Allowed: parameters and their values, {{method.rank: 16}}.")
-        point = {str(name): _parse_value(str(name), value, parameters, fixed, where) for name, value in raw.items()}
-        for name in point:
-            _check_drawn(name, point, parameters, where)
-        if point in points:
-            raise UserError(f"{where} is that of point {points.index(point) + 1}. Name each point once.")
-        points.append(point)
-    return points
-
-
-def _parse_value(
-    name: str, value: Any, parameters: Mapping[str, AnyParameter], fixed: Mapping[str, Any], where: str
-) -> Any:
-    if name in fixed:
-        raise UserError(f"{where} names {name}, which is {FIXED} to {fixed[name]!r}. Leave it out of the point.")
-    if name not in parameters:
-        raise UserError(
-            f"{where} names {name!r}, which is not a parameter of this space.{nearest(name, parameters)} "
-            f"Allowed: {', '.join(parameters)}."
-        )
-    try:
-        return parameters[name].take(number_in_text(value))
-    except ValueError as error:
-        raise UserError(f"{where}: {name} is {value!r}. {error}.") from error
-
-
-def _check_drawn(name: str, point: Mapping[str, Any], parameters: Mapping[str, AnyParameter], where: str) -> None:
-    for other, wanted in parameters[name].conditions.items():
-        if other not in point:
-            raise UserError(
-                f"{where} names {name}, which is drawn when {other} is {_shown(wanted)}, but not {other}. "
-                f"Add {other}: {wanted[0]}."
-            )
-        if point[other] not in wanted:
-            raise UserError(
-                f"{where} names {name}, which is drawn when {other} is {_shown(wanted)}, not {point[other]!r}. "
-                f"Leave {name} out, or change {other}."
-            )
-
-
 def _check_conditions(parameters: Mapping[str, AnyParameter], fixed: Mapping[str, Any]) -> None:
     for name, parameter in parameters.items():
         for other, wanted in parameter.conditions.items():
             if other not in parameters:
                 hint = f" It is {FIXED} to {fixed[other]!r}: leave the condition out." if other in fixed else ""
                 raise UserError(
-                    f"{name} is drawn when {other} is {_shown(wanted)}, but {other} is not a parameter of this space."
+                    f"{name} is drawn when {other} is {either(wanted)}, but {other} is not a parameter of this space."
                     f"{hint or nearest(other, parameters)} Name one of: "
                     f"{', '.join(n for n in parameters if n != name)}."
                 )
             chosen = parameters[other]
-            if not isinstance(chosen, Choice):
+            if not isinstance(chosen, Categorical):
                 raise UserError(f"{name}: `when` names {other}, a {chosen.type}. Allowed: a choice parameter.")
             if not wanted or any(value not in chosen.values for value in wanted):
                 raise UserError(
-                    f"{name} is drawn when {other} is {_shown(wanted)}, which it never is. "
+                    f"{name} is drawn when {other} is {either(wanted)}, which it never is. "
                     f"Allowed: {', '.join(map(str, chosen.values))}."
                 )
 
 
 def _conditions_first(parameters: Mapping[str, AnyParameter]) -> dict[str, AnyParameter]:
-    """The parameters, each behind those that its conditions name. Raises UserError when there is no such order."""
+    """The parameters, each after those that its conditions name. Raises UserError when there is no such order."""
     ordered: dict[str, AnyParameter] = {}
     waiting = dict(parameters)
     while waiting:
@@ -352,10 +306,6 @@ def _conditions_first(parameters: Mapping[str, AnyParameter]) -> dict[str, AnyPa
             raise UserError(f"the conditions of {', '.join(waiting)} wait for one another. Remove one `when`.")
         ordered |= {name: waiting.pop(name) for name in ready}
     return ordered
-
-
-def _shown(values: Sequence[Value]) -> str:
-    return " or ".join(map(repr, values)) or "nothing"
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""search.json, the description of a search: read, checked, and what it is missing said in a line."""
+"""Reads search.json, the description of a search, and says in one line what is wrong with it."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from singer_ray.storage import read_json_mapping
 
 _RESTORE = "Restore it from a copy; report goes by the study alone once it is removed."
 _SPENT = {"begin": False, "end": False, "gpu_hours": False, "money": True}
-"""What each session has; True where it may be null."""
+"""What each session must have; True where it may be null."""
 _HELD = ("nodes", "concurrent", "gpus")
 
 
 def description(content: bytes | str, where: str) -> dict[str, Any]:
-    """The content of a search's search.json, `where` it is for messages.
+    """The parsed content of a search.json; `where` names it in messages.
 
-    Has `name`, `study` (the database's address, None for the journal) and `sessions` (with `begin`, `end`,
-    `gpu_hours`, `money`, `nodes`, `concurrent` and `gpus`), whatever else. Raises UserError.
+    It has `name`, `study` (the database's address, None for the journal) and `sessions` (each with `begin`, `end`,
+    `gpu_hours`, `money`, `nodes`, `concurrent` and `gpus`), and possibly more. Raises UserError where one is missing.
     """
-    found = read_json_mapping(content, where, _RESTORE)
-    fault = _fault(found)
-    if fault:
-        raise UserError(f"{printable(where)} {fault}: it was cut off, or is not of singer_ray.tune. {_RESTORE}")
-    return found
+    record = read_json_mapping(content, where, _RESTORE)
+    problem = _problem(record)
+    if problem:
+        raise UserError(f"{printable(where)} {problem}: it was cut off, or is not of singer_ray.tune. {_RESTORE}")
+    return record
 
 
-def _fault(found: Mapping[str, Any]) -> str | None:
-    if not isinstance(found.get("name"), str) or not found["name"]:
+def _problem(record: Mapping[str, Any]) -> str | None:
+    if not isinstance(record.get("name"), str) or not record["name"]:
         return "has no name"
-    if "study" not in found or not isinstance(found["study"], (str, type(None))):
+    if "study" not in record or not isinstance(record["study"], (str, type(None))):
         return "has no study"
-    if not isinstance(found.get("sessions"), list):
+    if not isinstance(record.get("sessions"), list):
         return "has no sessions"
-    for number, session in enumerate(found["sessions"], start=1):
+    for number, session in enumerate(record["sessions"], start=1):
         if not isinstance(session, dict):
             return f"has no mapping for session {number}"
         for name, may_miss in _SPENT.items():
@@ -46,8 +46,8 @@ def _fault(found: Mapping[str, Any]) -> str | None:
             if session[name] is not None and not _is_number(session[name]):
                 return f"has no {name} of session {number}"
     for name in ("price_per_node_hour", "seconds", "gpu_hours", "money"):
-        found_number = found.get(name)
-        if found_number is not None and not _is_number(found_number):
+        amount = record.get(name)
+        if amount is not None and not _is_number(amount):
             return f"has no number for {name}"
     return None
 

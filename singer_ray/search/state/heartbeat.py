@@ -1,4 +1,4 @@
-"""The record of a search, search.json, kept up to date with what it spends."""
+"""Keeps search.json up to date with what the search spends: a sign that its driver lives."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ if TYPE_CHECKING:
     from singer_ray.search.strategy.cost import Meter
 
 EVERY = 15.0
-"""Seconds between two records while nothing happens. A kill loses what was spent since the last one."""
+"""Seconds between two writes while nothing happens. A kill loses the count of what was spent since the last one."""
 _PATIENCE = 5.0
 
 
-class Accounts:
-    """Writes what the running session has spent: at every change, and within a `with` block also between changes.
+class Heartbeat:
+    """Writes what the running session has spent: at every change, and within a `with` block every 15 s as well.
 
-    A trial may train for hours without a word. Whoever looks (`--status`) shall see that its driver lives, and a
-    session that is killed shall have spent what it spent.
+    A trial may train for hours without reporting anything. `--status` must still show that the driver lives, and what
+    a session had spent must survive its being killed.
     """
 
     def __init__(self, store: SearchStore, record: dict[str, Any], meter: Meter) -> None:
         self.store, self.record, self.meter = store, record, meter
         self._writing, self._over = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._go_on, daemon=True)
+        self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def save(self, urgent: bool) -> None:
-        """Brings record and study to the copy: at once when `urgent`, else soon. Raises UserError, OSError."""
+        """Copies record and study to the shared folder: at once when `urgent`, else soon. Raises UserError, OSError."""
         if urgent:
             self.note()
         self.store.saved(urgent)
 
     def note(self, **facts: Any) -> None:
-        """Writes search.json: what has been spent until now, and `facts`. Raises OSError."""
+        """Writes search.json with what has been spent so far, and with `facts`. Raises OSError."""
         self.meter.tick()
         with self._writing:
             self.record |= self.meter.record() | facts
@@ -46,10 +46,10 @@ class Accounts:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join(_PATIENCE)  # it may wait for a cluster that is gone
+        self._thread.join(_PATIENCE)  # it may be waiting for a cluster that is gone
 
-    def _go_on(self) -> None:
+    def _beat(self) -> None:
         while not self._over.wait(EVERY):
-            with contextlib.suppress(Exception):  # a full disk, a cluster that goes away: the session meets it too
+            with contextlib.suppress(Exception):  # a full disk, a lost cluster: the session itself will report it
                 self.note()
                 self.store.saved(False)

@@ -1,4 +1,4 @@
-"""From the address of a search to its folder on this machine."""
+"""Finds the search at an address, and its folder on this machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from singer_ray.config import Config
 
 
-def bring(address: str, endpoint: str | None = None, out: Path | None = None) -> Path:
-    """The folder of the search at `address` on this machine, which nobody else on it drives.
+def bring_search(address: str, endpoint: str | None = None, out: Path | None = None) -> Path:
+    """The local folder of the search at `address`; no other process on this machine drives it.
 
-    A search in S3 is brought to OUT, runs/NAME by default; one in a folder only where OUT is another. Raises UserError.
+    A search in S3 is downloaded to OUT, by default runs/NAME; one in a folder is copied only if OUT is another folder.
+    Raises UserError.
     """
     place = Address.of(address, "--resume")
     here = place.folder
@@ -41,12 +42,12 @@ def bring(address: str, endpoint: str | None = None, out: Path | None = None) ->
     return folder
 
 
-def storage_at(address: str, folder: Path, config: Config) -> str | None:
-    """STORAGE/NAME where `address` is that of a search, which may have been moved since; None where it is its OUT."""
+def checkpoint_storage(address: str, folder: Path, config: Config) -> str | None:
+    """Where the search at `address` keeps its checkpoints: STORAGE/NAME, which may have been moved; None for OUT."""
     place = Address.of(address, "--resume")
     here = place.folder
     if here is None:
         return place.text
-    # With storage elsewhere the checkpoints are there; without, OUT has them and another folder shall go on with them.
+    # With --storage the checkpoints are there. Without it the old OUT has them, and another OUT goes on with those.
     elsewhere, own = config.train.storage is not None, (here / TRIALS).is_dir()
     return str(here) if (own if elsewhere else not is_same(here, folder)) else None

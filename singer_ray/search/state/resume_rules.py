@@ -1,4 +1,4 @@
-"""How a search that was cut off goes on: by which command, with what given again, and what may be changed."""
+"""The rules of a resume: the command for it, what must be given again, and which settings may change."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CHANGEABLE = (
     "search.trackers",
     "export.",
 )
-"""Settings that a resume may change; the others decide what the trials so far were."""
+"""Settings that a resume may change. The others determine what the earlier trials were."""
 
 
 def check_changes(changes: Mapping[str, Any]) -> None:
@@ -46,14 +46,14 @@ def check_changes(changes: Mapping[str, Any]) -> None:
 
 
 def resume_command(address: str, own: Sequence[str]) -> str:
-    """What goes on with the search at `address`; `own` is what `own_inputs` finds."""
+    """What resumes the search at `address`; `own` is what `own_inputs` returns."""
     if not own:
         return command("tune", "--resume", address)
     return f"singer_ray.sweep(resume={address!r}, {', '.join(f'{name}=...' for name in own)}) in Python"
 
 
 def require_inputs(address: str, config: Config, inputs: Inputs | None) -> None:
-    """Raises UserError where the search at `address` had something of one's own that is not given again."""
+    """Raises UserError when the search at `address` was given objects in Python that are not given again."""
     own = own_inputs(config)
     missing = [name for name in own if getattr(inputs, name, None) is None]
     if missing:

@@ -25,21 +25,21 @@ from singer_ray.storage.lease import HeldError, Lease, LostError
 from singer_ray.wording import command
 
 REMARKS = "remarks"
-"""What search.json calls the lines on the data that were said at the start."""
+"""The key in search.json of the lines about the data that were printed at the start."""
 STATE = (CONFIG, SPACE, JOURNAL, RECORD)
-"""What a resume reads; the record comes last, so that a folder with a record has the rest."""
+"""What a resume reads. The record is written last: a folder with a record has the other files too."""
 END, FINISHED = "end", "finished"
-"""In the record: why its last session ended before it had all its trials, and whether that session came to its end."""
+"""In the record: why its last session stopped early, and whether that session came to its regular end."""
 LEASE_SECONDS = 20.0
-"""A driver that has been silent for this long is dead."""
+"""A driver that has not renewed its lease for this long counts as dead."""
 _EVERY = 2.0
 
 
 class SearchStore:
     """A search's folder OUT and, where there is one, the `shared` folder STORAGE/NAME.
 
-    OUT holds `STATE`, and so does `remote`, the copy in the shared folder: None without one, or where it is OUT itself.
-    Checkpoints are in `trials` (of the shared folder when there is one). One driver at a time: see `driving`.
+    OUT holds `STATE`. `remote` is a copy of it in the shared folder; None without a shared folder, or where that is OUT
+    itself. Checkpoints are in `trials`, in the shared folder when there is one. One driver at a time: see `driving`.
 
     Args:
         own: what a resume must be given again (see `own_inputs`).
@@ -54,14 +54,14 @@ class SearchStore:
         own: Sequence[str] = (),
     ) -> None:
         self.out, self.shared, self.log, self.own = out, shared, log, own
-        # A file that is its own copy must not be written a second time: that would undo what is being appended to it.
+        # Where copy and original are one file, writing the copy would undo what is being appended to the original.
         self.remote = None if shared is None or (shared.path is not None and is_same(shared.path, out)) else shared
         self.trials = shared.below(TRIALS) if shared else Folder(str(out / TRIALS), setting="--out")
         self._dirty, self._over = threading.Event(), threading.Event()
         self._sending = threading.Lock()
         self._warned = False
         self._there: dict[str, bytes] = {}
-        """File -> SHA-256 of what was last brought to the copy: the study need not travel with every beat."""
+        """File -> SHA-256 of what was last copied: an unchanged study is not sent with every heartbeat."""
         self._lease: Lease | None = None
         self._lost: str | None = None
 
@@ -72,11 +72,11 @@ class SearchStore:
 
     @property
     def go_on(self) -> str:
-        """How to go on with the search, in a sentence."""
+        """How to resume the search, in a sentence."""
         return f"Go on with: {resume_command(self.address, self.own)}"
 
     def refuse_taken(self) -> None:
-        """Raises UserError when the copy's place holds a search."""
+        """Raises UserError when the shared folder already holds a search."""
         if self.remote is not None and self.remote.read(RECORD) is not None:
             raise UserError(
                 f"{self.remote.address} holds a search already. Go on with it: "
@@ -85,11 +85,11 @@ class SearchStore:
             )
 
     def ids(self) -> set[str]:
-        """The ids of the searches that are here and in the copy."""
+        """The ids of the searches in OUT and in the copy."""
         there = self.remote.read(RECORD) if self.remote is not None else None
         here = self.out / RECORD
-        found = {str(here): here.read_bytes() if here.exists() else None, f"the copy's {RECORD}": there}
-        records = [read_json_mapping(content, where) for where, content in found.items() if content is not None]
+        contents = {str(here): here.read_bytes() if here.exists() else None, f"the copy's {RECORD}": there}
+        records = [read_json_mapping(content, where) for where, content in contents.items() if content is not None]
         return {str(record["id"]) for record in records if "id" in record}
 
     def clear(self) -> None:
@@ -97,7 +97,7 @@ class SearchStore:
         for path in self.out.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            elif path.name != LOCK and LEASE not in path.name:  # they are held, and renewed
+            elif path.name != LOCK and LEASE not in path.name:  # this process holds them
                 path.unlink()
         if self.remote is not None:
             for name in self.remote.names():
@@ -105,7 +105,7 @@ class SearchStore:
                     self.remote.delete(name)
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes one of STATE here, and there as well. Raises UserError."""
+        """Writes one of STATE in OUT and in the copy. Raises UserError."""
         Folder(str(self.out), setting="--out").write(name, content)
         if self.remote:
             self.remote.write(name, content)
@@ -116,11 +116,11 @@ class SearchStore:
         return description(path.read_bytes(), str(path)) if path.exists() else {}
 
     def write_record(self, record: Mapping[str, Any]) -> None:
-        """Writes search.json here; `saved` brings it to the copy."""
+        """Writes search.json in OUT; `saved` copies it."""
         write_whole(self.out / RECORD, json.dumps(record, indent=1) + "\n", synced=True)
 
     def saved(self, urgent: bool) -> None:
-        """The study has changed: brings it to the copy, at once when `urgent`, else within seconds.
+        """To be called when the study has changed: copies it, at once when `urgent`, else within seconds.
 
         Raises UserError when another process has taken over the search.
         """
@@ -131,19 +131,19 @@ class SearchStore:
             raise UserError(self._lost)
 
     def catch_up(self) -> None:
-        """Brings what an earlier driver wrote to the copy before this one held the search. Raises UserError."""
+        """Fetches what an earlier driver wrote to the copy before this one took over. Raises UserError."""
         if self.remote is not None and self.remote.read(RECORD) is not None:
             fetch(self.remote, self.out)
 
     @contextlib.contextmanager
     def driving(self) -> Iterator[None]:
-        """Holds the search for this process. Raises UserError when another one drives it."""
+        """Within, this process alone drives the search. Raises UserError when another one does."""
         with FolderLock(self.out), self._leased():
             _mend(self.out / JOURNAL)
             if self.shared is None:
                 yield
                 return
-            self.shared.abort_uploads()  # checkpoints whose hosts died while they wrote
+            self.shared.abort_uploads()  # of hosts that died
             sender = threading.Thread(target=self._send_often, daemon=True)
             sender.start()
             try:
@@ -156,7 +156,7 @@ class SearchStore:
 
     @contextlib.contextmanager
     def _leased(self) -> Iterator[None]:
-        """A lease in the shared folder says who drives, since a lock of one machine is not seen on another."""
+        """Holds a lease in the shared folder: other machines do not see this one's lock."""
         if self.shared is None:
             yield
             return
@@ -175,7 +175,7 @@ class SearchStore:
                     f"`{command('tune', '--status', address)}`, or wait until it has ended."
                 ) from error
             yield
-            with contextlib.suppress(UserError):  # a store that is away: the lease lapses
+            with contextlib.suppress(UserError):  # an unreachable store: the lease runs out by itself
                 stack.close()
 
     def _send_often(self) -> None:
@@ -183,7 +183,7 @@ class SearchStore:
             self._send()
 
     def _send(self) -> None:
-        """Brings what has changed to the copy. A store that is away for a while ends no search."""
+        """Copies what has changed. A store that is unreachable for a while does not end the search."""
         try:
             self._bring()
             self._warned = False
@@ -193,7 +193,7 @@ class SearchStore:
             self._warned = True
 
     def _send_at_last(self) -> None:
-        """The search has ended: waits for a store that is away."""
+        """The search has ended: waits for a store that is unreachable."""
         try:
             patiently(self._bring)
         except UserError as error:
@@ -201,7 +201,7 @@ class SearchStore:
             self._dirty.clear()
 
     def _bring(self) -> None:
-        """Raises UserError when the store is away."""
+        """Raises UserError when the store is unreachable."""
         assert self.shared is not None
         assert self._lease is not None
         with self._sending:
@@ -209,7 +209,7 @@ class SearchStore:
                 return
             self._dirty.clear()
             try:
-                self._lease.check()  # what another driver has written since must not be overwritten
+                self._lease.check()  # never overwrite what another driver has written since
                 if self.remote is not None:
                     self._copy(self.remote)
             except UserError:
@@ -233,12 +233,12 @@ def is_same(one: Path, other: Path) -> bool:
 
 
 def _whole_lines(content: bytes) -> bytes:
-    """A file without a last line that is being written."""
+    """The content without an unfinished last line."""
     return content[: content.rfind(b"\n") + 1]
 
 
 def _mend(journal: Path) -> None:
-    """Removes what a driver leaves that died while it wrote: a lock, and half a line, which would spoil the next."""
+    """Removes what a driver leaves that died while writing: a lock, and half a line that would spoil the next one."""
     with contextlib.suppress(FileNotFoundError):
         (journal.parent / f"{journal.name}{LOCK_FILE_SUFFIX}").unlink()
     if not journal.exists():
@@ -256,9 +256,9 @@ def _mend(journal: Path) -> None:
 
 
 def fetch(remote: Folder, out: Path) -> None:
-    """Brings the state of the search in `remote` to OUT, unless OUT has it already and is further.
+    """Copies the state of the search in `remote` to OUT, unless OUT is already as far or further.
 
-    Raises UserError when there is no search, or OUT holds another one.
+    Raises UserError when there is no search in `remote`, or another one in OUT.
     """
     record, address = remote.read(RECORD), remote.address
     if record is None:
@@ -272,7 +272,7 @@ def fetch(remote: Folder, out: Path) -> None:
     if journal is not None and (out / JOURNAL).exists():
         own = (out / JOURNAL).read_bytes()
         if own.startswith(journal):
-            return  # this machine has seen at least as much
+            return  # this machine is at least as far
         if not journal.startswith(own):
             raise UserError(f"{out} and {address} have diverged. Use --out with another folder.")
     for name in STATE:
@@ -282,9 +282,9 @@ def fetch(remote: Folder, out: Path) -> None:
 
 
 def bring_study(address: str, endpoint: str | None, folder: Path) -> dict[str, Any]:
-    """Copies record and journal of the search at `address` to `folder` for reading; returns the record.
+    """Copies configuration and journal of the search at `address` to `folder`, for reading; returns the record.
 
-    The journal's own locks stay with the search. Raises UserError when there is no search.
+    Reading the copy takes no lock of the search's own journal. Raises UserError when there is no search.
     """
     source = Folder(address, endpoint, writable=False)
     content = source.read(RECORD)
@@ -292,9 +292,9 @@ def bring_study(address: str, endpoint: str | None, folder: Path) -> dict[str, A
         raise UserError(f"There is no search in {address}: it has no {RECORD}. Give the --out of a search, or s3://...")
     record = description(content, f"{source.address}/{RECORD}")
     for name in (CONFIG, JOURNAL):
-        found = source.read(name)
-        if found is not None:
-            (folder / name).write_bytes(found)
+        content = source.read(name)
+        if content is not None:
+            (folder / name).write_bytes(content)
         elif name == CONFIG or record["study"] is None:
             raise UserError(f"{source.address} has no {name}: it is no whole search. Restore the file from a copy.")
     return record

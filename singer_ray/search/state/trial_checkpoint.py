@@ -1,4 +1,4 @@
-"""What a trial keeps between its incarnations: its last checkpoint, and all that its epochs have reported."""
+"""What survives a trial's process: its last checkpoint, and everything that its epochs have reported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from singer_ray.training.trainer import StudentTrainer
 
 ATTEMPTS = 14
-"""With pauses that grow to 20 s they span three minutes, besides what each takes: a store may be away for so long."""
+"""With pauses that grow to 20 s they span three minutes and more: a store may be unreachable for that long."""
 Result = TypeVar("Result")
 
 
@@ -23,27 +23,27 @@ class TrialCheckpoint:
     """The file LABEL/checkpoint.pt in `trials`: a trainer's state, and what its epochs have reported.
 
     Args:
-        content: of that file, None when there is none.
+        content: the bytes of that file, None when there is none.
     """
 
     def __init__(self, trials: Folder, label: str, overrides: Mapping[str, Any], content: bytes | None) -> None:
-        from singer_ray.training import checkpoint  # torch comes with it: only who trains pays for it
+        from singer_ray.training import checkpoint  # imports torch, which only a process that trains needs
 
         self.trials, self.name, self.overrides = trials, f"{label}/{layout.CHECKPOINT}", dict(overrides)
         where = f"{trials.address}/{self.name}"
         state = None if content is None else checkpoint.from_bytes(content, where, checkpoint.TRIAL, checkpoint.RETRY)
-        # One of other settings is not this trial's: it belonged to a row that was lost.
+        # With other settings it is not this trial's checkpoint: it belonged to a row that was lost.
         self.state: dict[str, Any] | None = state if state and state["overrides"] == self.overrides else None
         self.history: list[Any] = self.state["history"] if self.state else []
         self.seconds: float = self.state["seconds"] if self.state else 0.0
 
     @classmethod
     def read(cls, trials: Folder, label: str, overrides: Mapping[str, Any]) -> TrialCheckpoint:
-        """The record as it is in `trials`. Raises UserError when the store cannot be read."""
+        """The checkpoint as stored in `trials`. Raises UserError when the store cannot be read."""
         return cls(trials, label, overrides, read_saved(trials, label))
 
     def result(self) -> dict[str, Any] | None:
-        """What was reported with the checkpoint, with what earlier epochs reported under `history`."""
+        """What was reported with the checkpoint, and by earlier epochs (`history`); None without a checkpoint."""
         if self.state is None:
             return None
         return {**self.state["metrics"], HISTORY: self.history[:-1], **self._place()}
@@ -52,7 +52,7 @@ class TrialCheckpoint:
         """Writes the checkpoint of an epoch that took `seconds`; returns what to report, or why it is `unsaved`."""
         from singer_ray.training import checkpoint
 
-        self.state = None  # what it was resumed from is not needed any more
+        self.state = None  # free the checkpoint that it was resumed from
         self.seconds += seconds
         self.history.append([metrics["epoch"], {k: v for k, v in metrics.items() if not k.startswith("train/")}])
         content = checkpoint.to_bytes(
@@ -75,10 +75,10 @@ class TrialCheckpoint:
 
 
 def read_saved(trials: Folder, label: str) -> bytes | None:
-    """The checkpoint of a trial, None when there is none. Raises UserError when the store stays away."""
+    """The bytes of a trial's checkpoint, None when there is none. Raises UserError when the store stays unreachable."""
     return patiently(lambda: trials.read(f"{label}/{layout.CHECKPOINT}"))
 
 
 def patiently(act: Callable[[], Result]) -> Result:
-    """What `act` returns, in spite of a store that is away for a while. Raises its UserError after that."""
+    """What `act` returns, tried again while the store is unreachable. Raises its UserError when that lasts."""
     return with_retries(ATTEMPTS, act)

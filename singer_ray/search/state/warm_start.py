@@ -24,7 +24,7 @@ from singer_ray.search.study.opening import create_study, load_study, storage_of
 from singer_ray.search.study.schema import COMPLETE, IMPORTED, METRICS
 
 ALIKE = ("data.", "evaluation.", "teacher.", "student.", "train.epochs", "train.steps_per_epoch")
-"""Knobs that decide what a trial's values mean: they must be those of the earlier search."""
+"""Settings that decide what a trial's values mean: they must be those of the earlier search."""
 FREE = (
     "data.loader_workers",
     "evaluation.every",
@@ -33,7 +33,7 @@ FREE = (
     "evaluation.protocol",
     "evaluation.official.",
 )
-"""Among them those that change no value of a search."""
+"""Those among them that do not affect a search's values."""
 TOLD = (
     "method.",
     "train.batch_size",
@@ -44,15 +44,15 @@ TOLD = (
     "train.drop_path",
     "train.precision",
 )
-"""Knobs that make other students of the same settings of the space: said, not refused."""
+"""Settings that lead to other students at the same point of the space: reported, not refused."""
 
 
 def earlier_study(
     config: Config, space: SearchSpace, objectives: Objectives, log: Callable[[str], None]
 ) -> optuna.Study | None:
-    """The study of `search.warm_start`, proved to fit by importing it into nothing; None without a warm start.
+    """The study of `search.warm_start`, checked by a trial import; None when no warm start is asked for.
 
-    Raises UserError when there is none, or its values mean something else than those of this search.
+    Raises UserError when there is no such study, or its values do not mean what those of this search mean.
     """
     source = config.search.warm_start
     if source is None:
@@ -74,19 +74,19 @@ def earlier_study(
 
 
 def check_alike(before: Config, today: Config, space: SearchSpace, source: str) -> list[str]:
-    """What else was set otherwise, in words. Raises UserError when the two searches' values mean different things."""
+    """Other settings that differ, in words. Raises UserError when the two searches' values mean different things."""
     changed = [
         name
         for name in field_names()
         if name not in space.parameters and before.value(name) != today.value(name) and not name.startswith(FREE)
     ]
-    faults = [
+    differences = [
         f"{name} was {before.value(name)!r} and is {today.value(name)!r}" for name in changed if name.startswith(ALIKE)
     ]
-    if faults:
+    if differences:
         raise UserError(
             f"search.warm_start {source} has values that cannot be compared with those of this search: "
-            f"{'; '.join(faults)}. Set them alike, or leave search.warm_start out."
+            f"{'; '.join(differences)}. Set them alike, or leave search.warm_start out."
         )
     return [f"{name} was {before.value(name)!r}" for name in changed if name.startswith(TOLD)]
 
@@ -98,14 +98,14 @@ class Imported:
     rows: int
     """Finished trials that were taken over."""
     skipped: int
-    """Finished trials with values or conditions that today's space does not have."""
+    """Finished trials that the present space could not draw."""
 
 
 def import_trials(study: optuna.Study, earlier: optuna.Study, space: SearchSpace, source: str) -> Imported:
     """Adds the COMPLETE trials of an earlier study to `study`, marked as IMPORTED from `source`.
 
-    Rows that it had itself imported keep the address they came from. Raises UserError when the two optimise different
-    things, when the earlier one searched another space, or when it finished nothing.
+    Rows that the earlier study had itself imported keep the address they came from. Raises UserError when the two have
+    different objectives or spaces, or when the earlier one has no finished trial.
     """
     _check_objectives(study, earlier, source)
     rows = [row for row in earlier.get_trials(deepcopy=False) if row.state.name == COMPLETE]
@@ -144,18 +144,18 @@ def _check_space(rows: Sequence[FrozenTrial], space: SearchSpace, source: str) -
     before = {name: _kind(distribution) for row in rows for name, distribution in row.distributions.items()}
     today = {name: _kind(distribution) for name, distribution in space.distributions.items()}
     always = {name for name, parameter in space.parameters.items() if not parameter.when}
-    faults = [
+    differences = [
         f"{name} was {before[name]} and is {today[name]}"
         for name in sorted(set(before) & set(today))
         if before[name] != today[name]
     ]
     if always - set(before):
-        faults.append(f"it has no {', '.join(sorted(always - set(before)))}")
+        differences.append(f"it has no {', '.join(sorted(always - set(before)))}")
     if set(before) - set(today):
-        faults.append(f"it also has {', '.join(sorted(set(before) - set(today)))}")
-    if faults:
+        differences.append(f"it also has {', '.join(sorted(set(before) - set(today)))}")
+    if differences:
         raise UserError(
-            f"search.warm_start {source} is a study from another space: {'; '.join(faults)}. "
+            f"search.warm_start {source} is a study from another space: {'; '.join(differences)}. "
             "Give a search over the same parameters, or leave search.warm_start out."
         )
 

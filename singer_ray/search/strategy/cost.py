@@ -41,16 +41,16 @@ class Spending:
 
 
 class Meter:
-    """Measures the session that runs: call `tick` whenever something happens, and write `record` to search.json.
+    """Measures the running session: call `tick` whenever something happens, and write `record` to search.json.
 
-    Threads may share it.
+    It may be shared between threads.
 
     Args:
         sessions: the records of earlier sessions.
-        concurrent: trials at a time, until `hold` says otherwise.
-        gpus: GPUs that all trials together hold (concurrent x workers x gpus_per_trial), likewise.
-        price: gives the price of the nodes that are alive now. While it gives None, the last known price goes on: a
-            node whose price is not known must not stop the count of the others.
+        concurrent: trials at a time, until `hold` changes it.
+        gpus: GPUs that all trials together hold (concurrent x workers x gpus_per_trial), until `hold` changes it.
+        price: returns the price of the nodes that are alive now. While it returns None the last known price is used: a
+            node of unknown price must not stop the count of the others.
         clock: unix seconds.
     """
 
@@ -79,7 +79,7 @@ class Meter:
         }
 
     def tick(self) -> Spending:
-        """Adds the time since the last tick, by what was held then; returns all that was spent so far."""
+        """Adds the time since the last tick, at what was held meanwhile; returns everything spent so far."""
         price = self._price()  # asks the cluster, which may take its time
         with self._counting:
             session, now = self.session, max(self._clock(), self.session["end"])
@@ -89,13 +89,13 @@ class Meter:
             if self.price is not None:
                 session["money"] += self.price.per_hour * hours
             if price is not None:
-                if self.price is None:  # known only now: what was before is charged alike
+                if self.price is None:  # known only now: charge the time before at the same price
                     session["money"] = price.per_hour * (now - session["begin"]) / HOUR
                 self.price, session["nodes"] = price, price.nodes
             return self.spent
 
     def hold(self, *, concurrent: int, gpus: float) -> None:
-        """From now on so many trials run at a time, and hold so many GPUs."""
+        """From now on `concurrent` trials run at a time, and hold `gpus` GPUs together."""
         self.tick()
         with self._counting:
             self.session |= {"concurrent": concurrent, "gpus": gpus}
@@ -106,7 +106,7 @@ class Meter:
         return Spending.of([*self.earlier, self.session])
 
     def record(self) -> dict[str, Any]:
-        """The part of search.json that tells of spending."""
+        """The part of search.json about spending."""
         spent = self.spent
         return {
             "sessions": [*self.earlier, dict(self.session)],

@@ -20,9 +20,9 @@ from singer_ray.search.study.schema import IMPORTED, STOPPED
 class Judge:
     """Asks a pruner whether a trial of the study stops, by the objectives' stop metric.
 
-    What a pruner notes in the study tells it later that it has judged an epoch, and let the trial go on. So a verdict
-    to stop is written before such notes, and with them: a driver may die at any point. Warm-start rows are no trials
-    to compare with: they have no curves, and were not run here.
+    A pruner's notes in the study tell it later that it has judged an epoch already, and let the trial go on. So a
+    verdict to stop is written before such notes, and contains them: a driver may die at any point. The pruner does not
+    see warm-start rows, which have no curves and were not run here.
     """
 
     def __init__(self, study: optuna.Study, objectives: Objectives, pruner: BasePruner) -> None:
@@ -35,12 +35,12 @@ class Judge:
     def __call__(
         self, trial_id: int, known: Mapping[str, Any] | None, *, went_on: bool = False
     ) -> Mapping[str, Any] | None:
-        """The verdict that ends a trial at its last epoch (`epoch`, and the `notes` taken); None where it goes on.
+        """The verdict that ends a trial at its last epoch (`epoch`, and the pruner's `notes`); None when it goes on.
 
         Args:
-            trial_id: of the storage.
-            known: the verdict that was given on it before, if any.
-            went_on: it is past that epoch already: only the notes are wanted.
+            trial_id: the trial's id in the storage.
+            known: an earlier verdict on this trial, if any.
+            went_on: the trial is past that epoch already: only the notes are needed.
         """
         trial = self.storage.get_trial(trial_id)
         verdict = known if known and known["epoch"] == trial.last_step else None
@@ -58,7 +58,7 @@ class Judge:
 
 
 class _Notes:
-    """A storage without warm-start rows, that keeps apart what a pruner writes to it."""
+    """A view of a storage without warm-start rows, which collects what a pruner writes instead of writing it."""
 
     def __init__(self, storage: BaseStorage) -> None:
         self.storage = storage

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 Action = Literal["go_on", "no_more_trials", "stop"]
 GO_ON: Action = "go_on"
 NO_MORE_TRIALS: Action = "no_more_trials"
-"""Trials that run may finish, none is started."""
+"""Running trials may finish, but no other is started."""
 STOP: Action = "stop"
 """Everything ends now."""
 _FEWEST = 5
-"""Finished trials that the reference point of a hypervolume is taken from, at least."""
+"""Finished trials, at least, that determine the reference point of a hypervolume."""
 _MARGIN = 0.1
-"""How far behind the worst values it lies, as a share of their spread, so that the ends of a front count too."""
+"""How far the reference point lies behind the worst values, as a share of their spread: a front's ends count too."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ class Budget:
 
     @property
     def of_repeats(self) -> Budget:
-        """The limits that hold for the repeats too: what may be used. Target and plateau end the search before them."""
+        """The limits that apply to repeats too: time, GPU-hours, money. Target and plateau only end the main trials."""
         return replace(self, trials=0, target=None, plateau_trials=0)
 
     def require_gpus(self, gpus: float) -> None:
-        """Raises UserError when GPU-hours are limited and no trial holds a GPU: the limit would never bite."""
+        """Raises UserError when GPU-hours are limited and no trial holds a GPU: the limit would have no effect."""
         if self.gpu_hours and not gpus:
             raise UserError(
                 f"search.gpu_hours {self.gpu_hours:g} has no effect: no trial holds a GPU here. Use --time-budget "
@@ -84,7 +84,7 @@ class Budget:
             )
 
     def check(self, study: optuna.Study, objectives: Objectives, spending: Spending) -> Decision:
-        """Whether the search goes on; at every finished trial, and now and then between. Reads only rows of its own."""
+        """Whether the search goes on. Reads only the rows of trials that it started itself."""
         reached = self._spent(spending)
         if reached:
             return Decision(STOP, reached)
@@ -105,7 +105,7 @@ class Budget:
         return Decision()
 
     def seconds_left(self, spending: Spending, *, gpus: float, dollars_per_hour: float | None) -> float:
-        """Until time, GPU-hours or money run out, as long as so much is held; inf without such a limit."""
+        """Seconds until time, GPU-hours or money run out, if what is held stays the same; inf without such a limit."""
         left = [math.inf]
         if self.time:
             left.append(self.time - spending.seconds)
@@ -184,8 +184,8 @@ class Limits:
 def reference_point(costs: np.ndarray) -> np.ndarray:
     """A point behind all of `costs` [points, objectives], from which hypervolumes are measured.
 
-    Each objective's worst value and a tenth of its spread more. Taken from the first finished trials it stays the same
-    however a search goes on; later trials that are worse there add nothing.
+    Each objective's worst value plus a tenth of its spread. It is taken from the first finished trials, so it stays the
+    same as the search goes on; later trials that are worse in any objective add no volume.
     """
     worst, spread = costs.max(0), np.ptp(costs, axis=0)
     # An objective that has not varied yet still needs a depth, or all volumes are 0.

@@ -1,4 +1,4 @@
-"""Databases that hold studies: made, gone on with, or read without a trace."""
+"""Databases that hold studies: created, continued, or opened read-only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 
 Access = Literal["create", "write", "read"]
-"""What may become of a study's place: tables are made, rows are written, or nothing changes."""
+"""What may happen to the place of a study: tables are created, rows are written, or nothing changes."""
 _READ_ONLY = {
     "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
     "mysql": "SET SESSION TRANSACTION READ ONLY",
@@ -21,16 +21,16 @@ _READ_ONLY = {
 def database(address: str, access: Access) -> RDBStorage:
     """The studies in the database at `address`.
 
-    Only "create" makes tables; "read" opens the database so that it refuses to be written. Raises whatever Optuna,
-    SQLAlchemy or the driver raise.
+    Only "create" makes tables; "read" opens a read-only connection. Raises whatever Optuna, SQLAlchemy or the driver
+    raise.
     """
     if access == "create":
         return RDBStorage(address)
-    found = sqlalchemy.engine.make_url(address)
+    url = sqlalchemy.engine.make_url(address)
     options: dict[str, Any] = {}
-    kind = found.get_backend_name()
-    if kind == "sqlite" and found.database:
-        path = Path(found.database)
+    kind = url.get_backend_name()
+    if kind == "sqlite" and url.database:
+        path = Path(url.database)
         if not path.is_file():  # sqlite would make it
             raise FileNotFoundError(f"there is no file {path}")
         mode = "ro" if access == "read" else "rw"
@@ -43,7 +43,7 @@ def database(address: str, access: Access) -> RDBStorage:
 
 
 def _reader(statement: str) -> Any:
-    """What makes a new connection refuse to write."""
+    """A hook that makes new connections read-only."""
 
     def begin(connection: Any, record: Any) -> None:
         cursor = connection.cursor()

@@ -149,7 +149,7 @@ def _row(row: FrozenTrial, objectives: Objectives, seeds: Sequence[float] | None
     reached = by_epoch[max(by_epoch)] if by_epoch else {}
     scores = {k: v for k, v in result.items() if k.startswith(("val/", "test/")) and "/after_norm/" not in k}
     scores |= {name: v for name in objectives.names if (v := result.get(name, reached.get(name))) is not None}
-    found: dict[str, Any] = {
+    columns: dict[str, Any] = {
         "id": label_of(row.number),
         "state": state_of(row),
         **row.params,
@@ -161,8 +161,8 @@ def _row(row: FrozenTrial, objectives: Objectives, seeds: Sequence[float] | None
     }
     if seeds is not None and objectives.first in scores:
         values = [scores[objectives.first], *seeds]
-        found |= {SEEDS: len(values), MEAN: mean(values), SPREAD: stdev(values) if seeds else math.nan}
-    return found
+        columns |= {SEEDS: len(values), MEAN: mean(values), SPREAD: stdev(values) if seeds else math.nan}
+    return columns
 
 
 def _finished(row: Mapping[str, Any], objectives: Objectives) -> list[float] | None:
@@ -171,8 +171,8 @@ def _finished(row: Mapping[str, Any], objectives: Objectives) -> list[float] | N
 
 def _by_repeated(repeats: optuna.Study) -> dict[int, list[float]]:
     """Number of a trial that repeats were asked of -> the first objective of those that have finished."""
-    found: dict[int, list[float]] = {}
+    by_number: dict[int, list[float]] = {}
     for row in repeats.get_trials(deepcopy=False):
-        values = found.setdefault(row.user_attrs[REPEAT_OF], [])
+        values = by_number.setdefault(row.user_attrs[REPEAT_OF], [])
         values += row.values[:1] if row.state.name == COMPLETE else []
-    return found
+    return by_number

@@ -1,4 +1,4 @@
-"""What a search optimises: names of metrics, and which way is better."""
+"""What a search optimises: metrics and their directions."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Objectives:
 
     @classmethod
     def of(cls, wanted: Sequence[str], stop_metric: str | None, reported: Sequence[str]) -> Objectives:
-        """From `search.objectives`, `search.stop_metric` and the metrics that trials report, best first.
+        """From `search.objectives`, `search.stop_metric` and the metrics that trials report, the preferred one first.
 
-        Raises UserError for one that is never reported, twice named, or has an unknown direction.
+        Raises UserError for a metric that is never reported, is named twice, or has an unknown direction.
         """
         if not wanted and not reported:
             raise UserError(
@@ -54,7 +54,7 @@ class Objectives:
 
     @property
     def stops_apart(self) -> bool:
-        """Whether trials are stopped by something else than the one value that is optimised."""
+        """Whether the metric that stops trials differs from the (only) objective."""
         return self.several or (self.stop_metric, self.stop_mode) != (self.names[0], self.modes[0])
 
     @property
@@ -68,13 +68,13 @@ class Objectives:
 
     def values(self, result: Mapping[str, Any]) -> list[float] | None:
         """The objectives in a result; None when one is missing or not finite."""
-        found = [result.get(name) for name in self.names]
-        if any(not isinstance(value, (int, float)) or not math.isfinite(value) for value in found):
+        values = [result.get(name) for name in self.names]
+        if any(not isinstance(value, (int, float)) or not math.isfinite(value) for value in values):
             return None
-        return [float(value) for value in found if value is not None]
+        return [float(value) for value in values if value is not None]
 
     def costs(self, values: Sequence[float]) -> list[float]:
-        """The values with signs changed so that less is better everywhere."""
+        """The values, negated where more is better: less is better everywhere."""
         return [-value if mode == MAX else value for mode, value in zip(self.modes, values)]
 
     def as_flags(self) -> list[str]:
@@ -86,7 +86,7 @@ class Objectives:
 
 
 def front(costs: Sequence[Sequence[float]]) -> list[int]:
-    """Places of the points that no other dominates (at most as much in all, less in one); less is better."""
+    """Indices of the points that no other dominates (no worse in any objective, better in one); less is better."""
 
     def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
         return all(a <= b for a, b in zip(one, other)) and any(a < b for a, b in zip(one, other))
@@ -95,7 +95,7 @@ def front(costs: Sequence[Sequence[float]]) -> list[int]:
 
 
 def _parse(text: str, known: Mapping[str, str] | None = None, setting: str = "search.objectives") -> tuple[str, str]:
-    """Name and direction, which is as given, else as `known` by name, else what the metric is."""
+    """Name and direction: as written, else as `known` for that name, else by the kind of metric."""
     name, colon, mode = text.partition(":")
     if colon and mode not in (MAX, MIN):
         raise UserError(f"{setting} {text!r} has the direction {mode!r}. Allowed: {name}:max or {name}:min.")

@@ -1,4 +1,4 @@
-"""Studies in their storage, a journal file or a database: made, opened, removed."""
+"""Creates, opens and removes studies in their storage: a journal file or a database."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def storage_of(address: str | None, folder: Path, access: Access = "create") -> 
     """The database at `address`, else FOLDER/study.journal.
 
     Args:
-        access: "create" makes what is not there; "write" goes on with what is; "read" leaves it as it is, whatever the
+        access: "create" makes what is missing; "write" continues what exists; "read" changes nothing, whatever the
             address names.
 
     Raises UserError when it cannot be reached, or is not there.
@@ -52,7 +52,7 @@ def storage_of(address: str | None, folder: Path, access: Access = "create") -> 
 
 
 def _check_journal(path: Path, access: Access) -> None:
-    """Raises UserError for a journal that is not there, or is a link where it would be written."""
+    """Raises UserError when the journal is missing, or is a link that would be written through."""
     if not path.is_file():
         raise UserError(f"{path} is missing: nothing is known of the search's trials. Restore it from a copy.")
     if access == "write" and path.is_symlink():
@@ -77,23 +77,23 @@ def create_study(storage: BaseStorage, name: str, objectives: Objectives, **attr
 
 
 def remove_study(storage: BaseStorage, name: str, earlier: Collection[str]) -> None:
-    """Deletes the study of that name and that of its repeats, as far as they are there.
+    """Deletes the study of that name and that of its repeats, if they exist.
 
-    Raises UserError when it is not of one of the searches whose ids are `earlier`.
+    Raises UserError when it does not belong to one of the searches with the ids `earlier`.
     """
-    found = {summary.study_name: summary for summary in optuna.get_all_study_summaries(storage)}
-    if name in found and found[name].user_attrs.get(SEARCH) not in earlier:
+    studies = {summary.study_name: summary for summary in optuna.get_all_study_summaries(storage)}
+    if name in studies and studies[name].user_attrs.get(SEARCH) not in earlier:
         raise UserError(
             f"There is a study {name!r} at that address already, of another search than the one in --out: --overwrite "
             "will not delete it. Use another --out (its name is the study's), or delete it: optuna delete-study."
         )
     for each in (name, f"{name}{REPEATS}"):
-        if each in found:
+        if each in studies:
             optuna.delete_study(study_name=each, storage=storage)
 
 
 def load_study(storage: BaseStorage, name: str) -> optuna.Study:
-    """The study of that name, without attributes that no search wrote. Raises UserError when there is none."""
+    """The study of that name, with unknown attributes hidden (see `Screened`). Raises UserError when there is none."""
     try:
         study = optuna.load_study(study_name=name, storage=storage)
         study._storage = Screened(study._storage)  # type: ignore[assignment]
@@ -107,7 +107,7 @@ def load_study(storage: BaseStorage, name: str) -> optuna.Study:
 
 
 def require_own(study: optuna.Study, where: object) -> None:
-    """Raises UserError for a study that no search wrote."""
+    """Raises UserError for a study that was not written by a search."""
     if not study.metric_names or {STOP_METRIC, STOP_MODE} - study.user_attrs.keys():
         raise UserError(
             f"The study {printable(repr(study.study_name))} of {printable(where)} was not written by singer_ray.tune. "

@@ -28,24 +28,24 @@ QUEUED = "QUEUED"
 
 # User attributes of a row.
 TRIAL_ID = "trial_id"
-"""Ray Tune's name of the trial (of its last incarnation, after a resume)."""
+"""Ray Tune's name of the trial; after a resume the latest one."""
 FOLDER = "folder"
 """Address of the trial's folder: its checkpoint."""
 CHECKPOINT = "checkpoint"
-"""Address of the checkpoint, when there is one."""
+"""Address of its checkpoint, when there is one."""
 METRICS = "metrics"
 """The last result: flat names and finite numbers."""
 SECONDS = "seconds"
 """Seconds that its epochs took."""
 WAITED = "waited_seconds"
-"""Seconds that its actor waited for a host: it is started while its host is still busy."""
+"""Seconds that its actor waited for a host, which may still be busy when the actor starts."""
 IN_QUEUE = "queued"
-"""Whether it waits for a host. Rows of earlier versions say nothing of it."""
+"""Whether it waits for a host. Rows of earlier versions lack it."""
 STARTED = "started"
-"""When a host first took it: local time in ISO 8601, as Optuna's own times are. Missing likewise."""
+"""When a host first took it: local time in ISO 8601, as Optuna's own times are. Rows of earlier versions lack it."""
 RESUMED = "resumed_from_epoch"
 STOPPED = "stopped"
-"""At which epoch the scheduler stopped it, and what it noted of it."""
+"""At which epoch the scheduler stopped it, and the notes that the pruner took (see `Judge`)."""
 FAULT = "fault"
 """Why it failed, in words."""
 IMPORTED = "imported_from"
@@ -55,18 +55,18 @@ REPEAT_OF, SEED = "repeat_of", "seed"
 
 # Keys of a trial's results, beside those above.
 TAKEN = "taken"
-"""Unix seconds at which a host took this incarnation of the trial."""
+"""Unix seconds at which a host took the trial, this time."""
 REMARK = "remark"
-"""What whoever watches the search should be told, once."""
+"""A line to print, once."""
 
 HISTORY = "history"
-"""[epoch, {metric: value}] of earlier epochs, which the study may have missed when its driver died."""
+"""[epoch, {metric: value}] of earlier epochs: the study may have missed some when its driver died."""
 UNSAVED = "unsaved"
-"""Why a checkpoint could not be written or read. That is no fault of the trial: it ends the session."""
+"""Why a checkpoint could not be written or read. The trial is not to blame: this ends the session."""
 
 # System attributes of a row.
 OF_EPOCH = "epoch:"
-"""With the number behind it: the objectives' values of an epoch, where the intermediate value is not the objective."""
+"""A prefix to an epoch's number: the objectives' values, where Optuna's intermediate value is another metric."""
 
 # User attributes of a study.
 EPOCHS, STOP_METRIC, STOP_MODE, SPACE = "epochs", "stop_metric", "stop_mode", "space"
@@ -83,13 +83,13 @@ def objectives_of(study: optuna.Study) -> Objectives:
 
 
 def own_rows(study: optuna.Study, states: Sequence[str] = ()) -> list[FrozenTrial]:
-    """The rows of trials that this search started (imported and waiting ones apart), by number."""
+    """The rows of trials that this search started, by number: without imported and waiting ones."""
     wanted = [TrialState[state] for state in states] or [s for s in TrialState if s is not TrialState.WAITING]
     return [row for row in study.get_trials(deepcopy=False) if row.state in wanted and IMPORTED not in row.user_attrs]
 
 
 def label_of(number: int, seed: int | None = None) -> str:
-    """The name of a trial's folder, and of the trial on screen and in tables. Raises UserError for no whole numbers."""
+    """A trial's name in folders, on screen and in tables. Raises UserError unless both are whole numbers from 0."""
     if any(type(part) is not int or part < 0 for part in (number, seed) if part is not None):
         raise UserError(
             f"The study has a trial {printable(repr(number), 60)} with the seed {printable(repr(seed), 60)}, which no "
@@ -99,18 +99,18 @@ def label_of(number: int, seed: int | None = None) -> str:
 
 
 def label_of_row(row: FrozenTrial) -> str:
-    """The same of a row, which may repeat another one."""
+    """The label of a row, which may be a repeat of another one."""
     return label_of(row.user_attrs.get(REPEAT_OF, row.number), row.user_attrs.get(SEED))
 
 
 def state_of(row: FrozenTrial) -> str:
-    """The state as people are shown it: QUEUED for a trial that waits for a host."""
+    """The state to display: QUEUED for a trial that waits for a host, else Optuna's."""
     waits = row.state is TrialState.RUNNING and row.user_attrs.get(IN_QUEUE)
     return QUEUED if waits else row.state.name
 
 
 def started(row: FrozenTrial) -> datetime | None:
-    """When a host first took it (local time); of a row that does not know, when it was asked for; None before that."""
+    """When a host first took it (local time), or for rows of earlier versions was asked for; None while it waits."""
     if STARTED in row.user_attrs:
         with contextlib.suppress(ValueError, TypeError):
             return datetime.fromisoformat(row.user_attrs[STARTED]).replace(tzinfo=None)
@@ -118,7 +118,7 @@ def started(row: FrozenTrial) -> datetime | None:
 
 
 def values_by_epoch(row: FrozenTrial, objectives: Objectives) -> dict[int, dict[str, float]]:
-    """Epoch -> the objectives' values that the study has of it."""
+    """Epoch -> the objectives' values that the study holds for it."""
     if not objectives.stops_apart:
         return {epoch: {objectives.stop_metric: value} for epoch, value in row.intermediate_values.items()}
     return {int(k.removeprefix(OF_EPOCH)): v for k, v in row.system_attrs.items() if k.startswith(OF_EPOCH)}
@@ -126,8 +126,8 @@ def values_by_epoch(row: FrozenTrial, objectives: Objectives) -> dict[int, dict[
 
 def last_result(row: FrozenTrial) -> Mapping[str, Any]:
     """The metrics of a row's last epoch, as far as they are known."""
-    found: Mapping[str, Any] = row.user_attrs.get(METRICS, {})
-    return found
+    metrics: Mapping[str, Any] = row.user_attrs.get(METRICS, {})
+    return metrics
 
 
 def epochs_of(row: FrozenTrial) -> int:

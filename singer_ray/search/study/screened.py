@@ -1,7 +1,7 @@
-"""A study as this program writes it: what it did not write is not seen.
+"""A view of a study that hides every attribute that this program does not write.
 
-A search's folder, journal or database may be a stranger's. Optuna's samplers and pruners believe what stands in the
-attributes of a study (one of them used to unpickle it), and so do the report and the tables here.
+A search's folder, journal or database may come from a stranger. Optuna's samplers and pruners trust the attributes of
+a study (one of them used to unpickle them), and so do the report and the tables here.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _are_texts(value: Any) -> bool:
 
 
 def known_of_row(key: Any, value: Any) -> bool:
-    """Whether the search itself may have noted this system attribute in a row."""
+    """Whether the search may have written this system attribute to a row."""
     if not isinstance(key, str):
         return False
     if key in _NOTED_IN_ROWS:
@@ -135,12 +135,12 @@ def _given_with_study(key: str, value: Any) -> bool:
 
 
 class Screened:
-    """A storage without the attributes that the search did not write, or whose values are of another kind."""
+    """A storage that hides attributes of unknown names, or with values of the wrong type."""
 
     def __init__(self, storage: BaseStorage) -> None:
         self.storage = storage
         self._clean: set[int] = set()
-        """Rows that have ended, and hold nothing else."""
+        """Rows that have ended and need no screening."""
 
     def get_all_trials(self, *given: Any, **named: Any) -> list[FrozenTrial]:
         clean = self._clean
@@ -178,5 +178,5 @@ class Screened:
         return getattr(self.storage, name)
 
 
-def _only(found: Mapping[str, Any], known: Callable[[str, Any], bool]) -> dict[str, Any]:
-    return {key: value for key, value in found.items() if known(key, value)}
+def _only(given: Mapping[str, Any], known: Callable[[str, Any], bool]) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if known(key, value)}

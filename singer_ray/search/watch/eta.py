@@ -51,25 +51,11 @@ _TRUST = 2.0
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """What a whole search is expected to take."""
-
-    seconds: tuple[float, float]
-    """When the scheduler stops trials as expected, and when it stops none; limits of the search applied."""
-    gpu_hours: float
-    """At most."""
-    money: float | None
-    """At most, in US dollars; None where the price is not known."""
-    text: str
-    """For the screen, in one line."""
-
-
-@dataclass(frozen=True)
 class Estimate:
     """The expected course of a search.
 
-    `times` is None where nothing was timed (`--status` on another machine): then only `update` knows, once an epoch
-    has ended.
+    `times` is None where nothing was timed (`--status` on another machine): then there is no forecast, and `update`
+    knows nothing before an epoch has ended.
     """
 
     search: SearchConfig
@@ -85,26 +71,33 @@ class Estimate:
         """As configured."""
         return cls(config.search, config.train.epochs, concurrent, gpus, times)
 
-    def before(self, price: Price | None) -> Forecast:
-        """The forecast of a search that has not begun. Needs `times`."""
+    def forecast(self, price: Price | None) -> str:
+        """What a search that has not begun is expected to take: trials, time, and costs at most, in one line."""
+        low, high = self.whole(price)
+        trials = f"{self.search.trials} trial{'s' * (self.search.trials > 1)} x {self.epochs} epochs"
+        span = duration(high) if duration(low) == duration(high) else _span(low, high)
+        costs = [f"{self.gpus * high / HOUR:.2g} GPU-hours"] if self.gpus else []
+        costs += [f"${price.per_hour * high / HOUR:.2f}"] if price else []
+        bound = f", at most {', '.join(costs)}" if costs else ""
+        source = f" ({price.source})" if price else ""
+        cut = "; the search's limit ends it then" if high >= self._limit(price) else ""
+        return f"about {trials}: {span} on {self.concurrent} at a time{bound}{source}{cut}"
+
+    def whole(self, price: Price | None) -> tuple[float, float]:
+        """Seconds of the whole search when the scheduler stops trials as expected, and when it stops none.
+
+        The search's limits apply. Needs `times`.
+        """
         assert self.times is not None, "time a few steps first"
         per_epoch, start, final = self._timed()
-        rule = survival(self.search, self.epochs)
-        ends = (spread(rule, self.search.trials), [self.epochs] * self.search.trials)
-        limit = Budget.of(self.search).seconds_left(
-            Spending(money=0.0), gpus=self.gpus, dollars_per_hour=price.per_hour if price else None
-        )
-        low, high = (
-            min(
-                limit,
-                self._play([], [start + n * per_epoch + (final if n == self.epochs else 0) for n in found])
-                + self._repeats(start + self.epochs * per_epoch + final, 0),
-            )
-            for found in ends
-        )
-        gpu_hours = self.gpus * high / HOUR
-        money = None if price is None else price.per_hour * high / HOUR
-        return Forecast((low, high), gpu_hours, money, self._line(low, high, gpu_hours, money, price, limit))
+        again = self._repeats(start + self.epochs * per_epoch + final, 0)
+
+        def seconds(lengths: Sequence[int]) -> float:
+            trials = [start + n * per_epoch + (final if n == self.epochs else 0) for n in lengths]
+            return min(self._limit(price), self._play([], trials) + again)
+
+        expected = spread(survival(self.search, self.epochs), self.search.trials)
+        return seconds(expected), seconds([self.epochs] * self.search.trials)
 
     def update(
         self,
@@ -191,17 +184,11 @@ class Estimate:
             return 0.0
         return max(0.0, sum(alive[epoch:]) / alive[epoch] - within) if alive[epoch] else 1 - within
 
-    def _line(
-        self, low: float, high: float, gpu_hours: float, money: float | None, price: Price | None, limit: float
-    ) -> str:
-        trials = f"{self.search.trials} trial{'s' * (self.search.trials > 1)} x {self.epochs} epochs"
-        span = duration(high) if duration(low) == duration(high) else _span(low, high)
-        costs = [f"{gpu_hours:.2g} GPU-hours"] if self.gpus else []
-        costs += [f"${money:.2f}"] if money is not None else []
-        bound = f", at most {', '.join(costs)}" if costs else ""
-        source = f" ({price.source})" if price else ""
-        cut = "; the search's limit ends it then" if high >= limit else ""
-        return f"about {trials}: {span} on {self.concurrent} at a time{bound}{source}{cut}"
+    def _limit(self, price: Price | None) -> float:
+        """Seconds until a search that begins now has used up what it may use; inf without such a limit."""
+        return Budget.of(self.search).seconds_left(
+            Spending(money=0.0), gpus=self.gpus, dollars_per_hour=price.per_hour if price else None
+        )
 
 
 def survival(search: SearchConfig, epochs: int, trials: range | None = None) -> list[float]:
@@ -267,11 +254,11 @@ def _goes_on(value: float, earlier: list[float], factor: int) -> bool:
     """Whether a value is in the best part of a rung's earlier ones, sorted; joins them."""
     place = (1 - 1 / factor) * (len(earlier) - 1)
     below = math.floor(place)
-    found = not earlier or value >= earlier[below] + (place - below) * (
+    goes_on = not earlier or value >= earlier[below] + (place - below) * (
         earlier[min(below + 1, len(earlier) - 1)] - earlier[below]
     )
     insort(earlier, value)
-    return found
+    return goes_on
 
 
 def _passes(rule: Sequence[float], epoch: int) -> float:
@@ -281,13 +268,13 @@ def _passes(rule: Sequence[float], epoch: int) -> float:
 
 def _overhead(rows: Sequence[FrozenTrial], guess: float) -> float:
     """Seconds that a trial takes beside its epochs: the median of what ended ones took; `guess` before any has."""
-    found = [
+    seconds = [
         (row.datetime_complete - begin).total_seconds() - row.user_attrs[SECONDS] - _waited(row)
         for row in rows
         if row.state.name == COMPLETE and SECONDS in row.user_attrs and RESUMED not in row.user_attrs
         if row.datetime_complete and (begin := started(row))
     ]
-    return max(0.0, median(found)) if found else guess
+    return max(0.0, median(seconds)) if seconds else guess
 
 
 def _waited(row: FrozenTrial) -> float:

@@ -43,7 +43,7 @@ class _Row:
     state: str = QUEUED
     epoch: int = 0
     values: dict[str, float] = field(default_factory=dict)
-    fault: str | None = None
+    error: str | None = None
 
 
 class SearchProgress(Callback):
@@ -84,8 +84,8 @@ class SearchProgress(Callback):
             by_epoch = values_by_epoch(row, self.objectives)
             values = {k: v for k, v in last_result(row).items() if k in self._names()}
             values = values or (by_epoch[max(by_epoch)] if by_epoch else {})
-            fault = row.user_attrs.get(FAULT)
-            self.rows[label] = _Row(label, row.params, state_of(row), epochs_of(row), values, fault)
+            error = row.user_attrs.get(FAULT)
+            self.rows[label] = _Row(label, row.params, state_of(row), epochs_of(row), values, error)
         self._look_ahead()
 
     def show(self) -> None:
@@ -124,9 +124,9 @@ class SearchProgress(Callback):
 
     def on_trial_end(self, trial: str, state: str, metrics: Mapping[str, Any]) -> None:
         row = self.rows[trial]
-        row.state, row.fault = state, metrics.get(FAULT)
+        row.state, row.error = state, metrics.get(FAULT)
         self._look_ahead()
-        why = f" ({row.fault})" if row.fault else ""
+        why = f" ({row.error})" if row.error else ""
         epochs = f"{row.epoch} epoch{'s' * (row.epoch != 1)}"
         self._log(f"trial {trial} {state} after {epochs}{why}. {self.summary()}")
 

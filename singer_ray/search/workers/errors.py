@@ -28,7 +28,7 @@ def trial_error(error: Exception) -> str | None:
 
 
 def breaks_process(error: Exception) -> bool:
-    """Whether nothing can be trained in this process any more: a fault of CUDA leaves its context unusable."""
+    """Whether nothing can be trained in this process any more: an error of CUDA leaves its context unusable."""
     return "CUDA error" in str(error)
 
 

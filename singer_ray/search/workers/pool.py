@@ -25,19 +25,20 @@ if TYPE_CHECKING:
     from singer_ray.training.timing import StepTimes
 
 PATIENCE = 60.0
-"""Seconds that a search waits for further hosts once it has one. Later ones join when they come."""
+"""Seconds that a search waits for more hosts once it has one. Later ones join when they come."""
 BUSY, AWAY = 20.0, 600.0
-"""Seconds that work which is no trial's waits: for a host that trains, after which it is killed; and for any host."""
+"""Timeouts in seconds of calls that belong to no trial: for a busy host, which is then killed; and for any host."""
 
 
 class HostPool:
     """The hosts of a search and their registry, alive until `stop` or until the driver ends.
 
-    With one worker a trial the hosts train themselves. With more, each is a WorkerGroupActor, and `context` does what
-    needs no trial: on a CPU, holding nothing, since the workers of the trials want all that there is.
+    With one worker a trial the hosts are TrainerActors. With more they are WorkerGroupActors, and one TrainerActor
+    beside them answers the calls that belong to no trial: on a CPU, and without reserving one, since the workers of
+    the trials need all that there is.
 
-    There are as many as the cluster has room for: more are made when machines join. Those of a machine that left wait
-    for another.
+    There are as many hosts as the cluster has room for: more are made when machines join. Those of a machine that
+    left wait for another.
 
     Raises UserError when a host cannot be made (no such teacher, no such folder, ...).
 
@@ -61,12 +62,12 @@ class HostPool:
     ) -> None:
         self.config, self.trials, self.share, self.plan = config, trials, share, plan
         self.prefix = prefix or f"search-{uuid.uuid4().hex[:8]}"
-        # The reference is kept: a host that is restarted reads it again.
+        # The reference is kept: a restarted host reads it again.
         self._inputs = None if inputs is None else ray.put(inputs)
         self.where = {"resources": ON_HEAD} if self.share.here else {"scheduling_strategy": "SPREAD"}
         self.hosts: dict[str, Any] = {}
         self._loading: dict[Any, str] = {}
-        """What a host's `ready` will answer -> its name, for those that have not answered yet."""
+        """Pending call of `ready` -> name of the host, for those that have not answered yet."""
         self._refused: set[str] = set()
         self._seen: list[str] = []
         self._room, self._target = count, count
@@ -83,13 +84,13 @@ class HostPool:
         registry = _actor(HostRegistry, num_cpus=0, max_task_retries=-1, resources=ON_HEAD)
         self.registry = registry.options(name=self.registry_name, namespace=NAMESPACE).remote(self._note)
         self.placed: tuple[float, dict[str, float]] = (0.0, {})
-        """When it was last seen which trials have a host, and since when each has it (Unix seconds)."""
+        """Time of the last look, and since when each trial that has a host has it (Unix seconds)."""
         self._log: Callable[[str], None] = _silent
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._attend, daemon=True)
 
     def wait(self, log: Callable[[str], None]) -> list[str]:
-        """Blocks until hosts stand: one at least, and all that come within `PATIENCE` after it.
+        """Blocks until there are hosts: at least one, and all that come within `PATIENCE` after it.
 
         Returns the metrics that trials will report, best first.
         """
@@ -130,7 +131,7 @@ class HostPool:
         return min(len(self._seen), self._room) if self.share.workers > 1 else len(self._seen)
 
     def open(self) -> int:
-        """How many trials may run at a time: where each has workers of its own, these make the cluster grow."""
+        """How many trials may run at a time, those included whose workers first make the cluster grow."""
         return min(len(self._seen), self._target) if self.share.workers > 1 else len(self._seen)
 
     def timing(self) -> StepTimes:
@@ -144,7 +145,7 @@ class HostPool:
             raise user_error_in(error) from error
 
     def ask(self, method: str, *given: Any) -> Any:
-        """What a TrainerActor answers that trains no trial. Raises UserError, or a RayError when hosts keep dying."""
+        """Calls a method of a TrainerActor that is idle. Raises UserError, or a RayError when hosts keep dying."""
         for last in (False, False, True):
             try:
                 return ray.get(getattr(self._idle(), method).remote(*given))
@@ -156,7 +157,7 @@ class HostPool:
         raise AssertionError("the last attempt returns or raises")
 
     def interrupt(self) -> None:
-        """Ends the epochs that are being trained: the search has ended their trials."""
+        """Cuts short the epochs that are being trained, since the search has ended their trials."""
         for host in list(self.hosts.values()):
             host.interrupt.remote()
 
@@ -178,7 +179,7 @@ class HostPool:
             self._note.delete()
 
     def _add(self) -> None:
-        """One more host, on its way."""
+        """Starts one more host."""
         name = f"{self.prefix}-host-{len(self.hosts)}"
         settings = self.config.model_dump()
         if self.share.workers == 1:
@@ -193,14 +194,14 @@ class HostPool:
         self.hosts[name] = host
 
     def _trainers(self) -> list[Any]:
-        """The TrainerActors: those that train, or the one that does what needs no trial."""
+        """The TrainerActors: those that train, or the one beside the worker groups."""
         return list(self.hosts.values()) if self.share.workers == 1 else [self._context]
 
     def _expected(self) -> int:
         return len(self._trainers())
 
     def _attend(self) -> None:
-        """Follows the cluster until the pool ends: makes hosts where there is room, tells the registry who is there."""
+        """Follows the cluster until the pool ends: makes hosts where there is room, keeps the registry up to date."""
         while not self._over.wait(LOOK):
             with contextlib.suppress(Exception):  # Ray itself may be going away: then so is the search
                 self._grow()
@@ -215,7 +216,7 @@ class HostPool:
             self._add()
 
     def _settle(self) -> None:
-        """Takes in the hosts that came later. One that cannot be used, such as for lack of data there, is left out."""
+        """Takes in hosts that come later. One that cannot be used, say because its data is missing, is left out."""
         loading = list(self._loading)
         for reference in ray.wait(loading, num_returns=len(loading), timeout=0)[0] if loading else ():
             name = self._loading[reference]
@@ -235,7 +236,7 @@ class HostPool:
         self.placed = ray.get(self.registry.attend.remote(self._seen, most), timeout=5 * LOOK)
 
     def _idle(self) -> Any:
-        """A TrainerActor that answers at once. Where all are busy for long they are killed, and come back."""
+        """A TrainerActor that is idle. When all stay busy for too long they are killed, and restart."""
         begin, killed = time.monotonic(), False
         while time.monotonic() - begin < AWAY:
             asked = {context.ping.remote(): context for context in self._trainers() if is_alive(context)}

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 class HostRegistry:
     """Which trial is on which host. Runs as a Ray actor.
 
-    There may be more trials than hosts: those that were announced first come first. Hosts come and go: a spot machine
-    may be taken away, and the autoscaler may never get all that it was asked for. All methods may be called twice.
+    There may be more trials than hosts: those announced first are served first. Hosts come and go: a spot machine may
+    be taken away, and the autoscaler may never get all that it was asked for. All methods are idempotent.
 
     Args:
-        note: what an incarnation that died knew.
+        note: keeps the state for the next incarnation, should this actor die.
     """
 
     def __init__(self, note: Note) -> None:
@@ -36,7 +36,7 @@ class HostRegistry:
         self.retired: set[str] = set(known.get("retired", []))
 
     def attend(self, hosts: Sequence[str], most: int | None = None) -> tuple[float, dict[str, float]]:
-        """These hosts are there now, and no others. Trials of the others come first when they ask again.
+        """These hosts, and no others, are alive now. Trials of the others come first when they ask again.
 
         No trial gets a place while `most` have one; those that have keep theirs. Returns the time (Unix seconds), and
         since when each trial that has a place has it.
@@ -76,7 +76,7 @@ class HostRegistry:
         return self.places[trial]
 
     def retire(self, trial: str) -> None:
-        """The search has ended the trial: it shall get no place any more."""
+        """The search has ended the trial: it gets no place any more."""
         self.retired.add(trial)
         self.release(trial)
 

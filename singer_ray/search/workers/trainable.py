@@ -20,14 +20,14 @@ POLL = 0.1
 """Seconds between two looks for a free host."""
 
 CLEANUP = 5.0
-"""Seconds that a trial which ends waits at most until its place is free for another."""
+"""Seconds that a trial waits at its end, at most, for its place to be released."""
 
 
 class DistillationTrial(Trainable):
     """One trial: finds a host, joins it, and asks it for one epoch after the other.
 
-    The host keeps the checkpoints. Whatever died (this actor, the host, the driver, the cluster), the next incarnation
-    goes on from the last one; its first result is the one that was saved with it, since its report may be lost.
+    The host keeps the checkpoints. Whatever dies (this actor, the host, the driver, the cluster), the next incarnation
+    goes on from the last checkpoint. Its first result is the one saved with it, since that report may have been lost.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -72,7 +72,7 @@ class DistillationTrial(Trainable):
         return f"trial {self.label} {describe(self.parameters)}"
 
     def _join(self) -> dict[str, Any] | None:
-        """What the trial's checkpoint had reported, or why it cannot run; None for a trial that starts."""
+        """Waits for a host and joins it. Returns what `join` of the host returns; None for a trial that starts."""
         registry = ray.get_actor(self.registry_name, NAMESPACE)
         self.gauges.set({QUEUED: 1})
         place: Any = None
@@ -92,7 +92,7 @@ class DistillationTrial(Trainable):
 
 
 def _answers(host: str) -> bool:
-    """Whether a host is there. One that has died still has its trials until the search looks again."""
+    """Whether a host is alive. The registry still lists one that died until the search looks again."""
     try:
         ray.get(ray.get_actor(host, NAMESPACE).ping.remote())
     except (ray.exceptions.RayActorError, ValueError):

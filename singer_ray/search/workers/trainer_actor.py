@@ -116,7 +116,8 @@ class TrainerActor:
         return self.record.result()
 
     def epoch(self, key: Key) -> dict[str, Any]:
-        """Trains and saves one epoch of the trial. Returns its metrics, or in words its `fault` or why it is `unsaved`.
+        """Trains and saves one epoch of the trial. Returns its metrics; in words what went wrong, under `fault`, or why
+        the epoch could not be saved, under `unsaved`.
 
         The epoch of a trial that is interrupted counts for nothing.
         """

@@ -36,9 +36,9 @@ def train_environment() -> dict[str, str]:
 class WorkerGroupActor:
     """One trial at a time, trained by a worker group of its own. Runs as a Ray actor that holds neither torch nor CPUs.
 
-    Its trial sees what it sees of a TrainerActor: `join`, `epoch`, `leave`, errors in words, the same checkpoint. No
-    worker begins an epoch before the trial has asked for it, so that none is trained for nothing. A group that died
-    fails the call that waits for it: Tune starts the trial again, which goes on from its checkpoint.
+    To its trial it looks like a TrainerActor: `join`, `epoch`, `leave`, errors in words, the same checkpoint. No worker
+    begins an epoch before the trial has asked for it, so that none is trained in vain. When a group dies, the call that
+    waits for it fails: Tune restarts the trial, which goes on from its checkpoint.
 
     Args:
         name: under which the workers find this actor.
@@ -117,7 +117,7 @@ class WorkerGroupActor:
                 await self._end()
 
     async def ping(self) -> None:
-        """Answers."""
+        """Answers, as a TrainerActor does."""
 
     async def interrupt(self) -> None:
         """The trial that is here ends: nobody waits for its epoch."""
@@ -133,24 +133,24 @@ class WorkerGroupActor:
             await self._end()
 
     async def placed(self, key: Key, group: Any) -> None:
-        """Said by the first worker as soon as it runs: the placement group of all of them."""
+        """Called by the first worker as soon as it runs, with the placement group of all of them."""
         run = self.run or self.leaving
         if run is not None and run.key == key:
             run.place(group)
 
     async def begun(self, key: Key, epoch: int, result: dict[str, Any] | None) -> None:
-        """Said by the first worker: it is ready, and has come as far as `epoch`."""
+        """Called by the first worker: it is ready, and has come as far as `epoch`."""
         if self.run is not None and self.run.key == key:
             self.run.allowed = epoch
             self.run.send(result)
 
     async def done(self, key: Key, result: dict[str, Any]) -> None:
-        """Said by the first worker after each epoch, and by whichever has a fault."""
+        """Called by the first worker after each epoch, and by whichever fails."""
         if self.run is not None and self.run.key == key:
             self.run.send(result)
 
     async def turn(self, key: Key, epoch: int) -> bool:
-        """Asked by each worker before an epoch: True as soon as the trial wants it, False when it has left."""
+        """Called by each worker before an epoch: True as soon as the trial wants it, False when it has left."""
         run = self.run
         return run is not None and run.key == key and await run.turn(epoch)
 

@@ -24,8 +24,8 @@ def tracker_names() -> list[str]:
 
 def tracker_class(name: str) -> type[Tracker]:
     """The tracker of that name. Its library is not imported before one is made or checked."""
-    found: type[Tracker] = importlib.import_module(f"{__name__}.{name}").TRACKER
-    return found
+    tracker: type[Tracker] = importlib.import_module(f"{__name__}.{name}").TRACKER
+    return tracker
 
 
 def check_trackers(names: Sequence[str], setting: str = SEARCH) -> None:

@@ -28,8 +28,8 @@ class MLflow(Tracker):
         self.client = _mlflow(os.environ.get(MLFLOW_SERVER) or f"sqlite:///{folder.absolute() / MLFLOW_DATABASE}")
         self.runs: dict[str, str] = {}
         self.known: dict[str, int] = {}
-        found = self.client.get_experiment_by_name(experiment)
-        self.experiment_id = found.experiment_id if found else self.client.create_experiment(experiment)
+        known = self.client.get_experiment_by_name(experiment)
+        self.experiment_id = known.experiment_id if known else self.client.create_experiment(experiment)
 
     @staticmethod
     def check() -> None:
@@ -47,10 +47,10 @@ class MLflow(Tracker):
 
     def on_trial_start(self, trial: str, parameters: Parameters) -> None:
         name, quote = trial, '"' if "'" in trial else "'"
-        found = self.client.search_runs([self.experiment_id], f"tags.trial = {quote}{name}{quote}", max_results=1)
-        if found:
-            self.runs[trial] = found[0].info.run_id
-            self.known[trial] = int(found[0].data.metrics.get("epoch", 0))
+        runs = self.client.search_runs([self.experiment_id], f"tags.trial = {quote}{name}{quote}", max_results=1)
+        if runs:
+            self.runs[trial] = runs[0].info.run_id
+            self.known[trial] = int(runs[0].data.metrics.get("epoch", 0))
             self.client.update_run(self.runs[trial], status="RUNNING")
             return
         tags = {"trial": name, "mlflow.note.content": describe(parameters)}

@@ -5,27 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
-import yaml
 
 from singer_ray.config import Config, load_preset
 from singer_ray.errors import UserError
 from singer_ray.search.space.space import load_space
+from tests.search.space.spaces import RANK, draws
 
 
 @pytest.fixture(scope="module")
 def demo() -> Config:
     return load_preset("demo")
-
-
-def draws(tree: dict[str, Any], config: Config, count: int = 200) -> list[dict[str, Any]]:
-    space = load_space(tree, config)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    trials = [study.ask() for _ in range(count)]
-    for trial in trials:
-        space(trial)
-    return [trial.params for trial in trials]
 
 
 def test_values_lie_where_the_space_says(demo: Config) -> None:
@@ -102,91 +92,6 @@ def test_a_missing_file_is_answered_with_what_there_is(demo: Config) -> None:
         load_space("singr", demo)
 
 
-CONDITIONAL = {
-    "method.rank": {"type": "int", "low": 2, "high": 8, "when": {"method.refiner": "singer"}},
-    "method.clip.ratio": {"type": "uniform", "low": 1.0, "high": 2.0, "when": {"method.refiner": ["clip"]}},
-    "method.refiner": {"type": "choice", "values": ["singer", "clip", "none"]},
-}
-
-
-def test_conditional_parameters_are_drawn_only_where_their_conditions_hold(demo: Config) -> None:
-    wanted = {"singer": {"method.rank"}, "clip": {"method.clip.ratio"}, "none": set()}
-    found = draws(CONDITIONAL, demo)
-    assert {p["method.refiner"] for p in found} == set(wanted)
-    for parameters in found:
-        assert set(parameters) == {"method.refiner"} | wanted[parameters["method.refiner"]]
-
-
-def test_every_branch_is_tried_once(demo: Config) -> None:
-    assert load_space(CONDITIONAL, demo).branches() == [{"method.refiner": r} for r in ("singer", "clip", "none")]
-    assert load_space("singer", demo).branches() == []
-
-
-def test_corners_set_what_their_conditions_need(demo: Config) -> None:
-    corners = load_space(CONDITIONAL, demo).corners(demo)
-    assert {c.method.refiner for c in corners if c.method.clip.ratio == 2.0} == {"clip"}
-
-
-@pytest.mark.parametrize(
-    ("when", "said"),
-    [
-        ({"method.refinr": "singer"}, "method.refinr is not a parameter of this space. Did you mean method.refiner?"),
-        ({"method.refiner": "vitkd"}, "which it never is. Allowed: singer, clip"),
-        ({"method.refiner": []}, "which it never is"),
-        ({"train.lr": 0.1}, "a loguniform. Allowed: a choice parameter"),
-    ],
-)
-def test_contradictory_conditions_are_refused(when: dict[str, Any], said: str, demo: Config) -> None:
-    space = {
-        "method.rank": {"type": "int", "low": 2, "high": 8, "when": when},
-        "method.refiner": {"type": "choice", "values": ["singer", "clip"]},
-        "train.lr": {"type": "loguniform", "low": 1e-3, "high": 1e-2},
-    }
-    with pytest.raises(UserError) as caught:
-        load_space(space, demo)
-    assert said in str(caught.value)
-
-
-def test_conditions_that_wait_for_one_another_are_refused(demo: Config) -> None:
-    space = {
-        "method.refiner": {"type": "choice", "values": ["singer", "none"], "when": {"method.variant": "paper"}},
-        "method.variant": {"type": "choice", "values": ["paper"], "when": {"method.refiner": "singer"}},
-    }
-    with pytest.raises(UserError, match="wait for one another"):
-        load_space(space, demo)
-
-
-RANK = {"type": "int", "low": 2, "high": 8}
-
-
-def test_conditions_of_parents_that_exclude_each_other_are_refused(demo: Config) -> None:
-    """C needs A and B, but A is drawn for one refiner and B for another."""
-    space = {
-        "method.refiner": {"type": "choice", "values": ["singer", "clip", "none"]},
-        "method.radial": {"type": "choice", "values": [True, False], "when": {"method.refiner": ["singer", "none"]}},
-        "method.detach_target": {"type": "choice", "values": [True, False], "when": {"method.refiner": "clip"}},
-        "method.rank": {**RANK, "when": {"method.radial": True, "method.detach_target": True}},
-    }
-    with pytest.raises(UserError) as caught:
-        load_space(space, demo)
-    assert str(caught.value) == (
-        "the search space: method.rank is never drawn: its conditions on method.radial, method.detach_target need "
-        "method.refiner to be 'singer' or 'none' and 'clip' at once. Change its `when`."
-    )
-
-
-def test_conditions_of_parents_that_overlap_are_met_where_they_do(demo: Config) -> None:
-    space = {
-        "method.refiner": {"type": "choice", "values": ["singer", "clip", "none"]},
-        "method.radial": {"type": "choice", "values": [True, False], "when": {"method.refiner": ["singer", "clip"]}},
-        "method.rank": {**RANK, "when": {"method.refiner": ["clip", "none"], "method.radial": False}},
-    }
-    corners = load_space(space, demo).corners(demo)
-    assert {(c.method.refiner, c.method.radial) for c in corners if c.method.rank in (2, 8)} == {("clip", False)}
-    drawn = [p for p in draws(space, demo) if "method.rank" in p]
-    assert {(p["method.refiner"], p["method.radial"]) for p in drawn} == {("clip", False)}
-
-
 def test_fixed_settings_hold_for_all_trials_unless_they_were_typed(demo: Config) -> None:
     tree = {
         "method.rank": RANK,
@@ -237,86 +142,9 @@ def test_a_wrong_fixed_setting_is_refused_in_one_line(fixed: Any, said: str, dem
     assert "\n" not in str(caught.value)
 
 
-def test_a_condition_on_a_fixed_setting_is_refused(demo: Config) -> None:
-    space = {"method.rank": {**RANK, "when": {"method.refiner": "singer"}}, "fixed": {"method.refiner": "singer"}}
-    with pytest.raises(UserError, match="It is fixed to 'singer': leave the condition out"):
-        load_space(space, demo)
-
-
 def test_a_misspelt_reserved_name_is_recognised(demo: Config) -> None:
     with pytest.raises(UserError, match=r"'enque' is not a setting. Did you mean enqueue\?"):
         load_space({"method.rank": RANK, "enque": []}, demo)
-
-
-ENQUEUED = {
-    **CONDITIONAL,
-    "method.strength": {"type": "uniform", "low": 0.5, "high": 1.0, "step": 0.1},
-    "train.warmup": {"type": "uniform", "low": 0.0, "high": 0.5},
-    "train.batch_size": {"type": "int", "low": 16, "high": 64, "step": 16},
-    "train.lr": {"type": "choice", "values": ["1e-3", 0.002]},
-}
-
-
-def test_enqueued_points_come_first_and_cover_their_branches(demo: Config) -> None:
-    points = [{"method.refiner": "clip", "method.clip.ratio": 2}, {"train.lr": "1e-3", "method.strength": 0.7}]
-    space = load_space({**ENQUEUED, "enqueue": points}, demo)
-    assert space.enqueue == [
-        {"method.refiner": "clip", "method.clip.ratio": 2.0},
-        {"train.lr": 1e-3, "method.strength": 0.7},
-    ]
-    assert space.first_points() == [*space.enqueue, {"method.refiner": "singer"}, {"method.refiner": "none"}]
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for point in space.first_points():
-        study.enqueue_trial(point)
-    for point in space.first_points():
-        trial = study.ask()
-        space(trial)
-        assert point.items() <= trial.params.items()
-        assert space.holds(trial.params)
-
-
-@pytest.mark.parametrize(
-    ("enqueue", "said"),
-    [
-        ({"train.warmup": 0.1}, "Allowed: a list of points"),
-        ([7], "enqueue, point 1 is 7. Allowed: parameters and their values"),
-        ([{}], "point 1 is {}"),
-        (
-            [{"train.warmup": 0.1}, {"train.warmpu": 0.1}],
-            "point 2 names 'train.warmpu', which is not a parameter of this space. Did you mean train.warmup?",
-        ),
-        ([{"method.radial": True}], "'method.radial', which is not a parameter of this space"),
-        ([{"train.epochs": 3}], "train.epochs, which is fixed to 3. Leave it out"),
-        ([{"train.warmup": 0.6}], "train.warmup is 0.6. Allowed: a number from 0 to 0.5"),
-        ([{"train.warmup": "much"}], "train.warmup is 'much'. Allowed: a number"),
-        ([{"train.warmup": True}], "train.warmup is True. Allowed: a number"),
-        ([{"train.warmup": float("nan")}], "Allowed: a number from 0 to 0.5"),
-        ([{"method.strength": 0.75}], "method.strength is 0.75. That is off its step 0.1. Nearest: 0.7 or 0.8"),
-        ([{"train.batch_size": 40}], "train.batch_size is 40. That is off its step 16. Nearest: 32 or 48"),
-        ([{"train.batch_size": 128}], "train.batch_size is 128. Allowed: 16 to 64"),
-        ([{"train.batch_size": 16.5}], "Allowed: a whole number from 16 to 64"),
-        ([{"train.batch_size": float("inf")}], "Allowed: a whole number from 16 to 64"),
-        ([{"train.lr": 0.003}], "train.lr is 0.003. Allowed: 0.001, 0.002"),
-        ([{"method.rank": 4}], "is 'singer', but not method.refiner. Add method.refiner: singer"),
-        ([{"method.rank": 4, "method.refiner": "clip"}], "drawn when method.refiner is 'singer', not 'clip'. Leave"),
-        ([{"train.warmup": 0.1}, {"train.warmup": 0.1}], "point 2 is that of point 1"),
-    ],
-)
-def test_a_wrong_enqueued_point_is_refused_in_one_line(enqueue: Any, said: str, demo: Config) -> None:
-    with pytest.raises(UserError) as caught:
-        load_space({**ENQUEUED, "enqueue": enqueue, "fixed": {"train.epochs": 3}}, demo)
-    assert said in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_enqueued_point_that_the_configuration_refuses_is_refused(demo: Config) -> None:
-    space = {
-        "method.variant": {"type": "choice", "values": ["recommended", "paper"]},
-        "method.strength": {"type": "choice", "values": [0.5, 1.0]},
-        "enqueue": [{"method.variant": "paper", "method.strength": 0.5}],
-    }
-    with pytest.raises(UserError, match="but the variant paper trains adapter"):
-        load_space(space, demo)
 
 
 def test_size_counts_the_points_that_differ(demo: Config) -> None:
@@ -343,24 +171,6 @@ def test_size_counts_the_points_that_differ(demo: Config) -> None:
     assert load_space(finite, demo).size() is None
 
 
-@pytest.mark.parametrize(
-    "point",
-    [
-        {},
-        {"method.refiner": "singer"},
-        {"method.refiner": "none", "method.rank": 4},
-        {"method.refiner": "vit"},
-        {"method.refiner": "singer", "method.rank": 9},
-        {"method.refiner": "clip", "method.clip.ratio": 2.5},
-        {"method.refiner": "none", "train.lr": 1e-3},
-    ],
-)
-def test_a_space_holds_only_what_it_can_draw(point: dict[str, Any], demo: Config) -> None:
-    space = load_space(CONDITIONAL, demo)
-    assert space.holds({"method.refiner": "singer", "method.rank": 8})
-    assert not space.holds(point)
-
-
 def test_numbers_that_yaml_takes_for_text_are_numbers(demo: Config, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     text = (
@@ -370,14 +180,3 @@ def test_numbers_that_yaml_takes_for_text_are_numbers(demo: Config, tmp_path: Pa
     space = load_space(str(path), demo)
     assert [p["train.lr"] for p in space.points()] == [0.001, 0.002]
     assert (space.enqueue, space.fixed) == ([{"train.lr": 0.002}], {"train.weight_decay": 0.01})
-
-
-def test_a_space_survives_a_file(demo: Config, tmp_path: Path) -> None:
-    tree = {**ENQUEUED, "enqueue": [{"train.warmup": 0.1}], "fixed": {"search.objectives": ("val/miou", "val/loss")}}
-    space = load_space(tree, demo)
-    path = tmp_path / "space.yaml"
-    path.write_text(yaml.safe_dump(space.to_dict(), sort_keys=False))
-    again = load_space(str(path), demo)
-    assert again.to_dict() == space.to_dict()
-    assert (again.distributions, again.enqueue) == (space.distributions, space.enqueue)
-    assert again.apply(demo) == space.apply(demo)

@@ -26,9 +26,7 @@ from tests.search.studies import new_ask_tell
 
 MIOU = Objectives(("val/miou",), ("max",), "val/miou", "max")
 BEGIN = datetime(2026, 1, 1)
-TIMES = StepTimes(
-    start=3.0, data=0.01, teacher=0.03, student=0.06, evaluation=2.0, steps_per_epoch=50, evaluate_every=1
-)
+TIMES = StepTimes(start=3.0, step=0.1, evaluation=2.0, steps_per_epoch=50, evaluate_every=1)
 """7 s an epoch, 3 s more for the last one's report."""
 Rule = Callable[[list[float], list[list[float]]], bool]
 """Whether a trial stops: by its values so far, and by those of the others."""
@@ -221,32 +219,30 @@ def test_no_more_trials_limits_and_repeats_change_what_is_left() -> None:
 
 def test_the_forecast_says_trials_time_and_cost_in_a_line() -> None:
     estimate = expecting("none", **{"search.trials": 12, "train.epochs": 6})
-    forecast = estimate.before(Price(4.0, 2, "by search.price_per_node_hour"))
+    price = Price(4.0, 2, "by search.price_per_node_hour")
     seconds = 3 * (3.0 + 1.5 + 6 * (7.0 + 0.2) + 3.0)  # three rounds of four
-    assert forecast.seconds == pytest.approx((seconds, seconds))
-    assert forecast.gpu_hours == pytest.approx(4 * seconds / 3600)
-    assert forecast.money == pytest.approx(4 * seconds / 3600)
-    assert forecast.text == (
+    assert estimate.whole(price) == pytest.approx((seconds, seconds))
+    assert 4 * seconds / 3600 == pytest.approx(0.17, abs=0.005)
+    assert estimate.forecast(price) == (
         "about 12 trials x 6 epochs: 3 min on 4 at a time, at most 0.17 GPU-hours, $0.17 "
         "(by search.price_per_node_hour)"
     )
-    free = Estimate(estimate.search, 6, 4, 0.0, TIMES).before(None)
-    assert free.money is None
-    assert free.text == "about 12 trials x 6 epochs: 3 min on 4 at a time"
-    limited = expecting("none", **{"search.gpu_hours": 0.1}).before(None)
-    assert limited.seconds == (90.0, 90.0)
-    assert limited.text.endswith("at most 0.1 GPU-hours; the search's limit ends it then")
+    free = Estimate(estimate.search, 6, 4, 0.0, TIMES)
+    assert free.forecast(None) == "about 12 trials x 6 epochs: 3 min on 4 at a time"
+    limited = expecting("none", **{"search.gpu_hours": 0.1})
+    assert limited.whole(None) == (90.0, 90.0)
+    assert limited.forecast(None).endswith("at most 0.1 GPU-hours; the search's limit ends it then")
 
 
 def test_the_forecast_of_a_stopping_scheduler_is_a_span() -> None:
     estimate = expecting("asha")
-    low, high = estimate.before(None).seconds
+    low, high = estimate.whole(None)
     assert low < 0.6 * high
-    assert f"{low / 60:.0f}-{high / 60:.0f} min on 4 at a time" in estimate.before(None).text
-    fake_session = [
+    assert f"{low / 60:.0f}-{high / 60:.0f} min on 4 at a time" in estimate.forecast(None)
+    ends = [
         max(t.end or 0 for t in simulate(estimate, asha(2, 3), seed=seed, pace=7.2, start=4.5)) for seed in range(5)
     ]
-    assert low == pytest.approx(np.mean(fake_session), rel=0.15)
+    assert low == pytest.approx(np.mean(ends), rel=0.15)
 
 
 def test_what_is_expected_of_asha_is_what_it_does() -> None:

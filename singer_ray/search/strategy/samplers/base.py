@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from singer_ray.search.space.parameters import Choice
+from singer_ray.search.space.parameters import Categorical
 
 if TYPE_CHECKING:
     import optuna
@@ -60,7 +60,7 @@ class Sampler(ABC):
         if not self.takes_conditions and space.conditional:
             name = next(name for name, parameter in space.parameters.items() if parameter.when)
             return f"does not learn parameters with conditions, such as {name}"
-        choices = [name for name in varying(space) if isinstance(space.parameters[name], Choice)]
+        choices = [name for name in varying(space) if isinstance(space.parameters[name], Categorical)]
         if not self.takes_choices and choices:
             return f"does not learn choices, such as {choices[0]}"
         if not self.takes_several_objectives and len(objectives) > 1:

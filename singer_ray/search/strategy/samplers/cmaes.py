@@ -41,9 +41,9 @@ class _CMAES(Sampler):
 class _ReplayedCmaEs(CmaEsSampler):
     """CMA-ES whose state follows from the finished rows.
 
-    Optuna's own keeps its state in the study, as a pickle that it loads again: whoever wrote a study could run code
-    here. What was told is told anew instead, a generation after the other; in each those that finished first, which
-    later ones do not change.
+    Optuna's own keeps its state in the study as a pickle and loads it again: whoever wrote the study could run code
+    here. This one replays what it was told instead, generation by generation. Each generation consists of the rows that
+    finished first, so later rows do not change it.
     """
 
     def __init__(self, *, seed: int, **given: Any) -> None:
@@ -65,7 +65,7 @@ class _ReplayedCmaEs(CmaEsSampler):
             return None
         transform = _SearchSpaceTransform(search_space, transform_step=True, transform_0_1=True)
         optimizer: Any = self._init_optimizer(transform, study.direction)
-        self._cma_rng = LazyRandomState(self._seed)  # as if nothing had been drawn
+        self._cma_rng = LazyRandomState(self._seed)  # rewind: nothing has been drawn
         sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
         while True:
             told = self._get_solution_trials(rows, optimizer.generation)[: optimizer.population_size]
@@ -75,7 +75,7 @@ class _ReplayedCmaEs(CmaEsSampler):
         if not optimizer.generation:
             return None
         if not any(row.system_attrs[self._attr_key_generation] for row in rows):
-            # Optuna had drawn for a new optimiser until it kept the first: searches of one seed stay what they were.
+            # Optuna draws a seed for each new optimiser until it has kept one: draw it too, to suggest what it would.
             self._cma_rng.rng.randint(1, 2**31 - 2)
         return optimizer
 

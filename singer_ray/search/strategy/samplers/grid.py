@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from singer_ray.config import SearchConfig
 
 LARGEST_GRID = 100_000
-"""Points of a grid beyond which nobody trains each."""
+"""Points that a grid may have: nobody would train more."""
 
 
 class _Grid(Sampler):
@@ -56,9 +56,9 @@ class _Grid(Sampler):
 class GridSampler(BaseSampler):
     """Each point of a space once, in an order drawn from the seed, conditions included.
 
-    What was asked is read from the study, failed and imported rows included, so it can stop and go on at any time;
-    points that wait in the queue are left to it. Optuna's BruteForceSampler does the same by Study.stop, which raises
-    when trials are told rather than optimised.
+    It reads from the study which points were asked, failed and imported rows included, so a search can stop and resume
+    at any time. Points that are enqueued are left to the queue. Optuna's BruteForceSampler ends with Study.stop, which
+    raises outside Study.optimize.
     """
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
@@ -72,7 +72,7 @@ class GridSampler(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The next point; of an enqueued trial, one that agrees with it. Raises RuntimeError at the end of the grid."""
+        """The next point; for an enqueued trial, one that fits it. Raises RuntimeError at the end of the grid."""
         given = _places(self._space, _queued(trial))
         fitting = [point for point in self._points if given.items() <= _places(self._space, point).items()]
         taken = _asked(study, self._space, waiting=True, apart_from=trial.number)
@@ -90,7 +90,7 @@ class GridSampler(BaseSampler):
 
 
 def grid_exhausted(study: optuna.Study, space: SearchSpace) -> bool:
-    """Whether each point of the space was asked, so that a grid has nothing left; False for a space without end."""
+    """Whether each point of the space was asked; False for an infinite space."""
     if space.size() is None:
         return False
     asked = _asked(study, space, waiting=False)
@@ -105,12 +105,12 @@ def _asked(study: optuna.Study, space: SearchSpace, *, waiting: bool, apart_from
 
 
 def _queued(row: FrozenTrial) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = row.system_attrs.get("fixed_params", {})
-    return found
+    point: Mapping[str, Any] = row.system_attrs.get("fixed_params", {})
+    return point
 
 
 def _places(space: SearchSpace, point: Mapping[str, Any]) -> dict[str, int]:
-    """The point by the number of each value on its parameter's grid: 0.1 + 0.2 and 0.3 are one value."""
+    """The point as the index of each value on its parameter's grid, where 0.1 + 0.2 and 0.3 are the same value."""
     return {name: space.parameters[name].place(value) for name, value in point.items()}
 
 

@@ -27,10 +27,10 @@ class _TPE(Sampler):
 
 
 class _CurvelessTPE(TPESampler):
-    """TPE where stopped trials count as worse than finished ones, and as alike.
+    """TPE for which all stopped trials are equally bad, and worse than finished ones.
 
-    Optuna's own ranks stopped trials by their last intermediate value, which it refuses with several objectives, and
-    which is another metric where trials are stopped by one that is not the objective.
+    Optuna's own ranks stopped trials by their last intermediate value. It refuses that with several objectives, and
+    where trials are stopped by another metric than the objective, that value is not the objective's.
     """
 
     def sample_relative(
@@ -45,7 +45,7 @@ class _CurvelessTPE(TPESampler):
 
 
 class _StorageWithoutCurves:
-    """A storage that shows stopped trials without their intermediate values."""
+    """A view of a storage in which stopped trials have no intermediate values."""
 
     def __init__(self, storage: BaseStorage) -> None:
         self._storage = storage

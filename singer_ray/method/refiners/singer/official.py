@@ -14,7 +14,7 @@ from singer_ray.method.layers import map_official
 from singer_ray.method.losses import Terms
 from singer_ray.method.nullspace import mlp_matrix
 from singer_ray.method.refiners.base import Replay
-from singer_ray.method.refiners.singer import Singer
+from singer_ray.method.refiners.singer.adapter import Singer
 
 if TYPE_CHECKING:
     from singer_ray.config import MethodConfig
@@ -51,13 +51,13 @@ class OfficialSinger(Singer):
     def start(self, block: nn.Module, layer: int, method: MethodConfig) -> tuple[torch.Tensor, torch.Tensor]:
         left, values, _ = torch.linalg.svd(mlp_matrix(block).T, full_matrices=True)
         rows = left[:, values < method.official_threshold].T
-        found = len(rows)
-        if found < self.rank:
-            padding = functional.normalize(torch.randn(self.rank - found, self.width), dim=-1)
+        null = len(rows)
+        if null < self.rank:
+            padding = functional.normalize(torch.randn(self.rank - null, self.width), dim=-1)
             rows = torch.cat([rows, padding])
             self._notes.append(
-                f"layer {layer}: {found} singular values are below method.official_threshold "
-                f"{method.official_threshold:g}; {self.rank - found} random directions fill up rank {self.rank}"
+                f"layer {layer}: {null} singular values are below method.official_threshold "
+                f"{method.official_threshold:g}; {self.rank - null} random directions fill up rank {self.rank}"
             )
         rows = rows[: self.rank]
         return rows.T, rows

@@ -13,6 +13,7 @@ from singer_ray.method.refiners.base import Refiner
 
 if TYPE_CHECKING:
     from singer_ray.config import MethodConfig
+    from singer_ray.method.refiners.vitkd.settings import VitkdConfig
     from singer_ray.vision.tapped import TappedViT
 
 
@@ -28,7 +29,8 @@ class ViTKD(Refiner):
 
     def __init__(self, teacher: TappedViT, layers: Sequence[int], method: MethodConfig) -> None:
         super().__init__(teacher, layers, method)
-        self.mask_ratio = method.vitkd.mask_ratio
+        settings: VitkdConfig = method.own("vitkd")
+        self.mask_ratio = settings.mask_ratio
         width = teacher.width
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.generator = nn.Sequential(
@@ -46,3 +48,6 @@ class ViTKD(Refiner):
         counted = torch.cat([torch.ones_like(masked[:, :1]).expand(-1, classes), masked], dim=1)
         errors = (torch.cat([projected[:, :classes], made], dim=1).float() - target.float()).square().mean(dim=-1)
         return (errors * counted).sum() / counted.sum().clamp_min(1)
+
+
+REFINER = ViTKD

@@ -15,3 +15,6 @@ class NormalizedTargets(PatchwiseRefiner):
         normalized = functional.layer_norm(patches.float(), patches.shape[-1:])
         scaled: torch.Tensor = normalized * (median_norm / patches.shape[-1] ** 0.5)
         return scaled.to(patches.dtype)
+
+
+REFINER = NormalizedTargets

@@ -107,9 +107,9 @@ class Singer(Refiner):
         if matrix is None:
             down = torch.zeros(self.width, self.rank)
         else:
-            found = matrix(block)
-            down = null_directions(found, self.rank)
-            self._note_null_space(layer, nullity(found))
+            read = matrix(block)
+            down = null_directions(read, self.rank)
+            self._note_null_space(layer, nullity(read))
         return down, torch.zeros(self.rank, self.width)
 
     def observe(self, features: Features, replay: Replay, seed: int) -> None:

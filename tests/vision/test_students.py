@@ -1,0 +1,32 @@
+"""Students by configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from singer_ray import distill
+from singer_ray.vision import models
+from tests.conftest import SMALL
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_run_builds_its_student_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumed: bool) -> None:
+    out = tmp_path / "out"
+    if resumed:
+        distill(out=out, settings=SMALL)
+    built: list[str] = []
+    create = models._create
+
+    def counted(name: str, setting: str, **arguments: Any) -> Any:
+        model = create(name, setting, **arguments)
+        if setting == "student.name":
+            built.append(next(model.parameters()).device.type)
+        return model
+
+    monkeypatch.setattr(models, "_create", counted)
+    run = distill(resume=out) if resumed else distill(out=out, settings=SMALL)
+    assert [device for device in built if device != "meta"] == ["cpu"]
+    assert (run.student / "model.safetensors").is_file()
