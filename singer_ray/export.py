@@ -32,7 +32,8 @@ from singer_ray.terminal import log
 from singer_ray.wording import command
 
 if TYPE_CHECKING:
-    from singer_ray.publishing.experiment import Experiment, Selection
+    from singer_ray.publishing.experiment import Experiment
+    from singer_ray.publishing.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -117,26 +118,26 @@ def _verify(config: Config, address: str, places: tuple[str, ...]) -> None:
     names = store.packages()
     if not names:
         raise UserError(f"--verify {address!r}: there is no package (no MANIFEST.json) below it. Check the address.")
-    size, faults = 0, []
+    size, problems = 0, []
     for name in names:
         try:
             manifest = store.verify(name)
         except UserError as error:
-            faults.append(str(error))
+            problems.append(str(error))
             continue
         size += manifest.size
         _log(f"OK: {'/'.join(filter(None, (store.address, name)))}, {len(manifest.files)} files")
     listed = listed_packages(store)
-    faults += [
+    problems += [
         f"{store.address}/{name} is listed, but is not there as it was published. Publish it again with --replace."
         for name in store.missing({name: digest for name, digest in listed.items() if name not in names})
     ]
-    for fault in faults[1:]:
-        _log(f"incomplete: {fault}")
-    if faults:
-        more = f" ({len(faults)} packages are incomplete, of {len({*names, *listed})})" if len(faults) > 1 else ""
-        raise UserError(f"{faults[0]}{more}")
-    _log(f"{len(names)} packages, {size / 1e6:.1f} MB, all OK")
+    for problem in problems[1:]:
+        _log(f"incomplete: {problem}")
+    if problems:
+        more = f" ({len(problems)} packages are incomplete, of {len({*names, *listed})})" if len(problems) > 1 else ""
+        raise UserError(f"{problems[0]}{more}")
+    _log(f"{len(names)} package{'s' * (len(names) > 1)}, {size / 1e6:.1f} MB, all OK")
 
 
 def _pull(config: Config, address: str, places: tuple[str, ...]) -> None:
@@ -161,7 +162,7 @@ def _with_own_settings(config: Config, experiment: Experiment, flags: ExportFlag
 
 
 def _selection(config: Config, flags: ExportFlags) -> Selection:
-    from singer_ray.publishing.experiment import Selection
+    from singer_ray.publishing.selection import Selection
 
     ways = {"--trial": flags.trial, "--front": flags.front, "--metric": flags.metric}
     several = [name for name, value in ways.items() if value]

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from singer_ray.errors import UserError, printable
 from singer_ray.layout import EXPERIMENT, INDEX, ONNX, PROGRAM, RESULT, STUDENTS
-from singer_ray.publishing.experiment import Choice, Experiment, Selection
+from singer_ray.publishing.experiment import Experiment
 from singer_ray.publishing.formats import onnx_available, write_onnx, write_program
 from singer_ray.publishing.manifest import FORMAT, Manifest, OtherFormatError
 from singer_ray.publishing.package import seal
 from singer_ray.publishing.result import parsed
+from singer_ray.publishing.selection import SelectedStudent, Selection
 from singer_ray.publishing.store import Published, Store
 from singer_ray.publishing.table import trial_in
 from singer_ray.storage.address import is_plain
@@ -98,7 +99,7 @@ def listed_packages(store: Store) -> dict[str, str]:
 
 def _deliver_student(
     experiment: Experiment,
-    choice: Choice,
+    choice: SelectedStudent,
     store: Store,
     settings: ExportConfig,
     selection: Selection,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from singer_ray.errors import UserError, nearest, printable
+from singer_ray.errors import UserError, printable
 from singer_ray.layout import (
     BEST,
     CARD,
@@ -35,14 +34,14 @@ from singer_ray.publishing.local_writer import is_draft
 from singer_ray.publishing.manifest import Manifest, entry_of
 from singer_ray.publishing.package import InputSpec, seal, write_student
 from singer_ray.publishing.result import build_result, parsed, scrubbed, write_json
+from singer_ray.publishing.selection import SelectedStudent, Selection, chosen
 from singer_ray.publishing.table import cleaned, plain, read_table, trial_in
-from singer_ray.storage import TIMEOUT, Folder, read_yaml, without_credentials
+from singer_ray.storage import TIMEOUT, Folder, read_yaml
 from singer_ray.storage.address import is_plain
 
 if TYPE_CHECKING:
     from singer_ray.config import Config
 
-COMPLETE, FAIL = "COMPLETE", "FAIL"
 COLUMNS = ("rank", "id", "state", "epochs", "seconds", "fault")
 """What every leaderboard has."""
 _ANOTHER = "Restore it from a copy, or name another trial."
@@ -51,32 +50,6 @@ RUN_ID = "000"
 
 Metrics = Callable[[str], Mapping[str, Any]]
 """Trial id -> all metrics of its last epoch, as far as they are known."""
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which students: the best by rank, by another metric, the Pareto front, or trials by their ids."""
-
-    top: int = 3
-    metric: str | None = None
-    mode: str = "max"
-    """Of `metric`: "max" or "min"."""
-    front: bool = False
-    trials: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A student of an experiment."""
-
-    rank: int
-    trial: str
-    row: Mapping[str, Any] = field(default_factory=dict)
-    """Its row of the leaderboard."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.rank}-{self.trial}"
 
 
 class Experiment:
@@ -135,34 +108,13 @@ class Experiment:
         parts = [str(own).encode()] if own else [self.folder.read(CONFIG) or b"", self.folder.read(SPACE) or b""]
         return hashlib.sha256(b"\0".join([self.name.encode(), *parts])).hexdigest()
 
-    def choose(self, selection: Selection) -> list[Choice]:
+    def choose(self, selection: Selection) -> list[SelectedStudent]:
         """The selected students, the best first. Raises UserError when there are none, or an unknown one is named."""
         if not self.is_search:
             if selection.metric or selection.front or selection.trials:
                 raise UserError(f"{self.address} is one run with one student: leave out --trial, --metric, --front.")
-            return [Choice(1, RUN_ID)]
-        if selection.trials:
-            return [self._row(str(trial)) for trial in selection.trials]
-        usable = self.table[self.table["state"] != FAIL]
-        finished = usable[usable["state"] == COMPLETE]
-        rows = finished if len(finished) else usable
-        if rows.empty:
-            raise UserError(
-                f"{self.address} has no finished trial: there is no student to export. Its leaderboard.csv says why; "
-                "go on with the search, or start another."
-            )
-        if selection.front:
-            if "front" not in self.table.columns:
-                raise UserError(f"{self.address} has one objective, so there is no Pareto front. Use --top N.")
-            rows = rows[rows["front"].fillna(False).astype(bool)]
-        if selection.metric:
-            rows = self._by_metric(rows, selection.metric, selection.mode)
-        if rows.empty:
-            what = f"a value of {selection.metric}" if selection.metric else "a place on the Pareto front"
-            raise UserError(f"No finished trial of {self.address} has {what}. Use --top N, or name a --trial.")
-        if not selection.front:
-            rows = rows.head(selection.top)
-        return [_choice(row) for row in rows.to_dict("records")]
+            return [SelectedStudent(1, RUN_ID)]
+        return chosen(self.table, selection, self.address)
 
     def rank_of(self, trial: str) -> int | None:
         """Where a trial stands in the leaderboard; None where there is none."""
@@ -171,7 +123,7 @@ class Experiment:
         found = list(self.table[self.table["id"] == trial]["rank"])
         return int(found[0]) if found else None
 
-    def source_of(self, choice: Choice) -> str | None:
+    def source_of(self, choice: SelectedStudent) -> str | None:
         """The folder in it that holds a student; None where there is only the trial's checkpoint.
 
         Raises UserError for a student with files that cannot be published.
@@ -192,7 +144,7 @@ class Experiment:
         return source
 
     def stage(
-        self, choice: Choice, target: Path, *, license: str | None = None, selected_by: str | None = None
+        self, choice: SelectedStudent, target: Path, *, license: str | None = None, selected_by: str | None = None
     ) -> None:
         """Writes the student into the new folder `target`: of best/ (or student/), else from the trial's checkpoint.
 
@@ -259,31 +211,6 @@ class Experiment:
             "--out folder of singer_ray.tune or singer_ray.train."
         )
 
-    def _row(self, trial: str) -> Choice:
-        wanted = trial.zfill(3)
-        found = self.table[self.table["id"] == wanted]
-        if found.empty:
-            ids = list(self.table["id"])
-            raise UserError(
-                f"--trial {trial!r}: there is no such trial.{nearest(wanted, ids)} Allowed: {', '.join(ids[:20])}"
-                f"{', ...' if len(ids) > 20 else ''}."
-            )
-        row = found.iloc[0]
-        if row["state"] == FAIL:
-            why = without_credentials(str(row["fault"]))
-            raise UserError(f"--trial {trial!r} failed ({why}): it has no student. Name another.")
-        return _choice(row.to_dict())
-
-    def _by_metric(self, rows: pd.DataFrame, metric: str, mode: str) -> pd.DataFrame:
-        numbers = [n for n in rows.columns if pd.api.types.is_numeric_dtype(rows[n]) and n != "rank"]
-        if metric not in numbers:
-            scores = [name for name in numbers if "/" in name]
-            raise UserError(
-                f"--metric {metric!r} is not a column of the leaderboard.{nearest(metric, numbers)} "
-                f"Allowed: {', '.join(scores)}."
-            )
-        return rows[rows[metric].notna()].sort_values(metric, ascending=mode == "min", kind="stable")
-
     def _copy(self, source: str, target: Path) -> None:
         inner = self.folder.below(source)
         names = inner.names()
@@ -295,16 +222,16 @@ class Experiment:
         path = target / MANIFEST
         if path.is_file():
             made = Manifest.parse(path.read_bytes(), f"{inner.address}/{MANIFEST}")
-            fault = made.fault({n: entry_of(target / n) for n in made.files if (target / n).is_file()})
-            if fault:
+            error = made.error({n: entry_of(target / n) for n in made.files if (target / n).is_file()})
+            if error:
                 raise UserError(
-                    f"{inner.address} was changed after its {MANIFEST} was written: {fault}. Restore that file; or "
+                    f"{inner.address} was changed after its {MANIFEST} was written: {error}. Restore that file; or "
                     f"remove {MANIFEST} there to publish the folder as it is now."
                 )
             path.unlink()
         (target / CARD).unlink(missing_ok=True)
 
-    def _build(self, choice: Choice, target: Path) -> None:
+    def _build(self, choice: SelectedStudent, target: Path) -> None:
         """A student that the search did not package, from its trial's checkpoint."""
         from singer_ray.training import checkpoint
         from singer_ray.vision.students import MisfitError, student_of
@@ -341,7 +268,7 @@ class Experiment:
         where = f"{self.address}/{CONFIG}"
         return validate(read_yaml(content, where, "Restore it."), where)
 
-    def _provenance(self, choice: Choice) -> dict[str, Any]:
+    def _provenance(self, choice: SelectedStudent) -> dict[str, Any]:
         seeds, mean, spread = (plain(choice.row.get(name)) for name in ("seeds", "mean", "spread"))
         return {
             "name": self.name,
@@ -355,10 +282,6 @@ class Experiment:
             "mean": mean,
             "spread": spread,
         }
-
-
-def _choice(row: Mapping[Any, Any]) -> Choice:
-    return Choice(int(row["rank"]), str(row["id"]), {str(name): value for name, value in row.items()})
 
 
 def _parameters(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,10 +114,10 @@ class Manifest:
         tree = {"format": FORMAT, "package": self.digest, "student": self.student, "files": files}
         return (json.dumps(tree, indent=1) + "\n").encode()
 
-    def fault(self, found: Mapping[str, Entry]) -> str | None:
-        """The first difference between the manifest and what was `found`, in words; further files are no fault."""
+    def error(self, entries: Mapping[str, Entry]) -> str | None:
+        """The first difference between the manifest and the `entries` that are there, in words; more files are fine."""
         for name, entry in self.files.items():
-            there = found.get(name)
+            there = entries.get(name)
             if there is None:
                 return f"{name} is missing"
             if there.size != entry.size:
@@ -157,10 +157,10 @@ def check_folder(folder: Path) -> Manifest:
     manifest = read_manifest(folder)
     if manifest is None:
         raise UserError(f"{folder} has no {MANIFEST}: the package is incomplete. Publish it again.")
-    fault = manifest.fault(Manifest.of(folder).files)
-    if fault:
+    error = manifest.error(Manifest.of(folder).files)
+    if error:
         raise UserError(
-            f"{folder} was changed after its {MANIFEST} was written: {fault}. Restore that file; or remove {MANIFEST} "
+            f"{folder} was changed after its {MANIFEST} was written: {error}. Restore that file; or remove {MANIFEST} "
             "to publish the folder as it is now."
         )
     return manifest

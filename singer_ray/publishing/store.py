@@ -117,7 +117,7 @@ class Store:
         return [name for name in names if not any(is_draft(part) for part in name.split("/"))]
 
     def verify(self, name: str) -> Manifest:
-        """Compares every file of ADDRESS/`name` with its manifest. Raises UserError for the first fault."""
+        """Compares every file of ADDRESS/`name` with its manifest. Raises UserError for the first error."""
         manifest = self._required(name)
 
         def read(file: str) -> Entry | None:
@@ -131,9 +131,9 @@ class Store:
 
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             found = dict(zip(manifest.files, pool.map(read, manifest.files)))
-        fault = manifest.fault({file: entry for file, entry in found.items() if entry is not None})
-        if fault:
-            raise UserError(f"{self._where(name)} is incomplete: {fault}. Publish it again with --replace.")
+        error = manifest.error({file: entry for file, entry in found.items() if entry is not None})
+        if error:
+            raise UserError(f"{self._where(name)} is incomplete: {error}. Publish it again with --replace.")
         return manifest
 
     def pull(self, name: str, target: Path) -> Manifest:

@@ -19,8 +19,9 @@ from singer_ray.errors import UserError
 from singer_ray.finalize import finalize_search
 from singer_ray.layout import MANIFEST
 from singer_ray.publishing.delivery import _listed_experiment, listed_packages
-from singer_ray.publishing.experiment import Choice, Experiment, Selection
+from singer_ray.publishing.experiment import Experiment
 from singer_ray.publishing.manifest import Manifest, write_manifest
+from singer_ray.publishing.selection import SelectedStudent, Selection
 from singer_ray.publishing.store import Store
 from singer_ray.publishing.table import trial_in
 from singer_ray.reporting.reading.search_reader import _students, _text
@@ -52,7 +53,7 @@ def test_links_that_lead_out_of_an_experiment_are_not_published(tmp_path: Path, 
     def read() -> None:
         experiment = Experiment(str(out))
         experiment.study_files()
-        experiment.stage(Choice(1, "002"), tmp_path / "draft")
+        experiment.stage(SelectedStudent(1, "002"), tmp_path / "draft")
 
     with pytest.raises(UserError, match=r"leads out of .*search, by a link to .*mine"):
         read()
@@ -128,7 +129,7 @@ def test_a_file_whose_name_cannot_be_published_is_named(tmp_path: Path) -> None:
     with open(odd, "w") as file:
         file.write("x")
     with pytest.raises(UserError, match=r"holds the file 'caf\\\\udce9', under whose name nothing can be published"):
-        Experiment(str(out)).stage(Choice(1, "002"), tmp_path / "draft")
+        Experiment(str(out)).stage(SelectedStudent(1, "002"), tmp_path / "draft")
     with pytest.raises(UserError, match=r"caf\\\\udce9.*Rename it"):
         Manifest.of(out / "best" / "1-002")
 
@@ -229,14 +230,14 @@ def test_a_key_in_s3_that_would_lead_out_of_a_student_is_not_fetched(
         client.put_object(Bucket=bucket, Key=f"search/{path.relative_to(out).as_posix()}", Body=path.read_bytes())
     client.put_object(Bucket=bucket, Key="search/best/1-002/a\\..\\b", Body=b"x")
     with pytest.raises(UserError, match="under whose name nothing can be published"):
-        Experiment(f"s3://{bucket}/search").stage(Choice(1, "002"), tmp_path / "draft")
+        Experiment(f"s3://{bucket}/search").stage(SelectedStudent(1, "002"), tmp_path / "draft")
 
 
 def test_what_is_brought_to_the_copy_is_the_searchs_own(tmp_path: Path, secret: Path) -> None:
     out, remote = search_in(tmp_path / "search"), Folder(str(tmp_path / "copy"))
     (out / "leaderboard.csv").symlink_to(secret)
     done: Any = SimpleNamespace(
-        out=out, home=SimpleNamespace(remote=remote), config=SimpleNamespace(export=SimpleNamespace(to=None)), best=()
+        out=out, store=SimpleNamespace(remote=remote), config=SimpleNamespace(export=SimpleNamespace(to=None)), best=()
     )
     with pytest.raises(UserError, match="leads out of"):
         finalize_search(done, lambda line: None)
