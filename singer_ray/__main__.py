@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from singer_ray import __version__
+from singer_ray.console.wording import SCRIPT, called
 from singer_ray.errors import nearest, printable
 from singer_ray.resources import shipped_files
-from singer_ray.wording import SCRIPT, called
 
 COMMANDS = {
     "train": "distils one student",

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from singer_ray.arguments import resolve
 from singer_ray.config.sources import FROM_PYTHON
+from singer_ray.console.outputs import check_out, default_out, given_folder, prepare_out
+from singer_ray.console.wording import speaks_python
 from singer_ray.errors import UserError
-from singer_ray.outputs import check_out, default_out, given_folder, prepare_out
 from singer_ray.storage.address import expanded_as
-from singer_ray.wording import speaks_python
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -131,9 +131,9 @@ def sweep(
 
     The other arguments are those of `distill`. Raises UserError.
     """
+    from singer_ray.console.terminal import PythonConsole, log
     from singer_ray.finalize import finalize_search
     from singer_ray.search.driver.search import run_search
-    from singer_ray.terminal import PythonConsole, log
 
     console = PythonConsole()
     count = {} if trials is None else {"search.trials": trials}

@@ -13,15 +13,15 @@ from typing import Any
 from singer_ray import __version__
 from singer_ray.config import Config
 from singer_ray.config.given import differences
+from singer_ray.console.outputs import Interrupted, guarded
+from singer_ray.console.printing import screen
+from singer_ray.console.runlog import RunLog, logged, note
+from singer_ray.console.terminal import tolerate_encodings
 from singer_ray.errors import UserError, printable
 from singer_ray.options.command import QUIET, VERBOSE, Flags
 from singer_ray.options.command import Command as Command
 from singer_ray.options.parsing import parse
-from singer_ray.outputs import Interrupted, guarded
-from singer_ray.printing import screen
-from singer_ray.runlog import RunLog, logged, note
 from singer_ray.storage import without_credentials
-from singer_ray.terminal import tolerate_encodings
 
 console = screen()
 """For how a command gets on; --quiet silences it."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from singer_ray.cli import Command, console, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
-from singer_ray.outputs import check_out, prepare_out
-from singer_ray.terminal import log
+from singer_ray.console.outputs import check_out, prepare_out
+from singer_ray.console.terminal import log
 
 
 @dataclass(frozen=True)

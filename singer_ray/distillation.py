@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from singer_ray.config import field_names
 from singer_ray.config.effect import remarks as without_effect
+from singer_ray.console.outputs import claim, guarded
+from singer_ray.console.runlog import note
 from singer_ray.evaluation.linear_head import linear_head
 from singer_ray.layout import CHECKPOINT, CONFIG, PICTURES, RESULT, STUDENT
-from singer_ray.outputs import claim, guarded
 from singer_ray.publishing.package import InputSpec, write_student
 from singer_ray.publishing.result import build_result, scrubbed, write_json
-from singer_ray.runlog import note
 from singer_ray.storage import write_whole
 from singer_ray.storage.address import absolute
 from singer_ray.tracking.run_record import COMPLETE, FAIL, STOPPED, RunRecord

@@ -31,11 +31,11 @@ from singer_ray.cli import Command, console, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.config.places import Place
+from singer_ray.console.outputs import check_out, default_out, prepare_out
+from singer_ray.console.terminal import Column, fitting, log
 from singer_ray.errors import UserError, printable
 from singer_ray.layout import RESULT
 from singer_ray.metrics import MAX, MIN, direction
-from singer_ray.outputs import check_out, default_out, prepare_out
-from singer_ray.terminal import Column, fitting, log
 
 _ARROWS = {MAX: "↑", MIN: "↓"}
 

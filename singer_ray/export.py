@@ -25,11 +25,11 @@ from singer_ray.cli import Command, console, print_plan, run_command
 from singer_ray.config import Config
 from singer_ray.config.effect import remarks
 from singer_ray.config.places import Place
+from singer_ray.console.terminal import log
+from singer_ray.console.wording import command
 from singer_ray.errors import UserError
 from singer_ray.layout import INDEX, MANIFEST, STUDENTS
 from singer_ray.metrics import direction
-from singer_ray.terminal import log
-from singer_ray.wording import command
 
 if TYPE_CHECKING:
     from singer_ray.publishing.experiment import Experiment

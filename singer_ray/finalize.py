@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from singer_ray.console.wording import command
 from singer_ray.distillation import Distilled
 from singer_ray.errors import UserError, printable
 from singer_ray.layout import BEST, LEADERBOARD, LEADERBOARD_CSV, REPORT
 from singer_ray.storage import Folder
-from singer_ray.wording import command
 
 if TYPE_CHECKING:
     from singer_ray.search.driver.searched import Searched

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singer_ray.arguments import resolve
+from singer_ray.console.outputs import check_out, given_folder, prepare_out
+from singer_ray.console.wording import speaks_python
 from singer_ray.errors import UserError
 from singer_ray.layout import RESULT
-from singer_ray.outputs import check_out, given_folder, prepare_out
-from singer_ray.wording import speaks_python
 
 if TYPE_CHECKING:
     import pandas as pd

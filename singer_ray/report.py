@@ -17,9 +17,9 @@ from pathlib import Path
 
 from singer_ray.cli import Command, results, run_command
 from singer_ray.config import Config
+from singer_ray.console.terminal import log
 from singer_ray.errors import UserError
 from singer_ray.layout import REPORT
-from singer_ray.terminal import log
 
 
 @dataclass(frozen=True)

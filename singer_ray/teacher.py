@@ -18,9 +18,9 @@ from pathlib import Path
 from singer_ray.cli import Command, console, print_plan, results, run_command
 from singer_ray.config import Config, TeacherRecipe
 from singer_ray.config.effect import remarks
+from singer_ray.console.outputs import check_out, default_out, prepare_out
+from singer_ray.console.terminal import log
 from singer_ray.layout import CLEAN
-from singer_ray.outputs import check_out, default_out, prepare_out
-from singer_ray.terminal import log
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ from singer_ray.cli import Command, console, print_plan, results, run_command
 from singer_ray.config import Config
 from singer_ray.config.given import settle
 from singer_ray.config.places import Place
+from singer_ray.console.outputs import check_out, default_out
+from singer_ray.console.terminal import lasting, log
+from singer_ray.console.wording import command
 from singer_ray.errors import UserError
 from singer_ray.layout import CONFIG, LEADERBOARD_CSV, TENSORBOARD
-from singer_ray.outputs import check_out, default_out
 from singer_ray.storage.address import own_name
-from singer_ray.terminal import lasting, log
-from singer_ray.wording import command
 
 if TYPE_CHECKING:
     from rich.console import Console

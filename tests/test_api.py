@@ -201,7 +201,7 @@ import sys
 import singer_ray
 done = singer_ray.distill(out={str(tmp_path / "run")!r}, settings={settings!r})
 assert (done.out / "report.html").is_file()
-print(sorted({{"rich", "tyro", "singer_ray.cli", "singer_ray.terminal"}} & set(sys.modules)))
+print(sorted({{"rich", "tyro", "singer_ray.cli", "singer_ray.console.terminal"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

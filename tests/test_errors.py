@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.table import Table
 
+from singer_ray.console.terminal import Terminal
 from singer_ray.errors import UserError, code, first_line, markdown, printable, root_cause, shown, user_error_in
-from singer_ray.terminal import Terminal
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ ROOT = Path(singer_ray.__file__).parent
 Floors = Sequence[set[str]]
 FLOORS: Floors = [
     {"errors", "layout", "metrics", "resources", "settings"},
-    {"images", "refiner_settings", "runlog", "storage", "wording"},
-    {"config", "outputs", "terminal", "tracking"},
+    {"images", "refiner_settings", "storage"},
+    {"config", "console", "tracking"},
     {"data", "nodes", "options", "vision"},
-    {"method", "printing"},
+    {"method"},
     {"evaluation"},
     {"training"},
     {"publishing"},

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from singer_ray.config import Config
 from singer_ray.config.names import plain
 from singer_ray.config.tree import fields
-from singer_ray.wording import called
+from singer_ray.console.wording import called
 
 Flags = TypeVar("Flags")
 SHORTCUTS = {

@@ -40,7 +40,7 @@ def step_progress(what: str, steps: int, console: Console | None = None) -> Iter
 
     Both say how much time is left.
     """
-    from singer_ray.terminal import Terminal
+    from singer_ray.console.terminal import Terminal
 
     console = console or Terminal()
     if (progress := bar_on(console)) is not None:

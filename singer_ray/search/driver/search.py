@@ -11,6 +11,7 @@ from rich.console import Console
 
 from singer_ray.config import field_names, load_preset
 from singer_ray.config.given import settle
+from singer_ray.console.terminal import Terminal
 from singer_ray.layout import CONFIG, RECORD, SPACE
 from singer_ray.search.driver.searched import Searched
 from singer_ray.search.driver.setup import SearchSetup
@@ -22,7 +23,6 @@ from singer_ray.search.state.resume_rules import check_changes, require_inputs
 from singer_ray.search.strategy.samplers import check_sampler
 from singer_ray.search.study.opening import load_study, require_own, storage_of
 from singer_ray.storage.address import absolute, own_name
-from singer_ray.terminal import Terminal
 
 if TYPE_CHECKING:
     from singer_ray.config import Config

@@ -16,6 +16,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from rich.console import Console
 
+from singer_ray.console.terminal import log
 from singer_ray.errors import UserError
 from singer_ray.layout import TUNE
 from singer_ray.nodes import ray_cluster
@@ -36,7 +37,6 @@ from singer_ray.search.study.opening import create_study, load_study
 from singer_ray.search.study.schema import IMPORTED, REPEAT_OF, REPEATS, SEED, objectives_of, own_rows
 from singer_ray.search.watch.eta import Estimate
 from singer_ray.search.watch.progress import SearchProgress
-from singer_ray.terminal import log
 from singer_ray.tracking.background import Background, Guard, close
 from singer_ray.tracking.trackers import make_trackers
 

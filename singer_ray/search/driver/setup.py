@@ -14,11 +14,12 @@ import optuna
 import yaml
 from rich.console import Console
 
+from singer_ray.console.runlog import log_into
+from singer_ray.console.terminal import lasting, log, terminated_as_interrupted
 from singer_ray.errors import UserError
 from singer_ray.layout import CONFIG, SPACE
 from singer_ray.nodes import ray_cluster
 from singer_ray.nodes.prices import NodePrices, Price, require_price
-from singer_ray.runlog import log_into
 from singer_ray.search.driver.searched import Searched
 from singer_ray.search.driver.session import SearchSession, SessionSpec
 from singer_ray.search.space.space import SearchSpace
@@ -32,7 +33,6 @@ from singer_ray.search.study.schema import EPOCHS, SEARCH
 from singer_ray.search.watch.eta import Estimate
 from singer_ray.search.workers.resources import ResourcePlan
 from singer_ray.storage import STUDY_URL, Folder, without_password
-from singer_ray.terminal import lasting, log, terminated_as_interrupted
 from singer_ray.tracking.trackers import check_trackers
 
 if TYPE_CHECKING:

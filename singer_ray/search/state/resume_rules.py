@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from singer_ray.console.wording import command
 from singer_ray.errors import UserError
 from singer_ray.training.resuming import own_inputs as own_inputs
-from singer_ray.wording import command
 
 if TYPE_CHECKING:
     from singer_ray.config import Config

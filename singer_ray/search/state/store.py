@@ -14,6 +14,7 @@ from typing import Any
 
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 
+from singer_ray.console.wording import command
 from singer_ray.errors import UserError
 from singer_ray.layout import CONFIG, JOURNAL, LEASE, LOCK, RECORD, SPACE, TRIALS
 from singer_ray.search.state.description import description
@@ -22,7 +23,6 @@ from singer_ray.search.state.resume_rules import resume_command
 from singer_ray.search.state.trial_checkpoint import patiently
 from singer_ray.storage import Folder, read_json_mapping, write_whole
 from singer_ray.storage.lease import HeldError, Lease, LostError
-from singer_ray.wording import command
 
 REMARKS = "remarks"
 """The key in search.json of the lines about the data that were printed at the start."""

@@ -12,6 +12,7 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial
 
+from singer_ray.console.terminal import Column, FittedTable
 from singer_ray.layout import LEADERBOARD, LEADERBOARD_CSV
 from singer_ray.search.study.objectives import Objectives, front
 from singer_ray.search.study.schema import (
@@ -31,7 +32,6 @@ from singer_ray.search.study.schema import (
     values_by_epoch,
 )
 from singer_ray.storage import write_whole
-from singer_ray.terminal import Column, FittedTable
 
 FRONT, SEEDS, MEAN, SPREAD = "front", "seeds", "mean", "spread"
 _HEAD, _TAIL = ("rank", "id", "state"), ("epochs", "seconds", RESUMED, FAULT)

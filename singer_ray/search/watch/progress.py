@@ -12,6 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from singer_ray.console.terminal import Column, FittedTable, log
 from singer_ray.errors import visible
 from singer_ray.search.strategy.cost import duration
 from singer_ray.search.study.leaderboard import cell, heads
@@ -29,7 +30,6 @@ from singer_ray.search.study.schema import (
     state_of,
     values_by_epoch,
 )
-from singer_ray.terminal import Column, FittedTable, log
 from singer_ray.tracking.background import Guard
 from singer_ray.tracking.callback import Callback
 

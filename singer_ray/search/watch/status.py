@@ -13,6 +13,7 @@ from optuna.storages import BaseStorage
 from rich.console import Console
 
 from singer_ray.config import load_preset
+from singer_ray.console.terminal import log
 from singer_ray.errors import printable
 from singer_ray.layout import CONFIG
 from singer_ray.search.state.resume_rules import own_inputs, resume_command
@@ -23,7 +24,6 @@ from singer_ray.search.study.opening import load_study, require_own, storage_of
 from singer_ray.search.study.schema import REPEATS, objectives_of
 from singer_ray.search.watch.eta import Estimate
 from singer_ray.search.watch.progress import SearchProgress
-from singer_ray.terminal import log
 
 if TYPE_CHECKING:
     from singer_ray.config import Config

@@ -18,8 +18,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from singer_ray.console.wording import in_python
 from singer_ray.errors import printable, visible
-from singer_ray.wording import in_python
 
 
 class Lasting:

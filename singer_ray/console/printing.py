@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.control import Control
 
-from singer_ray import runlog
-from singer_ray.terminal import Terminal
+from singer_ray.console import runlog
+from singer_ray.console.terminal import Terminal
 
 WIDTH = 180
 """Columns of a table where no terminal sets them."""

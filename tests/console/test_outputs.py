@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from singer_ray.console.outputs import Interrupted, disk_error, guarded, prepare_out
 from singer_ray.errors import UserError
-from singer_ray.outputs import Interrupted, disk_error, guarded, prepare_out
 
 
 class SafetensorError(Exception):

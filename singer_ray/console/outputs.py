@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from singer_ray.console.runlog import is_log, log_into
 from singer_ray.errors import UserError, printable
 from singer_ray.layout import CONFIG, JOURNAL, LOG, RESULT, RUN
-from singer_ray.runlog import is_log, log_into
 from singer_ray.storage.address import expanded_as
 
 NOTES = {CONFIG, LOG, RUN}

@@ -10,8 +10,8 @@ import sys
 import pytest
 from rich.console import Console
 
+from singer_ray.console.terminal import Column, FittedTable, Lasting, lasting, log
 from singer_ray.search.watch.progress import SearchProgress
-from singer_ray.terminal import Column, FittedTable, Lasting, lasting, log
 from tests.search.studies import MIOU
 
 PARAMETERS = {"method.rank": 8, "method.loss.outlier": 0.25, "method.outlier_quantile": 0.95, "train.lr": 0.004}
@@ -54,7 +54,7 @@ def test_a_screen_that_takes_no_more_for_a_moment_is_written_to_again() -> None:
 
 def test_a_reader_that_has_left_is_no_trouble_even_when_the_process_ends() -> None:
     program = (
-        "import sys, time; from rich.console import Console; from singer_ray.terminal import lasting, log\n"
+        "import sys, time; from rich.console import Console; from singer_ray.console.terminal import lasting, log\n"
         "console = lasting(Console())\n"
         "for n in range(20000): log(console, f'line {n}')\n"
         "print('alive', file=sys.stderr)"

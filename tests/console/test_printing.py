@@ -10,9 +10,9 @@ from rich.table import Table
 
 from singer_ray.cli import Command, console, results, run_command
 from singer_ray.config import Config
+from singer_ray.console.outputs import prepare_out
+from singer_ray.console.runlog import is_log, note
 from singer_ray.errors import UserError
-from singer_ray.outputs import prepare_out
-from singer_ray.runlog import is_log, note
 
 
 @dataclass(frozen=True)

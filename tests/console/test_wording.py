@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from singer_ray import distill, sweep
+from singer_ray.console.wording import command, in_python
 from singer_ray.errors import UserError
 from singer_ray.nodes.submit import how_to
 from singer_ray.search.state.resume_rules import resume_command
-from singer_ray.wording import command, in_python
 
 PLACES = ["runs/search", "/a b/c  d", "it's [here]", "~/x", "möbel 日", 'a$HOME`b`"c"', "s3://bucket/try#2?x=1&y"]
 
@@ -71,5 +71,5 @@ def test_functions_name_their_arguments(tmp_path: Path) -> None:
 
 
 def test_the_words_need_no_torch() -> None:
-    check = "import sys, singer_ray.wording, singer_ray.terminal; sys.exit('torch' in sys.modules)"
+    check = "import sys, singer_ray.console.wording, singer_ray.console.terminal; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
