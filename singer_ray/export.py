@@ -84,7 +84,7 @@ def _export(config: Config, flags: ExportFlags) -> None:
         )
     from singer_ray.publishing.delivery import check_formats, deliver
     from singer_ray.publishing.experiment import Experiment
-    from singer_ray.publishing.store import Store
+    from singer_ray.publishing.packages.store import Store
 
     endpoint, timeout = config.export.endpoint, config.export.timeout
     experiment = Experiment(flags.places[0], endpoint, timeout=timeout)
@@ -110,7 +110,7 @@ def _export(config: Config, flags: ExportFlags) -> None:
 
 def _verify(config: Config, address: str, places: tuple[str, ...]) -> None:
     from singer_ray.publishing.delivery import listed_packages
-    from singer_ray.publishing.store import Store
+    from singer_ray.publishing.packages.store import Store
 
     if places:
         raise UserError(f"--verify takes one address, not {places[0]!r} too.")
@@ -141,7 +141,7 @@ def _verify(config: Config, address: str, places: tuple[str, ...]) -> None:
 
 
 def _pull(config: Config, address: str, places: tuple[str, ...]) -> None:
-    from singer_ray.publishing.store import Store
+    from singer_ray.publishing.packages.store import Store
 
     if len(places) != 1:
         raise UserError(f"--pull {address} needs one new folder after it, not {len(places)}.")

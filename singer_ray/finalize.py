@@ -59,8 +59,8 @@ def finalize_run(done: Distilled, log: Callable[[str], None]) -> Path | None:
 def _deliver(done: Searched, log: Callable[[str], None]) -> None:
     from singer_ray.publishing.delivery import deliver
     from singer_ray.publishing.experiment import Experiment
+    from singer_ray.publishing.packages.store import Store
     from singer_ray.publishing.selection import Selection
-    from singer_ray.publishing.store import Store
 
     export = done.config.export
     assert export.to is not None

@@ -132,7 +132,7 @@ def _check_plan(config: Config, space: SearchSpace) -> None:
     check_trackers(config.search.trackers)
     if config.export.to is not None:
         from singer_ray.publishing.delivery import check_formats
-        from singer_ray.publishing.store import Store
+        from singer_ray.publishing.packages.store import Store
 
         check_formats(config.export)
         Store(config.export.to, settings=config.export)

@@ -19,11 +19,11 @@ from singer_ray.errors import UserError, printable
 from singer_ray.layout import EXPERIMENT, INDEX, ONNX, PROGRAM, RESULT, STUDENTS
 from singer_ray.publishing.experiment import Experiment
 from singer_ray.publishing.formats import onnx_available, write_onnx, write_program
-from singer_ray.publishing.manifest import FORMAT, Manifest, OtherFormatError
 from singer_ray.publishing.package import seal
+from singer_ray.publishing.packages.manifest import FORMAT, Manifest, OtherFormatError
+from singer_ray.publishing.packages.store import Published, Store
 from singer_ray.publishing.result import parsed
 from singer_ray.publishing.selection import SelectedStudent, Selection
-from singer_ray.publishing.store import Published, Store
 from singer_ray.publishing.table import trial_in
 from singer_ray.storage.address import is_plain
 

@@ -30,9 +30,9 @@ from singer_ray.layout import (
     TRIALS,
     WEIGHTS,
 )
-from singer_ray.publishing.local_writer import is_draft
-from singer_ray.publishing.manifest import Manifest, entry_of
 from singer_ray.publishing.package import InputSpec, seal, write_student
+from singer_ray.publishing.packages.local_writer import is_draft
+from singer_ray.publishing.packages.manifest import Manifest, entry_of
 from singer_ray.publishing.result import build_result, parsed, scrubbed, write_json
 from singer_ray.publishing.selection import SelectedStudent, Selection, chosen
 from singer_ray.publishing.table import cleaned, plain, read_table, trial_in

@@ -15,7 +15,7 @@ from torch import nn
 from singer_ray.evaluation.linear_head import LinearHead, write_head
 from singer_ray.layout import CARD, CONFIG, RESULT, WEIGHTS
 from singer_ray.publishing.card import card
-from singer_ray.publishing.manifest import Manifest, write_manifest
+from singer_ray.publishing.packages.manifest import Manifest, write_manifest
 from singer_ray.publishing.result import parsed, scrubbed, write_json
 from singer_ray.storage import write_whole
 from singer_ray.vision.models import Normalization

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from singer_ray.storage.address import Address
     from singer_ray.storage.local import LocalStore
     from singer_ray.storage.protocol import ObjectStore
-    from singer_ray.storage.s3 import S3Store
+    from singer_ray.storage.s3.store import S3Store
     from singer_ray.storage.settings import S3Settings
 
 
@@ -20,7 +20,7 @@ def _local() -> type[LocalStore]:
 
 
 def _s3() -> type[S3Store]:
-    from singer_ray.storage.s3 import S3Store  # boto3 comes with it
+    from singer_ray.storage.s3.store import S3Store  # boto3 comes with it
 
     return S3Store
 

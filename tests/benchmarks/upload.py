@@ -18,8 +18,8 @@ from pathlib import Path
 
 import boto3
 
-from singer_ray.publishing.manifest import write_manifest
-from singer_ray.publishing.store import Store
+from singer_ray.publishing.packages.manifest import write_manifest
+from singer_ray.publishing.packages.store import Store
 from tests.benchmarks.children import write_raw
 from tests.servers import ENVIRONMENT, s3_server
 

@@ -32,8 +32,8 @@ import boto3
 from singer_ray.config import ExportConfig
 from singer_ray.errors import UserError
 from singer_ray.layout import MANIFEST
-from singer_ray.publishing.manifest import Manifest, write_manifest
-from singer_ray.publishing.store import Store
+from singer_ray.publishing.packages.manifest import Manifest, write_manifest
+from singer_ray.publishing.packages.store import Store
 from tests.servers import CREDENTIALS, ENVIRONMENT, s3_server
 
 KINDS = (

@@ -23,8 +23,8 @@ from typing import Any
 import boto3
 
 from singer_ray.errors import UserError
-from singer_ray.publishing.manifest import Manifest
-from singer_ray.publishing.store import Store
+from singer_ray.publishing.packages.manifest import Manifest
+from singer_ray.publishing.packages.store import Store
 from tests.benchmarks.children import write_raw
 from tests.publishing.faults import make_package
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from singer_ray.layout import MANIFEST
-from singer_ray.publishing.manifest import FORMAT
+from singer_ray.publishing.packages.manifest import FORMAT
 
 
 def search_in(out: Path, trial: str = "002") -> Path:

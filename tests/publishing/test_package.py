@@ -18,8 +18,8 @@ from singer_ray.config import Config, load_preset
 from singer_ray.distillation import Distilled, run_distillation
 from singer_ray.errors import UserError
 from singer_ray.publishing.card import card
-from singer_ray.publishing.manifest import check_folder
 from singer_ray.publishing.package import seal
+from singer_ray.publishing.packages.manifest import check_folder
 from singer_ray.training.launch import Inputs
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from singer_ray.errors import UserError
 from singer_ray.layout import MANIFEST
-from singer_ray.publishing.manifest import Manifest, write_manifest
-from singer_ray.publishing.store import Store
+from singer_ray.publishing.packages.manifest import Manifest, write_manifest
+from singer_ray.publishing.packages.store import Store
 from tests.publishing.faults import make_package
 from tests.servers import ENVIRONMENT, s3_server
 

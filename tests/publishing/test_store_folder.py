@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from singer_ray.errors import UserError
-from singer_ray.publishing.manifest import Manifest
-from singer_ray.publishing.store import Store
+from singer_ray.publishing.packages.manifest import Manifest
+from singer_ray.publishing.packages.store import Store
 from tests.publishing.faults import make_package
 
 
@@ -24,7 +24,7 @@ def test_a_full_disk_leaves_nothing_half(package: Path, tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 from singer_ray.errors import UserError
-from singer_ray.publishing.store import Store
+from singer_ray.publishing.packages.store import Store
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
     Store({str(tmp_path / "target")!r}).put(Path({str(package)!r}), "search/x")
@@ -70,7 +70,7 @@ def test_the_draft_of_a_killed_export_is_cleared(package: Path, tmp_path: Path) 
     program = f"""
 import os
 from pathlib import Path
-from singer_ray.publishing.local_writer import drafting
+from singer_ray.publishing.packages.local_writer import drafting
 with drafting(Path({str(tmp_path / "target" / "x")!r})) as draft:
     (draft / "model.safetensors").write_bytes(b"half")
     os._exit(1)
@@ -93,8 +93,8 @@ def test_a_replacement_that_was_cut_off_leaves_the_package_that_was_there(packag
     program = f"""
 import os
 from pathlib import Path
-from singer_ray.publishing import local_writer
-from singer_ray.publishing.store import Store
+from singer_ray.publishing.packages import local_writer
+from singer_ray.publishing.packages.store import Store
 rename = Path.rename
 def cut_off(self, target):
     if str(self).endswith(".draft"):

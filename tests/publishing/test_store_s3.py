@@ -16,8 +16,8 @@ import pytest
 from singer_ray.config import ExportConfig
 from singer_ray.errors import UserError
 from singer_ray.layout import MANIFEST
-from singer_ray.publishing.manifest import Manifest
-from singer_ray.publishing.store import Store
+from singer_ray.publishing.packages.manifest import Manifest
+from singer_ray.publishing.packages.store import Store
 from singer_ray.storage import Folder
 from singer_ray.storage.lease import Lease
 from singer_ray.storage.protocol import ServerStore

@@ -20,9 +20,9 @@ from singer_ray.finalize import finalize_search
 from singer_ray.layout import MANIFEST
 from singer_ray.publishing.delivery import _listed_experiment, listed_packages
 from singer_ray.publishing.experiment import Experiment
-from singer_ray.publishing.manifest import Manifest, write_manifest
+from singer_ray.publishing.packages.manifest import Manifest, write_manifest
+from singer_ray.publishing.packages.store import Store
 from singer_ray.publishing.selection import SelectedStudent, Selection
-from singer_ray.publishing.store import Store
 from singer_ray.publishing.table import trial_in
 from singer_ray.reporting.reading.search_reader import _students, _text
 from singer_ray.search.study.schema import label_of

@@ -12,9 +12,9 @@ import pytest
 
 from singer_ray.storage.address import Address
 from singer_ray.storage.protocol import ObjectStore, ServerStore
+from singer_ray.storage.s3.tags import MULTIPART
 from singer_ray.storage.settings import Defaults
 from singer_ray.storage.stores import FILE, STORES, open_store
-from singer_ray.storage.tags import MULTIPART
 
 Get = Callable[[str], object]
 

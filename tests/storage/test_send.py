@@ -16,8 +16,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from singer_ray.storage import tags
-from singer_ray.storage.s3_send import AT_A_TIME, send, send_parts
+from singer_ray.storage.s3 import tags
+from singer_ray.storage.s3.send import AT_A_TIME, send, send_parts
 from tests.servers import CREDENTIALS, s3_server
 
 KEY = {"Bucket": "bucket", "Key": "file"}
@@ -151,7 +151,7 @@ def test_a_file_of_many_parts_is_never_in_memory_as_a_whole(slow: str, monkeypat
             server.finished(0.002)
             return tags.md5_of(content)
 
-        monkeypatch.setattr("singer_ray.storage.s3_send.md5_of", hashed)
+        monkeypatch.setattr("singer_ray.storage.s3.send.md5_of", hashed)
     sent = send_parts(server, KEY, server, len(content), {}, {}, 2)  # type: ignore[arg-type]
     assert sent is not None
     assert sent.sha256 == hashlib.sha256(content).hexdigest()

@@ -11,7 +11,7 @@ import pytest
 
 from singer_ray.errors import UserError
 from singer_ray.storage.address import Address
-from singer_ray.storage.s3 import S3Store
+from singer_ray.storage.s3.store import S3Store
 from singer_ray.storage.settings import Defaults
 from tests.servers import ENVIRONMENT
 

@@ -62,7 +62,7 @@ class SearchSetup:
         export = self.config.export
         if export.to is not None:  # what cannot be used is refused before the first trial
             from singer_ray.publishing.delivery import check_formats
-            from singer_ray.publishing.store import Store
+            from singer_ray.publishing.packages.store import Store
 
             check_formats(export)
             Store(export.to, settings=export)

@@ -27,9 +27,9 @@ from singer_ray.errors import UserError
 from singer_ray.storage.explain import reason
 from singer_ray.storage.protocol import Object, Seen, Sent
 from singer_ray.storage.reading import hashed
-from singer_ray.storage.s3_send import ABSENT, FAILED, REFUSED, UNKNOWN, code_of, send, send_parts
-from singer_ray.storage.s3_settings import endpoint_of, habits_of
-from singer_ray.storage.tags import MULTIPART, md5_of, tag_of
+from singer_ray.storage.s3.send import ABSENT, FAILED, REFUSED, UNKNOWN, code_of, send, send_parts
+from singer_ray.storage.s3.settings import endpoint_of, habits_of
+from singer_ray.storage.s3.tags import MULTIPART, md5_of, tag_of
 
 if TYPE_CHECKING:
     from singer_ray.storage.address import Address

@@ -15,7 +15,7 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
 from singer_ray.storage.protocol import Sent
-from singer_ray.storage.tags import md5_of, part_size, tag_of_parts
+from singer_ray.storage.s3.tags import md5_of, part_size, tag_of_parts
 
 AT_A_TIME = 10
 """Parts that are sent at a time, as by boto3's transfer manager."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from singer_ray.errors import UserError
 from singer_ray.layout import CARD, CONFIG, MANIFEST, PICTURES, RESULT
-from singer_ray.publishing.manifest import (
+from singer_ray.publishing.packages.manifest import (
     CORE,
     FORMATS,
     Entry,

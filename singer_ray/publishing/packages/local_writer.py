@@ -13,7 +13,7 @@ from pathlib import Path
 
 from singer_ray.errors import UserError
 from singer_ray.layout import MANIFEST
-from singer_ray.publishing.manifest import Manifest, check_folder, entry_of
+from singer_ray.publishing.packages.manifest import Manifest, check_folder, entry_of
 from singer_ray.storage import reason, sync, write_whole
 from singer_ray.storage.lease import this_machine
 

@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING
 
 from singer_ray.errors import UserError, printable
 from singer_ray.layout import MANIFEST
-from singer_ray.publishing.local_writer import LocalWriter, drafting, explained, is_draft, sync_folders, write_synced
-from singer_ray.publishing.manifest import Entry, Manifest, OtherFormatError, check_folder, read_manifest
-from singer_ray.publishing.server_writer import LEASE, ServerWriter
+from singer_ray.publishing.packages.local_writer import (
+    LocalWriter,
+    drafting,
+    explained,
+    is_draft,
+    sync_folders,
+    write_synced,
+)
+from singer_ray.publishing.packages.manifest import Entry, Manifest, OtherFormatError, check_folder, read_manifest
+from singer_ray.publishing.packages.server_writer import LEASE, ServerWriter
 from singer_ray.storage import Folder
 from singer_ray.storage.protocol import ServerStore
 from singer_ray.storage.retries import with_retries
