@@ -8,6 +8,8 @@ import pytest
 
 from tests.benchmarks.acceptance import check, students, summarize
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def metrics(tmp_path: Path) -> dict[str, dict[str, float]]:

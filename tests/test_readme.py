@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import SMALL
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 ROOT = Path(__file__).parents[1]
 

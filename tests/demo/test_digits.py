@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
+
+pytestmark = pytest.mark.long
 
 
 def command(name: str, folder: Path, *arguments: str) -> None:

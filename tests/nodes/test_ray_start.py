@@ -146,6 +146,7 @@ with connected():
 """
 
 
+@pytest.mark.long
 def test_what_is_started_here_is_for_this_user_alone(tmp_path: Path) -> None:
     """Even where TMPDIR is too long for Ray."""
     deep = tmp_path / ("d" * 60)

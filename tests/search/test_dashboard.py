@@ -91,6 +91,7 @@ def followed(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
     requests.post(f"{head.dashboard}/api/jobs/{submission_id}/stop", headers=headers, timeout=60).raise_for_status()
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_the_search_running_and_says_how_to_come_back(head: Head, followed: Followed) -> None:
     *log, hint, status = followed.log.splitlines()
     assert any(line.startswith("trial 000 started: method.rank") for line in log)
@@ -101,6 +102,7 @@ def test_ctrl_c_leaves_the_search_running_and_says_how_to_come_back(head: Head, 
     assert status == "RUNNING"
 
 
+@pytest.mark.long
 def test_the_dashboard_names_the_search_and_shows_what_its_trials_try(
     head: Head, followed: Followed, browser: Browser
 ) -> None:

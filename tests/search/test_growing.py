@@ -25,7 +25,7 @@ from singer_ray.storage import Folder
 from tests.conftest import SMALL
 from tests.nodes.test_limits import RECORDED
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 SOON = 90.0
 

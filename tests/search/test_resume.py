@@ -113,6 +113,7 @@ def same(rows: list[Row], others: list[Row]) -> bool:
     return [row.settled for row in rows] == [row.settled for row in others]
 
 
+@pytest.mark.long
 def test_a_search_whose_driver_was_killed_and_then_terminated_ends_as_if_left_alone(
     whole: Searched, tmp_path: Path
 ) -> None:
@@ -161,6 +162,7 @@ def test_an_empty_machine_goes_on_from_s3_alone(whole: Searched, tmp_path: Path)
     assert same(read_rows(Folder("s3://searches/try#2 ?%/search")), rows_in(done.out))
 
 
+@pytest.mark.long
 def test_with_a_shared_folder_that_was_away_and_then_from_there_alone(whole: Searched, tmp_path: Path) -> None:
     """Two trials at a time."""
     storage, out = tmp_path / "storage", tmp_path / "here" / "search"
@@ -191,6 +193,7 @@ def test_with_a_shared_folder_that_was_away_and_then_from_there_alone(whole: Sea
     assert not storage.exists()
 
 
+@pytest.mark.long
 def test_overwriting_takes_the_place_and_the_study_of_the_search_that_was_there(tmp_path: Path) -> None:
     out, copy, database = tmp_path / "search", tmp_path / "storage" / "search", f"sqlite:///{tmp_path}/study.db"
     more: dict[str, Any] = {"search.study": database, "train.storage": str(copy.parent), "search.trials": 1}
@@ -209,6 +212,7 @@ def test_overwriting_takes_the_place_and_the_study_of_the_search_that_was_there(
     assert json.loads((copy / "search.json").read_text())["id"] == json.loads((out / "search.json").read_text())["id"]
 
 
+@pytest.mark.long
 def test_after_ctrl_c_and_a_full_disk_it_goes_on(
     tmp_path: Path, whole: Searched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +249,7 @@ def test_after_ctrl_c_and_a_full_disk_it_goes_on(
     assert same(rows_in(out), rows_in(whole.out))
 
 
+@pytest.mark.long
 def test_a_finished_search_says_so_and_can_be_given_more_trials(whole: Searched, tmp_path: Path) -> None:
     out = tmp_path / "search"
     shutil.copytree(whole.out, out)

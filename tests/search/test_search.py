@@ -91,6 +91,7 @@ def test_the_study_agrees_with_tune_row_by_row(searched: tuple[Searched, str]) -
         place = table.loc[f"{trial.config['number']:03d}"]
         assert row.state.name == place["state"]
         assert row.params == trial.config["parameters"]
+        assert ("val/miou" in reported) == (place["state"] != "FAIL")
         values = dict(zip(reported["epoch"], reported["val/miou"])) if "val/miou" in reported else {}
         finite = {int(epoch): value for epoch, value in values.items() if value == value}
         assert row.intermediate_values == pytest.approx(finite)
@@ -101,6 +102,7 @@ def test_the_study_agrees_with_tune_row_by_row(searched: tuple[Searched, str]) -
             assert Path(row.user_attrs["checkpoint"]).parent == Path(row.user_attrs["folder"])
 
 
+@pytest.mark.long
 def test_with_several_objectives_too(tmp_path: Path) -> None:
     goals = ("val/miou", "student/parameters:min", "student/artifact_share")
     config = settings(
@@ -134,6 +136,7 @@ def test_with_several_objectives_too(tmp_path: Path) -> None:
     assert best == finished["val/miou"].max()
 
 
+@pytest.mark.long
 def test_a_grid_tries_what_a_warm_start_has_not_and_trials_stop_by_another_metric(
     searched: tuple[Searched, str], tmp_path: Path
 ) -> None:
@@ -178,6 +181,7 @@ def test_several_nodes_without_shared_storage_are_refused(tmp_path: Path, monkey
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_leading_trials_are_repeated_with_other_seeds(tmp_path: Path) -> None:
     config = settings(
         **{
@@ -257,6 +261,7 @@ def test_no_log_of_ray_holds_a_key(searched: tuple[Searched, str]) -> None:
     assert [path.name for path in files if b"planted-" in path.read_bytes()] == []
 
 
+@pytest.mark.long
 def test_a_trial_whose_host_died_goes_on_from_its_checkpoint_to_the_same_end(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,7 +25,7 @@ from singer_ray.search.workers.resources import ResourcePlan
 from singer_ray.training import checkpoint
 from tests.conftest import SMALL
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 CPUS = 4
 APART = ("epoch", "images_per_second", "data_wait_share")
