@@ -218,11 +218,11 @@ def _selection(search: Mapping[str, Any]) -> str:
 
 
 def _pictures(folder: Path) -> list[str]:
-    found = sorted((folder / PICTURES).glob("*.png"))
-    if not found:
+    paths = sorted((folder / PICTURES).glob("*.png"))
+    if not paths:
         return []
     shown = []
-    for path in found:
+    for path in paths:
         caption = _CAPTIONS.get(path.name) or markdown(path.stem.replace("_", " "))
         shown.append(f"![{caption}]({PICTURES}/{quote(path.name)})\n\n*{caption}*")
     return ["## Pictures", *shown]
@@ -250,8 +250,8 @@ def _licence(result: Mapping[str, Any]) -> str:
 @functools.cache
 def _published(name: str) -> Mapping[str, Any]:
     """What timm's registry says of published weights."""
-    found = timm.models.get_pretrained_cfg(name, allow_unregistered=True) if ":" not in name else None
-    return {} if found is None else {k: v for k, v in found.to_dict().items() if isinstance(v, str)}
+    pretrained = timm.models.get_pretrained_cfg(name, allow_unregistered=True) if ":" not in name else None
+    return {} if pretrained is None else {k: v for k, v in pretrained.to_dict().items() if isinstance(v, str)}
 
 
 def _parameters(folder: Path) -> int:

@@ -78,7 +78,7 @@ def deliver(
 
 def listed_packages(store: Store) -> dict[str, str]:
     """Name -> digest of all packages that the lists below a store's address name. Raises UserError."""
-    found = {}
+    digests = {}
     for name in store.folder.names():
         if not f"/{name}".endswith(f"/{EXPERIMENT}"):
             continue
@@ -88,13 +88,13 @@ def listed_packages(store: Store) -> dict[str, str]:
                 path = str(student["path"]).partition("/")[2]
                 if not is_plain(path):
                     raise ValueError(f"{path!r} is no package's name")
-                found[f"{name.removesuffix(EXPERIMENT)}{path}"] = str(student["package"])
+                digests[f"{name.removesuffix(EXPERIMENT)}{path}"] = str(student["package"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(
                 f"{printable(where)} is damaged ({type(error).__name__}: {printable(error, 60)}). Publish the "
                 "experiment again."
             ) from error
-    return found
+    return digests
 
 
 def _deliver_student(
@@ -117,7 +117,7 @@ def _deliver_student(
         for there in store.packages(f"{experiment.name}/{STUDENTS}"):
             if trial_in(there.rpartition("/")[2]) != choice.trial:
                 continue
-            manifest = _found(store, there)
+            manifest = _readable_manifest(store, there)
             if manifest is not None and manifest.student == own.student and manifest.formats >= wanted and not replace:
                 differs = there != name or manifest.files.get(RESULT) != own.files[RESULT]
                 return Published(f"{store.address}/{there}", False, manifest.size, other=differs)
@@ -168,7 +168,7 @@ def _differs(done: Published) -> str:
     return " (the same student, with another rank, card or format: --replace renews it)" if done.other else ""
 
 
-def _found(store: Store, name: str) -> Manifest | None:
+def _readable_manifest(store: Store, name: str) -> Manifest | None:
     """The manifest of a package that this version can read."""
     try:
         return store.find(name)
@@ -182,7 +182,7 @@ def _listed_experiment(experiment: Experiment, store: Store) -> bytes:
         trial = trial_in(name.rpartition("/")[2])
         if trial is None:  # somebody else's
             continue
-        manifest = _found(store, name)
+        manifest = _readable_manifest(store, name)
         result = parsed(store.read(f"{name}/{RESULT}"), f"{store.address}/{name}/{RESULT}")
         if manifest is None or result.get("experiment") != experiment.identity:
             continue
@@ -215,10 +215,10 @@ def _listed_experiment(experiment: Experiment, store: Store) -> bytes:
 
 
 def _listed_all(store: Store) -> bytes:
-    found = [
+    experiments = [
         parsed(store.read(f"{name}/{EXPERIMENT}"), f"{store.address}/{name}/{EXPERIMENT}") for name in store.folders()
     ]
-    return _json({"format": FORMAT, "experiments": [e for e in found if e]})
+    return _json({"format": FORMAT, "experiments": [e for e in experiments if e]})
 
 
 def _json(tree: Any) -> bytes:

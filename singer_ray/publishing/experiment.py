@@ -85,21 +85,21 @@ class Experiment:
     @property
     def name(self) -> str:
         """The study's name, or that of the folder. Raises UserError for one that cannot be a folder's."""
-        found = str(self.search.get("name") or self.folder.name)
-        if not is_plain(found) or "/" in found or is_draft(found):
+        name = str(self.search.get("name") or self.folder.name)
+        if not is_plain(name) or "/" in name or is_draft(name):
             raise UserError(
-                f"{self.address}: the name {printable(found)!r} cannot be a folder's name. Correct it in {RECORD}, or "
+                f"{self.address}: the name {printable(name)!r} cannot be a folder's name. Correct it in {RECORD}, or "
                 "copy the experiment to a folder with another name."
             )
-        return found
+        return name
 
     @property
     def objectives(self) -> list[str]:
         """NAME:max or NAME:min."""
-        found = self.search.get("objectives", [])
-        if not isinstance(found, list):
+        objectives = self.search.get("objectives", [])
+        if not isinstance(objectives, list):
             raise UserError(f"{self.address}/{RECORD} has no list of objectives. Restore it from a copy.")
-        return [str(name) for name in found]
+        return [str(name) for name in objectives]
 
     @cached_property
     def identity(self) -> str:
@@ -120,8 +120,8 @@ class Experiment:
         """Where a trial stands in the leaderboard; None where there is none."""
         if not self.is_search:
             return None
-        found = list(self.table[self.table["id"] == trial]["rank"])
-        return int(found[0]) if found else None
+        ranks = list(self.table[self.table["id"] == trial]["rank"])
+        return int(ranks[0]) if ranks else None
 
     def source_of(self, choice: SelectedStudent) -> str | None:
         """The folder in it that holds a student; None where there is only the trial's checkpoint.
@@ -195,8 +195,8 @@ class Experiment:
         }
         if not self.is_search:
             places = {f"study/{CONFIG}": CONFIG, f"study/{RESULT}": RESULT}
-        found = {place: self.folder.read(name) for place, name in places.items()}
-        return {p: cleaned(p, content) for p, content in found.items() if content is not None}
+        contents = {place: self.folder.read(name) for place, name in places.items()}
+        return {p: cleaned(p, content) for p, content in contents.items() if content is not None}
 
     def _check_run(self) -> None:
         content = self.folder.read(f"{STUDENT}/{MODEL_CONFIG}")
@@ -289,5 +289,5 @@ def _parameters(row: Mapping[str, Any]) -> dict[str, Any]:
     from singer_ray.config import field_names
 
     settings = field_names()
-    found = {name: plain(value) for name, value in row.items() if name in settings}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {name: plain(value) for name, value in row.items() if name in settings}
+    return {name: value for name, value in values.items() if value is not None}

@@ -94,13 +94,13 @@ def write_onnx(folder: Path) -> None:
             f"{_name(folder)} cannot be written as ONNX: {first_line(error)[:200]}. Use --export.onnx no."
         ) from error
     (folder / ONNX).chmod(0o644)
-    fault = onnx_fault(folder, outputs, pixels)
-    if fault:
+    difference = onnx_difference(folder, outputs, pixels)
+    if difference:
         (folder / ONNX).unlink(missing_ok=True)
-        raise UserError(f"{_name(folder)}: model.onnx {fault} Use --export.onnx no.")
+        raise UserError(f"{_name(folder)}: model.onnx {difference} Use --export.onnx no.")
 
 
-def onnx_fault(folder: Path, outputs: Outputs, pixels: torch.Tensor) -> str | None:
+def onnx_difference(folder: Path, outputs: Outputs, pixels: torch.Tensor) -> str | None:
     """In which output, and by how much, model.onnx differs from torch, for batches of two images and of one."""
     import onnxruntime
 
@@ -111,9 +111,9 @@ def onnx_fault(folder: Path, outputs: Outputs, pixels: torch.Tensor) -> str | No
         with torch.no_grad():
             expected = outputs(batch)
         for name, ours, theirs in zip(outputs.names, expected, session.run(outputs.names, {"pixels": batch.numpy()})):
-            found = torch.from_numpy(theirs)
-            if found.shape != ours.shape or not torch.allclose(found, ours, rtol=TOLERANCE, atol=TOLERANCE):
-                largest = float((found - ours).abs().max()) if found.shape == ours.shape else float("nan")
+            result = torch.from_numpy(theirs)
+            if result.shape != ours.shape or not torch.allclose(result, ours, rtol=TOLERANCE, atol=TOLERANCE):
+                largest = float((result - ours).abs().max()) if result.shape == ours.shape else float("nan")
                 return f"gives other {name} than torch (by {largest:.1e}, allowed {TOLERANCE:g})."
     return None
 

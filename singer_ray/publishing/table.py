@@ -29,7 +29,7 @@ def read_table(content: bytes, where: str, columns: Sequence[str] = ("rank", "id
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise UserError(f"{where} has no column {missing[0]!r}: it is not of singer_ray.tune. {advice}")
-    odd = [found for found in table["id"] if not isinstance(found, str) or not _TRIAL.fullmatch(found)]
+    odd = [trial for trial in table["id"] if not isinstance(trial, str) or not _TRIAL.fullmatch(trial)]
     if odd:
         raise UserError(
             f"{where} has a trial {printable(odd[0], 60)!r}. Allowed: numbers, such as 007 or 007-seed1. Do not use "

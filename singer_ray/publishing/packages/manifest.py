@@ -83,10 +83,10 @@ class Manifest:
             raise UserError(f"{where} names no file: it is not a package. Publish the student again.")
         for name in files:
             _check(name, where)
-        found = cls(files)
-        if found.digest != stated:
+        manifest = cls(files)
+        if manifest.digest != stated:
             raise UserError(f"{where} does not match its own digest: it was changed. Publish the package again.")
-        return found
+        return manifest
 
     @property
     def digest(self) -> str:
@@ -138,9 +138,9 @@ def entry_of(path: Path) -> Entry:
 
 def write_manifest(folder: Path) -> Manifest:
     """Writes MANIFEST.json of what is in `folder`, whole or not at all."""
-    found = Manifest.of(folder)
-    write_whole(folder / MANIFEST, found.to_bytes())
-    return found
+    manifest = Manifest.of(folder)
+    write_whole(folder / MANIFEST, manifest.to_bytes())
+    return manifest
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -49,13 +49,13 @@ class ServerWriter:
             return False
         for _ in range(self.attempts):
             with suppress(LostError), self._claimed(name) as claim:
-                stays, found = holds(), self.store.list(name)
+                stays, objects = holds(), self.store.list(name)
                 if stays is not None and self._is_whole(folder, name, stays):
                     return False  # another export was faster
-                replaces = f"{name}/{MANIFEST}" in found
+                replaces = f"{name}/{MANIFEST}" in objects
                 if not replaces and not replace:
-                    self._refuse_foreign(name, found, manifest)
-                _Upload(self.store, folder, name, manifest, claim).run(found, replaces=replaces)
+                    self._refuse_foreign(name, objects, manifest)
+                _Upload(self.store, folder, name, manifest, claim).run(objects, replaces=replaces)
                 return True
         raise UserError(
             f"{self.store.address}/{name} was taken over by other exports, {self.attempts} times. Publish again."
@@ -69,9 +69,9 @@ class ServerWriter:
 
     def _is_whole(self, folder: Path, name: str, there: Manifest) -> bool:
         """Whether all files of the package are there: by their sizes, and by their tags where these are hashes."""
-        found = self.store.list(name)
+        objects = self.store.list(name)
         for file, entry in there.files.items():
-            object_ = found.get(f"{name}/{file}")
+            object_ = objects.get(f"{name}/{file}")
             if object_ is None or object_.size != entry.size:
                 return False
             # Where tags are hashes, another one is another content: a file that was spoilt, or written over.
@@ -82,10 +82,10 @@ class ServerWriter:
                     return False
         return True
 
-    def _refuse_foreign(self, name: str, found: Iterable[str], manifest: Manifest) -> None:
+    def _refuse_foreign(self, name: str, keys: Iterable[str], manifest: Manifest) -> None:
         """Raises UserError where files lie that no export has left there: they would be removed."""
         known = {*manifest.files, MANIFEST, CARD, CONFIG, RESULT, *CORE, *FORMATS}
-        there = [key.removeprefix(f"{name}/") for key in found]
+        there = [key.removeprefix(f"{name}/") for key in keys]
         foreign = [file for file in there if file not in known and not file.startswith(f"{PICTURES}/")]
         if foreign:
             raise UserError(
@@ -116,10 +116,10 @@ class _Upload:
         self.store, self.folder, self.name, self.manifest, self.claim = store, folder, name, manifest, claim
         self.attempts = store.attempts
 
-    def run(self, found: Mapping[str, Object], *, replaces: bool) -> None:
+    def run(self, objects: Mapping[str, Object], *, replaces: bool) -> None:
         """Sends all files and then the manifest. A package that it replaces stays until all files have come.
 
-        `found` is what lies at its place.
+        `objects` are what lies at its place now.
         """
         name, staged = self.name, f"{self.name}{STAGED}"
         if replaces:
@@ -130,11 +130,11 @@ class _Upload:
                 self.store.copy(f"{staged}/{file}", f"{name}/{file}")
                 if _digest(self.store, f"{name}/{file}") != entry:
                     raise UserError(f"{self.store.address}/{name}/{file} was copied badly. Publish again.")
-            found = self.store.list(name)
+            objects = self.store.list(name)
         else:
-            found = self._send_all(name, found)
+            objects = self._send_all(name, objects)
         wanted = {f"{name}/{file}" for file in self.manifest.files}
-        self.store.delete([key for key in found if key not in wanted])
+        self.store.delete([key for key in objects if key not in wanted])
         self._seal()
         _clear(self.store, name)
 
@@ -143,11 +143,11 @@ class _Upload:
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             sent = pool.map(lambda file: self._send(name, file, there), self.manifest.files)
             tags = dict(zip(self.manifest.files, sent))
-        found = self.store.list(name)
+        objects = self.store.list(name)
         for file, tag in tags.items():  # a process that had lost its claim may have written since
-            if found.get(f"{name}/{file}", Object(0, "")).tag != tag:
+            if objects.get(f"{name}/{file}", Object(0, "")).tag != tag:
                 raise LostError
-        return found
+        return objects
 
     def _send(self, name: str, file: str, there: Mapping[str, Object]) -> str:
         """Sends a file until it is there as it should be, and returns its tag; an earlier upload's is kept."""
@@ -166,8 +166,8 @@ class _Upload:
             if sent is not None and sent.confirmed:
                 return sent.tag
             # Something else is there (a try whose answer was lost), what was sent was spoilt, or tags are no hashes.
-            found = self.store.list(key.rpartition("/")[0]).get(key)
-            over = None if found is None else found.tag
+            object_ = self.store.list(key.rpartition("/")[0]).get(key)
+            over = None if object_ is None else object_.tag
             if over is not None and _digest(self.store, key) == entry:
                 return over
         raise UserError(f"{self.store.address}/{key} arrived damaged {self.attempts} times. Check the connection.")
@@ -177,10 +177,10 @@ class _Upload:
         for _ in range(self.attempts):
             self.claim.check()
             written = self.store.seal(key, content)
-            found = self.store.get(key)
-            if found == content:
+            stored = self.store.get(key)
+            if stored == content:
                 return
-            if not written and found is not None and _parses(found):
+            if not written and stored is not None and _parses(stored):
                 raise LostError  # another export has written its manifest meanwhile
             self.store.delete([key])  # spoilt on its way
         raise UserError(f"{self.store.address}/{key} arrived damaged {self.attempts} times. Check the connection.")

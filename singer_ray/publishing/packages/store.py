@@ -119,8 +119,8 @@ class Store:
 
     def packages(self, below: str = "") -> list[str]:
         """The names of all packages below ADDRESS, or below its folder `below`; "" is ADDRESS itself."""
-        found = self.folder.names(below)
-        names = [name.removesuffix(MANIFEST).rstrip("/") for name in found if f"/{name}".endswith(f"/{MANIFEST}")]
+        files = self.folder.names(below)
+        names = [name.removesuffix(MANIFEST).rstrip("/") for name in files if f"/{name}".endswith(f"/{MANIFEST}")]
         return [name for name in names if not any(is_draft(part) for part in name.split("/"))]
 
     def verify(self, name: str) -> Manifest:
@@ -128,17 +128,17 @@ class Store:
         manifest = self._required(name)
 
         def read(file: str) -> Entry | None:
-            found = None
+            entry = None
             for _ in range(2):  # what was spoilt on its way here is read right the second time
                 size_and_hash = with_retries(self.settings.attempts, lambda: self.folder.digest(_inside(name, file)))
-                found = None if size_and_hash is None else Entry(*size_and_hash)
-                if found == manifest.files[file]:
+                entry = None if size_and_hash is None else Entry(*size_and_hash)
+                if entry == manifest.files[file]:
                     break
-            return found
+            return entry
 
         with ThreadPoolExecutor(AT_A_TIME) as pool:
-            found = dict(zip(manifest.files, pool.map(read, manifest.files)))
-        error = manifest.error({file: entry for file, entry in found.items() if entry is not None})
+            entries = dict(zip(manifest.files, pool.map(read, manifest.files)))
+        error = manifest.error({file: entry for file, entry in entries.items() if entry is not None})
         if error:
             raise UserError(f"{self._where(name)} is incomplete: {error}. Publish it again with --replace.")
         return manifest
@@ -153,10 +153,10 @@ class Store:
 
         def fetch(file: str) -> None:
             for _ in range(self.settings.attempts):
-                found = with_retries(
+                size_and_hash = with_retries(
                     self.settings.attempts, lambda: self.folder.fetch(_inside(name, file), draft / file)
                 )
-                if found is not None and Entry(*found) == manifest.files[file]:
+                if size_and_hash is not None and Entry(*size_and_hash) == manifest.files[file]:
                     return
             raise UserError(
                 f"{self._where(name)}/{file} does not match its manifest. Publish the package again: --replace."
@@ -205,8 +205,8 @@ class Store:
 
     def missing(self, listed: Mapping[str, str]) -> list[str]:
         """Those of the listed packages (name -> digest) that are not there, or are others."""
-        found = {name: self.find(name) for name in listed}
-        return [name for name, there in found.items() if there is None or there.digest != listed[name]]
+        manifests = {name: self.find(name) for name in listed}
+        return [name for name, there in manifests.items() if there is None or there.digest != listed[name]]
 
     def _required(self, name: str) -> Manifest:
         content = self.folder.read(_inside(name, MANIFEST))
