@@ -71,10 +71,10 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
     def end(name: str, parts: int) -> str:
         return ".".join(name.split(".")[-parts:])
 
-    found = {}
+    short = {}
     for name in listed:
         lengths = range(1, name.count(".") + 2)
-        found[name] = next(
+        short[name] = next(
             (end(name, n) for n in lengths if sum(end(other, n) == end(name, n) for other in listed) == 1), name
         )
-    return found
+    return short

@@ -43,8 +43,8 @@ def pareto(search: SearchRecord, one: int, other: int) -> Figure | None:
 
 def pareto_pairs(search: SearchRecord) -> list[Figure]:
     """One picture for each pair of objectives."""
-    found = [pareto(search, one, other) for one, other in combinations(range(len(search.objectives.names)), 2)]
-    return [each for each in found if each is not None]
+    figures = [pareto(search, one, other) for one, other in combinations(range(len(search.objectives.names)), 2)]
+    return [each for each in figures if each is not None]
 
 
 def pareto_space(search: SearchRecord) -> Figure | None:

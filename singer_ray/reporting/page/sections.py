@@ -55,11 +55,11 @@ def headline(search: SearchRecord) -> str:
     return f'<header>{title}{told}<div class="tiles">{tiles}</div></header>'
 
 
-def findings_list(found: Sequence[Finding]) -> str:
+def findings_list(findings: Sequence[Finding]) -> str:
     items = "".join(
         f'<li class="{f.kind}"><span class="mark">{_MARKS[f.kind]}</span>'
         f"<div><h3>{escape(f.title)}</h3><p>{escape(f.text)}</p></div></li>"
-        for f in found
+        for f in findings
     )
     return f'<ul class="findings">{items}</ul>' if items else ""
 

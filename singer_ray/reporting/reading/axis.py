@@ -77,7 +77,7 @@ def log_ticks(low: float, high: float) -> list[float]:
     apart = (high / low) ** 0.13
     for digits in ((1, 2, 5), (1, 3), (1,)):
         round_ = [d * 10.0**p for p in range(first, last + 1) for d in digits]
-        found = [t for t in round_ if low * apart < t < high / apart]
-        if len(found) <= 4:
+        between = [t for t in round_ if low * apart < t < high / apart]
+        if len(between) <= 4:
             break
-    return [low, *found[:: max(1, len(found) // 4)], high] if high > low else [low]
+    return [low, *between[:: max(1, len(between) // 4)], high] if high > low else [low]

@@ -39,7 +39,7 @@ class Finding:
 
 def findings(search: SearchRecord, config: Config | None) -> list[Finding]:
     """Cautions first. `config` tells which values a setting may have at all."""
-    found = [
+    every_finding = [
         *_state_of_the_search(search),
         *_seeds(search),
         *_edges(search, config),
@@ -50,7 +50,7 @@ def findings(search: SearchRecord, config: Config | None) -> list[Finding]:
         *(Finding(CAUTION, "What must be known of the data", remark) for remark in search.remarks),
         *(Finding(NOTE, "A file cannot be read", note) for note in search.notes),
     ]
-    return sorted(found, key=lambda each: (CAUTION, GOOD, NOTE).index(each.kind))
+    return sorted(every_finding, key=lambda each: (CAUTION, GOOD, NOTE).index(each.kind))
 
 
 def _state_of_the_search(search: SearchRecord) -> Iterator[Finding]:
@@ -225,8 +225,8 @@ def _refiners(search: SearchRecord) -> Iterator[Finding]:
 def _failures(search: SearchRecord) -> Iterator[Finding]:
     failed = [t for t in search.trials if t.state == FAIL]
     if failed:
-        fault, times = Counter(t.fault or "no reason recorded" for t in failed).most_common(1)[0]
-        which, told = "Each" if times == len(failed) else "The most frequent reason", f"{fault.rstrip('.')}."
+        reason, times = Counter(t.fault or "no reason recorded" for t in failed).most_common(1)[0]
+        which, told = "Each" if times == len(failed) else "The most frequent reason", f"{reason.rstrip('.')}."
         yield Finding(
             CAUTION if len(failed) > 0.2 * len(search.trials) else NOTE,
             f"{plural(len(failed), 'trial')} failed",

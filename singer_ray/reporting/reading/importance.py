@@ -49,10 +49,10 @@ def importances(search: SearchRecord, objective: int) -> dict[str, float]:
             study = optuna.create_study(direction="minimize")
             study.add_trials(rows)
             evaluator = PedAnovaImportanceEvaluator(target_quantile=min(0.5, max(0.1, LEADING / len(rows))))
-            found = get_param_importances(study, evaluator=evaluator)
+            shares = get_param_importances(study, evaluator=evaluator)
         finally:
             optuna.logging.set_verbosity(level)
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(value) for name, value in shares.items()}
 
 
 def _within(search: SearchRecord, name: str, value: object) -> bool:

@@ -151,8 +151,8 @@ class SearchRecord:
         """The test value that belongs to an objective on validation."""
         name = objective.replace("val/", "test/", 1)
         student = next((s for s in self.students if s.trial_id == trial.id), None)
-        found = trial.metrics.get(name, (student.metrics if student else {}).get(name))
-        return found if name != objective else None
+        value = trial.metrics.get(name, (student.metrics if student else {}).get(name))
+        return value if name != objective else None
 
     def median(self, objective: int) -> float | None:
         values = self.values(objective)

@@ -97,10 +97,10 @@ def _result(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _numbers(found: Any) -> dict[str, float]:
-    if not isinstance(found, Mapping):
+def _numbers(values: Any) -> dict[str, float]:
+    if not isinstance(values, Mapping):
         return {}
-    return {str(name): number for name, value in found.items() if (number := _number(value)) is not None}
+    return {str(name): number for name, value in values.items() if (number := _number(value)) is not None}
 
 
 def _number(value: Any) -> float | None:

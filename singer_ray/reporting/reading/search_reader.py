@@ -38,8 +38,8 @@ def read_search(folder: Path) -> SearchRecord:
     students = _students(folder)
     table = _leaderboard(folder, notes)
     sessions = [_session(each) for each in description.get("sessions") or []]
-    found = _until_now([_trial(row, objectives) for row in rows], sessions)
-    trials = _with_leaderboard(_ranked(found, objectives), table)
+    recorded = _until_now([_trial(row, objectives) for row in rows], sessions)
+    trials = _with_leaderboard(_ranked(recorded, objectives), table)
     epochs = study.user_attrs.get(studies.EPOCHS)
     return SearchRecord(
         folder=folder,
@@ -107,8 +107,8 @@ def _study(folder: Path, description: Mapping[str, Any]) -> optuna.Study:
             ) from error
 
 
-def _name(found: Any) -> str | None:
-    return found if isinstance(found, str) else None
+def _name(name: Any) -> str | None:
+    return name if isinstance(name, str) else None
 
 
 def _only_study(storage: optuna.storages.BaseStorage, name: str) -> str:
@@ -128,7 +128,7 @@ def _trial(row: FrozenTrial, objectives: Objectives) -> TrialRecord:
     seconds = _number(attributes.get(studies.SECONDS))
     if seconds is None:
         seconds = max(0.0, (end - begin).total_seconds()) if end and begin else 0.0
-    resumed, fault = attributes.get(studies.RESUMED), attributes.get(studies.FAULT)
+    resumed, error = attributes.get(studies.RESUMED), attributes.get(studies.FAULT)
     return TrialRecord(
         row.number,
         studies.state_of(row),
@@ -141,7 +141,7 @@ def _trial(row: FrozenTrial, objectives: Objectives) -> TrialRecord:
         begin,
         end,
         int(resumed) if resumed else None,
-        without_credentials(str(fault)) if fault else None,
+        without_credentials(str(error)) if error else None,
     )
 
 
@@ -179,15 +179,15 @@ def _with_leaderboard(trials: Sequence[TrialRecord], table: pd.DataFrame | None)
     rows = {str(row["id"]): row for row in table.to_dict("records")}
     now = {t.id: t.state for t in trials}
     current = now == {key: str(row.get("state")) for key, row in rows.items()}
-    found = []
+    joined = []
     for trial in trials:
         row = rows.get(trial.id)
         if row is None or row.get("state") != trial.state:
-            found.append(trial)
+            joined.append(trial)
             continue
         scores = {str(n): float(v) for n, v in row.items() if "/" in str(n) and _number(v) is not None}
         seeds = _number(row.get("seeds"))
-        found.append(
+        joined.append(
             replace(
                 trial,
                 metrics={**trial.metrics, **scores},
@@ -198,7 +198,7 @@ def _with_leaderboard(trials: Sequence[TrialRecord], table: pd.DataFrame | None)
                 spread=_number(row.get("spread")) if seeds and seeds > 1 else None,
             )
         )
-    return sorted(found, key=lambda t: t.rank)
+    return sorted(joined, key=lambda t: t.rank)
 
 
 def _leaderboard(folder: Path, notes: list[str]) -> pd.DataFrame | None:
@@ -217,7 +217,7 @@ def _leaderboard(folder: Path, notes: list[str]) -> pd.DataFrame | None:
 
 
 def _students(folder: Path) -> list[Student]:
-    found = []
+    students = []
     for each in (folder / BEST).glob("*-*"):
         rank, _, trial_id = each.name.partition("-")
         if not each.is_dir() or not rank.isdigit():
@@ -230,36 +230,36 @@ def _students(folder: Path) -> list[Student]:
         pictures = sorted(path for path in (each / PICTURES).glob("*.png") if path.is_file())
         for path in pictures:
             stays_inside(path, folder)
-        found.append(Student(each, int(rank), trial_id, metrics, pictures))
-    return sorted(found, key=lambda s: s.rank)
+        students.append(Student(each, int(rank), trial_id, metrics, pictures))
+    return sorted(students, key=lambda s: s.rank)
 
 
 def _imported(study: optuna.Study) -> dict[str, int]:
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for row in study.get_trials(deepcopy=False):
         address = row.user_attrs.get(studies.IMPORTED)
         if address is not None:
-            found[without_credentials(str(address))] = found.get(without_credentials(str(address)), 0) + 1
-    return found
+            counts[without_credentials(str(address))] = counts.get(without_credentials(str(address)), 0) + 1
+    return counts
 
 
 def _distributions(rows: Iterable[FrozenTrial], space: Any) -> dict[str, BaseDistribution]:
     """By the last row that has each; in the order of the search space where the study knows it."""
-    found: dict[str, BaseDistribution] = {}
+    distributions: dict[str, BaseDistribution] = {}
     for row in rows:
-        found |= row.distributions
+        distributions |= row.distributions
     known = list(space) if isinstance(space, Mapping) else []
-    ordered = [name for name in known if name in found]
-    return {name: found[name] for name in [*ordered, *(name for name in found if name not in ordered)]}
+    ordered = [name for name in known if name in distributions]
+    return {name: distributions[name] for name in [*ordered, *(name for name in distributions if name not in ordered)]}
 
 
-def _remarks(found: Any) -> list[str]:
+def _remarks(remarks: Any) -> list[str]:
     """Of search.json; nothing where an older one has none."""
-    return [printable(line, 1000) for line in found] if isinstance(found, list) else []
+    return [printable(line, 1000) for line in remarks] if isinstance(remarks, list) else []
 
 
-def _session(found: Any) -> SessionRecord:
-    read = found if isinstance(found, Mapping) else {}
+def _session(session: Any) -> SessionRecord:
+    read = session if isinstance(session, Mapping) else {}
     nodes, concurrent = _number(read.get("nodes")), _number(read.get("concurrent"))
     return SessionRecord(
         _number(read.get("begin")) or 0.0,
