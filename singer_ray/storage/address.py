@@ -56,9 +56,9 @@ class Address:
             raise UserError(f"{shown} lacks the two slashes behind its scheme. {allowed}")
         if scheme and not rest.startswith("/"):
             raise UserError(f"{shown} is no absolute path. Give file:///PATH, or the path alone.")
-        fault = fault_of(rest)
-        if fault:
-            raise UserError(f"{shown} cannot be a path: {fault}. Give another folder.")
+        problem = path_problem(rest)
+        if problem:
+            raise UserError(f"{shown} cannot be a path: {problem}. Give another folder.")
         return cls(rest.rstrip("/") or "/", Path(rest).absolute())
 
     @property
@@ -85,18 +85,18 @@ def _on_server(scheme: str, shown: str, rest: str) -> Address:
         )
     key = key.strip("/")
     parts = key.split("/") if key else []
-    fault = next((f for f in map(_name_fault, filter(None, parts)) if f), None)
-    if fault is None and len(key.encode("utf-8", "surrogateescape")) > 1024:
-        fault = f"{scheme.upper()} takes 1,024 bytes"
-    if fault:
-        raise UserError(f"{shown} cannot be a place in {scheme.upper()}: {fault}. Give another prefix.")
+    problem = next((p for p in map(_name_problem, filter(None, parts)) if p), None)
+    if problem is None and len(key.encode("utf-8", "surrogateescape")) > 1024:
+        problem = f"{scheme.upper()} takes 1,024 bytes"
+    if problem:
+        raise UserError(f"{shown} cannot be a place in {scheme.upper()}: {problem}. Give another prefix.")
     return Address("/".join((f"{scheme}:/", bucket, *parts)), None, bucket, key, scheme)
 
 
 def split(text: str) -> tuple[str, str]:
     """(scheme in small letters, what follows its `://`); without a scheme ("", text)."""
-    found = _SCHEME.match(text)
-    return (found[1].lower(), text[found.end() :]) if found else ("", text)
+    match = _SCHEME.match(text)
+    return (match[1].lower(), text[match.end() :]) if match else ("", text)
 
 
 def is_folder(text: str) -> bool:
@@ -132,12 +132,12 @@ def expanded(text: str) -> str:
     begin = text[: len(text) - len(rest)]
     if _is_sqlite(scheme):  # sqlite:///PATH
         begin, rest = f"{begin}{rest[:1]}", rest[1:]
-    rest = _VARIABLE.sub(lambda found: _variable(found, rest), rest)
+    rest = _VARIABLE.sub(lambda match: _variable(match, rest), rest)
     if scheme not in _SERVERS and rest.startswith("~"):
         rest = _at_home(rest)
-    fault = fault_of(rest)
-    if fault:
-        raise ValueError(f"a path ({fault})")
+    problem = path_problem(rest)
+    if problem:
+        raise ValueError(f"a path ({problem})")
     return begin + rest
 
 
@@ -162,10 +162,10 @@ def leads_out(name: str) -> bool:
 def is_plain(name: str) -> bool:
     """Whether files may be published under a name (with `/` between parts): every store and file system takes it."""
     usual = "\\" not in name and all(c.isprintable() for c in name) and len(name.encode("utf-8", "replace")) <= 900
-    return usual and not any(_name_fault(part) for part in name.split("/"))
+    return usual and not any(_name_problem(part) for part in name.split("/"))
 
 
-def fault_of(path: str) -> str | None:
+def path_problem(path: str) -> str | None:
     """What keeps a text from being a path on this machine, in words; None where nothing does."""
     if "\0" in path:
         return "it holds a null byte"
@@ -174,7 +174,7 @@ def fault_of(path: str) -> str | None:
     return next((_too_long(part) for part in path.split("/") if len(part.encode()) > _LONGEST), None)
 
 
-def _name_fault(part: str) -> str | None:
+def _name_problem(part: str) -> str | None:
     if part in ("", ".", ".."):
         return f"it has a part {part!r}"
     if any(ord(c) < 32 or ord(c) == 127 for c in part):
@@ -196,20 +196,20 @@ def _is_sqlite(scheme: str) -> bool:
     return scheme.partition("+")[0] == "sqlite"
 
 
-def _variable(found: re.Match[str], text: str) -> str:
-    name = found[1] or found[2]
+def _variable(match: re.Match[str], text: str) -> str:
+    name = match[1] or match[2]
     if name in os.environ:
         return os.environ[name]
     # A folder may be called so; a path below it is then meant as it stands.
-    end = text.find("/", found.end())
+    end = text.find("/", match.end())
     if os.path.lexists(text if end < 0 else text[:end]):
-        return found[0]
+        return match[0]
     raise ValueError(f"a path whose variables are set (${name} is not)")
 
 
 def _at_home(path: str) -> str:
-    found = os.path.expanduser(path)
+    at_home = os.path.expanduser(path)
     user = path.partition("/")[0]
-    if found == path and not os.path.lexists(user):
+    if at_home == path and not os.path.lexists(user):
         raise ValueError(f"a path (there is no user {user.removeprefix('~')!r})")
-    return found
+    return at_home

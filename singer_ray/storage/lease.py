@@ -150,8 +150,8 @@ def _holder(content: bytes) -> dict[str, str] | None:
     text, _, digest = content.rstrip(b"\n").partition(b"\n")
     if hashlib.sha256(text).hexdigest().encode() != digest:
         return None
-    found: dict[str, str] = json.loads(text)
-    return found
+    holder: dict[str, str] = json.loads(text)
+    return holder
 
 
 def _process() -> dict[str, str]:

@@ -34,16 +34,16 @@ _ADDRESS = re.compile(
 
 def without_password(address: str) -> str:
     """`db://me:secret@host/x?sslpassword=y&a=b` -> `db://me@host/x?a=b`; what is no such address stays as it is."""
-    found = _ADDRESS.fullmatch(address)
-    if found is None:
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
         return address
-    user = (found["user"] or "").partition(":")[0]
-    rest = found["rest"]
+    user = (match["user"] or "").partition(":")[0]
+    rest = match["rest"]
     if rest.startswith("?"):
         kept = [(k, v) for k, v in parse_qsl(rest[1:], keep_blank_values=True) if not _IS_SECRET.fullmatch(k)]
         lost = len(kept) < len(parse_qsl(rest[1:], keep_blank_values=True))
         rest = (f"?{urlencode(kept)}" if kept else "") if lost else rest
-    return f"{found['scheme']}{f'{user}@' if user else ''}{found['host']}{found['path']}{rest}"
+    return f"{match['scheme']}{f'{user}@' if user else ''}{match['host']}{match['path']}{rest}"
 
 
 def with_password(address: str, variables: Sequence[str] = (STUDY_URL,)) -> str:
@@ -59,13 +59,13 @@ def with_password(address: str, variables: Sequence[str] = (STUDY_URL,)) -> str:
 
 def lacks_password(address: str) -> bool:
     """Whether an address names a server and has no password, in spite of the environment."""
-    found = _ADDRESS.fullmatch(with_password(address))
-    return bool(found and found["host"]) and without_password(with_password(address)) == with_password(address)
+    match = _ADDRESS.fullmatch(with_password(address))
+    return bool(match and match["host"]) and without_password(with_password(address)) == with_password(address)
 
 
 def _place(address: str) -> tuple[str, str, str] | None:
     """Kind of server, host and database: what two addresses of one study have in common."""
-    found = _ADDRESS.fullmatch(address)
-    if found is None:
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
         return None
-    return found["scheme"].partition("+")[0].removesuffix("://").lower(), found["host"].lower(), found["path"]
+    return match["scheme"].partition("+")[0].removesuffix("://").lower(), match["host"].lower(), match["path"]

@@ -23,15 +23,15 @@ def endpoint_of(given: str | None) -> str | None:
     As given, else of the environment, else of AWS's configuration files. Raises UserError for one without a scheme,
     and for files that cannot be read.
     """
-    found = (
+    endpoint = (
         (given and with_password(given, ENDPOINTS))
         or os.environ.get("AWS_ENDPOINT_URL_S3")
         or os.environ.get("AWS_ENDPOINT_URL")
         or _in_files()
     )
-    if found and not found.startswith(("http://", "https://")):
-        raise UserError(f"The endpoint {found!r} has no scheme. Give http://{found} or https://{found}.")
-    return found or None
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise UserError(f"The endpoint {endpoint!r} has no scheme. Give http://{endpoint} or https://{endpoint}.")
+    return endpoint or None
 
 
 def habits_of(endpoint: str | None) -> dict[str, Any]:
@@ -57,8 +57,8 @@ def _in_files() -> str | None:
         session = botocore.session.get_session()
         profile = session.get_scoped_config()
         services = session.full_config.get("services", {}).get(profile.get("services"), {})
-    found: str | None = (services.get("s3") or {}).get("endpoint_url") or profile.get("endpoint_url")
-    return found
+    endpoint: str | None = (services.get("s3") or {}).get("endpoint_url") or profile.get("endpoint_url")
+    return endpoint
 
 
 @contextmanager

@@ -92,15 +92,15 @@ class S3Store:
 
     def get(self, name: str) -> bytes | None:
         """The content of an object, None when there is none; read again where it was spoilt on its way."""
-        found = self._get(name)
-        return None if found is None else found[0]
+        reply = self._get(name)
+        return None if reply is None else reply[0]
 
     def look(self, name: str) -> Seen | None:
         """A small file with its tag and age, in one request; None when there is none."""
-        found = self._get(name)
-        if found is None:
+        reply = self._get(name)
+        if reply is None:
             return None
-        content, answer = found
+        content, answer = reply
         now = email.utils.parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
         age = (now.astimezone(datetime.UTC) - answer["LastModified"]).total_seconds()
         return Seen(content, answer["ETag"].strip('"'), age)
@@ -123,9 +123,11 @@ class S3Store:
         """All objects in it, or in its folder `below`, by their names in it."""
         with self._explained(" cannot be listed"):
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._under(below))
-            found = [entry for page in pages for entry in page.get("Contents", [])]
+            entries = [entry for page in pages for entry in page.get("Contents", [])]
         start = len(self._under(""))
-        return {e["Key"][start:]: Object(e["Size"], e["ETag"].strip('"')) for e in found if not e["Key"].endswith("/")}
+        return {
+            e["Key"][start:]: Object(e["Size"], e["ETag"].strip('"')) for e in entries if not e["Key"].endswith("/")
+        }
 
     def folders(self, below: str = "") -> Sequence[str]:
         """The names of the folders right in it, or in its folder `below`."""
@@ -133,9 +135,9 @@ class S3Store:
             pages = self.client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=self._under(below), Delimiter="/"
             )
-            found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
+            prefixes = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
         start = len(self._under(""))
-        return sorted(prefix[start:].rstrip("/") for prefix in found)
+        return sorted(prefix[start:].rstrip("/") for prefix in prefixes)
 
     def put(self, name: str, content: bytes) -> None:
         """Writes an object over whatever is there."""
@@ -194,7 +196,7 @@ class S3Store:
 
     def abort_uploads(self, below: str = "") -> int:
         """Ends uploads in parts that were left unfinished in it, or in its folder `below`; returns how many."""
-        prefix, found = self._under(below), 0
+        prefix, aborted = self._under(below), 0
         with self._explained(" could not be cleared"):
             try:
                 pages = list(
@@ -209,8 +211,8 @@ class S3Store:
                     self.client.abort_multipart_upload(
                         Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                     )
-                    found += 1
-        return found
+                    aborted += 1
+        return aborted
 
     def _client(self, attempts: int) -> Any:
         timeout = self.settings.timeout
@@ -230,7 +232,7 @@ class S3Store:
     def _get(self, name: str) -> tuple[bytes, Mapping[str, Any]] | None:
         """Content and answer, read again where the content did not come or was spoilt on its way."""
         before: bytes | None = None
-        fault: Exception | None = None
+        last_error: Exception | None = None
         for attempt in range(self.settings.attempts):
             time.sleep(0.1 * attempt)
             with self._explained(f"/{name} cannot be read"):
@@ -243,14 +245,14 @@ class S3Store:
             try:
                 content = answer["Body"].read()
             except FAILED as error:
-                fault = error
+                last_error = error
                 continue
             tag = answer["ETag"].strip('"')
             # Where the tag is no MD5 of the content, two reads that agree must do.
             if tag == md5_of(content) or content == before or "-" in tag or _is_keyed(answer):
                 return content, answer
             before = content
-        why = reason(fault) if fault else "it is different at each reading."
+        why = reason(last_error) if last_error else "it is different at each reading."
         raise UserError(f"{self.address}/{name} cannot be read: {why} Check the connection.")
 
     def _put(self, name: str, content: bytes, extra: Mapping[str, Any], condition: Mapping[str, str]) -> Sent | None:
