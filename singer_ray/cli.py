@@ -75,8 +75,8 @@ def _complain(command: Command[Any], log: RunLog, line: str, error: UserError | 
 def _head(command: Command[Any], words: Sequence[str]) -> list[str]:
     from singer_ray.publishing.result import versions
 
-    found = ", ".join(f"{name} {version}" for name, version in versions().items() if name != "singer-ray")
-    return [f"singer_ray {__version__}, {found}", without_credentials(shlex.join([*command.prog.split(), *words]))]
+    packages = ", ".join(f"{name} {version}" for name, version in versions().items() if name != "singer-ray")
+    return [f"singer_ray {__version__}, {packages}", without_credentials(shlex.join([*command.prog.split(), *words]))]
 
 
 @contextlib.contextmanager

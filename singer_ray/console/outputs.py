@@ -139,15 +139,15 @@ def disk_error(error: BaseException, folders: list[Path]) -> str | None:
 
     `folders` are those of the result: an unreadable or vanished file counts where it is in one of them.
     """
-    found: BaseException | None = error
-    while found is not None:
-        number = _errno(found)
-        name = getattr(found, "filename", None)
+    cause: BaseException | None = error
+    while cause is not None:
+        number = _errno(cause)
+        name = getattr(cause, "filename", None)
         path = Path(os.fsdecode(name)) if isinstance(name, (str, bytes, os.PathLike)) else None
         ours = next((f for f in folders if path is not None and _inside(path, f)), None)
         if number is not None and (number in ALWAYS or (number in WITHIN and ours is not None)):
             return _sentence(number, path, ours or (folders[0] if folders else None))
-        found = found.__cause__
+        cause = cause.__cause__
     return None
 
 

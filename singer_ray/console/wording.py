@@ -58,8 +58,8 @@ _OPTION = re.compile(rf"(?P<command>{_COMMAND})|(?<![\w-])--(?P<name>[a-z][\w-]*
 
 def in_python(message: str) -> str:
     """A message of the commands as one for Python: `--out` is `out`, and a search goes on by `sweep(resume=...)`."""
-    message = _RESUME.sub(lambda found: f"singer_ray.sweep(resume={' '.join(shlex.split(found[1]))!r})", message)
-    return _OPTION.sub(lambda found: found["command"] or _named(found["name"]), message)
+    message = _RESUME.sub(lambda match: f"singer_ray.sweep(resume={' '.join(shlex.split(match[1]))!r})", message)
+    return _OPTION.sub(lambda match: match["command"] or _named(match["name"]), message)
 
 
 def speaks_python(call: Callable[Given, Returned]) -> Callable[Given, Returned]:

@@ -59,7 +59,7 @@ def classes_of(folder: Path) -> list[str]:
     path = folder / CLASSES
     if not path.is_file():
         return []
-    found = read_json(path.read_bytes(), str(path))
-    if not isinstance(found, list):
+    classes = read_json(path.read_bytes(), str(path))
+    if not isinstance(classes, list):
         raise UserError(f"{path} holds no list of class names. Restore it.")
-    return [str(name) for name in found]
+    return [str(name) for name in classes]
