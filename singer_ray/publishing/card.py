@@ -249,7 +249,7 @@ def _licence(result: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _published(name: str) -> Mapping[str, Any]:
-    """What timm's registry says of published weights."""
+    """What timm's registry says about published weights."""
     pretrained = timm.models.get_pretrained_cfg(name, allow_unregistered=True) if ":" not in name else None
     return {} if pretrained is None else {k: v for k, v in pretrained.to_dict().items() if isinstance(v, str)}
 
@@ -288,7 +288,7 @@ def _score_names(metrics: Mapping[str, float]) -> list[str]:
 
 
 def _plain(line: object) -> str:
-    """Text that Markdown shows as it is: it may hold names of files."""
+    """Text escaped so that Markdown shows it literally: it may contain file names."""
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#!&~" else c for c in printable(line, 1000))
 
 

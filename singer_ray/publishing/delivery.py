@@ -1,4 +1,4 @@
-"""An experiment's best students brought to a store, with the study, the report and an index.
+"""Publishes an experiment's best students to a store, with the study, the report and an index.
 
 PREFIX/index.json                              all experiments there
 PREFIX/EXPERIMENT/experiment.json              its students
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def check_formats(settings: ExportConfig) -> None:
-    """Raises UserError when export.onnx asks for what is not installed."""
+    """Raises UserError when export.onnx insists on ONNX and the extra is not installed."""
     if settings.onnx == "yes" and not onnx_available():
         raise UserError(
             "export.onnx is 'yes', but the extra onnx is not installed. Install it: pip install 'singer-ray[onnx]'; or "
@@ -49,14 +49,14 @@ def deliver(
     replace: bool = False,
     log: Callable[[str], None] = print,
 ) -> list[Published]:
-    """Publishes the selected students, then the experiment's own files, then the lists; what is there stays.
+    """Publishes the selected students, then the experiment's own files, then the lists; existing packages stay.
 
-    Raises UserError when another experiment of that name or another package is there (unless `replace`), and for what
-    else the user can mend; students published before that stay.
+    Raises UserError when another experiment of that name or another package is there (unless `replace`), and for
+    anything else that the user can fix; students published by then stay.
     """
     check_formats(settings)
     choices = experiment.choose(selection)
-    files = experiment.study_files()  # what cannot be published shows before anything is written
+    files = experiment.study_files()  # what cannot be published is refused before anything is written
     for choice in choices:
         experiment.source_of(choice)
     _reserve(experiment, store, replace=replace)
@@ -67,7 +67,7 @@ def deliver(
             done = _deliver_student(experiment, choice, store, settings, selection, place, replace=replace)
             log(f"{'exported' if done.new else 'was there already:'} {done}, {done.size / 1e6:.1f} MB{_differs(done)}")
             published.append(done)
-    if replace:  # only now, when the new ones have come
+    if replace:  # only now that the new ones have arrived
         _remove_strangers(experiment, store)
     for name, content in files.items():
         store.write(f"{experiment.name}/{name}", content)
@@ -77,7 +77,7 @@ def deliver(
 
 
 def listed_packages(store: Store) -> dict[str, str]:
-    """Name -> digest of all packages that the lists below a store's address name. Raises UserError."""
+    """Name -> digest of all packages in the lists (experiment.json) below a store's address. Raises UserError."""
     digests = {}
     for name in store.folder.names():
         if not f"/{name}".endswith(f"/{EXPERIMENT}"):
@@ -143,7 +143,7 @@ def _deliver_student(
 
 
 def _reserve(experiment: Experiment, store: Store, *, replace: bool) -> None:
-    """Writes the experiment's name before its first package: two of one name must not mix. Raises UserError."""
+    """Claims the experiment's name before its first package: two of one name must not mix. Raises UserError."""
     mine = {"format": FORMAT, "name": experiment.name, "identity": experiment.identity, "students": []}
     if replace or store.create(experiment.name, EXPERIMENT, _json(mine)):
         return
@@ -187,7 +187,7 @@ def _listed_experiment(experiment: Experiment, store: Store) -> bytes:
         if manifest is None or result.get("experiment") != experiment.identity:
             continue
         rank = name.rpartition("/")[2].partition("-")[0]
-        rank = str(experiment.rank_of(trial) or rank)  # further trials may have come before it since
+        rank = str(experiment.rank_of(trial) or rank)  # trials added since may rank before it
         scores = {
             metric: value
             for metric, value in result.get("metrics", {}).items()

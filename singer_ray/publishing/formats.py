@@ -65,7 +65,7 @@ def open_outputs(folder: Path) -> tuple[Outputs, torch.Tensor]:
 
 
 def write_onnx(folder: Path) -> None:
-    """model.onnx in a package's folder, any batch size, checked with ONNX Runtime against torch.
+    """Writes model.onnx into a package's folder, for any batch size, and compares ONNX Runtime with torch.
 
     Raises UserError when the extra is not installed, the network cannot be exported, or results differ.
     """
@@ -101,7 +101,7 @@ def write_onnx(folder: Path) -> None:
 
 
 def onnx_difference(folder: Path, outputs: Outputs, pixels: torch.Tensor) -> str | None:
-    """In which output, and by how much, model.onnx differs from torch, for batches of two images and of one."""
+    """Which output of model.onnx differs from torch, and by how much, for batches of two and of one; else None."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -119,7 +119,7 @@ def onnx_difference(folder: Path, outputs: Outputs, pixels: torch.Tensor) -> str
 
 
 def write_program(folder: Path) -> None:
-    """model.pt2 in a package's folder: `torch.export.load(...).module()(pixels)`, any batch size. Raises UserError."""
+    """Writes model.pt2 for `torch.export.load(...).module()(pixels)`, for any batch size. Raises UserError."""
     outputs, pixels = open_outputs(folder)
     try:
         with _quiet(), torch.no_grad():
@@ -136,7 +136,7 @@ def write_program(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's own report of its steps."""
+    """Silences the exporter's own progress reports."""
     names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:

@@ -41,7 +41,7 @@ class SelectedStudent:
 
 
 def chosen(table: pd.DataFrame, selection: Selection, address: str) -> list[SelectedStudent]:
-    """The selected students, the best first, of the leaderboard of the search at `address`.
+    """The selected students of a leaderboard, the best first; `address` names the search in messages.
 
     Raises UserError when there are none, or an unknown one is named.
     """
