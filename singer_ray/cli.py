@@ -24,9 +24,9 @@ from singer_ray.options.parsing import parse
 from singer_ray.storage import without_credentials
 
 console = screen()
-"""For how a command gets on; --quiet silences it."""
+"""For progress; --quiet silences it."""
 results = screen()
-"""For what comes of a command."""
+"""For what a command produces."""
 LONGEST_MESSAGE = 2000
 """Characters."""
 
@@ -81,7 +81,7 @@ def _head(command: Command[Any], words: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def _silenced(quiet: bool) -> Iterator[None]:
-    """Within, `console` prints nothing when `quiet`."""
+    """Silences `console` while the block runs, if `quiet`."""
     before, console.quiet = console.quiet, quiet
     try:
         yield
