@@ -27,14 +27,14 @@ def number(value: Any) -> str:
 
 
 def score(value: float | None) -> str:
-    """Four significant digits, zeros at the end kept, so that a column lines up."""
+    """Four significant digits, trailing zeros kept, so that a column lines up."""
     if value is None:
         return MISSING
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.4g}".rstrip(".")
 
 
 def spread_of(value: float | None) -> str:
-    """A spread, to the two digits that it has."""
+    """A spread, to two significant digits."""
     return MISSING if value is None else f"{value:.2g}"
 
 
@@ -65,7 +65,7 @@ def plural(count: int, name: str) -> str:
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:
-    """For each dotted name the shortest end that no other has."""
+    """Dotted name -> its shortest end that no other name shares."""
     listed = list(names)
 
     def end(name: str, parts: int) -> str:

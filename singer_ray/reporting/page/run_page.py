@@ -25,7 +25,7 @@ _LAYER = re.compile(r"(teacher|refined|student)/max_median_norm/(\d+)")
 def build_run_report(folder: Path, out: Path | None = None) -> Path:
     """Writes the report of the run in FOLDER as one file, FOLDER/report.html or `out`, and returns its path.
 
-    Works while the run goes on, too. Raises UserError for a folder that is no run, and a target that cannot be written.
+    Works while the run goes on, too. Raises UserError when FOLDER is not a run, or the target cannot be written.
     """
     target = out if out is not None else folder / REPORT
     write_page(target, render_run(read_run(folder)))

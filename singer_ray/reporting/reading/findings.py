@@ -18,9 +18,9 @@ from singer_ray.reporting.text import number, plural, score, spread_of
 from singer_ray.search.study.schema import FAIL, PRUNED, QUEUED, RUNNING
 
 EDGE = 0.05
-"""A best value this close to an end of its range (as a share of it) hints that the optimum lies outside."""
+"""When the best value is this close to an end of its range (as a share of it), the optimum may lie outside."""
 PER_PARAMETER = 10
-"""Finished trials a parameter below which a search shows a direction rather than a result."""
+"""Finished trials per parameter; with fewer, a search shows a direction rather than a result."""
 LEADERS = 5
 
 CAUTION, GOOD, NOTE = "caution", "good", "note"
@@ -38,7 +38,7 @@ class Finding:
 
 
 def findings(search: SearchRecord, config: Config | None) -> list[Finding]:
-    """Cautions first. `config` tells which values a setting may have at all."""
+    """What to know about a search, cautions first. `config` tells which values a setting may have at all."""
     every_finding = [
         *_state_of_the_search(search),
         *_seeds(search),
@@ -159,7 +159,7 @@ def _near(axis: Axis, trial: TrialRecord, name: str, *, upper: bool) -> bool:
 
 
 def _allows(config: Config | None, name: str, value: float) -> bool:
-    """Whether the configuration takes a value; by the ranges of the settings alone where there is none."""
+    """Whether the configuration accepts a value; without one, whether the default configuration does."""
     try:
         (config or Config()).override({name: value})
     except UserError:

@@ -12,9 +12,9 @@ from optuna.trial import FrozenTrial, create_trial
 from singer_ray.reporting.reading.record import SearchRecord
 
 AT_LEAST = 10
-"""Finished trials below which nothing is said."""
+"""With fewer finished trials there are no importances."""
 LEADING = 5
-"""Trials, at least, that count as good."""
+"""At least this many trials count as good."""
 
 
 def importances(search: SearchRecord, objective: int) -> dict[str, float]:

@@ -15,12 +15,12 @@ from singer_ray.storage import read_json_mapping, without_credentials
 from singer_ray.tracking.history import SECONDS, Row, read_history
 
 LARGEST = 32 * 2**20
-"""Bytes of a result.json beyond which it is none of ours."""
+"""Bytes; a larger result.json is not one of ours."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run, as its folder tells it."""
+    """A run, as read from its folder."""
 
     folder: Path
     rows: Mapping[int, Row]

@@ -1,4 +1,4 @@
-"""What a search's folder says about it, read once: the study, and the files beside it where they are there."""
+"""Reads what a search's folder says about it: the study, and those of the files beside it that exist."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _trial(row: FrozenTrial, objectives: Objectives) -> TrialRecord:
     attributes = row.user_attrs
     metrics = {n: float(v) for n, v in studies.last_result(row).items() if _number(v) is not None}
     values = row.values if row.state.name == COMPLETE else objectives.values(metrics)
-    if values is None and (by_epoch := studies.values_by_epoch(row, objectives)):  # one that runs
+    if values is None and (by_epoch := studies.values_by_epoch(row, objectives)):  # still running
         values = objectives.values(by_epoch[max(by_epoch)])
     known = values is not None and row.state.name != FAIL and all(map(math.isfinite, values))
     begin, end = studies.started(row), row.datetime_complete
@@ -146,7 +146,7 @@ def _trial(row: FrozenTrial, objectives: Objectives) -> TrialRecord:
 
 
 def _until_now(trials: Sequence[TrialRecord], sessions: Sequence[SessionRecord]) -> list[TrialRecord]:
-    """Trials that run have taken what has passed of this session, as far as it is known."""
+    """Running trials get the seconds that they have taken in this session, as far as is known."""
     last = last_moment(trials, sessions)
     first = datetime.fromtimestamp(sessions[-1].begin) if sessions else datetime.min
     return [
@@ -158,7 +158,7 @@ def _until_now(trials: Sequence[TrialRecord], sessions: Sequence[SessionRecord])
 
 
 def _ranked(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialRecord]:
-    """Finished, stopped, running, queued and failed ones, each by the first objective; the front before the rest."""
+    """Finished, stopped, running, queued, then failed trials, each by the first objective; the Pareto front leads."""
     finished = [t for t in trials if t.state == COMPLETE and t.values]
     leading = {finished[n].number for n in front([objectives.costs(t.values) for t in finished if t.values])}
     order = {COMPLETE: 0, PRUNED: 1, RUNNING: 2, QUEUED: 3}
@@ -173,7 +173,7 @@ def _ranked(trials: Sequence[TrialRecord], objectives: Objectives) -> list[Trial
 
 
 def _with_leaderboard(trials: Sequence[TrialRecord], table: pd.DataFrame | None) -> list[TrialRecord]:
-    """The ranks, repeats and test values of the leaderboard, where it speaks of the trials as they are now."""
+    """Adds the leaderboard's ranks, repeats and test values, where it has the trials in their present states."""
     if table is None:
         return list(trials)
     rows = {str(row["id"]): row for row in table.to_dict("records")}
@@ -244,7 +244,7 @@ def _imported(study: optuna.Study) -> dict[str, int]:
 
 
 def _distributions(rows: Iterable[FrozenTrial], space: Any) -> dict[str, BaseDistribution]:
-    """By the last row that has each; in the order of the search space where the study knows it."""
+    """Parameter -> its distribution in the last row that has it; in the order of the search space if that is known."""
     distributions: dict[str, BaseDistribution] = {}
     for row in rows:
         distributions |= row.distributions
@@ -254,7 +254,7 @@ def _distributions(rows: Iterable[FrozenTrial], space: Any) -> dict[str, BaseDis
 
 
 def _remarks(remarks: Any) -> list[str]:
-    """Of search.json; nothing where an older one has none."""
+    """The remarks in search.json; none in an older one."""
     return [printable(line, 1000) for line in remarks] if isinstance(remarks, list) else []
 
 
@@ -271,7 +271,7 @@ def _session(session: Any) -> SessionRecord:
 
 
 def _span(trials: Sequence[TrialRecord]) -> float | None:
-    """Seconds from the first begin to the last end: what is known without search.json."""
+    """Seconds from the first begin to the last end: all that is known without search.json."""
     begins = [t.begin for t in trials if t.begin]
     ends = [t.end for t in trials if t.end]
     return max(0.0, (max(ends) - min(begins)).total_seconds()) if begins and ends else None
@@ -286,7 +286,7 @@ def _text(folder: Path, name: str) -> str | None:
 
 
 def _content(folder: Path, name: str) -> bytes | None:
-    """Of a file of the search. Raises UserError for a link that leads out of it: the report may be published."""
+    """The content of a file of the search. Raises UserError for a link out of its folder: reports may be published."""
     return Folder(str(folder), writable=False).read(name)
 
 
