@@ -4,8 +4,9 @@ PYTHON := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 READY := $(VENV)/.ready
 MAIN ?= python3
+PYTEST = $(PYTHON) -m pytest -q -n 2 --dist loadgroup --durations 20
 
-.PHONY: help install tune test test-faults-long test-publish-long check lock clean
+.PHONY: help install tune test test-quick test-long test-faults-long test-publish-long check lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -15,8 +16,14 @@ install: $(READY)  ## set up .venv: uv, the locked packages with compiled byteco
 tune: $(READY)  ## the main job: search, train and export a student on the built-in scenes
 	$(PYTHON) -m singer_ray.tune $(ARGS)
 
-test: $(READY)  ## run the tests, in two processes: what starts Ray, and the rest
-	$(PYTHON) -m pytest -q -n 2 --dist loadgroup $(ARGS)
+test: $(READY)  ## run the tests (8 minutes), in two processes: what starts Ray, and the rest
+	$(PYTEST) -m "not long" $(ARGS)
+
+test-quick: $(READY)  ## run the fast half of the tests (2 minutes): without Ray, browser or server
+	$(PYTEST) -m quick $(ARGS)
+
+test-long: $(READY)  ## run the long tests
+	$(PYTEST) -m long $(ARGS)
 
 test-faults-long: $(READY)  ## kill searches at 20 random moments and resume them (about 40 minutes)
 	$(PYTHON) -m tests.faults.long $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -38,28 +39,28 @@ SMALL: dict[str, Any] = {
 """The demo preset, cut down to seconds."""
 
 
-WITH_RAY = (
-    "test_api.py",
-    "test_cli.py",
-    "test_ray_start.py",
-    "test_readme.py",
-    "faults",
-    "test_dashboard.py",
-    "test_prometheus.py",
-    "test_growing.py",
-    "test_hosts.py",
-    "workers/test_resources.py",
-    "test_resume.py",
-    "test_search.py",
-    "test_submit.py",
-    "test_workers.py",
-    "test_launch.py",
-)
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at -m
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks `quick` what needs no Ray, browser or server and takes no time; keeps what starts Ray in one process."""
+    for item in items:
+        if item.get_closest_marker("ray"):  # the commands use whatever Ray cluster they find on this machine
+            item.add_marker(pytest.mark.xdist_group("ray"))
+        fixtures = set(getattr(item, "fixturenames", ()))
+        marked = any(item.get_closest_marker(name) for name in ("ray", "slow", "long"))
+        if not marked and fixtures.isdisjoint({"server", "browser"}):
+            item.add_marker(pytest.mark.quick)
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _quick_tests_start_no_ray(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if request.node.get_closest_marker("quick") and "ray" in sys.modules:
+        assert not sys.modules["ray"].is_initialized(), "mark it with pytest.mark.ray"
 
 
 @pytest.fixture

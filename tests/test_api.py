@@ -23,6 +23,8 @@ from singer_ray.nodes import ray_cluster
 from singer_ray.search.driver.search import resume_search
 from tests.conftest import SMALL
 
+pytestmark = pytest.mark.ray
+
 
 class Stripes:
     """A data set as people write them: (PIL image, label)."""

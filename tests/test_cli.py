@@ -22,6 +22,8 @@ from singer_ray.options.help import COMMON, blocks
 from singer_ray.options.parsing import parse
 from singer_ray.resources import shipped_names
 
+pytestmark = pytest.mark.ray
+
 COMMANDS = ("train", "tune", "analyze", "evaluate", "teacher", "digits")
 UNNAMED = {"evaluate": ["demo"]}
 """Arguments without a name that a command needs."""

@@ -9,7 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import SMALL
+
+pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).parents[1]
 

@@ -20,6 +20,8 @@ from singer_ray.nodes import ray_start
 from singer_ray.nodes.ray_start import _short_folder, brief_raylets, connected, protect_token, use_token_if_there
 from tests.ray_head import ROOT
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(autouse=True)
 def _nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,8 @@ from playwright.sync_api import Browser
 from tests.conftest import SMALL
 from tests.ray_head import Head, ray_head
 
+pytestmark = pytest.mark.ray
+
 NAME = "rank and rate"
 LONG = {**SMALL, "train.epochs": 2000, "search.grace_epochs": 2000}
 SUBMIT = """

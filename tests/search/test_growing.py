@@ -25,6 +25,8 @@ from singer_ray.storage import Folder
 from tests.conftest import SMALL
 from tests.nodes.test_limits import RECORDED
 
+pytestmark = pytest.mark.ray
+
 SOON = 90.0
 
 

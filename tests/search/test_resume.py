@@ -37,6 +37,8 @@ from tests.search.studies import MIOU
 from tests.search.whole import Listener, settings
 from tests.servers import ENVIRONMENT, s3_server
 
+pytestmark = pytest.mark.ray
+
 SPACE = {"train.lr": {"type": "loguniform", "low": 1e-3, "high": 4e-3}}
 QUICK: dict[str, Any] = {
     "search.trials": 2,

@@ -31,6 +31,8 @@ from singer_ray.search.study.opening import load_study, storage_of
 from singer_ray.search.study.schema import REPEATS, values_by_epoch
 from tests.search.whole import DIVERGES, SPACE, Listener, rows_by_tune, settings, study_of
 
+pytestmark = pytest.mark.ray
+
 PLANTED = {name: f"planted-{name}" for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")}
 
 

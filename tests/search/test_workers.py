@@ -25,6 +25,8 @@ from singer_ray.search.workers.resources import ResourcePlan
 from singer_ray.training import checkpoint
 from tests.conftest import SMALL
 
+pytestmark = pytest.mark.ray
+
 CPUS = 4
 APART = ("epoch", "images_per_second", "data_wait_share")
 """What a run reports otherwise, and what the clock says."""

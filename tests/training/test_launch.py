@@ -14,6 +14,8 @@ from singer_ray.distillation import Distilled, run_distillation
 from singer_ray.errors import UserError
 from singer_ray.training.resuming import check_same, resumed_config
 
+pytestmark = pytest.mark.ray
+
 
 def same_weights(first: Distilled, second: Distilled) -> bool:
     a, b = (load_file(d.student / "model.safetensors") for d in (first, second))

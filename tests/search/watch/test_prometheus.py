@@ -25,6 +25,8 @@ from singer_ray.search.watch.prometheus import TrialGauges, series
 from singer_ray.tracking.figures import ascii_only
 from tests.search.studies import new_ask_tell
 
+pytestmark = pytest.mark.ray
+
 DASHBOARD = Path(__file__).parents[3] / "clusters" / "grafana.json"
 RESULT = {
     "epoch": 3,

@@ -39,6 +39,8 @@ from tests.conftest import SMALL
 from tests.search.whole import Listener
 from tests.test_api import Stripes
 
+pytestmark = pytest.mark.ray
+
 ENDLESS = {**SMALL, "train.steps_per_epoch": 1_000_000}
 
 
