@@ -24,9 +24,9 @@ from singer_ray.options.parsing import parse
 from singer_ray.storage import without_credentials
 
 console = screen()
-"""For how a command gets on; --quiet silences it."""
+"""For progress; --quiet silences it."""
 results = screen()
-"""For what comes of a command."""
+"""For what a command produces."""
 LONGEST_MESSAGE = 2000
 """Characters."""
 
@@ -75,13 +75,13 @@ def _complain(command: Command[Any], log: RunLog, line: str, error: UserError | 
 def _head(command: Command[Any], words: Sequence[str]) -> list[str]:
     from singer_ray.publishing.result import versions
 
-    found = ", ".join(f"{name} {version}" for name, version in versions().items() if name != "singer-ray")
-    return [f"singer_ray {__version__}, {found}", without_credentials(shlex.join([*command.prog.split(), *words]))]
+    packages = ", ".join(f"{name} {version}" for name, version in versions().items() if name != "singer-ray")
+    return [f"singer_ray {__version__}, {packages}", without_credentials(shlex.join([*command.prog.split(), *words]))]
 
 
 @contextlib.contextmanager
 def _silenced(quiet: bool) -> Iterator[None]:
-    """Within, `console` prints nothing when `quiet`."""
+    """Silences `console` while the block runs, if `quiet`."""
     before, console.quiet = console.quiet, quiet
     try:
         yield

@@ -154,7 +154,7 @@ def _pull(config: Config, address: str, places: tuple[str, ...]) -> None:
 
 
 def _with_own_settings(config: Config, experiment: Experiment, flags: ExportFlags) -> Config:
-    """The experiment's own export settings, with those of the command line before them."""
+    """The configuration with the experiment's own export settings; those of the command line win."""
     own = experiment.export_settings()
     kept = {name: value for name, value in own.items() if name not in flags.given}
     mine = {name: value for name, value in (("export.to", flags.to), ("export.top", flags.top or None)) if value}
@@ -178,7 +178,7 @@ def _selection(config: Config, flags: ExportFlags) -> Selection:
 
 
 def _metrics_of(experiment: Experiment, trial: str) -> Mapping[str, Any]:
-    """What the study knows of a trial's last epoch; nothing where the study cannot be read here."""
+    """The metrics of a trial's last epoch, from the study; empty when the study cannot be read here."""
     from singer_ray.search.study.opening import load_study, storage_of
     from singer_ray.search.study.schema import last_result, own_rows
 

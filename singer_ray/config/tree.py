@@ -71,7 +71,7 @@ class Config(Block):
         return validate(tree, "the configuration")
 
     def value(self, dotted: str) -> Any:
-        """Of the setting of that name."""
+        """The value of the setting with that dotted name."""
         value: Any = self
         for part in dotted.split("."):
             value = getattr(value, part)
@@ -84,7 +84,7 @@ class Config(Block):
                 yield name, self.value(name)
 
     def without_passwords(self) -> Config:
-        """A copy whose addresses have lost their passwords: what is written, others may read."""
+        """A copy without the passwords in addresses, since others may read what is written."""
         written = {name: self.value(name) for name in ADDRESSES}
         return self.override({n: without_password(v) for n, v in written.items() if isinstance(v, str)})
 
@@ -106,7 +106,7 @@ def load_preset(name: str) -> Config:
 
 
 def _with_sources(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a preset, in which folders without a source mean images from folders."""
+    """The content of a preset, with the source filled in that its settings imply where it names none."""
     settled = dict(tree)
     for path in (("data",), ("evaluation", "data")):
         block: Any = settled
@@ -135,7 +135,7 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
 
 
 def validate(tree: Mapping[str, Any], where: str) -> Config:
-    """A configuration from nested values. Raises UserError with the first fault in one line."""
+    """A configuration from nested values. Raises UserError, one line about the first error."""
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -153,7 +153,7 @@ def fields() -> list[tuple[str, FieldInfo]]:
 
 
 def explain(error: ValidationError, where: str) -> str:
-    """One line for the first fault: what, the value given, what is allowed, what to do."""
+    """One line about the first error: the setting, the value given, what is allowed, what to do."""
     first = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
     if first["type"] == "extra_forbidden":
@@ -169,7 +169,7 @@ def explain(error: ValidationError, where: str) -> str:
 
 
 def allowed(kind: str, message: str) -> str:
-    """What pydantic's error of that type and message says may be given, in words."""
+    """The allowed values in words, from the type and message of pydantic's error."""
     text = message.removeprefix("Input should be ")
     plain = {
         "int_parsing": "a whole number",

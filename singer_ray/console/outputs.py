@@ -1,4 +1,4 @@
-"""The folder of a result: what may become one, and what a full disk, an error or Ctrl-C leaves of it."""
+"""The output folder of a command: what may become one, and what is left of it after an error, Ctrl-C or a full disk."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from singer_ray.layout import CONFIG, JOURNAL, LOG, RESULT, RUN
 from singer_ray.storage.address import expanded_as
 
 NOTES = {CONFIG, LOG, RUN}
-"""What is in a folder before anything has come of the command."""
+"""What is in a folder before the command has produced anything."""
 START_AGAIN = "Then start again, or give another folder with --out."
 ALWAYS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 """Only writing fails with these."""
 ROOM = {errno.ENOSPC, errno.EDQUOT}
 WITHIN = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.ESTALE}
-"""Reading may fail with these too: they count where the folder of the result is concerned."""
+"""Reading may fail with these too, so they count only inside the output folder."""
 _TOLD = re.compile(
     r"(?:os error|[Ee]rrno)\s*(\d+)|(No space left on device)|(Disk quota exceeded)|(Read-only file system)"
 )
 
 
 def default_out(command: str) -> Path:
-    """Where a command writes that was given no --out."""
+    """Where a command writes when --out is not given."""
     return Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def given_folder(given: str | Path, argument: str = "out") -> Path:
-    """A folder as Python was given it: with `~`, $NAME and ${NAME} replaced. Raises UserError."""
+    """A folder given in Python, with `~`, $NAME and ${NAME} expanded. Raises UserError."""
     return Path(expanded_as(str(given), argument))
 
 
 def prepare_out(folder: Path, *, overwrite: bool, resume: bool = False) -> Path:
-    """The folder of a run, made or emptied. Raises UserError for one that holds something and may not be replaced."""
+    """Creates or empties the folder of a run. Raises UserError for one with content that may not be replaced."""
     check_out(folder, overwrite=overwrite, resume=resume)
     claim(folder, existed=folder.exists() and not overwrite, resumed=resume)
     if overwrite and folder.exists():
@@ -79,7 +79,7 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass
 class _Claim:
-    """A folder that a command has readied for its result."""
+    """A folder that a command has prepared for its result."""
 
     folder: Path
     existed: bool
@@ -95,17 +95,17 @@ _GUARDS: list[_Guard] = []
 
 
 def claim(folder: Path, *, existed: bool, resumed: bool) -> None:
-    """Says that a command writes into `folder`, which held nothing (but the run that is `resumed`) before."""
+    """Records that a command writes into `folder`, which was empty before (or held the run that is `resumed`)."""
     if _GUARDS:
         _GUARDS[-1].claims.append(_Claim(folder, existed, resumed))
 
 
 @contextlib.contextmanager
 def guarded(resume_command: Callable[[Path], str | None] = lambda folder: None) -> Iterator[None]:
-    """Within, a disk that takes no more ends in a UserError, and what cannot go on leaves nothing half-written.
+    """While the block runs, a full disk becomes a UserError, and no half-written result stays that cannot be resumed.
 
-    `resume_command` gives the command that continues what is in a folder, None where nothing can be continued: then
-    what the command made in the folders that it claimed is removed again. Ctrl-C becomes Interrupted, with that
+    `resume_command` returns the command that continues what is in a folder, None when nothing can be continued: then
+    everything that the command made in its claimed folders is removed. Ctrl-C becomes Interrupted, which names that
     command. An unforeseen error leaves the folder as it is, with its log.
     """
     guard = _Guard()
@@ -135,19 +135,19 @@ def guarded(resume_command: Callable[[Path], str | None] = lambda folder: None) 
 
 
 def disk_error(error: BaseException, folders: list[Path]) -> str | None:
-    """An error of writing as a sentence and what to do first; None for any other error.
+    """A write error as a sentence, with what to do first; None for any other error.
 
-    `folders` are those of the result: an unreadable or vanished file counts where it is in one of them.
+    `folders` are the output folders: an unreadable or vanished file counts only inside one of them.
     """
-    found: BaseException | None = error
-    while found is not None:
-        number = _errno(found)
-        name = getattr(found, "filename", None)
+    cause: BaseException | None = error
+    while cause is not None:
+        number = _errno(cause)
+        name = getattr(cause, "filename", None)
         path = Path(os.fsdecode(name)) if isinstance(name, (str, bytes, os.PathLike)) else None
         ours = next((f for f in folders if path is not None and _inside(path, f)), None)
         if number is not None and (number in ALWAYS or (number in WITHIN and ours is not None)):
             return _sentence(number, path, ours or (folders[0] if folders else None))
-        found = found.__cause__
+        cause = cause.__cause__
     return None
 
 
@@ -164,7 +164,7 @@ def _sentence(number: int, path: Path | None, folder: Path | None) -> str:
 def _errno(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    told = _TOLD.search(str(error))  # of libraries that write by themselves, such as safetensors
+    told = _TOLD.search(str(error))  # from libraries that write files themselves, such as safetensors
     if told is None:
         return None
     number, room, quota, _ = told.groups()
@@ -180,7 +180,7 @@ def _advice(guard: _Guard, resume_command: Callable[[Path], str | None]) -> str 
 
 
 def _discard(guard: _Guard, resume_command: Callable[[Path], str | None], *, only_idle: bool = False) -> None:
-    """Removes what was made in the claimed folders; `only_idle` spares those that hold more than notes of the start."""
+    """Removes what was made in the claimed folders; `only_idle` spares those that hold more than NOTES."""
     for each in guard.claims:
         if each.resumed or resume_command(each.folder) is not None:
             continue

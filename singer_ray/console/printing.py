@@ -1,4 +1,4 @@
-"""The consoles that commands print on; what they print goes into the log of the command too."""
+"""The consoles that commands print on; what they print also goes into the command's log."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from singer_ray.console import runlog
 from singer_ray.console.terminal import Terminal
 
 WIDTH = 180
-"""Columns of a table where no terminal sets them."""
+"""Width of a table, in characters, when there is no terminal."""
 
 
 class LoggedConsole(Terminal):
-    """A console whose lines also go into the log of the command that runs, whether or not the screen shows them."""
+    """A console whose lines also go into the running command's log, whether or not the screen shows them."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         if objects and not all(isinstance(each, Control) for each in objects):

@@ -13,16 +13,16 @@ from pathlib import Path
 from singer_ray.layout import LOG
 
 MARK = "# "
-"""Before the lines with which each command begins its part of a log."""
+"""Prefix of the lines with which each command begins its part of a log."""
 _LOGS: list[RunLog] = []
-"""Of the commands that run, the innermost last."""
+"""Those of the running commands, the innermost last."""
 
 
 class RunLog:
-    """Lines with their times: kept here until the folder of the result is known, then in its log.txt.
+    """Lines with their times: kept in memory until the output folder is known, then written to its log.txt.
 
-    `head` gives the lines that stand first; with `verbose`, notes are for the screen too. A log that cannot be written
-    ends nothing: it is left as it is.
+    `head` returns the first lines; with `verbose`, notes go to the screen too. A log that cannot be written stops no
+    command: the lines are lost.
     """
 
     def __init__(self, head: Callable[[], Sequence[str]], *, verbose: bool = False) -> None:
@@ -42,13 +42,13 @@ class RunLog:
                 self._append(lines)
 
     def open(self, folder: Path) -> None:
-        """From now on the log is in `folder`, behind what an earlier command left there."""
+        """From now on the log is in `folder`, after what earlier commands wrote there."""
         begin = time.strftime("%Y-%m-%d %H:%M:%S %z")
         with self._lock, contextlib.suppress(OSError):
             if self._file is not None:
                 os.close(self._file)
                 self._file = None
-            # A folder may come from someone else: its log is no link to a file of ours.
+            # The folder may come from someone else: never follow a link there to a file of ours.
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.open(folder / LOG, flags, 0o644)
             self._append([f"{MARK}{line}\n" for line in (begin, *self._head())] + self._waiting)
@@ -67,7 +67,7 @@ class RunLog:
 
 @contextlib.contextmanager
 def logged(head: Callable[[], Sequence[str]], *, verbose: bool = False) -> Iterator[RunLog]:
-    """Within, a command keeps a log; `log_into` says where."""
+    """Keeps a log while the block runs; `log_into` says where."""
     log = RunLog(head, verbose=verbose)
     _LOGS.append(log)
     try:
@@ -78,19 +78,19 @@ def logged(head: Callable[[], Sequence[str]], *, verbose: bool = False) -> Itera
 
 
 def log_into(folder: Path) -> None:
-    """The command's log, if it keeps one, is in `folder` from now on, earlier lines included."""
+    """Moves the command's log, if it keeps one, into `folder`, earlier lines included."""
     if _LOGS:
         _LOGS[-1].open(folder)
 
 
 def keep(text: Callable[[], str]) -> None:
-    """A text for the log of the command, if it keeps one."""
+    """Writes a text to the command's log, if it keeps one."""
     if _LOGS:
         _LOGS[-1].write(text())
 
 
 def note(text: str) -> None:
-    """A line for the log, and for the screen (standard error) with --verbose."""
+    """Writes a line to the log, and with --verbose to the screen (standard error)."""
     if _LOGS:
         _LOGS[-1].write(text)
         if _LOGS[-1].verbose:

@@ -1,4 +1,4 @@
-"""What is shown on a screen that may go away or be narrow: lines that survive being copied, tables that fit."""
+"""Output for a terminal that may be narrow or go away: lines that can be copied, tables that fit."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from singer_ray.errors import printable, visible
 class Lasting:
     """The file of a console whose other end may go away: a closed terminal, a pipe whose reader has left, a full disk.
 
-    What cannot be written any more is dropped; characters that the encoding lacks are written as escapes. Without
-    `file` it is whatever standard output is at that moment.
+    What can no longer be written is dropped; characters that the encoding lacks are written as escapes. Without `file`,
+    it writes to whatever standard output is at that moment.
     """
 
     def __init__(self, file: IO[str] | None = None) -> None:
@@ -36,7 +36,7 @@ class Lasting:
     @property
     def file(self) -> IO[str]:
         file = sys.stdout if self.own is None else self.own
-        return getattr(file, "rich_proxied_file", file)  # a live table puts itself before standard output
+        return getattr(file, "rich_proxied_file", file)  # Rich's live tables wrap standard output
 
     def write(self, text: str) -> int:
         if not self.gone:
@@ -57,9 +57,9 @@ class Lasting:
                 self._leave(error)
 
     def _leave(self, error: Exception) -> None:
-        """What Python still holds for the file would fail again when the process ends."""
+        """Discards what Python still buffers for the file, which would fail again when the process ends."""
         if isinstance(error, BlockingIOError):
-            return  # it takes no more for the moment
+            return  # full for the moment only
         self.gone = True
         with contextlib.suppress(OSError, ValueError):
             number = self.file.fileno()
@@ -69,23 +69,23 @@ class Lasting:
 
     def __getattr__(self, name: str) -> Any:
         if name == "rich_proxied_file":
-            raise AttributeError(name)  # else Rich would write behind this one's back
+            raise AttributeError(name)  # otherwise Rich would bypass this object
         return getattr(self.file, name)
 
 
 def lasting(console: Console) -> Console:
-    """The console, unable to raise because of what it writes to."""
+    """The same console, which no longer raises errors of the file that it writes to."""
     if not isinstance(console._file, Lasting) and not console.is_jupyter:
         console.file = Lasting(console._file or (sys.stderr if console.stderr else None))  # type: ignore[assignment]
     return console
 
 
 class Terminal(Console):
-    """A Rich console on which a text is a text.
+    """A Rich console that shows texts literally.
 
     Paths, class names and messages of servers may hold `[...]`, which Rich would take for its markup, and escapes that
-    the terminal would obey. Here neither means anything, in lines and in the cells of tables. `rich.text.Text` is
-    shown as it was made.
+    the terminal would obey. Here neither has a meaning, in lines or in the cells of tables. `rich.text.Text` keeps its
+    own styles.
     """
 
     def render_str(self, text: str, **given: Any) -> Text:
@@ -93,7 +93,7 @@ class Terminal(Console):
 
 
 class PythonConsole(Terminal):
-    """A console for who has called a function: what `log` prints on it names arguments instead of options."""
+    """A console for callers of Python functions: what `log` prints on it names arguments instead of options."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*(Text(in_python(o.plain)) if type(o) is Text else o for o in objects), **options)
@@ -105,7 +105,7 @@ def log(console: Console, line: str) -> None:
 
 
 def tolerate_encodings() -> None:
-    """Lets standard output and error show escapes for what their encoding lacks, where they would raise."""
+    """Lets standard output and error escape what their encoding lacks, instead of raising."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
@@ -123,10 +123,10 @@ class Column:
 
 
 class FittedTable:
-    """A table that leaves out columns where the screen has no room for them, the last ones first, and names them.
+    """A table that leaves out columns for which the screen has no room, the last ones first, and names them.
 
     Args:
-        styles: of the rows, in Rich's words.
+        styles: Rich styles of the rows.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ def fitting(columns: Sequence[Column], width: int) -> list[Column]:
 
 
 def _width(column: Column) -> int:
-    """Of the longest cell, the space on either side, and a rule."""
+    """Characters of the longest cell, the padding on either side, and a rule."""
     return max(map(cell_len, map(printable, (column.head, *column.cells)))) + 3
 
 
@@ -181,7 +181,7 @@ def terminated_as_interrupted() -> Iterator[None]:
     def interrupt(signum: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    # nohup ignores SIGHUP, and so it stays.
+    # Under nohup SIGHUP is ignored, and stays so.
     polite = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
     before = {number: signal.signal(number, interrupt) for number in polite}
     try:

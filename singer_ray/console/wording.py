@@ -1,4 +1,4 @@
-"""Commands that may be copied, and messages in the words of whoever reads them: a shell or Python."""
+"""Commands that can be copied, and messages worded for their reader: in a shell or in Python."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCRIPT = "singer-ray"
 
 
 def called(name: str = "") -> str:
-    """A command as this process was called: `singer-ray NAME`, else `python -m singer_ray.NAME`; "" is the list."""
+    """A command as this process was started: `singer-ray NAME` or `python -m singer_ray.NAME`; "" lists all."""
     if Path(sys.argv[0]).name == SCRIPT:
         return f"{SCRIPT} {name}".rstrip()
     return f"python -m singer_ray.{name}".rstrip(".")
@@ -49,7 +49,7 @@ SETTINGS = {
     "time-budget": "search.time_budget",
     "export": "export.to",
 }
-"""Options that are settings there, under other names; dotted ones keep theirs."""
+"""Options that are settings in Python, under other names; dotted ones keep theirs."""
 _WORD = r"(?:'[^']*'(?:\"'\"'[^']*')*|[^\s'`,;)]+?)(?=[.,;)]?(?:\s|$)|[`)])"
 _RESUME = re.compile(rf"`?python -m singer_ray\.tune --resume ({_WORD})`?")
 _COMMAND = r"python -m singer_ray\.\w+(?: +(?:--[\w.-]+|[\w./:-]+(?=[ `)])))*"
@@ -57,13 +57,13 @@ _OPTION = re.compile(rf"(?P<command>{_COMMAND})|(?<![\w-])--(?P<name>[a-z][\w-]*
 
 
 def in_python(message: str) -> str:
-    """A message of the commands as one for Python: `--out` is `out`, and a search goes on by `sweep(resume=...)`."""
-    message = _RESUME.sub(lambda found: f"singer_ray.sweep(resume={' '.join(shlex.split(found[1]))!r})", message)
-    return _OPTION.sub(lambda found: found["command"] or _named(found["name"]), message)
+    """A command's message reworded for Python: `--out` becomes `out`, and `--resume` becomes `sweep(resume=...)`."""
+    message = _RESUME.sub(lambda match: f"singer_ray.sweep(resume={' '.join(shlex.split(match[1]))!r})", message)
+    return _OPTION.sub(lambda match: match["command"] or _named(match["name"]), message)
 
 
 def speaks_python(call: Callable[Given, Returned]) -> Callable[Given, Returned]:
-    """A function whose UserErrors name its arguments instead of options."""
+    """Wraps a function so that its UserErrors name arguments instead of options."""
 
     @functools.wraps(call)
     def speaking(*given: Given.args, **named: Given.kwargs) -> Returned:

@@ -1,4 +1,4 @@
-"""A linear classifier for a student, as the classifier that timm's model would have."""
+"""A linear classifier for a student, in the form that timm's model loads as its classifier."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from singer_ray.storage import read_json, write_whole
 
 @dataclass(frozen=True)
 class LinearHead:
-    """logits = pooled @ weight.T + bias, where `pooled` is what timm's model gives for a batch of images."""
+    """logits = pooled @ weight.T + bias, where `pooled` [batch, dim] is what timm's model returns for images."""
 
     weight: torch.Tensor
     """float32 [classes, dim]"""
@@ -30,8 +30,8 @@ class LinearHead:
 def linear_head(suite: ProbeSuite, reader: Reader) -> LinearHead | None:
     """The linear probe of a network: pooled features after the final norm, fitted on the probes' training images.
 
-    None where these have no labels, or only one class. It classifies exactly as the metric `after_norm/linear_top1`
-    does.
+    None when these have no labels, or only one class. It classifies exactly as the probe behind the metric
+    `after_norm/linear_top1`.
     """
     source = suite.sources.get(FIT)
     if source is None or "label" not in source.fields:
@@ -59,7 +59,7 @@ def classes_of(folder: Path) -> list[str]:
     path = folder / CLASSES
     if not path.is_file():
         return []
-    found = read_json(path.read_bytes(), str(path))
-    if not isinstance(found, list):
+    classes = read_json(path.read_bytes(), str(path))
+    if not isinstance(classes, list):
         raise UserError(f"{path} holds no list of class names. Restore it.")
-    return [str(name) for name in found]
+    return [str(name) for name in classes]

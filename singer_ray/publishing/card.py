@@ -218,11 +218,11 @@ def _selection(search: Mapping[str, Any]) -> str:
 
 
 def _pictures(folder: Path) -> list[str]:
-    found = sorted((folder / PICTURES).glob("*.png"))
-    if not found:
+    paths = sorted((folder / PICTURES).glob("*.png"))
+    if not paths:
         return []
     shown = []
-    for path in found:
+    for path in paths:
         caption = _CAPTIONS.get(path.name) or markdown(path.stem.replace("_", " "))
         shown.append(f"![{caption}]({PICTURES}/{quote(path.name)})\n\n*{caption}*")
     return ["## Pictures", *shown]
@@ -249,9 +249,9 @@ def _licence(result: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _published(name: str) -> Mapping[str, Any]:
-    """What timm's registry says of published weights."""
-    found = timm.models.get_pretrained_cfg(name, allow_unregistered=True) if ":" not in name else None
-    return {} if found is None else {k: v for k, v in found.to_dict().items() if isinstance(v, str)}
+    """What timm's registry says about published weights."""
+    pretrained = timm.models.get_pretrained_cfg(name, allow_unregistered=True) if ":" not in name else None
+    return {} if pretrained is None else {k: v for k, v in pretrained.to_dict().items() if isinstance(v, str)}
 
 
 def _parameters(folder: Path) -> int:
@@ -288,7 +288,7 @@ def _score_names(metrics: Mapping[str, float]) -> list[str]:
 
 
 def _plain(line: object) -> str:
-    """Text that Markdown shows as it is: it may hold names of files."""
+    """Text escaped so that Markdown shows it literally: it may contain file names."""
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#!&~" else c for c in printable(line, 1000))
 
 

@@ -1,4 +1,4 @@
-"""An experiment's best students brought to a store, with the study, the report and an index.
+"""Publishes an experiment's best students to a store, with the study, the report and an index.
 
 PREFIX/index.json                              all experiments there
 PREFIX/EXPERIMENT/experiment.json              its students
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def check_formats(settings: ExportConfig) -> None:
-    """Raises UserError when export.onnx asks for what is not installed."""
+    """Raises UserError when export.onnx insists on ONNX and the extra is not installed."""
     if settings.onnx == "yes" and not onnx_available():
         raise UserError(
             "export.onnx is 'yes', but the extra onnx is not installed. Install it: pip install 'singer-ray[onnx]'; or "
@@ -49,14 +49,14 @@ def deliver(
     replace: bool = False,
     log: Callable[[str], None] = print,
 ) -> list[Published]:
-    """Publishes the selected students, then the experiment's own files, then the lists; what is there stays.
+    """Publishes the selected students, then the experiment's own files, then the lists; existing packages stay.
 
-    Raises UserError when another experiment of that name or another package is there (unless `replace`), and for what
-    else the user can mend; students published before that stay.
+    Raises UserError when another experiment of that name or another package is there (unless `replace`), and for
+    anything else that the user can fix; students published by then stay.
     """
     check_formats(settings)
     choices = experiment.choose(selection)
-    files = experiment.study_files()  # what cannot be published shows before anything is written
+    files = experiment.study_files()  # what cannot be published is refused before anything is written
     for choice in choices:
         experiment.source_of(choice)
     _reserve(experiment, store, replace=replace)
@@ -67,7 +67,7 @@ def deliver(
             done = _deliver_student(experiment, choice, store, settings, selection, place, replace=replace)
             log(f"{'exported' if done.new else 'was there already:'} {done}, {done.size / 1e6:.1f} MB{_differs(done)}")
             published.append(done)
-    if replace:  # only now, when the new ones have come
+    if replace:  # only now that the new ones have arrived
         _remove_strangers(experiment, store)
     for name, content in files.items():
         store.write(f"{experiment.name}/{name}", content)
@@ -77,8 +77,8 @@ def deliver(
 
 
 def listed_packages(store: Store) -> dict[str, str]:
-    """Name -> digest of all packages that the lists below a store's address name. Raises UserError."""
-    found = {}
+    """Name -> digest of all packages in the lists (experiment.json) below a store's address. Raises UserError."""
+    digests = {}
     for name in store.folder.names():
         if not f"/{name}".endswith(f"/{EXPERIMENT}"):
             continue
@@ -88,13 +88,13 @@ def listed_packages(store: Store) -> dict[str, str]:
                 path = str(student["path"]).partition("/")[2]
                 if not is_plain(path):
                     raise ValueError(f"{path!r} is no package's name")
-                found[f"{name.removesuffix(EXPERIMENT)}{path}"] = str(student["package"])
+                digests[f"{name.removesuffix(EXPERIMENT)}{path}"] = str(student["package"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(
                 f"{printable(where)} is damaged ({type(error).__name__}: {printable(error, 60)}). Publish the "
                 "experiment again."
             ) from error
-    return found
+    return digests
 
 
 def _deliver_student(
@@ -117,7 +117,7 @@ def _deliver_student(
         for there in store.packages(f"{experiment.name}/{STUDENTS}"):
             if trial_in(there.rpartition("/")[2]) != choice.trial:
                 continue
-            manifest = _found(store, there)
+            manifest = _readable_manifest(store, there)
             if manifest is not None and manifest.student == own.student and manifest.formats >= wanted and not replace:
                 differs = there != name or manifest.files.get(RESULT) != own.files[RESULT]
                 return Published(f"{store.address}/{there}", False, manifest.size, other=differs)
@@ -143,7 +143,7 @@ def _deliver_student(
 
 
 def _reserve(experiment: Experiment, store: Store, *, replace: bool) -> None:
-    """Writes the experiment's name before its first package: two of one name must not mix. Raises UserError."""
+    """Claims the experiment's name before its first package: two of one name must not mix. Raises UserError."""
     mine = {"format": FORMAT, "name": experiment.name, "identity": experiment.identity, "students": []}
     if replace or store.create(experiment.name, EXPERIMENT, _json(mine)):
         return
@@ -168,7 +168,7 @@ def _differs(done: Published) -> str:
     return " (the same student, with another rank, card or format: --replace renews it)" if done.other else ""
 
 
-def _found(store: Store, name: str) -> Manifest | None:
+def _readable_manifest(store: Store, name: str) -> Manifest | None:
     """The manifest of a package that this version can read."""
     try:
         return store.find(name)
@@ -182,12 +182,12 @@ def _listed_experiment(experiment: Experiment, store: Store) -> bytes:
         trial = trial_in(name.rpartition("/")[2])
         if trial is None:  # somebody else's
             continue
-        manifest = _found(store, name)
+        manifest = _readable_manifest(store, name)
         result = parsed(store.read(f"{name}/{RESULT}"), f"{store.address}/{name}/{RESULT}")
         if manifest is None or result.get("experiment") != experiment.identity:
             continue
         rank = name.rpartition("/")[2].partition("-")[0]
-        rank = str(experiment.rank_of(trial) or rank)  # further trials may have come before it since
+        rank = str(experiment.rank_of(trial) or rank)  # trials added since may rank before it
         scores = {
             metric: value
             for metric, value in result.get("metrics", {}).items()
@@ -215,10 +215,10 @@ def _listed_experiment(experiment: Experiment, store: Store) -> bytes:
 
 
 def _listed_all(store: Store) -> bytes:
-    found = [
+    experiments = [
         parsed(store.read(f"{name}/{EXPERIMENT}"), f"{store.address}/{name}/{EXPERIMENT}") for name in store.folders()
     ]
-    return _json({"format": FORMAT, "experiments": [e for e in found if e]})
+    return _json({"format": FORMAT, "experiments": [e for e in experiments if e]})
 
 
 def _json(tree: Any) -> bytes:

@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from singer_ray.config import Config
 
 COLUMNS = ("rank", "id", "state", "epochs", "seconds", "fault")
-"""What every leaderboard has."""
+"""Columns of every leaderboard."""
 _ANOTHER = "Restore it from a copy, or name another trial."
 RUN_ID = "000"
-"""What stands for the trial where there was no search."""
+"""Used as the trial id where there was no search."""
 
 Metrics = Callable[[str], Mapping[str, Any]]
 """Trial id -> all metrics of its last epoch, as far as they are known."""
@@ -55,8 +55,8 @@ Metrics = Callable[[str], Mapping[str, Any]]
 class Experiment:
     """The folder of a search (leaderboard.parquet, best/, trials/) or of a run (result.json, student/).
 
-    `metrics_of` adds what the leaderboard leaves out to students that are built from a checkpoint. Raises UserError
-    when the folder is neither.
+    `metrics_of` gives metrics that the leaderboard lacks, for students that are built from a checkpoint. Raises
+    UserError when the folder is neither.
     """
 
     def __init__(
@@ -84,26 +84,26 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """The study's name, or that of the folder. Raises UserError for one that cannot be a folder's."""
-        found = str(self.search.get("name") or self.folder.name)
-        if not is_plain(found) or "/" in found or is_draft(found):
+        """The study's name, else the folder's. Raises UserError when it cannot be a folder name."""
+        name = str(self.search.get("name") or self.folder.name)
+        if not is_plain(name) or "/" in name or is_draft(name):
             raise UserError(
-                f"{self.address}: the name {printable(found)!r} cannot be a folder's name. Correct it in {RECORD}, or "
+                f"{self.address}: the name {printable(name)!r} cannot be a folder's name. Correct it in {RECORD}, or "
                 "copy the experiment to a folder with another name."
             )
-        return found
+        return name
 
     @property
     def objectives(self) -> list[str]:
-        """NAME:max or NAME:min."""
-        found = self.search.get("objectives", [])
-        if not isinstance(found, list):
+        """Each as NAME:max or NAME:min. Raises UserError when search.json is damaged."""
+        objectives = self.search.get("objectives", [])
+        if not isinstance(objectives, list):
             raise UserError(f"{self.address}/{RECORD} has no list of objectives. Restore it from a copy.")
-        return [str(name) for name in found]
+        return [str(name) for name in objectives]
 
     @cached_property
     def identity(self) -> str:
-        """Tells this experiment from another of the same name; a resumed search stays the same."""
+        """Distinguishes this experiment from others of the same name; a resumed search keeps it."""
         own = self.search.get("id")
         parts = [str(own).encode()] if own else [self.folder.read(CONFIG) or b"", self.folder.read(SPACE) or b""]
         return hashlib.sha256(b"\0".join([self.name.encode(), *parts])).hexdigest()
@@ -117,14 +117,14 @@ class Experiment:
         return chosen(self.table, selection, self.address)
 
     def rank_of(self, trial: str) -> int | None:
-        """Where a trial stands in the leaderboard; None where there is none."""
+        """A trial's rank in the leaderboard; None where there is no leaderboard or no such trial."""
         if not self.is_search:
             return None
-        found = list(self.table[self.table["id"] == trial]["rank"])
-        return int(found[0]) if found else None
+        ranks = list(self.table[self.table["id"] == trial]["rank"])
+        return int(ranks[0]) if ranks else None
 
     def source_of(self, choice: SelectedStudent) -> str | None:
-        """The folder in it that holds a student; None where there is only the trial's checkpoint.
+        """The subfolder that holds the student; None when there is only the trial's checkpoint.
 
         Raises UserError for a student with files that cannot be published.
         """
@@ -146,9 +146,9 @@ class Experiment:
     def stage(
         self, choice: SelectedStudent, target: Path, *, license: str | None = None, selected_by: str | None = None
     ) -> None:
-        """Writes the student into the new folder `target`: of best/ (or student/), else from the trial's checkpoint.
+        """Writes the student into the new folder `target`: from best/ (or student/), else from the trial's checkpoint.
 
-        `selected_by` is the metric that chose it, where that was not its rank.
+        `selected_by` is the metric that it was selected by, when not by rank.
 
         Raises UserError when its files were changed after their manifest, or there is no checkpoint.
         """
@@ -167,7 +167,7 @@ class Experiment:
         seal(target)
 
     def export_settings(self) -> dict[str, Any]:
-        """The settings export.* of its own configuration, by dotted name; empty where it cannot be read."""
+        """The export.* settings of its own configuration, by dotted name. Raises UserError when it is damaged."""
         try:
             tree = read_yaml(self.folder.read(CONFIG) or b"", f"{self.address}/{CONFIG}", "Restore it.")
         except UserError as error:
@@ -183,7 +183,7 @@ class Experiment:
         return set(ExportConfig.model_fields)
 
     def study_files(self) -> dict[str, bytes]:
-        """What is published of the experiment itself, by its name below it, without credentials of any address."""
+        """The experiment's own files to publish: name below the experiment -> content, without credentials."""
         places = {
             f"study/{CONFIG}": CONFIG,
             f"study/{SPACE}": SPACE,
@@ -195,8 +195,8 @@ class Experiment:
         }
         if not self.is_search:
             places = {f"study/{CONFIG}": CONFIG, f"study/{RESULT}": RESULT}
-        found = {place: self.folder.read(name) for place, name in places.items()}
-        return {p: cleaned(p, content) for p, content in found.items() if content is not None}
+        contents = {place: self.folder.read(name) for place, name in places.items()}
+        return {p: cleaned(p, content) for p, content in contents.items() if content is not None}
 
     def _check_run(self) -> None:
         content = self.folder.read(f"{STUDENT}/{MODEL_CONFIG}")
@@ -232,7 +232,7 @@ class Experiment:
         (target / CARD).unlink(missing_ok=True)
 
     def _build(self, choice: SelectedStudent, target: Path) -> None:
-        """A student that the search did not package, from its trial's checkpoint."""
+        """Builds a student that the search did not package, from its trial's checkpoint."""
         from singer_ray.training import checkpoint
         from singer_ray.vision.students import MisfitError, student_of
 
@@ -289,5 +289,5 @@ def _parameters(row: Mapping[str, Any]) -> dict[str, Any]:
     from singer_ray.config import field_names
 
     settings = field_names()
-    found = {name: plain(value) for name, value in row.items() if name in settings}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {name: plain(value) for name, value in row.items() if name in settings}
+    return {name: value for name, value in values.items() if value is not None}

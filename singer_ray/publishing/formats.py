@@ -65,7 +65,7 @@ def open_outputs(folder: Path) -> tuple[Outputs, torch.Tensor]:
 
 
 def write_onnx(folder: Path) -> None:
-    """model.onnx in a package's folder, any batch size, checked with ONNX Runtime against torch.
+    """Writes model.onnx into a package's folder, for any batch size, and compares ONNX Runtime with torch.
 
     Raises UserError when the extra is not installed, the network cannot be exported, or results differ.
     """
@@ -94,14 +94,14 @@ def write_onnx(folder: Path) -> None:
             f"{_name(folder)} cannot be written as ONNX: {first_line(error)[:200]}. Use --export.onnx no."
         ) from error
     (folder / ONNX).chmod(0o644)
-    fault = onnx_fault(folder, outputs, pixels)
-    if fault:
+    difference = onnx_difference(folder, outputs, pixels)
+    if difference:
         (folder / ONNX).unlink(missing_ok=True)
-        raise UserError(f"{_name(folder)}: model.onnx {fault} Use --export.onnx no.")
+        raise UserError(f"{_name(folder)}: model.onnx {difference} Use --export.onnx no.")
 
 
-def onnx_fault(folder: Path, outputs: Outputs, pixels: torch.Tensor) -> str | None:
-    """In which output, and by how much, model.onnx differs from torch, for batches of two images and of one."""
+def onnx_difference(folder: Path, outputs: Outputs, pixels: torch.Tensor) -> str | None:
+    """Which output of model.onnx differs from torch, and by how much, for batches of two and of one; else None."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -111,15 +111,15 @@ def onnx_fault(folder: Path, outputs: Outputs, pixels: torch.Tensor) -> str | No
         with torch.no_grad():
             expected = outputs(batch)
         for name, ours, theirs in zip(outputs.names, expected, session.run(outputs.names, {"pixels": batch.numpy()})):
-            found = torch.from_numpy(theirs)
-            if found.shape != ours.shape or not torch.allclose(found, ours, rtol=TOLERANCE, atol=TOLERANCE):
-                largest = float((found - ours).abs().max()) if found.shape == ours.shape else float("nan")
+            result = torch.from_numpy(theirs)
+            if result.shape != ours.shape or not torch.allclose(result, ours, rtol=TOLERANCE, atol=TOLERANCE):
+                largest = float((result - ours).abs().max()) if result.shape == ours.shape else float("nan")
                 return f"gives other {name} than torch (by {largest:.1e}, allowed {TOLERANCE:g})."
     return None
 
 
 def write_program(folder: Path) -> None:
-    """model.pt2 in a package's folder: `torch.export.load(...).module()(pixels)`, any batch size. Raises UserError."""
+    """Writes model.pt2 for `torch.export.load(...).module()(pixels)`, for any batch size. Raises UserError."""
     outputs, pixels = open_outputs(folder)
     try:
         with _quiet(), torch.no_grad():
@@ -136,7 +136,7 @@ def write_program(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's own report of its steps."""
+    """Silences the exporter's own progress reports."""
     names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:

@@ -54,9 +54,9 @@ def write_model(folder: Path, model: nn.Module, inputs: InputSpec) -> None:
         save_for_hf(
             model, str(folder), model_config={"pretrained_cfg": own}, data_config=data_config, safe_serialization=True
         )
-    except SafetensorError as error:  # which a full disk is to that library, and no OSError
+    except SafetensorError as error:  # safetensors raises this, not OSError, when the disk is full
         raise OSError(str(error)) from error
-    (folder / WEIGHTS).chmod(0o644)  # written for the owner alone; a delivery is for others
+    (folder / WEIGHTS).chmod(0o644)  # safetensors lets only the owner read it; packages are for others
 
 
 def write_student(
@@ -65,8 +65,7 @@ def write_student(
     """The model with result.json, the resolved configuration (config.yaml), a linear head where there is one, the card
     (README.md) and MANIFEST.json.
 
-    Pictures that FOLDER/pictures holds already are shown in the card. Whoever adds or changes a file later calls
-    `seal`.
+    Pictures that are already in FOLDER/pictures are shown in the card. After adding or changing a file, call `seal`.
     """
     result = scrubbed(result)
     write_model(folder, model, inputs)
@@ -78,7 +77,7 @@ def write_student(
 
 
 def seal(folder: Path) -> Manifest:
-    """Writes the card and the manifest of a student's folder anew, from what is in it."""
+    """Rewrites the card and the manifest of a student's folder from its current files."""
     result = parsed((folder / RESULT).read_bytes(), str(folder / RESULT))
     write_whole(folder / CARD, card(result, folder))
     return write_manifest(folder)

@@ -1,4 +1,4 @@
-"""What is written beside every result, so that it can be judged and made again."""
+"""What is written beside every result, so that it can be judged and reproduced."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def build_result(
 ) -> dict[str, Any]:
     """The content of result.json: metrics, remarks, config, versions, git_commit, seconds, images_per_second.
 
-    `remarks` are lines that whoever reads the metrics should know.
+    `remarks` are lines that readers of the metrics should know.
 
-    `metrics` are the loop's last ones; its bookkeeping leaves the flat block for places of its own. Where there was no
-    loop there is none, and so no epochs or images_per_second.
+    `metrics` are the last ones of the training loop; names without a slash are its bookkeeping, which gets keys of its
+    own. Where there was no loop, epochs and images_per_second are absent.
     """
     scores = {name: value for name, value in sorted(metrics.items()) if "/" in name}
     result: dict[str, Any] = {
@@ -56,13 +56,13 @@ def build_result(
 @cache
 def versions() -> dict[str, str]:
     """Python and the packages that decide the numbers."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 @cache

@@ -41,7 +41,7 @@ class SelectedStudent:
 
 
 def chosen(table: pd.DataFrame, selection: Selection, address: str) -> list[SelectedStudent]:
-    """The selected students, the best first, of the leaderboard of the search at `address`.
+    """The selected students of a leaderboard, the best first; `address` names the search in messages.
 
     Raises UserError when there are none, or an unknown one is named.
     """
@@ -71,14 +71,14 @@ def chosen(table: pd.DataFrame, selection: Selection, address: str) -> list[Sele
 
 def _row(table: pd.DataFrame, trial: str) -> SelectedStudent:
     wanted = trial.zfill(3)
-    found = table[table["id"] == wanted]
-    if found.empty:
+    rows = table[table["id"] == wanted]
+    if rows.empty:
         ids = list(table["id"])
         raise UserError(
             f"--trial {trial!r}: there is no such trial.{nearest(wanted, ids)} Allowed: {', '.join(ids[:20])}"
             f"{', ...' if len(ids) > 20 else ''}."
         )
-    row = found.iloc[0]
+    row = rows.iloc[0]
     if row["state"] == FAIL:
         why = without_credentials(str(row["fault"]))
         raise UserError(f"--trial {trial!r} failed ({why}): it has no student. Name another.")

@@ -1,4 +1,4 @@
-"""The leaderboard that an export reads: checked, since ids become names of folders, and cleaned to be published."""
+"""The leaderboard that an export reads: checked, since its ids become folder names, and cleaned for publishing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _TRIAL = re.compile(r"[0-9]{1,12}(-seed[0-9]{1,12})?")
 
 
 def read_table(content: bytes, where: str, columns: Sequence[str] = ("rank", "id", "state")) -> pd.DataFrame:
-    """A leaderboard with these columns and perhaps more.
+    """Reads a leaderboard that has at least these columns.
 
-    Raises UserError for what is none, and for trial ids that no search gives: they become names of folders.
+    Raises UserError for anything else, and for trial ids that no search assigns, since they become folder names.
     """
     advice = "Restore it; --resume writes it anew."
     try:
@@ -29,7 +29,7 @@ def read_table(content: bytes, where: str, columns: Sequence[str] = ("rank", "id
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise UserError(f"{where} has no column {missing[0]!r}: it is not of singer_ray.tune. {advice}")
-    odd = [found for found in table["id"] if not isinstance(found, str) or not _TRIAL.fullmatch(found)]
+    odd = [trial for trial in table["id"] if not isinstance(trial, str) or not _TRIAL.fullmatch(trial)]
     if odd:
         raise UserError(
             f"{where} has a trial {printable(odd[0], 60)!r}. Allowed: numbers, such as 007 or 007-seed1. Do not use "
@@ -47,7 +47,7 @@ def trial_in(package: str) -> str | None:
 
 
 def cleaned(name: str, content: bytes) -> bytes:
-    """A file as it may be published: without credentials of any address."""
+    """A file's content as it may be published: without the credentials in addresses."""
     if name.endswith(".parquet"):
         table, cleaned = read_table(content, name), io.BytesIO()
         texts = table.select_dtypes(include=["object", "string"])
@@ -56,7 +56,7 @@ def cleaned(name: str, content: bytes) -> bytes:
         table.to_parquet(cleaned, index=False)
         return cleaned.getvalue()
     text = content.decode("utf-8", "surrogateescape")
-    if name.endswith(".html"):  # its own programs hold no secrets, and must stay as they are
+    if name.endswith(".html"):  # its scripts hold no secrets and must not be changed
         parts = re.split(r"(<script>.*?</script>)", text, flags=re.DOTALL)
         text = "".join(part if n % 2 else without_credentials(part) for n, part in enumerate(parts))
     else:
@@ -65,7 +65,7 @@ def cleaned(name: str, content: bytes) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """A cell of a table as Python has it; None for a missing one."""
+    """A table's cell as a plain Python value; None for a missing one."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list):

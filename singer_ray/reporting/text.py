@@ -27,14 +27,14 @@ def number(value: Any) -> str:
 
 
 def score(value: float | None) -> str:
-    """Four significant digits, zeros at the end kept, so that a column lines up."""
+    """Four significant digits, trailing zeros kept, so that a column lines up."""
     if value is None:
         return MISSING
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.4g}".rstrip(".")
 
 
 def spread_of(value: float | None) -> str:
-    """A spread, to the two digits that it has."""
+    """A spread, to two significant digits."""
     return MISSING if value is None else f"{value:.2g}"
 
 
@@ -65,16 +65,16 @@ def plural(count: int, name: str) -> str:
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:
-    """For each dotted name the shortest end that no other has."""
+    """Dotted name -> its shortest end that no other name shares."""
     listed = list(names)
 
     def end(name: str, parts: int) -> str:
         return ".".join(name.split(".")[-parts:])
 
-    found = {}
+    short = {}
     for name in listed:
         lengths = range(1, name.count(".") + 2)
-        found[name] = next(
+        short[name] = next(
             (end(name, n) for n in lengths if sum(end(other, n) == end(name, n) for other in listed) == 1), name
         )
-    return found
+    return short

@@ -1,4 +1,4 @@
-"""Folders at local paths and in S3: files in them, what only S3 can, and leases."""
+"""Files at local paths and in S3, their addresses, and safe reading of what comes from outside."""
 
 from singer_ray.storage.drafts import DRAFT, sync, write_whole
 from singer_ray.storage.explain import reason, without_credentials

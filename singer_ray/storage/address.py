@@ -1,7 +1,7 @@
-"""Where things are: one reading of folders, places in S3 and databases, for the whole program.
+"""Addresses of folders, places in S3 and databases, read in one way by the whole program.
 
-Nothing is decoded and nothing cut off: `#`, `?`, `%`, spaces and letters of any alphabet belong to the name that they
-stand in. Only the addresses of databases have a `?` of their own, before their options.
+Nothing is decoded or cut off: `#`, `?`, `%`, spaces and letters of any alphabet are part of the name. Only in addresses
+of databases does `?` begin the options.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from singer_ray.storage.stores import FILE, STORES
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SERVERS = tuple(scheme for scheme in STORES if scheme != FILE)
 _MISTYPED = re.compile(r"(s3|gs|file|https?|ftp):", re.IGNORECASE)
-"""What begins so is no folder's name, but an address that lacks its slashes."""
+"""A text that begins like this is an address without its slashes, not a folder's name."""
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*|arn:[A-Za-z0-9:_-]+")
 _LONGEST = 255
-"""Bytes of a file's name; file systems take no more."""
+"""Bytes of a file name; file systems accept no more."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """A folder of this machine, or a place on a server: in a bucket of S3."""
+    """A folder of this machine, or a place in a server's bucket."""
 
     text: str
-    """For messages and for `--resume`: without slashes at its end."""
+    """For messages and for `--resume`; without trailing slashes."""
     folder: Path | None = None
     """Absolute; None on a server."""
     bucket: str = ""
     key: str = ""
-    """In the bucket, without slashes at its ends; empty for the bucket itself."""
+    """Path in the bucket, without slashes at either end; empty for the bucket itself."""
     scheme: str = FILE
-    """Of its store: one of `STORES`."""
+    """That of its store, one of `STORES`."""
 
     @classmethod
     def of(cls, text: str, setting: str = "the address") -> Address:
         """Reads a path, file://PATH, or s3://BUCKET/KEY.
 
-        Raises UserError for another scheme, an address without a bucket, and what no store could keep.
+        Raises UserError for another scheme, an address without a bucket, and names that no store can hold.
         """
         scheme, rest = split(text)
         shown = f"{setting} {printable(text)!r}"
@@ -56,14 +56,14 @@ class Address:
             raise UserError(f"{shown} lacks the two slashes behind its scheme. {allowed}")
         if scheme and not rest.startswith("/"):
             raise UserError(f"{shown} is no absolute path. Give file:///PATH, or the path alone.")
-        fault = fault_of(rest)
-        if fault:
-            raise UserError(f"{shown} cannot be a path: {fault}. Give another folder.")
+        problem = path_problem(rest)
+        if problem:
+            raise UserError(f"{shown} cannot be a path: {problem}. Give another folder.")
         return cls(rest.rstrip("/") or "/", Path(rest).absolute())
 
     @property
     def name(self) -> str:
-        """Its own name: its last part."""
+        """The last part of the path."""
         return self.key.rpartition("/")[2] if self.folder is None else self.folder.resolve().name
 
     def uri(self, endpoint: str | None = None) -> str:
@@ -85,27 +85,27 @@ def _on_server(scheme: str, shown: str, rest: str) -> Address:
         )
     key = key.strip("/")
     parts = key.split("/") if key else []
-    fault = next((f for f in map(_name_fault, filter(None, parts)) if f), None)
-    if fault is None and len(key.encode("utf-8", "surrogateescape")) > 1024:
-        fault = f"{scheme.upper()} takes 1,024 bytes"
-    if fault:
-        raise UserError(f"{shown} cannot be a place in {scheme.upper()}: {fault}. Give another prefix.")
+    problem = next((p for p in map(_name_problem, filter(None, parts)) if p), None)
+    if problem is None and len(key.encode("utf-8", "surrogateescape")) > 1024:
+        problem = f"{scheme.upper()} takes 1,024 bytes"
+    if problem:
+        raise UserError(f"{shown} cannot be a place in {scheme.upper()}: {problem}. Give another prefix.")
     return Address("/".join((f"{scheme}:/", bucket, *parts)), None, bucket, key, scheme)
 
 
 def split(text: str) -> tuple[str, str]:
-    """(scheme in small letters, what follows its `://`); without a scheme ("", text)."""
-    found = _SCHEME.match(text)
-    return (found[1].lower(), text[found.end() :]) if found else ("", text)
+    """(scheme in lower case, what follows `://`); ("", text) without a scheme."""
+    match = _SCHEME.match(text)
+    return (match[1].lower(), text[match.end() :]) if match else ("", text)
 
 
 def is_folder(text: str) -> bool:
-    """Whether an address is that of a folder of this machine, rather than of a server's."""
+    """Whether an address is that of a folder of this machine rather than of a place on a server."""
     return split(text)[0] in ("", FILE)
 
 
 def absolute(address: str) -> str:
-    """A folder's address, or that of a SQLite file, as it is meant from any folder; others as they are."""
+    """The address of a folder or of a SQLite file made absolute; any other address as it is."""
     scheme, rest = split(address)
     if scheme == FILE or not (scheme or _MISTYPED.match(address)):
         return str(Path(rest).absolute())
@@ -117,10 +117,10 @@ def absolute(address: str) -> str:
 
 
 def expanded(text: str) -> str:
-    """A path or address with `~`, $NAME and ${NAME} replaced by what they stand for.
+    """A path or address with `~`, $NAME and ${NAME} expanded.
 
-    Of a database's address only a SQLite file is a path: in others a `$` may belong to a password. Raises ValueError,
-    which says what would be allowed, for an empty text, a variable that is not set, an unknown user and what cannot
+    Of databases only SQLite's addresses are expanded: in others a `$` may belong to a password. Raises ValueError,
+    which says what is allowed, for an empty text, a variable that is not set, an unknown user, and anything that cannot
     be a path.
     """
     prefix = "local-dir:" if text.startswith("local-dir:") else ""
@@ -132,17 +132,17 @@ def expanded(text: str) -> str:
     begin = text[: len(text) - len(rest)]
     if _is_sqlite(scheme):  # sqlite:///PATH
         begin, rest = f"{begin}{rest[:1]}", rest[1:]
-    rest = _VARIABLE.sub(lambda found: _variable(found, rest), rest)
+    rest = _VARIABLE.sub(lambda match: _variable(match, rest), rest)
     if scheme not in _SERVERS and rest.startswith("~"):
         rest = _at_home(rest)
-    fault = fault_of(rest)
-    if fault:
-        raise ValueError(f"a path ({fault})")
+    problem = path_problem(rest)
+    if problem:
+        raise ValueError(f"a path ({problem})")
     return begin + rest
 
 
 def expanded_as(text: str, setting: str) -> str:
-    """The same for what `setting` was given. Raises UserError."""
+    """The same for the value of `setting`. Raises UserError."""
     try:
         return expanded(text)
     except ValueError as error:
@@ -155,18 +155,18 @@ def own_name(folder: Path) -> str:
 
 
 def leads_out(name: str) -> bool:
-    """Whether a file's name could be that of one outside the folder that it is relative to."""
+    """Whether a file name could lead out of the folder that it is relative to."""
     return "\0" in name or any(part in ("", ".", "..") for part in name.split("/"))
 
 
 def is_plain(name: str) -> bool:
-    """Whether files may be published under a name (with `/` between parts): every store and file system takes it."""
+    """Whether a file name (`/` between parts) can be published: every store and file system accepts it."""
     usual = "\\" not in name and all(c.isprintable() for c in name) and len(name.encode("utf-8", "replace")) <= 900
-    return usual and not any(_name_fault(part) for part in name.split("/"))
+    return usual and not any(_name_problem(part) for part in name.split("/"))
 
 
-def fault_of(path: str) -> str | None:
-    """What keeps a text from being a path on this machine, in words; None where nothing does."""
+def path_problem(path: str) -> str | None:
+    """Why a text cannot be a path on this machine, in words; None when it can."""
     if "\0" in path:
         return "it holds a null byte"
     if _is_undecodable(path):
@@ -174,7 +174,7 @@ def fault_of(path: str) -> str | None:
     return next((_too_long(part) for part in path.split("/") if len(part.encode()) > _LONGEST), None)
 
 
-def _name_fault(part: str) -> str | None:
+def _name_problem(part: str) -> str | None:
     if part in ("", ".", ".."):
         return f"it has a part {part!r}"
     if any(ord(c) < 32 or ord(c) == 127 for c in part):
@@ -196,20 +196,20 @@ def _is_sqlite(scheme: str) -> bool:
     return scheme.partition("+")[0] == "sqlite"
 
 
-def _variable(found: re.Match[str], text: str) -> str:
-    name = found[1] or found[2]
+def _variable(match: re.Match[str], text: str) -> str:
+    name = match[1] or match[2]
     if name in os.environ:
         return os.environ[name]
-    # A folder may be called so; a path below it is then meant as it stands.
-    end = text.find("/", found.end())
+    # A folder's name may contain a `$`; then the path is meant literally.
+    end = text.find("/", match.end())
     if os.path.lexists(text if end < 0 else text[:end]):
-        return found[0]
+        return match[0]
     raise ValueError(f"a path whose variables are set (${name} is not)")
 
 
 def _at_home(path: str) -> str:
-    found = os.path.expanduser(path)
+    at_home = os.path.expanduser(path)
     user = path.partition("/")[0]
-    if found == path and not os.path.lexists(user):
+    if at_home == path and not os.path.lexists(user):
         raise ValueError(f"a path (there is no user {user.removeprefix('~')!r})")
-    return found
+    return at_home

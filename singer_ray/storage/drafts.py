@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place under a name that nobody can foresee, and renamed."""
+"""Files that are there whole or not at all: written beside their place under an unpredictable name, then renamed."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 DRAFT = ".part"
-"""End of the name of a file that is being written."""
+"""Suffix of a file that is being written."""
 
 
 def write_whole(path: Path, content: bytes | str, *, synced: bool = False) -> None:
-    """Writes a file, in UTF-8, whole or not at all: over an earlier one, and in the place of a link rather than
-    through it.
+    """Writes a file (text in UTF-8), whole or not at all. It replaces an earlier file; a link is replaced, not
+    followed.
 
     Args:
         synced: waits until it is on the disk, so that a power cut leaves the earlier file or this one.
 
-    Raises OSError. The folder may be a stranger's: a draft with a name that can be foreseen would follow a link there.
+    Raises OSError. The folder may be a stranger's, who could place a link under a predictable draft name.
     """
     data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
     draft = new_draft(path)
@@ -40,7 +40,7 @@ def write_whole(path: Path, content: bytes | str, *, synced: bool = False) -> No
 
 @contextlib.contextmanager
 def drafted(path: Path) -> Iterator[Path]:
-    """A new, empty file beside `path` for a library to fill, that takes its place at the end. Raises OSError."""
+    """Yields a new, empty file beside `path` for a library to fill, and renames it at the end. Raises OSError."""
     draft = new_draft(path)
     os.close(_opened(draft))
     try:
@@ -52,7 +52,7 @@ def drafted(path: Path) -> Iterator[Path]:
 
 
 def new_draft(path: Path) -> Path:
-    """A name beside `path` for a file that will take its place, which nobody can foresee."""
+    """An unpredictable name beside `path` for a file that will take its place."""
     return path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex}{DRAFT}")
 
 

@@ -1,4 +1,4 @@
-"""Faults of disks and of S3 in a sentence, and texts without the passwords of the addresses in them."""
+"""Errors of disks and of S3 in one sentence, and texts without the passwords of the addresses in them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SIGNED = re.compile(rf"""([?&](?:{SECRETS})=)[^&\s"'<>]+""", re.IGNORECASE)
 _PAIR = re.compile(
     rf"""(?<![\w.-])((?:{PASSWORDS})\s*=\s*)(?:'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[^\s&;"<>]+)""", re.IGNORECASE
 )
-"""Of key=value addresses (`host=db password=x`) and of messages that repeat one; short names would be words there."""
+"""In key=value addresses (`host=db password=x`) and messages that quote them; short names would match words there."""
 _ADVICE = [
     (re.compile(pattern), advice)
     for pattern, advice in (
@@ -59,15 +59,15 @@ _ADVICE = [
 
 
 def reason(error: Exception) -> str:
-    """An error of a file system or of S3 as one sentence, and one of advice where the cause is a known one."""
+    """An error of a file system or of S3 as one sentence, with a second one of advice when the cause is known."""
     text = f"{without_credentials(first_line(error))[:300]}."
     return next((f"{text} {advice}" for pattern, advice in _ADVICE if pattern.search(str(error))), text)
 
 
 def without_credentials(text: str) -> str:
-    """A text whose addresses have lost their users, passwords and signatures: `db://me:secret@host` -> `db://***@host`.
+    """Masks users, passwords and signatures of the addresses in a text: `db://me:secret@host` -> `db://***@host`.
 
-    Those of addresses written as `host=db password=secret`, and of parameters (`?sslpassword=secret`), too. Rather too
-    much than too little: a password may hold any character but white space, quotes and angle brackets.
+    This includes addresses such as `host=db password=secret`, and parameters (`?sslpassword=secret`). It masks too much
+    rather than too little: a password may hold any character but white space, quotes and angle brackets.
     """
     return _PAIR.sub(r"\1***", _SIGNED.sub(r"\1***", _USER.sub(r"\1***@", _PASSWORD.sub(r"\1***@", text))))

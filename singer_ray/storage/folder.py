@@ -17,8 +17,8 @@ from singer_ray.storage.stores import open_store
 class Folder:
     """Files below one address, in the store of its scheme; names are relative to it, with `/` between parts.
 
-    Whose files they are is not known: names that would lead out of the folder are refused (UserError), and locally so
-    are links that do, and whatever is not a regular file.
+    The files may be a stranger's: names that would lead out of the folder are refused (UserError), and so, in local
+    folders, are links that do, and anything but regular files.
 
     Credentials come from AWS's standard chain (environment, profile, instance role). `endpoint` is the address of an
     S3-compatible server; without it AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL are honoured.
@@ -28,7 +28,7 @@ class Folder:
         setting: how the user calls the address, for messages.
         timeout: seconds without an answer from the server after which a request has failed.
         writable: whether a local address must be one that can be written.
-        settings: of S3, instead of endpoint and timeout.
+        settings: for S3, instead of endpoint and timeout.
 
     Raises UserError for an address that cannot be used: other scheme, no such bucket, no permission, no connection.
     """
@@ -77,7 +77,7 @@ class Folder:
         return self.store.get(name)
 
     def require(self, name: str) -> None:
-        """Raises UserError for a file that will not be read, whatever is in it."""
+        """Raises UserError for a file that is refused whatever is in it."""
         self._check(name)
         self.store.require(name)
 
@@ -87,7 +87,7 @@ class Folder:
         return self.store.stream(name, lambda chunk: None)
 
     def fetch(self, name: str, path: Path) -> tuple[int, str] | None:
-        """Copies a file to `path`; its size and SHA-256 as they came, or None when there is none. Raises UserError."""
+        """Copies a file to `path`; returns size and SHA-256 of what came, None when there is none. Raises UserError."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "wb") as target:
@@ -109,12 +109,12 @@ class Folder:
         return f"{self.address}/{name}"
 
     def create(self, name: str, content: bytes) -> bool:
-        """Writes a small file unless there is one; whether it did. Raises UserError."""
+        """Writes a small file unless it exists; returns whether it did. Raises UserError."""
         self._check(name)
         return self.store.create(name, content)
 
     def names(self, below: str = "") -> list[str]:
-        """The names of all files in it, or in its folder `below`, sorted; drafts apart. Raises UserError."""
+        """The names of all files in it, or in its folder `below`, sorted, without drafts. Raises UserError."""
         if below:
             self._check(below)
         return sorted(name for name in self.store.list(below) if not name.endswith(DRAFT))
@@ -131,7 +131,7 @@ class Folder:
         self.store.delete([name])
 
     def abort_uploads(self) -> None:
-        """Ends writes that were left unfinished by processes that died. Raises UserError."""
+        """Aborts writes that processes left unfinished when they died. Raises UserError."""
         self.store.abort_uploads()
 
     def _check(self, name: str) -> None:
@@ -143,7 +143,7 @@ class Folder:
 
 
 class _TargetError(Exception):
-    """A fault of where a copy goes, not of where it comes from."""
+    """An error at the destination of a copy, not at its source."""
 
 
 def _checked(write: Callable[[bytes], object]) -> Callable[[bytes], None]:

@@ -1,4 +1,4 @@
-"""The right to write at a place: of several processes, on whichever machines, one at a time has it."""
+"""The right to write at a place, which only one process at a time has, across all machines."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ class HeldError(Exception):
 
 
 class LostError(Exception):
-    """Another process has taken the lease over: it was not renewed in time, or the server knows no conditions."""
+    """Another process has taken the lease over: it was not renewed in time, or the server ignores conditions."""
 
 
 class Lease:
-    """A right, held while the block runs: a small file that is made under a condition and renewed until the end.
+    """A right, held while the block runs: a small file that is created conditionally and renewed until the end.
 
-    It passes on when its holder lets go, has not renewed it for `seconds`, or was a process of this machine that has
-    ended. Servers that know no conditions are read back: of two processes that both believe they hold it, `check`
-    soon tells one.
+    It becomes free when its holder releases it, has not renewed it for `seconds`, or was a process of this machine that
+    has ended. Where a server ignores conditions, the file is read back: of two processes that both believe they hold
+    the lease, one soon learns from `check` that it does not.
 
     Args:
-        patience: seconds to wait for a holder that lives; then HeldError is raised.
-        on_wait: called once with the seconds that it may take to tell whether a silent holder lives.
+        patience: seconds to wait for a live holder before HeldError is raised.
+        on_wait: called once with the seconds that it may take to tell whether a silent holder is alive.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Lease:
             if seen is not None and self._is_ours(seen):
                 self.files.delete([self.name], seen.tag)
         except UserError:
-            if kind is None:  # else what happened first is what matters; the lease lapses
+            if kind is None:  # otherwise the first error matters more; the lease will lapse
                 raise
         finally:
             _HELD.discard(self.owner["lease"])
@@ -90,7 +90,7 @@ class Lease:
         return text + b"\n" + hashlib.sha256(text).hexdigest().encode() + b"\n"
 
     def check(self) -> None:
-        """Raises LostError when another has taken over; asks the store."""
+        """Asks the store; raises LostError when another process has taken over."""
         if not self.lost:
             self.lost = not self._is_ours(self.files.look(self.name))
         if self.lost:
@@ -133,7 +133,7 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._ended.wait(self.seconds / 4):
-            with contextlib.suppress(UserError):  # a store that is away: when it is back, the next look tells
+            with contextlib.suppress(UserError):  # when the store can be reached again, the next look tells
                 seen = self.files.look(self.name)
                 self._beat += 1
                 # Where the answer to an earlier try was lost, the condition fails though nobody else has written.
@@ -146,12 +146,12 @@ class Lease:
 
 
 def _holder(content: bytes) -> dict[str, str] | None:
-    """Who holds a lease; None where its file was spoilt on its way."""
+    """Who holds a lease; None when its file was damaged in transit."""
     text, _, digest = content.rstrip(b"\n").partition(b"\n")
     if hashlib.sha256(text).hexdigest().encode() != digest:
         return None
-    found: dict[str, str] = json.loads(text)
-    return found
+    holder: dict[str, str] = json.loads(text)
+    return holder
 
 
 def _process() -> dict[str, str]:
@@ -159,7 +159,7 @@ def _process() -> dict[str, str]:
 
 
 def this_machine() -> str:
-    """This machine since its start, and its process numbers (a container has its own)."""
+    """Identifies this machine since its last boot, and its PID namespace (a container has its own)."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{platform.node()} {boot} {os.readlink('/proc/self/ns/pid')}"
@@ -168,7 +168,7 @@ def this_machine() -> str:
 
 
 def _begun(process: int) -> str | None:
-    """When a process began, in clock ticks; None when there is none."""
+    """When a process began, in clock ticks; None when there is no such process."""
     try:
         return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except OSError:
@@ -181,7 +181,7 @@ def _has_ended(holder: Mapping[str, str] | None) -> bool:
         return True
     try:
         if {name: holder[name] for name in ("machine", "process", "begun")} == _process():
-            return holder["lease"] not in _HELD  # of this process itself: left by a holder that failed
+            return holder["lease"] not in _HELD  # this process: left by an earlier holder that failed
         return holder["machine"] == this_machine() and (_begun(int(holder["process"])) or "") != holder["begun"]
     except (KeyError, ValueError, TypeError):
         return True

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 class LocalStore:
     """An `ObjectStore` in a folder.
 
-    The files may be a stranger's: links that lead out of the folder are refused, and so is whatever is not a regular
-    file (UserError).
+    The files may be a stranger's: links that lead out of the folder are refused (UserError), and so is anything but a
+    regular file.
     """
 
     def __init__(self, place: Address, settings: S3Settings) -> None:
         assert place.folder is not None
         self.address, self.path = place.text, place.folder
         self._outermost = self.path
-        """Of the folders that it is in, the one that was named: links may lead to other places in it."""
+        """The folder that the user named: links may lead anywhere inside it."""
 
     @property
     def name(self) -> str:
@@ -67,7 +67,7 @@ class LocalStore:
             return None
         except OSError as error:
             raise UserError(f"{path} cannot be read: {reason(error)}") from error
-        with self._draft(name, b"") as draft:  # its time is the store's clock
+        with self._draft(name, b"") as draft:  # its timestamp is the store's clock
             return Seen(content, _tag(content), draft.stat().st_mtime - written)
 
     def stream(self, name: str, take: Callable[[bytes], object]) -> tuple[int, str] | None:
@@ -81,7 +81,7 @@ class LocalStore:
 
     def require(self, name: str) -> None:
         with contextlib.suppress(OSError), opened(self._real(name)):
-            pass  # what else is wrong shows when it is read
+            pass  # any other error will show when it is read
 
     def list(self, below: str = "") -> dict[str, Object]:
         try:
@@ -104,7 +104,7 @@ class LocalStore:
         stays_inside(path.parent, self._outermost)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, content)  # several may write one name
+            write_whole(path, content)  # several processes may write it at once
         except OSError as error:
             raise UserError(f"{self.address}/{name} could not be written: {reason(error)}") from error
 
@@ -156,7 +156,7 @@ class LocalStore:
                 raise UserError(f"{self.address}/{name} could not be removed: {reason(error)}") from error
 
     def abort_uploads(self, below: str = "") -> int:
-        return 0  # a draft is removed by who wrote it; nothing tells whether that one still lives
+        return 0  # writers remove their own drafts; nothing tells whether a writer is still alive
 
     def _delete_unchanged(self, path: Path, tag: str) -> None:
         with contextlib.suppress(FileNotFoundError), self._locked():
@@ -165,13 +165,13 @@ class LocalStore:
 
     @contextlib.contextmanager
     def _draft(self, name: str, content: bytes) -> Iterator[Path]:
-        """A file beside `name`, gone afterwards; faults of the disk within as a UserError."""
+        """Yields a file beside `name` that is gone afterwards; turns disk errors in the block into UserErrors."""
         path = self.path / name
         draft = new_draft(path)
         try:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                draft.write_bytes(content)  # nobody can foresee its name
+                draft.write_bytes(content)  # safe, as its name is unpredictable
                 yield draft
             finally:
                 draft.unlink(missing_ok=True)
@@ -182,7 +182,7 @@ class LocalStore:
     def _locked(self) -> Iterator[None]:
         folder = os.open(self.path, os.O_RDONLY)
         try:
-            with contextlib.suppress(OSError):  # not on every network file system: there, reading back must do
+            with contextlib.suppress(OSError):  # some network file systems lack it: there, reading back must do
                 fcntl.flock(folder, fcntl.LOCK_EX)
             yield
         finally:
@@ -192,7 +192,7 @@ class LocalStore:
         return stays_inside(self.path / name, self._outermost)
 
     def _inside(self, below: str) -> Path:
-        """The folder `below` in this one, once it is known that links lead nowhere else."""
+        """The folder `below` in this one. Raises UserError when a link leads out."""
         self._real(below)
         return self.path / below
 
@@ -201,7 +201,7 @@ class LocalStore:
 
 
 def _sizes(folder: Path) -> Iterator[tuple[Path, int]]:
-    """The files below a folder that are there long enough to be measured."""
+    """The files below a folder with their sizes; files that vanish meanwhile are left out."""
     for path in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
             if path.is_file():

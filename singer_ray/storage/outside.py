@@ -1,6 +1,6 @@
-"""JSON and YAML that come from outside: read within limits, and refused in one line.
+"""JSON and YAML from outside: read within limits, or refused in one line.
 
-A file of a few hundred bytes may stand for gigabytes (YAML aliases), end the interpreter (100,000 brackets) or raise
+A file of a few hundred bytes may expand to gigabytes (YAML aliases), crash the interpreter (100,000 brackets) or raise
 errors of a dozen kinds (dates, numbers of 5,000 digits). What passes here is small, shallow and plain.
 """
 
@@ -15,32 +15,32 @@ import yaml
 from singer_ray.errors import UserError, printable
 
 LARGEST_JSON, LARGEST_YAML = 64 << 20, 4 << 20
-"""Bytes. YAML is read by Python code, a hundred times as slow."""
+"""Bytes. YAML is parsed by Python code, a hundred times slower."""
 DEEPEST = 50
-"""Levels of lists and mappings within each other."""
+"""Levels of nested lists and mappings."""
 MOST_VALUES = 200_000
-"""Values of a YAML file, each alias counted as all that it stands for."""
+"""Values in a YAML file, aliases expanded."""
 LONGEST_NUMBER = 1024
-"""Bits of a whole number."""
+"""Bits of an integer."""
 _MEND = "Mend or replace the file."
 
 
 def read_json(content: bytes | str, where: str, advice: str = _MEND) -> Any:
-    """What a JSON text holds. Raises UserError, which names `where` and ends with `advice`."""
+    """Parses a JSON text. Raises UserError, which names `where` and ends with `advice`."""
     if len(content) > LARGEST_JSON:
         raise _refused(where, f"has {len(content)} bytes; {LARGEST_JSON} at most", advice)
     try:
         tree = json.loads(content)
     except RecursionError as error:
         raise _refused(where, f"is nested more than {DEEPEST} levels deep", advice) from error
-    except ValueError as error:  # broken off, no UTF-8, numbers of thousands of digits
+    except ValueError as error:  # truncated, not UTF-8, numbers of thousands of digits
         raise _refused(where, f"is not valid JSON: {_why(error)}", advice) from error
     _check(tree, where, advice)
     return tree
 
 
 def read_json_mapping(content: bytes | str, where: str, advice: str = _MEND) -> dict[str, Any]:
-    """The mapping that a JSON text holds. Raises UserError as `read_json` does, and when it holds anything else."""
+    """Parses a JSON mapping. Raises UserError as `read_json` does, and when the text holds anything else."""
     tree = read_json(content, where, advice)
     if not isinstance(tree, dict):
         raise _refused(where, f"holds {_kind(tree)}, not a mapping", advice)
@@ -48,7 +48,7 @@ def read_json_mapping(content: bytes | str, where: str, advice: str = _MEND) -> 
 
 
 def read_yaml(content: bytes | str, where: str, advice: str = "Fix it there.") -> Any:
-    """What a YAML text holds; None for an empty one. Raises UserError as `read_json` does."""
+    """Parses a YAML text; None for an empty one. Raises UserError as `read_json` does."""
     if len(content) > LARGEST_YAML:
         raise _refused(where, f"has {len(content)} bytes; {LARGEST_YAML} at most", advice)
     loader = None
@@ -65,7 +65,7 @@ def read_yaml(content: bytes | str, where: str, advice: str = "Fix it there.") -
         raise _refused(where, f"is nested more than {DEEPEST} levels deep", advice) from error
     except UnicodeDecodeError as error:
         raise _refused(where, f"cannot be read: {_why(error)}", "Give a text file in YAML.") from error
-    except Exception as error:  # of the parser, and of Python's own dates, numbers and keys
+    except Exception as error:  # from the parser, and from Python's own dates, numbers and keys
         raise _refused(where, f"is not valid YAML: {_why(error)}", advice) from error
     finally:
         if loader is not None:
@@ -75,7 +75,7 @@ def read_yaml(content: bytes | str, where: str, advice: str = "Fix it there.") -
 
 
 class _Loader(yaml.SafeLoader):
-    """Stops at a depth that no file of ours has, before the parser's own recursion ends."""
+    """Stops at a depth that no file of ours reaches, before the parser hits Python's recursion limit."""
 
     depth = 0
 
@@ -90,7 +90,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Sizes:
-    """Counts the values that a node stands for, aliases unfolded."""
+    """Counts the values in a node, aliases expanded."""
 
     def __init__(self, where: str, advice: str) -> None:
         self.where, self.advice = where, advice
@@ -124,7 +124,7 @@ def _inner(node: Any) -> Iterator[Any]:
 
 
 def _check(tree: Any, where: str, advice: str) -> None:
-    """Raises UserError for what is too deep, or a number too large to be written."""
+    """Raises UserError for nesting that is too deep, or a number too large to be written."""
     level = [tree]
     for _ in range(DEEPEST + 1):
         if not level:

@@ -1,4 +1,4 @@
-"""What a store of files has to offer: one class for each kind of place (see README.md)."""
+"""What a store of files has to offer; each kind of place has a class that does (see README.md)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Protocol, Self, runtime_checkable
 
 @dataclass(frozen=True)
 class Object:
-    """What a listing says of a file."""
+    """A file as a listing shows it."""
 
     size: int
     """Bytes."""
     tag: str
-    """Changes with the content: on most servers a hash of it. Empty where a store would have to read the file."""
+    """Changes with the content: on most servers a hash of it. Empty where the store would have to read the file."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A small file, as one look found it."""
+    """A small file as it was when it was looked at."""
 
     content: bytes
     tag: str
@@ -34,15 +34,15 @@ class Sent:
     """A file that a server has taken."""
 
     tag: str
-    """The one that the server gave it."""
+    """The tag that the server gave it."""
     own: str
-    """The one that its content should have, where tags are hashes."""
+    """The tag that its content should have, where tags are hashes."""
     sha256: str
     """Of what was sent."""
 
     @property
     def confirmed(self) -> bool:
-        """Whether the tag proves that the content has come as it was sent."""
+        """Whether the tag proves that the content arrived as it was sent."""
         return self.tag == self.own
 
 
@@ -53,21 +53,21 @@ class LeaseFiles(Protocol):
         """The file, None when there is none."""
 
     def create(self, name: str, content: bytes) -> bool:
-        """Writes a file unless there is one; whether it did."""
+        """Writes a file unless it exists; returns whether it did."""
 
     def swap(self, name: str, content: bytes, tag: str) -> bool:
-        """Writes a file over that of `tag`, unless it has changed; whether it did."""
+        """Overwrites a file if it still has the tag `tag`; returns whether it did."""
 
     def delete(self, names: Sequence[str], tag: str | None = None) -> None:
-        """Removes files, as far as they are there; with `tag` unless they have changed."""
+        """Removes those files that exist; with `tag`, only if they still have it."""
 
 
 @runtime_checkable
 class ObjectStore(LeaseFiles, Protocol):
     """Files below one address; names are relative to it, with `/` between parts, and do not lead out of it.
 
-    Stores are made with an Address and Settings, may be used by several threads and be sent to other processes. All
-    methods raise UserError, which names the address, when the store cannot be reached or refuses.
+    A store is made from an Address and S3Settings; it can be shared by threads and sent to other processes. All methods
+    raise UserError, which names the address, when the store cannot be reached or refuses.
     """
 
     address: str
@@ -84,7 +84,7 @@ class ObjectStore(LeaseFiles, Protocol):
         """Raises UserError when it cannot be used as it is: no such place, no permission, no connection."""
 
     def below(self, name: str) -> Self:
-        """The same for the folder `name` in it."""
+        """The store of its folder `name`."""
 
     def get(self, name: str) -> bytes | None:
         """The content of a file, None when there is none."""
@@ -93,10 +93,10 @@ class ObjectStore(LeaseFiles, Protocol):
         """Size and SHA-256 of a file, read once in pieces that `take` gets; None when there is none."""
 
     def require(self, name: str) -> None:
-        """Raises UserError for a file that will not be read, whatever is in it."""
+        """Raises UserError for a file that is refused whatever is in it."""
 
     def list(self, below: str = "") -> Mapping[str, Object]:
-        """All files in it, or in its folder `below`, by their names in it."""
+        """All files in it, or in its folder `below`: name in the store -> file."""
 
     def folders(self, below: str = "") -> Sequence[str]:
         """The names of the folders right in it, or in its folder `below`, sorted."""
@@ -108,7 +108,7 @@ class ObjectStore(LeaseFiles, Protocol):
         """Copies a file within the store, over an earlier one."""
 
     def abort_uploads(self, below: str = "") -> int:
-        """Ends writes that were left unfinished in it, or in its folder `below`; returns how many."""
+        """Aborts unfinished writes in it, or in its folder `below`; returns how many."""
 
 
 @runtime_checkable
@@ -119,13 +119,13 @@ class ServerStore(ObjectStore, Protocol):
     """How often a request is tried."""
 
     def put_file(self, name: str, path: Path, *, over: str | None) -> Sent | None:
-        """Sends a file of a package over the one of the tag `over` (None: where there is none).
+        """Sends a file of a package: over the one that has the tag `over`, or as a new one (None).
 
-        None when something else is there: the condition fences late writes of a process that has lost its claim.
+        Returns None when something else is there: this stops late writes of a process that has lost its claim.
         """
 
     def seal(self, name: str, content: bytes) -> bool:
-        """Writes the small file that makes a package whole, unless there is one; whether it did."""
+        """Writes the small file that completes a package, unless it exists; returns whether it did."""
 
     def tag_of(self, path: Path) -> str:
         """The tag that a file has once `put_file` has sent it, where tags are hashes."""

@@ -1,4 +1,4 @@
-"""Local files read as what comes from outside: regular ones alone, and none that a link leads to elsewhere."""
+"""Local files that may be hostile: only regular ones are read, and none that a link leads to elsewhere."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ CHUNK = 1 << 22
 
 
 class UnfitError(UserError):
-    """A file that is refused for what it is: to ask again is of no use."""
+    """A file that is refused for what it is: trying again does not help."""
 
 
 def opened(path: Path) -> BinaryIO:
-    """A regular file, for reading. A pipe, which would wait for a writer, or a device is never waited for.
+    """Opens a regular file for reading. It never waits for a pipe's writer or for a device.
 
-    Raises OSError as `open` does, and UnfitError for anything else than a file.
+    Raises OSError as `open` does, and UnfitError for anything but a regular file.
     """
-    _require_regular(path, os.stat(path).st_mode)  # opening a device may do something
+    _require_regular(path, os.stat(path).st_mode)  # merely opening a device may have effects
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
-        _require_regular(path, os.fstat(handle).st_mode)  # it may have been exchanged since
+        _require_regular(path, os.fstat(handle).st_mode)  # it may have been replaced since
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)

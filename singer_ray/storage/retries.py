@@ -1,4 +1,4 @@
-"""Requests that are repeated while a store is away."""
+"""Requests that are repeated while a store cannot be reached."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Result = TypeVar("Result")
 
 
 def with_retries(attempts: int, act: Callable[[], Result], *, pause: float = 0.5) -> Result:
-    """What `act` returns; a UserError makes it try again, up to `attempts` times with growing pauses.
+    """What `act` returns; after a UserError it is called again, up to `attempts` times with growing pauses.
 
-    What is refused for good (UnfitError) is not asked for again.
+    A refusal for good (UnfitError) is raised at once.
     """
     for attempt in range(attempts):
         try:

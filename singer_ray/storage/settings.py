@@ -1,4 +1,4 @@
-"""How servers of files are talked to."""
+"""How to talk to servers of files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TIMEOUT = 60.0
 
 
 class S3Settings(Protocol):
-    """How to talk to S3; the configuration's export block is such."""
+    """How to talk to S3; the export block of the configuration satisfies this."""
 
     @property
     def endpoint(self) -> str | None: ...
@@ -31,7 +31,7 @@ class S3Settings(Protocol):
 
 @dataclass(frozen=True)
 class Defaults:
-    """Settings of who has none of his own."""
+    """Default settings, for callers that have none of their own."""
 
     endpoint: str | None = None
     storage_class: str | None = None

@@ -1,4 +1,4 @@
-"""The stores by the schemes of their addresses, imported when they are asked for: each brings its own libraries."""
+"""The stores by the schemes of their addresses, imported on demand: each needs libraries of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _local() -> type[LocalStore]:
 
 
 def _s3() -> type[S3Store]:
-    from singer_ray.storage.s3.store import S3Store  # boto3 comes with it
+    from singer_ray.storage.s3.store import S3Store  # imports boto3
 
     return S3Store
 
@@ -32,5 +32,5 @@ STORES: Mapping[str, Callable[[], Callable[[Address, S3Settings], ObjectStore]]]
 
 
 def open_store(place: Address, settings: S3Settings) -> ObjectStore:
-    """The store at an address, not yet asked for anything."""
+    """The store at an address; nothing is requested from it yet."""
     return STORES[place.scheme]()(place, settings)

@@ -18,7 +18,7 @@ from singer_ray.storage import reason, sync, write_whole
 from singer_ray.storage.lease import this_machine
 
 DRAFT, ASIDE = ".draft", ".aside"
-"""Ends of the names of folders that are being filled, or were a package until their successor came."""
+"""Suffixes of folders that are still being filled, and of old packages moved aside for their successors."""
 
 
 class LocalWriter:
@@ -30,7 +30,7 @@ class LocalWriter:
     def put(
         self, folder: Path, name: str, manifest: Manifest, holds: Callable[[], Manifest | None], *, replace: bool
     ) -> bool:
-        """Copies the package in `folder` to `name`, unless `holds` says that it is there; whether it did."""
+        """Copies the package in `folder` to `name` unless `holds` says that it is there; returns whether it did."""
         target = self.root / name
         with explained(str(target)):
             _recover(target)
@@ -44,7 +44,7 @@ class LocalWriter:
         return True
 
     def remove(self, name: str) -> None:
-        """Removes the package `name`, at once for who looks."""
+        """Removes the package `name`; for readers it disappears in one step."""
         target = self.root / name
         with explained(str(target)):
             aside = target.with_name(_draft_name(target, DRAFT))
@@ -52,7 +52,7 @@ class LocalWriter:
             shutil.rmtree(aside)
 
     def _stays(self, target: Path, holds: Callable[[], Manifest | None], *, replace: bool) -> bool:
-        """Whether the package is there. Raises UserError when something else is (unless `replace`)."""
+        """Whether the package is already there. Raises UserError when something else is (unless `replace`)."""
         there = holds()
         if there is not None:
             return all(
@@ -67,13 +67,13 @@ class LocalWriter:
 
 
 def is_draft(name: str) -> bool:
-    """Whether a folder of that name is no package yet, or any more."""
+    """Whether a folder of that name is not yet, or no longer, a package."""
     return name.endswith((DRAFT, ASIDE))
 
 
 @contextmanager
 def drafting(target: Path) -> Iterator[Path]:
-    """A folder beside `target` to be filled and renamed; it is gone afterwards, whatever happens."""
+    """Yields a folder beside `target` to fill and rename; it is always gone afterwards."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in target.parent.glob(f".{glob.escape(target.name)}.*{DRAFT}"):
         if _left_behind(left.name):
@@ -88,7 +88,7 @@ def drafting(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def explained(where: str) -> Iterator[None]:
-    """Faults of the disk as a UserError."""
+    """Turns disk errors into UserErrors."""
     try:
         yield
     except OSError as error:
@@ -101,7 +101,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def sync_folders(folder: Path) -> None:
-    """Waits until a folder and those in it are on the disk."""
+    """Waits until a folder and all its subfolders are on the disk."""
     for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
         sync(path)
 
@@ -112,14 +112,14 @@ def _fill(draft: Path, folder: Path, manifest: Manifest) -> None:
         shutil.copyfile(folder / file, draft / file)
         sync(draft / file)
         if entry_of(draft / file) != entry:
-            check_folder(folder)  # says so when it was changed before
+            check_folder(folder)  # raises UserError if it had changed before the copy
             raise UserError(f"{folder / file} was changed while it was copied. Publish again.")
     write_synced(draft / MANIFEST, manifest.to_bytes())
     sync_folders(draft)
 
 
 def _exchange(draft: Path, target: Path) -> None:
-    """Puts the draft in the place of what is there, which comes back when that fails."""
+    """Puts the draft in the place of the existing folder, which is restored if that fails."""
     aside = target.with_name(_draft_name(target, ASIDE))
     if target.exists():
         target.rename(aside)
@@ -133,7 +133,7 @@ def _exchange(draft: Path, target: Path) -> None:
 
 
 def _recover(target: Path) -> None:
-    """What a replacement left that was cut off: back where there is nothing in its place, else gone."""
+    """Cleans up after an interrupted replacement: restores the old package if its place is empty, else removes it."""
     for aside in target.parent.glob(f".{glob.escape(target.name)}.*{ASIDE}"):
         if not target.exists():
             aside.rename(target)
@@ -150,7 +150,7 @@ def _machine() -> str:
 
 
 def _left_behind(draft: str) -> bool:
-    """Whether a draft of that name was made by a process of this machine that is gone; of others that is unknown."""
+    """Whether a dead process of this machine left that draft; False for other machines, where nobody can tell."""
     machine, _, rest = Path(draft).stem.rpartition(".")[2].partition("-")
     if machine != _machine():
         return False

@@ -18,7 +18,7 @@ from singer_ray.storage.reading import opened, stays_inside
 
 FORMAT = 1
 CORE = (MODEL_CONFIG, WEIGHTS, HEAD, CLASSES)
-"""The files that make a student the student that it is."""
+"""The files of the student itself."""
 FORMATS = (ONNX, PROGRAM)
 """The same student for other runtimes."""
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -47,8 +47,8 @@ class Manifest:
     def of(cls, folder: Path) -> Manifest:
         """Hashes all files in `folder` except drafts and the manifest itself.
 
-        Raises UserError for one that cannot be read, that a link leads to from elsewhere, or that cannot be published
-        under its name.
+        Raises UserError for a file that cannot be read, that lies outside `folder` behind a link, or whose name cannot
+        be published.
         """
         names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
         names = [n for n in names if n != MANIFEST and not n.endswith(DRAFT)]
@@ -62,9 +62,9 @@ class Manifest:
 
     @classmethod
     def parse(cls, content: bytes, where: str) -> Manifest:
-        """From the content of MANIFEST.json.
+        """Reads the content of MANIFEST.json; `where` names it in messages.
 
-        Raises UserError for one that is broken or of another format, names no file, or one that no package holds.
+        Raises UserError when it is damaged or of another format, lists no files, or lists one that no package may hold.
         """
         where, tree = printable(where), None
         try:
@@ -83,24 +83,24 @@ class Manifest:
             raise UserError(f"{where} names no file: it is not a package. Publish the student again.")
         for name in files:
             _check(name, where)
-        found = cls(files)
-        if found.digest != stated:
+        manifest = cls(files)
+        if manifest.digest != stated:
             raise UserError(f"{where} does not match its own digest: it was changed. Publish the package again.")
-        return found
+        return manifest
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the names, sizes and hashes of all files: the package's own."""
+        """SHA-256 over the names, sizes and hashes of all files; identifies the package."""
         return _digest({name: [entry.size, entry.sha256] for name, entry in sorted(self.files.items())})
 
     @property
     def student(self) -> str:
-        """SHA-256 over the files that make the student: the same for every package of it."""
+        """SHA-256 over the files of the student itself: the same in every package of that student."""
         return _digest({name: self.files[name].sha256 for name in CORE if name in self.files})
 
     @property
     def formats(self) -> frozenset[str]:
-        """Which of FORMATS are there."""
+        """Which of FORMATS the package holds."""
         return frozenset(FORMATS) & frozenset(self.files)
 
     @property
@@ -115,7 +115,7 @@ class Manifest:
         return (json.dumps(tree, indent=1) + "\n").encode()
 
     def error(self, entries: Mapping[str, Entry]) -> str | None:
-        """The first difference between the manifest and the `entries` that are there, in words; more files are fine."""
+        """The first difference between the manifest and the existing `entries`, in words; additional files are fine."""
         for name, entry in self.files.items():
             there = entries.get(name)
             if there is None:
@@ -137,10 +137,10 @@ def entry_of(path: Path) -> Entry:
 
 
 def write_manifest(folder: Path) -> Manifest:
-    """Writes MANIFEST.json of what is in `folder`, whole or not at all."""
-    found = Manifest.of(folder)
-    write_whole(folder / MANIFEST, found.to_bytes())
-    return found
+    """Writes MANIFEST.json for the files in `folder`, whole or not at all."""
+    manifest = Manifest.of(folder)
+    write_whole(folder / MANIFEST, manifest.to_bytes())
+    return manifest
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -153,7 +153,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def check_folder(folder: Path) -> Manifest:
-    """Hashes a package against its manifest, which it returns. Raises UserError when there is none, or files differ."""
+    """Returns a package's manifest, compared by hash. Raises UserError when it is missing or files differ."""
     manifest = read_manifest(folder)
     if manifest is None:
         raise UserError(f"{folder} has no {MANIFEST}: the package is incomplete. Publish it again.")
@@ -167,7 +167,7 @@ def check_folder(folder: Path) -> Manifest:
 
 
 def _entry(stated: Any) -> Entry:
-    """What a manifest says of a file. Raises ValueError for what no file can have."""
+    """A file's entry in a manifest. Raises ValueError for an impossible size or hash."""
     size, digest = stated["bytes"], stated["sha256"]
     if type(size) is not int or size < 0 or not _SHA256.fullmatch(digest):
         raise ValueError(f"no size and hash of a file: {size!r}, {digest!r}")
@@ -175,11 +175,11 @@ def _entry(stated: Any) -> Entry:
 
 
 def _check(name: str, where: str) -> None:
-    """Raises UserError for a name under which no package holds a file."""
+    """Raises UserError for a name that no file of a package may have."""
     shown = printable(name)
     if name == MANIFEST or not is_plain(name):
         raise UserError(f"{where} names the file {shown!r}, outside the package. Use another package.")
-    if name.endswith(DRAFT):  # which no package is made with, and no reader would find
+    if name.endswith(DRAFT):  # packages are made without drafts, and readers skip them
         raise UserError(
             f"{where} names the file {shown!r}: what ends in {DRAFT} is a draft, which no package holds. Publish the "
             "package again."

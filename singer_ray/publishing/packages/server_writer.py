@@ -21,15 +21,15 @@ from singer_ray.storage.protocol import Object, ServerStore
 from singer_ray.storage.retries import with_retries
 
 LEASE = 120.0
-"""Seconds after which the right to write a package has lapsed when nobody renews it."""
+"""Seconds after which the right to write a package lapses unless it is renewed."""
 STAGED = ".new"
-"""End of the name of the folder to which a replacement comes first."""
+"""Suffix of the folder to which a replacement is uploaded first."""
 AT_A_TIME = 4
-"""Files that are sent at a time."""
+"""Files that are sent at the same time."""
 
 
 class ServerWriter:
-    """Puts packages into a store and removes them. Of several exports at once, one writes a package at a time.
+    """Uploads packages to a store and removes them. Concurrent exports write the same package one after the other.
 
     Args:
         lease: seconds, see `Lease`.
@@ -41,7 +41,7 @@ class ServerWriter:
     def put(
         self, folder: Path, name: str, manifest: Manifest, holds: Callable[[], Manifest | None], *, replace: bool
     ) -> bool:
-        """Sends the package in `folder` to `name`, unless `holds` says that it is there; whether it did."""
+        """Sends the package in `folder` to `name` unless `holds` says that it is there; returns whether it did."""
         there = holds()
         if there is not None and self._is_whole(folder, name, there):
             self._claim(name).clear()
@@ -49,13 +49,13 @@ class ServerWriter:
             return False
         for _ in range(self.attempts):
             with suppress(LostError), self._claimed(name) as claim:
-                stays, found = holds(), self.store.list(name)
+                stays, objects = holds(), self.store.list(name)
                 if stays is not None and self._is_whole(folder, name, stays):
                     return False  # another export was faster
-                replaces = f"{name}/{MANIFEST}" in found
+                replaces = f"{name}/{MANIFEST}" in objects
                 if not replaces and not replace:
-                    self._refuse_foreign(name, found, manifest)
-                _Upload(self.store, folder, name, manifest, claim).run(found, replaces=replaces)
+                    self._refuse_foreign(name, objects, manifest)
+                _Upload(self.store, folder, name, manifest, claim).run(objects, replaces=replaces)
                 return True
         raise UserError(
             f"{self.store.address}/{name} was taken over by other exports, {self.attempts} times. Publish again."
@@ -68,13 +68,13 @@ class ServerWriter:
             self.store.delete(sorted(self.store.list(name)))
 
     def _is_whole(self, folder: Path, name: str, there: Manifest) -> bool:
-        """Whether all files of the package are there: by their sizes, and by their tags where these are hashes."""
-        found = self.store.list(name)
+        """Whether all files of the package are there, judged by their sizes, and by tags where these are hashes."""
+        objects = self.store.list(name)
         for file, entry in there.files.items():
-            object_ = found.get(f"{name}/{file}")
+            object_ = objects.get(f"{name}/{file}")
             if object_ is None or object_.size != entry.size:
                 return False
-            # Where tags are hashes, another one is another content: a file that was spoilt, or written over.
+            # Where tags are hashes, a different tag means different content: a file that was damaged or overwritten.
             if (folder / file).is_file() and entry_of(folder / file) == entry:
                 own = self.store.tag_of(folder / file)
                 is_other = len(own) == len(object_.tag) and own != object_.tag
@@ -82,10 +82,10 @@ class ServerWriter:
                     return False
         return True
 
-    def _refuse_foreign(self, name: str, found: Iterable[str], manifest: Manifest) -> None:
-        """Raises UserError where files lie that no export has left there: they would be removed."""
+    def _refuse_foreign(self, name: str, keys: Iterable[str], manifest: Manifest) -> None:
+        """Raises UserError when there are files that no export has written, since they would be removed."""
         known = {*manifest.files, MANIFEST, CARD, CONFIG, RESULT, *CORE, *FORMATS}
-        there = [key.removeprefix(f"{name}/") for key in found]
+        there = [key.removeprefix(f"{name}/") for key in keys]
         foreign = [file for file in there if file not in known and not file.startswith(f"{PICTURES}/")]
         if foreign:
             raise UserError(
@@ -110,16 +110,16 @@ class ServerWriter:
 
 
 class _Upload:
-    """One package on its way. Raises LostError when another export has taken over."""
+    """The upload of one package. Raises LostError when another export has taken over."""
 
     def __init__(self, store: ServerStore, folder: Path, name: str, manifest: Manifest, claim: Lease) -> None:
         self.store, self.folder, self.name, self.manifest, self.claim = store, folder, name, manifest, claim
         self.attempts = store.attempts
 
-    def run(self, found: Mapping[str, Object], *, replaces: bool) -> None:
-        """Sends all files and then the manifest. A package that it replaces stays until all files have come.
+    def run(self, objects: Mapping[str, Object], *, replaces: bool) -> None:
+        """Sends all files, then the manifest. A package that is replaced stays until all new files have arrived.
 
-        `found` is what lies at its place.
+        `objects` are those that are at its place now.
         """
         name, staged = self.name, f"{self.name}{STAGED}"
         if replaces:
@@ -130,27 +130,27 @@ class _Upload:
                 self.store.copy(f"{staged}/{file}", f"{name}/{file}")
                 if _digest(self.store, f"{name}/{file}") != entry:
                     raise UserError(f"{self.store.address}/{name}/{file} was copied badly. Publish again.")
-            found = self.store.list(name)
+            objects = self.store.list(name)
         else:
-            found = self._send_all(name, found)
+            objects = self._send_all(name, objects)
         wanted = {f"{name}/{file}" for file in self.manifest.files}
-        self.store.delete([key for key in found if key not in wanted])
+        self.store.delete([key for key in objects if key not in wanted])
         self._seal()
         _clear(self.store, name)
 
     def _send_all(self, name: str, there: Mapping[str, Object]) -> Mapping[str, Object]:
-        """Returns what lies at `name` afterwards."""
+        """Sends all files; returns the objects that are at `name` afterwards."""
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             sent = pool.map(lambda file: self._send(name, file, there), self.manifest.files)
             tags = dict(zip(self.manifest.files, sent))
-        found = self.store.list(name)
+        objects = self.store.list(name)
         for file, tag in tags.items():  # a process that had lost its claim may have written since
-            if found.get(f"{name}/{file}", Object(0, "")).tag != tag:
+            if objects.get(f"{name}/{file}", Object(0, "")).tag != tag:
                 raise LostError
-        return found
+        return objects
 
     def _send(self, name: str, file: str, there: Mapping[str, Object]) -> str:
-        """Sends a file until it is there as it should be, and returns its tag; an earlier upload's is kept."""
+        """Sends a file until it has arrived intact, and returns its tag; one that is already there is kept."""
         path, key, entry = self.folder / file, f"{name}/{file}", self.manifest.files[file]
         over = there[key].tag if key in there else None
         if over is not None and over == self.store.tag_of(path) and entry_of(path) == entry:
@@ -165,9 +165,10 @@ class _Upload:
                 )
             if sent is not None and sent.confirmed:
                 return sent.tag
-            # Something else is there (a try whose answer was lost), what was sent was spoilt, or tags are no hashes.
-            found = self.store.list(key.rpartition("/")[0]).get(key)
-            over = None if found is None else found.tag
+            # Another object is there (from a try whose answer was lost), the file arrived damaged, or tags are not
+            # hashes.
+            object_ = self.store.list(key.rpartition("/")[0]).get(key)
+            over = None if object_ is None else object_.tag
             if over is not None and _digest(self.store, key) == entry:
                 return over
         raise UserError(f"{self.store.address}/{key} arrived damaged {self.attempts} times. Check the connection.")
@@ -177,12 +178,12 @@ class _Upload:
         for _ in range(self.attempts):
             self.claim.check()
             written = self.store.seal(key, content)
-            found = self.store.get(key)
-            if found == content:
+            stored = self.store.get(key)
+            if stored == content:
                 return
-            if not written and found is not None and _parses(found):
+            if not written and stored is not None and _parses(stored):
                 raise LostError  # another export has written its manifest meanwhile
-            self.store.delete([key])  # spoilt on its way
+            self.store.delete([key])  # damaged in transit
         raise UserError(f"{self.store.address}/{key} arrived damaged {self.attempts} times. Check the connection.")
 
 
@@ -192,7 +193,7 @@ def _digest(store: ServerStore, name: str) -> Entry | None:
 
 
 def _clear(store: ServerStore, name: str) -> None:
-    """Removes what earlier tries left beside a package, and uploads in parts, also those begun without an answer."""
+    """Removes what earlier tries left beside a package, including multipart uploads whose start was never confirmed."""
     store.delete(sorted(store.list(f"{name}{STAGED}")))
     for place in (name, f"{name}{STAGED}"):
         store.abort_uploads(place)

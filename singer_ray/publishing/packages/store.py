@@ -1,4 +1,4 @@
-"""Packages in a local folder or in S3: put, found again, checked and fetched, each whole or not at all."""
+"""Packages in a local folder or in S3: published, listed, verified and fetched, each whole or not at all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from singer_ray.config import ExportConfig
 
 AT_A_TIME = 4
-"""Files of a package that are read at a time."""
+"""Files of a package that are read at the same time."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Published:
     size: int
     """Bytes."""
     other: bool = False
-    """Whether what is there is the same student in another package: with another card, or without a format."""
+    """Whether the same student is there in a different package: with another rank, card or set of formats."""
 
     def __str__(self) -> str:
         return self.address
@@ -54,7 +54,7 @@ class Store:
     Args:
         settings: endpoint, encryption, storage class, tags, attempts, timeout.
         lease: seconds after which the right to write a package in S3 lapses when nobody renews it.
-        writable: whether packages will be put.
+        writable: whether packages will be written.
 
     Raises UserError for an address that cannot be used.
     """
@@ -77,17 +77,17 @@ class Store:
         self._writer = _writer(self.folder, lease)
 
     def put(self, folder: Path, name: str, *, replace: bool = False) -> Published:
-        """Brings the package in `folder` to ADDRESS/`name`; nothing is sent when it is there already.
+        """Publishes the package in `folder` as ADDRESS/`name`; sends nothing when it is already there.
 
-        What arrives is compared; the manifest comes last. With `replace` the package is there afterwards exactly as in
-        `folder`, whatever was there before: what was whole stays until the new one has come. Raises UserError when
-        `folder` is no whole package, another one is there (unless `replace`), or it cannot be written.
+        What arrives is verified; the manifest is written last. With `replace` the result is exactly as in `folder`,
+        whatever was there before; a complete old package stays until the new one has arrived. Raises UserError when
+        `folder` is not a complete package, another one is there (unless `replace`), or it cannot be written.
         """
         manifest = _quick_check(folder)
         where = f"{self.address}/{name}"
 
         def holds() -> Manifest | None:
-            """The package that is there and stays. Raises UserError when it is another one."""
+            """The existing package if it stays, else None. Raises UserError when it is a different one."""
             there = self.find(name)
             if there is None or replace or there.digest == manifest.digest:
                 return None if replace else there
@@ -105,7 +105,7 @@ class Store:
         return Published(where, False, there.size, other=there.digest != manifest.digest)
 
     def find(self, name: str) -> Manifest | None:
-        """The manifest of the package ADDRESS/`name`; None when there is no package, or only the rest of one.
+        """The manifest of the package ADDRESS/`name`; None when there is no package, or only the remains of one.
 
         Raises UserError for one that another version of this program wrote, or that cannot be read.
         """
@@ -119,8 +119,8 @@ class Store:
 
     def packages(self, below: str = "") -> list[str]:
         """The names of all packages below ADDRESS, or below its folder `below`; "" is ADDRESS itself."""
-        found = self.folder.names(below)
-        names = [name.removesuffix(MANIFEST).rstrip("/") for name in found if f"/{name}".endswith(f"/{MANIFEST}")]
+        files = self.folder.names(below)
+        names = [name.removesuffix(MANIFEST).rstrip("/") for name in files if f"/{name}".endswith(f"/{MANIFEST}")]
         return [name for name in names if not any(is_draft(part) for part in name.split("/"))]
 
     def verify(self, name: str) -> Manifest:
@@ -128,23 +128,23 @@ class Store:
         manifest = self._required(name)
 
         def read(file: str) -> Entry | None:
-            found = None
-            for _ in range(2):  # what was spoilt on its way here is read right the second time
+            entry = None
+            for _ in range(2):  # a file damaged in transit arrives intact the second time
                 size_and_hash = with_retries(self.settings.attempts, lambda: self.folder.digest(_inside(name, file)))
-                found = None if size_and_hash is None else Entry(*size_and_hash)
-                if found == manifest.files[file]:
+                entry = None if size_and_hash is None else Entry(*size_and_hash)
+                if entry == manifest.files[file]:
                     break
-            return found
+            return entry
 
         with ThreadPoolExecutor(AT_A_TIME) as pool:
-            found = dict(zip(manifest.files, pool.map(read, manifest.files)))
-        error = manifest.error({file: entry for file, entry in found.items() if entry is not None})
+            entries = dict(zip(manifest.files, pool.map(read, manifest.files)))
+        error = manifest.error({file: entry for file, entry in entries.items() if entry is not None})
         if error:
             raise UserError(f"{self._where(name)} is incomplete: {error}. Publish it again with --replace.")
         return manifest
 
     def pull(self, name: str, target: Path) -> Manifest:
-        """Fetches the package ADDRESS/`name` into the new folder `target`, checked. Raises UserError."""
+        """Fetches the package ADDRESS/`name` into the new folder `target` and verifies it. Raises UserError."""
         manifest = self._required(name)
         if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
             raise UserError(f"{printable(target)} is there already. Give a new folder.")
@@ -153,10 +153,10 @@ class Store:
 
         def fetch(file: str) -> None:
             for _ in range(self.settings.attempts):
-                found = with_retries(
+                size_and_hash = with_retries(
                     self.settings.attempts, lambda: self.folder.fetch(_inside(name, file), draft / file)
                 )
-                if found is not None and Entry(*found) == manifest.files[file]:
+                if size_and_hash is not None and Entry(*size_and_hash) == manifest.files[file]:
                     return
             raise UserError(
                 f"{self._where(name)}/{file} does not match its manifest. Publish the package again: --replace."
@@ -172,9 +172,9 @@ class Store:
         return manifest
 
     def write_listing(self, name: str, content: Callable[[], bytes]) -> None:
-        """Writes a file that lists others, until what is there is what `content` gives.
+        """Writes a file that lists others, again and again until what is stored is what `content` returns.
 
-        So of several that write one listing at a time the last one leaves it complete. Raises UserError.
+        So when several processes write one listing, the last one leaves it complete. Raises UserError.
         """
         for _ in range(2 * self.settings.attempts):
             wanted = content()
@@ -188,7 +188,7 @@ class Store:
         self.write_listing(name, lambda: content)
 
     def create(self, folder: str, name: str, content: bytes) -> bool:
-        """Writes ADDRESS/`folder`/`name` unless there is one; whether it did. Raises UserError."""
+        """Writes ADDRESS/`folder`/`name` unless it exists; returns whether it did. Raises UserError."""
         return self.folder.below(folder).create(name, content)
 
     def read(self, name: str) -> bytes | None:
@@ -204,9 +204,9 @@ class Store:
         self._writer.remove(name)
 
     def missing(self, listed: Mapping[str, str]) -> list[str]:
-        """Those of the listed packages (name -> digest) that are not there, or are others."""
-        found = {name: self.find(name) for name in listed}
-        return [name for name, there in found.items() if there is None or there.digest != listed[name]]
+        """The names of listed packages (name -> digest) that are missing or have another digest."""
+        manifests = {name: self.find(name) for name in listed}
+        return [name for name, there in manifests.items() if there is None or there.digest != listed[name]]
 
     def _required(self, name: str) -> Manifest:
         content = self.folder.read(_inside(name, MANIFEST))
@@ -230,7 +230,7 @@ def _inside(name: str, file: str) -> str:
 
 
 def _quick_check(folder: Path) -> Manifest:
-    """The manifest of a package whose files have the sizes in it; what arrives is compared with the hashes anyway.
+    """The manifest of a package, checked by file sizes alone: its hashes are compared on arrival anyway.
 
     Raises UserError when there is no manifest, or a file has another size.
     """

@@ -1,1 +1,1 @@
-"""The page: figures, tables and sections of what was read."""
+"""The page of a report: figures, tables and sections."""

@@ -22,7 +22,7 @@ def empty(text: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[str], *, kind: str = "plain", tall: bool = False, name: str = "") -> str:
-    """`head` are th elements, `rows` tr elements; tall ones scroll. Of the kind "sortable" a click on a head sorts."""
+    """`head` are th elements, `rows` tr elements; a tall table scrolls. In a "sortable" one a click on a head sorts."""
     own = f' id="{name}"' if name else ""
     heads, body = "".join(head), "".join(rows)
     whole = f'<table class="{kind}"{own}><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
@@ -30,13 +30,13 @@ def table(head: Sequence[str], rows: Iterable[str], *, kind: str = "plain", tall
 
 
 def head(text: str, *, title: str = "", right: bool = False) -> str:
-    """The head of a column; of numbers to the right."""
+    """The head of a column; to the right for numbers."""
     told = f' title="{escape(title)}"' if title else ""
     return f'<th{" class=n" if right else ""}{told} tabindex="0">{escape(text)}</th>'
 
 
 def cell(value: Any, text: str | None = None) -> str:
-    """A value, numbers to the right and with what they sort by; `text` is how it is written. Nothing for None."""
+    """A value's cell: numbers to the right, with their sort key; `text` is how they are written. Empty for None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return f"<td>{'' if value is None else escape(value)}</td>"
     return f'<td class=n data-v="{value:.9g}">{number(value) if text is None else text}</td>'
@@ -51,7 +51,7 @@ def duration_cell(seconds: float | None) -> str:
 
 
 def right(text: str) -> str:
-    """A cell of text that stands where numbers do."""
+    """A cell of text, to the right like numbers."""
     return f"<td class=n>{text}</td>"
 
 
@@ -80,5 +80,5 @@ def bar(parts: Iterable[tuple[str, float]]) -> str:
 
 
 def link(trial: TrialRecord) -> str:
-    """A trial's number, that leads to its row of the leaderboard."""
+    """A trial's number, as a link to its row of the leaderboard."""
     return f'<a class="trial" href="#trial-{trial.id}">{trial.id}</a>'

@@ -58,10 +58,10 @@ def parallel_coordinates(search: SearchRecord, objective: int) -> Figure | None:
 
 def importance_bars(search: SearchRecord, objective: int) -> Figure | None:
     """How much each parameter decided whether a trial was among the best; None where too few have finished."""
-    found = importances(search, objective)
-    if not found:
+    shares = importances(search, objective)
+    if not shares:
         return None
-    ordered = sorted(found.items(), key=lambda each: each[1])
+    ordered = sorted(shares.items(), key=lambda each: each[1])
     names = search.labels
     made = figure(
         [
@@ -80,7 +80,11 @@ def importance_bars(search: SearchRecord, objective: int) -> Figure | None:
         height=90 + 32 * len(ordered),
         legend=False,
         bargap=0.35,
-        xaxis={"title": {"text": "share of importance"}, "tickformat": ".0%", "range": [0, 1.12 * max(found.values())]},
+        xaxis={
+            "title": {"text": "share of importance"},
+            "tickformat": ".0%",
+            "range": [0, 1.12 * max(shares.values())],
+        },
         yaxis={"automargin": True, "ticksuffix": "  "},
     )
     return made.update_layout(margin={"t": 12, "l": 20})

@@ -12,7 +12,7 @@ from singer_ray.search.study.schema import COMPLETE, PRUNED
 
 
 def pareto(search: SearchRecord, one: int, other: int) -> Figure | None:
-    """Two objectives against one another, the front marked: over all objectives, a line when there are but two."""
+    """Two objectives against one another. The front over all objectives is marked; with only two it is a line."""
     shown = [t for t in search.trials if t.values and t.state in (COMPLETE, PRUNED)]
     if not search.finished:
         return None
@@ -43,8 +43,8 @@ def pareto(search: SearchRecord, one: int, other: int) -> Figure | None:
 
 def pareto_pairs(search: SearchRecord) -> list[Figure]:
     """One picture for each pair of objectives."""
-    found = [pareto(search, one, other) for one, other in combinations(range(len(search.objectives.names)), 2)]
-    return [each for each in found if each is not None]
+    figures = [pareto(search, one, other) for one, other in combinations(range(len(search.objectives.names)), 2)]
+    return [each for each in figures if each is not None]
 
 
 def pareto_space(search: SearchRecord) -> Figure | None:

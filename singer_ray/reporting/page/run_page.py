@@ -25,7 +25,7 @@ _LAYER = re.compile(r"(teacher|refined|student)/max_median_norm/(\d+)")
 def build_run_report(folder: Path, out: Path | None = None) -> Path:
     """Writes the report of the run in FOLDER as one file, FOLDER/report.html or `out`, and returns its path.
 
-    Works while the run goes on, too. Raises UserError for a folder that is no run, and a target that cannot be written.
+    Works while the run goes on, too. Raises UserError when FOLDER is not a run, or the target cannot be written.
     """
     target = out if out is not None else folder / REPORT
     write_page(target, render_run(read_run(folder)))
@@ -124,13 +124,13 @@ def _scores(metrics: Mapping[str, float]) -> str:
 
 def _artifacts(metrics: Mapping[str, float]) -> str:
     """Largest over median patch norm by layer: of the teacher, of what the student was shown, of the student."""
-    found = {(m[1], int(m[2])): value for name, value in metrics.items() if (m := _LAYER.fullmatch(name))}
-    if not found:
+    ratios = {(m[1], int(m[2])): value for name, value in metrics.items() if (m := _LAYER.fullmatch(name))}
+    if not ratios:
         return ""
-    layers = sorted({layer for _, layer in found})
-    networks = [name for name in ("teacher", "refined", "student") if any(n == name for n, _ in found)]
+    layers = sorted({layer for _, layer in ratios})
+    networks = [name for name in ("teacher", "refined", "student") if any(n == name for n, _ in ratios)]
     heads = [head("block", right=True), *(head(name, right=True) for name in networks)]
-    rows = [row([cell(layer), *(right(score(found.get((name, layer)))) for name in networks)]) for layer in layers]
+    rows = [row([cell(layer), *(right(score(ratios.get((name, layer)))) for name in networks)]) for layer in layers]
     return card("Largest over median patch norm", table(heads, rows), "Blocks of each network by its own number.")
 
 

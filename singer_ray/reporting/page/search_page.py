@@ -23,7 +23,7 @@ def build_report(folder: Path, out: Path | None = None) -> Path:
     """Writes the report of the search in FOLDER as one file, FOLDER/report.html or `out`, and returns its path.
 
     Works at any time: while the search runs, after a failure, and with search.json, best/ or the leaderboard missing.
-    Raises UserError for a folder that is no search, a study that cannot be read, and a target that cannot be written.
+    Raises UserError when FOLDER is not a search, its study cannot be read, or the target cannot be written.
     """
     target = out if out is not None else folder / REPORT
     search = read_search(folder)

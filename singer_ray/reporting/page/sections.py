@@ -22,10 +22,10 @@ from singer_ray.reporting.text import MISSING, duration, escape, moment, number,
 from singer_ray.search.study.schema import PRUNED
 
 PICTURE_BYTES = 700_000
-"""A larger picture is stored again with losses."""
+"""A larger picture is stored again with lossy compression."""
 PICTURE_WIDTH = 1500
 STUDENTS = 3
-"""As many exported students are shown in pictures."""
+"""How many exported students are shown in pictures."""
 _MARKS = {"caution": "!", "good": "✓", "note": "i"}
 CAPTIONS = {
     "norm_maps": "Norm of each patch token over the median of its image, at the last distilled layer: the teacher, "
@@ -55,11 +55,11 @@ def headline(search: SearchRecord) -> str:
     return f'<header>{title}{told}<div class="tiles">{tiles}</div></header>'
 
 
-def findings_list(found: Sequence[Finding]) -> str:
+def findings_list(findings: Sequence[Finding]) -> str:
     items = "".join(
         f'<li class="{f.kind}"><span class="mark">{_MARKS[f.kind]}</span>'
         f"<div><h3>{escape(f.title)}</h3><p>{escape(f.text)}</p></div></li>"
-        for f in found
+        for f in findings
     )
     return f'<ul class="findings">{items}</ul>' if items else ""
 
@@ -228,7 +228,7 @@ def _use(search: SearchRecord, trial: TrialRecord, student: Student | None) -> s
 
 
 def picture_address(path: Path) -> str:
-    """A picture as an address that holds it; a large one again, smaller."""
+    """A picture as a data URL; a large one scaled down."""
     content, kind = path.read_bytes(), "png"
     if len(content) > PICTURE_BYTES:
         with Image.open(path) as opened:

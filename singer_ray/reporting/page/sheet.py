@@ -15,7 +15,7 @@ from singer_ray.reporting.text import escape, moment
 from singer_ray.storage import write_whole
 
 _LESS = "\\u003c"
-"""Data hold names and faults as they came: none may end the script element around them."""
+"""Data hold names and error texts as they came: none may close the script element around them."""
 _ASSETS = Path(__file__).parent / "assets"
 
 
@@ -80,7 +80,7 @@ def _asset(name: str) -> str:
 
 
 def _plotly() -> str:
-    """plotly.js, unable to end the script element around it."""
+    """plotly.js, with nothing in it that could close the script element around it."""
     return str(plotly.offline.get_plotlyjs()).replace("</script", "<\\/script")
 
 

@@ -26,7 +26,7 @@ from singer_ray.reporting.reading.record import STATES, SearchRecord, TrialRecor
 from singer_ray.reporting.text import MISSING, duration, escape, moment, number, spread_of
 from singer_ray.search.study.schema import COMPLETE, FAIL, PRUNED
 
-FAULT_LENGTH = 400
+LONGEST_ERROR = 400
 
 Column = tuple[str, Callable[[TrialRecord], str]]
 """The head of a column, and its cell for a trial."""
@@ -144,7 +144,7 @@ def _columns(search: SearchRecord, trials: Sequence[TrialRecord], *, whole: bool
         (head("time", right=True), lambda t: duration_cell(t.seconds)),
     ]
     if any(t.fault for t in trials):
-        columns.append((head("fault"), _fault))
+        columns.append((head("fault"), _error))
     return columns
 
 
@@ -152,9 +152,9 @@ def _state(trial: TrialRecord) -> str:
     return f'<td><span class="state" style="--state:{COLOURS[trial.state]}">{WORDS[trial.state]}</span></td>'
 
 
-def _fault(trial: TrialRecord) -> str:
+def _error(trial: TrialRecord) -> str:
     text = trial.fault or ""
-    return f'<td class="fault">{escape(text[:FAULT_LENGTH] + ("…" if len(text) > FAULT_LENGTH else ""))}</td>'
+    return f'<td class="fault">{escape(text[:LONGEST_ERROR] + ("…" if len(text) > LONGEST_ERROR else ""))}</td>'
 
 
 def _measures(values: Sequence[float], mode: str) -> str:

@@ -94,8 +94,8 @@ def learning_curves(search: SearchRecord) -> Figure | None:
 
 
 def timeline(search: SearchRecord) -> Figure | None:
-    """Which host had which trial when, in as many rows as trials ran at a time; one that runs goes on to the last known
-    moment, and one that waits is not there."""
+    """When each trial ran, in as many rows as trials ran at a time. A running trial extends to the last known moment;
+    one that still waits is left out."""
     running = [t for t in search.trials if t.begin and t.state != QUEUED]
     timed = sorted(running, key=lambda t: (t.begin or datetime.min, t.number))
     last = last_moment(search.trials, search.sessions)

@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 
 class Axis:
-    """A parameter as an axis: numbers, logarithmic where the search drew them so, or its choices side by side."""
+    """A parameter as an axis: numbers, logarithmic if the search draws them so, or its choices side by side."""
 
     def __init__(self, name: str, distribution: BaseDistribution) -> None:
         self.name = name
@@ -24,22 +24,22 @@ class Axis:
             self.low, self.high = float(distribution.low), float(distribution.high)
 
     def place(self, value: Any) -> float:
-        """Where a value lies: itself, or the place of a choice."""
+        """A value's position: the number itself, or the index of a choice."""
         return float(self.choices.index(value)) if self.choices is not None else float(value)
 
     def share(self, value: Any) -> float:
-        """Where a value lies between the ends of the range, 0..1, in the measure in which it was drawn."""
+        """A value's position in its range, from 0 to 1, on the scale on which it was drawn."""
         low, high, at = (self._scaled(v) for v in (self.low, self.high, self.place(value)))
         return (at - low) / (high - low) if high > low else 0.5
 
     def value_at(self, share: float) -> float:
-        """The number at a share of the range; beyond 0..1 outside of it."""
+        """The number at a share of the range; below 0 and above 1 it lies outside."""
         low, high = self._scaled(self.low), self._scaled(self.high)
         at = low + share * (high - low)
         return math.exp(at) if self.log else at
 
     def layout(self) -> dict[str, Any]:
-        """As an axis of plotly."""
+        """The layout of a plotly axis."""
         title = {"text": self.name}
         if self.choices is not None:
             ticks = list(range(len(self.choices)))
@@ -72,12 +72,12 @@ class Axis:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """The ends of a logarithmic axis, and round numbers between them that leave room for one another."""
+    """Ticks of a logarithmic axis: its ends, and round numbers between them that do not overlap."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     apart = (high / low) ** 0.13
     for digits in ((1, 2, 5), (1, 3), (1,)):
         round_ = [d * 10.0**p for p in range(first, last + 1) for d in digits]
-        found = [t for t in round_ if low * apart < t < high / apart]
-        if len(found) <= 4:
+        between = [t for t in round_ if low * apart < t < high / apart]
+        if len(between) <= 4:
             break
-    return [low, *found[:: max(1, len(found) // 4)], high] if high > low else [low]
+    return [low, *between[:: max(1, len(between) // 4)], high] if high > low else [low]

@@ -18,9 +18,9 @@ from singer_ray.reporting.text import number, plural, score, spread_of
 from singer_ray.search.study.schema import FAIL, PRUNED, QUEUED, RUNNING
 
 EDGE = 0.05
-"""A best value this close to an end of its range (as a share of it) hints that the optimum lies outside."""
+"""When the best value is this close to an end of its range (as a share of it), the optimum may lie outside."""
 PER_PARAMETER = 10
-"""Finished trials a parameter below which a search shows a direction rather than a result."""
+"""Finished trials per parameter; with fewer, a search shows a direction rather than a result."""
 LEADERS = 5
 
 CAUTION, GOOD, NOTE = "caution", "good", "note"
@@ -38,8 +38,8 @@ class Finding:
 
 
 def findings(search: SearchRecord, config: Config | None) -> list[Finding]:
-    """Cautions first. `config` tells which values a setting may have at all."""
-    found = [
+    """What to know about a search, cautions first. `config` tells which values a setting may have at all."""
+    every_finding = [
         *_state_of_the_search(search),
         *_seeds(search),
         *_edges(search, config),
@@ -50,7 +50,7 @@ def findings(search: SearchRecord, config: Config | None) -> list[Finding]:
         *(Finding(CAUTION, "What must be known of the data", remark) for remark in search.remarks),
         *(Finding(NOTE, "A file cannot be read", note) for note in search.notes),
     ]
-    return sorted(found, key=lambda each: (CAUTION, GOOD, NOTE).index(each.kind))
+    return sorted(every_finding, key=lambda each: (CAUTION, GOOD, NOTE).index(each.kind))
 
 
 def _state_of_the_search(search: SearchRecord) -> Iterator[Finding]:
@@ -159,7 +159,7 @@ def _near(axis: Axis, trial: TrialRecord, name: str, *, upper: bool) -> bool:
 
 
 def _allows(config: Config | None, name: str, value: float) -> bool:
-    """Whether the configuration takes a value; by the ranges of the settings alone where there is none."""
+    """Whether the configuration accepts a value; without one, whether the default configuration does."""
     try:
         (config or Config()).override({name: value})
     except UserError:
@@ -225,8 +225,8 @@ def _refiners(search: SearchRecord) -> Iterator[Finding]:
 def _failures(search: SearchRecord) -> Iterator[Finding]:
     failed = [t for t in search.trials if t.state == FAIL]
     if failed:
-        fault, times = Counter(t.fault or "no reason recorded" for t in failed).most_common(1)[0]
-        which, told = "Each" if times == len(failed) else "The most frequent reason", f"{fault.rstrip('.')}."
+        reason, times = Counter(t.fault or "no reason recorded" for t in failed).most_common(1)[0]
+        which, told = "Each" if times == len(failed) else "The most frequent reason", f"{reason.rstrip('.')}."
         yield Finding(
             CAUTION if len(failed) > 0.2 * len(search.trials) else NOTE,
             f"{plural(len(failed), 'trial')} failed",

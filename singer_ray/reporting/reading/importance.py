@@ -12,9 +12,9 @@ from optuna.trial import FrozenTrial, create_trial
 from singer_ray.reporting.reading.record import SearchRecord
 
 AT_LEAST = 10
-"""Finished trials below which nothing is said."""
+"""With fewer finished trials there are no importances."""
 LEADING = 5
-"""Trials, at least, that count as good."""
+"""At least this many trials count as good."""
 
 
 def importances(search: SearchRecord, objective: int) -> dict[str, float]:
@@ -49,10 +49,10 @@ def importances(search: SearchRecord, objective: int) -> dict[str, float]:
             study = optuna.create_study(direction="minimize")
             study.add_trials(rows)
             evaluator = PedAnovaImportanceEvaluator(target_quantile=min(0.5, max(0.1, LEADING / len(rows))))
-            found = get_param_importances(study, evaluator=evaluator)
+            shares = get_param_importances(study, evaluator=evaluator)
         finally:
             optuna.logging.set_verbosity(level)
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(value) for name, value in shares.items()}
 
 
 def _within(search: SearchRecord, name: str, value: object) -> bool:

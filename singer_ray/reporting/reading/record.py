@@ -28,10 +28,10 @@ class TrialRecord:
     state: str
     parameters: Mapping[str, Any]
     values: tuple[float, ...] | None
-    """The objectives: final for a finished trial, of its last epoch for another; None where they are not known."""
+    """The objectives: final ones of a finished trial, else those of its last epoch; None when they are not known."""
     metrics: Mapping[str, float]
     curve: Mapping[int, float]
-    """The metric by which trials are stopped, by epoch."""
+    """Epoch -> the metric by which trials are stopped."""
     epochs: int
     seconds: float
     begin: datetime | None
@@ -78,7 +78,7 @@ class Student:
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """A search, as its folder tells it."""
+    """A search, as read from its folder."""
 
     folder: Path
     name: str
@@ -97,7 +97,7 @@ class SearchRecord:
     gpu_hours: float | None
     money: float | None
     price: float | None
-    """Dollars a node and hour."""
+    """Dollars per node and hour."""
     students: Sequence[Student]
     config: str | None
     """config.yaml and space.yaml, passwords of addresses masked."""
@@ -105,11 +105,11 @@ class SearchRecord:
     notes: Sequence[str] = field(default=())
     """What could not be read."""
     remarks: Sequence[str] = field(default=())
-    """What the search said of its data at the start."""
+    """What the search said about its data at the start."""
 
     @cached_property
     def labels(self) -> dict[str, str]:
-        """Dotted name of a parameter -> its shortest end that tells it from the others."""
+        """Dotted name of a parameter -> its shortest end that no other parameter shares."""
         return short_names(self.distributions)
 
     @cached_property
@@ -151,8 +151,8 @@ class SearchRecord:
         """The test value that belongs to an objective on validation."""
         name = objective.replace("val/", "test/", 1)
         student = next((s for s in self.students if s.trial_id == trial.id), None)
-        found = trial.metrics.get(name, (student.metrics if student else {}).get(name))
-        return found if name != objective else None
+        value = trial.metrics.get(name, (student.metrics if student else {}).get(name))
+        return value if name != objective else None
 
     def median(self, objective: int) -> float | None:
         values = self.values(objective)
@@ -160,7 +160,7 @@ class SearchRecord:
 
 
 def last_moment(trials: Sequence[TrialRecord], sessions: Sequence[SessionRecord]) -> datetime | None:
-    """The last time that a search's files speak of."""
+    """The latest time that is recorded in a search's files."""
     told = [moment for t in trials for moment in (t.begin, t.end) if moment]
     told += [datetime.fromtimestamp(session.end) for session in sessions if session.end]
     return max(told, default=None)

@@ -15,12 +15,12 @@ from singer_ray.storage import read_json_mapping, without_credentials
 from singer_ray.tracking.history import SECONDS, Row, read_history
 
 LARGEST = 32 * 2**20
-"""Bytes of a result.json beyond which it is none of ours."""
+"""Bytes; a larger result.json is not one of ours."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run, as its folder tells it."""
+    """A run, as read from its folder."""
 
     folder: Path
     rows: Mapping[int, Row]
@@ -97,10 +97,10 @@ def _result(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _numbers(found: Any) -> dict[str, float]:
-    if not isinstance(found, Mapping):
+def _numbers(values: Any) -> dict[str, float]:
+    if not isinstance(values, Mapping):
         return {}
-    return {str(name): number for name, value in found.items() if (number := _number(value)) is not None}
+    return {str(name): number for name, value in values.items() if (number := _number(value)) is not None}
 
 
 def _number(value: Any) -> float | None:

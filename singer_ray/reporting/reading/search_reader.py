@@ -1,4 +1,4 @@
-"""What a search's folder says about it, read once: the study, and the files beside it where they are there."""
+"""Reads what a search's folder says about it: the study, and those of the files beside it that exist."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def read_search(folder: Path) -> SearchRecord:
     students = _students(folder)
     table = _leaderboard(folder, notes)
     sessions = [_session(each) for each in description.get("sessions") or []]
-    found = _until_now([_trial(row, objectives) for row in rows], sessions)
-    trials = _with_leaderboard(_ranked(found, objectives), table)
+    recorded = _until_now([_trial(row, objectives) for row in rows], sessions)
+    trials = _with_leaderboard(_ranked(recorded, objectives), table)
     epochs = study.user_attrs.get(studies.EPOCHS)
     return SearchRecord(
         folder=folder,
@@ -107,8 +107,8 @@ def _study(folder: Path, description: Mapping[str, Any]) -> optuna.Study:
             ) from error
 
 
-def _name(found: Any) -> str | None:
-    return found if isinstance(found, str) else None
+def _name(name: Any) -> str | None:
+    return name if isinstance(name, str) else None
 
 
 def _only_study(storage: optuna.storages.BaseStorage, name: str) -> str:
@@ -121,14 +121,14 @@ def _trial(row: FrozenTrial, objectives: Objectives) -> TrialRecord:
     attributes = row.user_attrs
     metrics = {n: float(v) for n, v in studies.last_result(row).items() if _number(v) is not None}
     values = row.values if row.state.name == COMPLETE else objectives.values(metrics)
-    if values is None and (by_epoch := studies.values_by_epoch(row, objectives)):  # one that runs
+    if values is None and (by_epoch := studies.values_by_epoch(row, objectives)):  # still running
         values = objectives.values(by_epoch[max(by_epoch)])
     known = values is not None and row.state.name != FAIL and all(map(math.isfinite, values))
     begin, end = studies.started(row), row.datetime_complete
     seconds = _number(attributes.get(studies.SECONDS))
     if seconds is None:
         seconds = max(0.0, (end - begin).total_seconds()) if end and begin else 0.0
-    resumed, fault = attributes.get(studies.RESUMED), attributes.get(studies.FAULT)
+    resumed, error = attributes.get(studies.RESUMED), attributes.get(studies.FAULT)
     return TrialRecord(
         row.number,
         studies.state_of(row),
@@ -141,12 +141,12 @@ def _trial(row: FrozenTrial, objectives: Objectives) -> TrialRecord:
         begin,
         end,
         int(resumed) if resumed else None,
-        without_credentials(str(fault)) if fault else None,
+        without_credentials(str(error)) if error else None,
     )
 
 
 def _until_now(trials: Sequence[TrialRecord], sessions: Sequence[SessionRecord]) -> list[TrialRecord]:
-    """Trials that run have taken what has passed of this session, as far as it is known."""
+    """Running trials get the seconds that they have taken in this session, as far as is known."""
     last = last_moment(trials, sessions)
     first = datetime.fromtimestamp(sessions[-1].begin) if sessions else datetime.min
     return [
@@ -158,7 +158,7 @@ def _until_now(trials: Sequence[TrialRecord], sessions: Sequence[SessionRecord])
 
 
 def _ranked(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialRecord]:
-    """Finished, stopped, running, queued and failed ones, each by the first objective; the front before the rest."""
+    """Finished, stopped, running, queued, then failed trials, each by the first objective; the Pareto front leads."""
     finished = [t for t in trials if t.state == COMPLETE and t.values]
     leading = {finished[n].number for n in front([objectives.costs(t.values) for t in finished if t.values])}
     order = {COMPLETE: 0, PRUNED: 1, RUNNING: 2, QUEUED: 3}
@@ -173,21 +173,21 @@ def _ranked(trials: Sequence[TrialRecord], objectives: Objectives) -> list[Trial
 
 
 def _with_leaderboard(trials: Sequence[TrialRecord], table: pd.DataFrame | None) -> list[TrialRecord]:
-    """The ranks, repeats and test values of the leaderboard, where it speaks of the trials as they are now."""
+    """Adds the leaderboard's ranks, repeats and test values, where it has the trials in their present states."""
     if table is None:
         return list(trials)
     rows = {str(row["id"]): row for row in table.to_dict("records")}
     now = {t.id: t.state for t in trials}
     current = now == {key: str(row.get("state")) for key, row in rows.items()}
-    found = []
+    joined = []
     for trial in trials:
         row = rows.get(trial.id)
         if row is None or row.get("state") != trial.state:
-            found.append(trial)
+            joined.append(trial)
             continue
         scores = {str(n): float(v) for n, v in row.items() if "/" in str(n) and _number(v) is not None}
         seeds = _number(row.get("seeds"))
-        found.append(
+        joined.append(
             replace(
                 trial,
                 metrics={**trial.metrics, **scores},
@@ -198,7 +198,7 @@ def _with_leaderboard(trials: Sequence[TrialRecord], table: pd.DataFrame | None)
                 spread=_number(row.get("spread")) if seeds and seeds > 1 else None,
             )
         )
-    return sorted(found, key=lambda t: t.rank)
+    return sorted(joined, key=lambda t: t.rank)
 
 
 def _leaderboard(folder: Path, notes: list[str]) -> pd.DataFrame | None:
@@ -217,7 +217,7 @@ def _leaderboard(folder: Path, notes: list[str]) -> pd.DataFrame | None:
 
 
 def _students(folder: Path) -> list[Student]:
-    found = []
+    students = []
     for each in (folder / BEST).glob("*-*"):
         rank, _, trial_id = each.name.partition("-")
         if not each.is_dir() or not rank.isdigit():
@@ -230,36 +230,36 @@ def _students(folder: Path) -> list[Student]:
         pictures = sorted(path for path in (each / PICTURES).glob("*.png") if path.is_file())
         for path in pictures:
             stays_inside(path, folder)
-        found.append(Student(each, int(rank), trial_id, metrics, pictures))
-    return sorted(found, key=lambda s: s.rank)
+        students.append(Student(each, int(rank), trial_id, metrics, pictures))
+    return sorted(students, key=lambda s: s.rank)
 
 
 def _imported(study: optuna.Study) -> dict[str, int]:
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for row in study.get_trials(deepcopy=False):
         address = row.user_attrs.get(studies.IMPORTED)
         if address is not None:
-            found[without_credentials(str(address))] = found.get(without_credentials(str(address)), 0) + 1
-    return found
+            counts[without_credentials(str(address))] = counts.get(without_credentials(str(address)), 0) + 1
+    return counts
 
 
 def _distributions(rows: Iterable[FrozenTrial], space: Any) -> dict[str, BaseDistribution]:
-    """By the last row that has each; in the order of the search space where the study knows it."""
-    found: dict[str, BaseDistribution] = {}
+    """Parameter -> its distribution in the last row that has it; in the order of the search space if that is known."""
+    distributions: dict[str, BaseDistribution] = {}
     for row in rows:
-        found |= row.distributions
+        distributions |= row.distributions
     known = list(space) if isinstance(space, Mapping) else []
-    ordered = [name for name in known if name in found]
-    return {name: found[name] for name in [*ordered, *(name for name in found if name not in ordered)]}
+    ordered = [name for name in known if name in distributions]
+    return {name: distributions[name] for name in [*ordered, *(name for name in distributions if name not in ordered)]}
 
 
-def _remarks(found: Any) -> list[str]:
-    """Of search.json; nothing where an older one has none."""
-    return [printable(line, 1000) for line in found] if isinstance(found, list) else []
+def _remarks(remarks: Any) -> list[str]:
+    """The remarks in search.json; none in an older one."""
+    return [printable(line, 1000) for line in remarks] if isinstance(remarks, list) else []
 
 
-def _session(found: Any) -> SessionRecord:
-    read = found if isinstance(found, Mapping) else {}
+def _session(session: Any) -> SessionRecord:
+    read = session if isinstance(session, Mapping) else {}
     nodes, concurrent = _number(read.get("nodes")), _number(read.get("concurrent"))
     return SessionRecord(
         _number(read.get("begin")) or 0.0,
@@ -271,7 +271,7 @@ def _session(found: Any) -> SessionRecord:
 
 
 def _span(trials: Sequence[TrialRecord]) -> float | None:
-    """Seconds from the first begin to the last end: what is known without search.json."""
+    """Seconds from the first begin to the last end: all that is known without search.json."""
     begins = [t.begin for t in trials if t.begin]
     ends = [t.end for t in trials if t.end]
     return max(0.0, (max(ends) - min(begins)).total_seconds()) if begins and ends else None
@@ -286,7 +286,7 @@ def _text(folder: Path, name: str) -> str | None:
 
 
 def _content(folder: Path, name: str) -> bytes | None:
-    """Of a file of the search. Raises UserError for a link that leads out of it: the report may be published."""
+    """The content of a file of the search. Raises UserError for a link out of its folder: reports may be published."""
     return Folder(str(folder), writable=False).read(name)
 
 

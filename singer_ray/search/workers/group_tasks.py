@@ -21,7 +21,7 @@ from singer_ray.search.workers.resources import Share
 if TYPE_CHECKING:
     from singer_ray.training.context import TrainContext
 
-Task = Callable[[dict[str, Any], Any, "TrainContext", int, int], None]
+WorkerTask = Callable[[dict[str, Any], Any, "TrainContext", int, int], None]
 """What workers do: (settings, host, context, rank, world)."""
 TIMES = "times"
 

@@ -18,7 +18,7 @@ from singer_ray.errors import UserError
 from singer_ray.search.state.trial_checkpoint import read_saved
 from singer_ray.search.study.schema import FAULT, UNSAVED
 from singer_ray.search.workers.group_run import ENDING_SECONDS, GroupRun, Key
-from singer_ray.search.workers.group_tasks import TIMES, GroupCaller, Task, time_steps, train
+from singer_ray.search.workers.group_tasks import TIMES, GroupCaller, WorkerTask, time_steps, train
 from singer_ray.search.workers.resources import Share
 from singer_ray.storage import Folder
 
@@ -154,7 +154,7 @@ class WorkerGroupActor:
         run = self.run
         return run is not None and run.key == key and await run.turn(epoch)
 
-    async def _start(self, task: Task, key: Key, config: Config, **more: Any) -> GroupRun:
+    async def _start(self, task: WorkerTask, key: Key, config: Config, **more: Any) -> GroupRun:
         settings = {
             "task": task,
             "host": self.name,

@@ -1,4 +1,4 @@
-"""Contents sent to S3: in one request or in parts, each under a condition, and with what they should arrive as."""
+"""Uploads to S3 in one request or in parts, under a condition and with checksums of what should arrive."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from singer_ray.storage.protocol import Sent
 from singer_ray.storage.s3.tags import md5_of, part_size, tag_of_parts
 
 AT_A_TIME = 10
-"""Parts that are sent at a time, as by boto3's transfer manager."""
+"""Parts that are sent at the same time, as many as boto3's transfer manager sends."""
 UNKNOWN = ("NotImplemented", "MethodNotAllowed", "501", "405")
-"""What smaller servers answer to a request that they do not know."""
+"""What smaller servers answer to a request that they do not support."""
 ABSENT = ("NoSuchKey", "404", "NotFound")
 REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 """What S3 answers when a condition does not hold."""
 SPOILT = ("BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch")
-"""What it answers to a content that is not the one of its checksum."""
+"""What it answers when a content does not match its checksum."""
 FAILED = (ClientError, BotoCoreError, Boto3Error, OSError)
 
 
 def send(
     client: Any, request: Mapping[str, Any], content: bytes, condition: Mapping[str, str], tries: int
 ) -> Sent | None:
-    """In one request. None when the condition does not hold; raises what boto3 raises."""
+    """Sends a content in one request. None when the condition does not hold; raises what boto3 raises."""
     digest = hashlib.sha256(content)
     whole = {
         **request,
@@ -53,17 +53,18 @@ def send_parts(
     condition: Mapping[str, str],
     tries: int,
 ) -> Sent | None:
-    """In parts, of which each is read once. boto3's own transfer manager knows no conditions.
+    """Sends a file in parts, reading each once. boto3's own transfer manager does not support conditions.
 
-    A thread of its own hashes them. It stays behind as far as memory allows, and catches up while the server puts the
-    parts together: on a fast line the two would compete for the processor. Returns and raises as `send` does.
+    A separate thread hashes the parts. It lags behind as far as memory allows, and catches up while the server
+    assembles them: on a fast connection, hashing and sending would compete for the processor. Returns and raises as
+    `send` does.
     """
     digest, step = hashlib.sha256(), part_size(size)
     unsent, unhashed = threading.Semaphore(2 * AT_A_TIME), threading.Semaphore(2 * AT_A_TIME)
     hash_now = threading.Event()
 
     def send_part(number: int, content: bytes) -> dict[str, Any]:
-        # In a header, not behind a streamed body: all servers can read the request, and good ones compare it.
+        # In a header, not in a trailer: all servers can read such a request, and good ones check it.
         check = base64.b64encode(zlib.crc32(content).to_bytes(4)).decode()
         request = {**key, "UploadId": upload, "PartNumber": number, "Body": content, "ChecksumCRC32": check}
         try:
@@ -88,7 +89,7 @@ def send_parts(
                 sending: list[Future[dict[str, Any]]] = []
                 own: list[Future[str]] = []
                 while content := file.read(step):
-                    unsent.acquire()  # so many parts in memory, and no more
+                    unsent.acquire()  # bounds the parts in memory
                     if not unhashed.acquire(blocking=False):
                         hash_now.set()
                         unhashed.acquire()
@@ -105,7 +106,7 @@ def send_parts(
         finally:
             hash_now.set()
         if answer is None:
-            with contextlib.suppress(*FAILED):  # gone already, where the answer to its completion was lost
+            with contextlib.suppress(*FAILED):  # already gone when only the answer was lost
                 client.abort_multipart_upload(**key, UploadId=upload)
             return None
         tag = tag_of_parts([part.result() for part in own])
@@ -118,7 +119,7 @@ def code_of(error: ClientError) -> str:
 
 
 def _unspoilt(call: Callable[..., Any], tries: int, **request: Any) -> Any:
-    """The answer to a request with a content, sent again where the server says that it was spoilt on its way."""
+    """The answer to an upload, which is sent again when the server says that it was damaged in transit."""
     for _ in range(tries - 1):
         try:
             return call(**request)

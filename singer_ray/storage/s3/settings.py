@@ -1,4 +1,4 @@
-"""What AWS's own configuration says of S3: the endpoint, and how requests are written."""
+"""What AWS's own configuration says about S3: the endpoint, and how requests are written."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _CHECKSUMS = "request_checksum_calculation"
 def endpoint_of(given: str | None) -> str | None:
     """The S3-compatible server to talk to; None for AWS itself.
 
-    As given, else of the environment, else of AWS's configuration files. Raises UserError for one without a scheme,
+    As given, else from the environment, else from AWS's configuration files. Raises UserError for one without a scheme,
     and for files that cannot be read.
     """
-    found = (
+    endpoint = (
         (given and with_password(given, ENDPOINTS))
         or os.environ.get("AWS_ENDPOINT_URL_S3")
         or os.environ.get("AWS_ENDPOINT_URL")
         or _in_files()
     )
-    if found and not found.startswith(("http://", "https://")):
-        raise UserError(f"The endpoint {found!r} has no scheme. Give http://{found} or https://{found}.")
-    return found or None
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise UserError(f"The endpoint {endpoint!r} has no scheme. Give http://{endpoint} or https://{endpoint}.")
+    return endpoint or None
 
 
 def habits_of(endpoint: str | None) -> dict[str, Any]:
@@ -45,20 +45,20 @@ def habits_of(endpoint: str | None) -> dict[str, Any]:
         checksums = os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION") or session.get_scoped_config().get(_CHECKSUMS)
     if endpoint is None:
         return {"s3": own or None}
-    # Few smaller servers have a host name for each bucket; older ones know no checksums behind a streamed body.
+    # Few smaller servers have a host name for each bucket; older ones do not understand checksums in trailers.
     return {"s3": {"addressing_style": "path", **own}} | ({} if checksums else {_CHECKSUMS: "when_required"})
 
 
 def _in_files() -> str | None:
-    """The endpoint in AWS's configuration files: that of S3, else the one of all services."""
+    """The endpoint in AWS's configuration files: that of S3, else that of all services."""
     if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
         return None
     with _explained():
         session = botocore.session.get_session()
         profile = session.get_scoped_config()
         services = session.full_config.get("services", {}).get(profile.get("services"), {})
-    found: str | None = (services.get("s3") or {}).get("endpoint_url") or profile.get("endpoint_url")
-    return found
+    endpoint: str | None = (services.get("s3") or {}).get("endpoint_url") or profile.get("endpoint_url")
+    return endpoint
 
 
 @contextmanager

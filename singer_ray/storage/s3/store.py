@@ -1,7 +1,7 @@
 """Objects below one s3:// address, through boto3.
 
-Not through pyarrow.fs: it reads by two requests, between which an object may be replaced (half of one and half of the
-other was seen), it asks by HEAD, to which S3 answers without a reason, and it knows neither conditions nor encryption.
+Not through pyarrow.fs: it reads with two requests, between which an object may be replaced (a mixture of both was
+seen), it uses HEAD requests, whose errors S3 does not explain, and it supports neither conditions nor encryption.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from singer_ray.storage.settings import S3Settings
 
 _FEW = 3
-"""Tries of the first request to an address: a wrong one is to be told soon."""
+"""Tries of the first request to an address: few, so that a wrong one is reported soon."""
 _MAKING = threading.Lock()
 """boto3 makes one client at a time."""
 
@@ -49,13 +49,13 @@ class S3Store:
     """
 
     path = None
-    """It is on no disk of this machine."""
+    """It is not on a disk of this machine."""
 
     def __init__(self, place: Address, settings: S3Settings) -> None:
         """Raises UserError for an endpoint without a scheme."""
         self.address, self.settings, self.attempts = place.text, settings, settings.attempts
         self.bucket, self.prefix = place.bucket, place.key
-        # Environment and configuration files are asked here: elsewhere in the cluster they may say nothing.
+        # Read here, since other machines of the cluster may lack this environment and these files.
         self.endpoint = endpoint_of(settings.endpoint)
         self.habits = habits_of(self.endpoint)
 
@@ -64,7 +64,7 @@ class S3Store:
 
     @functools.cached_property
     def client(self) -> Any:
-        """boto3's client; a connection stays in the process that made it."""
+        """boto3's client, made once in each process: connections cannot be sent to another."""
         return self._client(self.settings.attempts)
 
     @property
@@ -72,7 +72,7 @@ class S3Store:
         return self.prefix.rpartition("/")[2]
 
     def below(self, name: str) -> S3Store:
-        """The same for the folder `name` in it."""
+        """The store of its folder `name`."""
         inner = object.__new__(S3Store)
         inner.__dict__.update(self.__dict__)
         inner.address, inner.prefix = f"{self.address}/{name}", self._key(name)
@@ -91,16 +91,16 @@ class S3Store:
                 raise
 
     def get(self, name: str) -> bytes | None:
-        """The content of an object, None when there is none; read again where it was spoilt on its way."""
-        found = self._get(name)
-        return None if found is None else found[0]
+        """The content of an object, None when there is none; read again when it was damaged in transit."""
+        reply = self._get(name)
+        return None if reply is None else reply[0]
 
     def look(self, name: str) -> Seen | None:
         """A small file with its tag and age, in one request; None when there is none."""
-        found = self._get(name)
-        if found is None:
+        reply = self._get(name)
+        if reply is None:
             return None
-        content, answer = found
+        content, answer = reply
         now = email.utils.parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
         age = (now.astimezone(datetime.UTC) - answer["LastModified"]).total_seconds()
         return Seen(content, answer["ETag"].strip('"'), age)
@@ -120,12 +120,14 @@ class S3Store:
         pass  # a server holds nothing but files
 
     def list(self, below: str = "") -> dict[str, Object]:
-        """All objects in it, or in its folder `below`, by their names in it."""
+        """All objects in it, or in its folder `below`: name in the store -> object."""
         with self._explained(" cannot be listed"):
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._under(below))
-            found = [entry for page in pages for entry in page.get("Contents", [])]
+            entries = [entry for page in pages for entry in page.get("Contents", [])]
         start = len(self._under(""))
-        return {e["Key"][start:]: Object(e["Size"], e["ETag"].strip('"')) for e in found if not e["Key"].endswith("/")}
+        return {
+            e["Key"][start:]: Object(e["Size"], e["ETag"].strip('"')) for e in entries if not e["Key"].endswith("/")
+        }
 
     def folders(self, below: str = "") -> Sequence[str]:
         """The names of the folders right in it, or in its folder `below`."""
@@ -133,9 +135,9 @@ class S3Store:
             pages = self.client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=self._under(below), Delimiter="/"
             )
-            found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
+            prefixes = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
         start = len(self._under(""))
-        return sorted(prefix[start:].rstrip("/") for prefix in found)
+        return sorted(prefix[start:].rstrip("/") for prefix in prefixes)
 
     def put(self, name: str, content: bytes) -> None:
         """Writes an object over whatever is there."""
@@ -146,9 +148,9 @@ class S3Store:
             self._put(name, content, self._extra(), {})
 
     def put_file(self, name: str, path: Path, *, over: str | None) -> Sent | None:
-        """Sends a file of a package over the object of the tag `over` (None: where there is none).
+        """Sends a file of a package: over the object that has the tag `over`, or as a new one (None).
 
-        None when something else is there: the condition fences late writes of a process that has lost its claim.
+        Returns None when something else is there: this stops late writes of a process that has lost its claim.
         """
         condition = {"IfNoneMatch": "*"} if over is None else {"IfMatch": over}
         extra = self._extra(tagged=True, stored=True)
@@ -168,7 +170,7 @@ class S3Store:
         return self._put(name, content, self._extra(tagged=True), {"IfNoneMatch": "*"}) is not None
 
     def swap(self, name: str, content: bytes, tag: str) -> bool:
-        """Writes a small file over that of `tag`, unless it has changed; whether it did."""
+        """Overwrites a small file if it still has the tag `tag`; returns whether it did."""
         return self._put(name, content, self._extra(), {"IfMatch": tag}) is not None
 
     def copy(self, name: str, target: str) -> None:
@@ -179,7 +181,7 @@ class S3Store:
             self.client.copy(self._address(name), self.bucket, self._key(target), ExtraArgs=extra)
 
     def delete(self, names: Sequence[str], tag: str | None = None) -> None:
-        """Removes objects, as far as they are there; with `tag` unless they have changed."""
+        """Removes those objects that exist; with `tag`, only if they still have it."""
         condition = {} if tag is None else {"IfMatch": tag}
         with self._explained(" could not be cleared"):
             for name in names:
@@ -193,24 +195,24 @@ class S3Store:
                         raise
 
     def abort_uploads(self, below: str = "") -> int:
-        """Ends uploads in parts that were left unfinished in it, or in its folder `below`; returns how many."""
-        prefix, found = self._under(below), 0
+        """Aborts unfinished multipart uploads in it, or in its folder `below`; returns how many."""
+        prefix, aborted = self._under(below), 0
         with self._explained(" could not be cleared"):
             try:
                 pages = list(
                     self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
                 )
             except ClientError as error:
-                if code_of(error) in (*UNKNOWN, "AccessDenied"):  # who may not look has to leave them
+                if code_of(error) in (*UNKNOWN, "AccessDenied"):  # without the permission to list them, they stay
                     return 0
                 raise
             for upload in (upload for page in pages for upload in page.get("Uploads", [])):
-                if upload["Key"].startswith(prefix):  # not every server heeds the prefix
+                if upload["Key"].startswith(prefix):  # not every server honours the prefix
                     self.client.abort_multipart_upload(
                         Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                     )
-                    found += 1
-        return found
+                    aborted += 1
+        return aborted
 
     def _client(self, attempts: int) -> Any:
         timeout = self.settings.timeout
@@ -223,14 +225,14 @@ class S3Store:
             response_checksum_validation="when_required",  # whatever is read is hashed by its reader
             **self.habits,
         )
-        region = os.environ.get("AWS_REGION")  # which AWS's other tools heed; boto3 alone does not
+        region = os.environ.get("AWS_REGION")  # AWS's other tools honour it; boto3 does not
         with _MAKING, self._explained(" cannot be reached"):
             return boto3.client("s3", endpoint_url=self.endpoint, region_name=region, config=config)
 
     def _get(self, name: str) -> tuple[bytes, Mapping[str, Any]] | None:
-        """Content and answer, read again where the content did not come or was spoilt on its way."""
+        """Content and answer, read again when the content did not arrive or was damaged in transit."""
         before: bytes | None = None
-        fault: Exception | None = None
+        last_error: Exception | None = None
         for attempt in range(self.settings.attempts):
             time.sleep(0.1 * attempt)
             with self._explained(f"/{name} cannot be read"):
@@ -243,14 +245,14 @@ class S3Store:
             try:
                 content = answer["Body"].read()
             except FAILED as error:
-                fault = error
+                last_error = error
                 continue
             tag = answer["ETag"].strip('"')
-            # Where the tag is no MD5 of the content, two reads that agree must do.
+            # Where the tag is not the MD5 of the content, two reads that agree must do.
             if tag == md5_of(content) or content == before or "-" in tag or _is_keyed(answer):
                 return content, answer
             before = content
-        why = reason(fault) if fault else "it is different at each reading."
+        why = reason(last_error) if last_error else "it is different at each reading."
         raise UserError(f"{self.address}/{name} cannot be read: {why} Check the connection.")
 
     def _put(self, name: str, content: bytes, extra: Mapping[str, Any], condition: Mapping[str, str]) -> Sent | None:
@@ -273,7 +275,7 @@ class S3Store:
         return f"{self._key(below)}/".lstrip("/")
 
     def _extra(self, *, tagged: bool = False, stored: bool = False) -> dict[str, Any]:
-        """Tags are for packages, the storage class for their contents: what is read at every look stays at hand."""
+        """Tags are for packages only, the storage class for their contents only: small files stay quick to read."""
         settings = self.settings
         given: dict[str, Any] = {"ServerSideEncryption": settings.encryption, "SSEKMSKeyId": settings.kms_key}
         if tagged:

@@ -15,12 +15,12 @@ MOST_PARTS = 10_000
 
 
 def part_size(size: int) -> int:
-    """Bytes of a part of a content of `size` bytes."""
+    """Bytes of each part of a content of `size` bytes."""
     return max(PART, math.ceil(size / MOST_PARTS))
 
 
 def tag_of(path: Path) -> str:
-    """The ETag that S3 gives to a file that is sent as `S3Store.put_file` does, but for KMS encryption."""
+    """The ETag that S3 gives a file that `S3Store.put_file` sends, unless it is encrypted with KMS."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if size < MULTIPART:

@@ -14,7 +14,7 @@ from singer_ray.search.strategy.discovery import discover
 from singer_ray.search.strategy.pruners import PRUNERS
 from singer_ray.search.strategy.pruners.base import Pruner
 from singer_ray.search.strategy.samplers import SAMPLERS
-from singer_ray.search.strategy.samplers.base import Sampler, Task
+from singer_ray.search.strategy.samplers.base import Sampler, SamplerTask
 from tests.search.strategy.sampling import ONE, setting, spaced
 
 SPACE = spaced({name: {"type": "choice", "values": [1, 2]} for name in ("method.rank", "student.depth")})
@@ -62,7 +62,7 @@ def in_effect(setting_of_choice: str, chosen: str) -> set[str]:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_configuration_knows_which_settings_a_sampler_uses(name: str) -> None:
     search: Any = Watched(setting(name).search)
-    SAMPLERS[name].make(Task(search, SPACE, ONE, (), 0, 0))
+    SAMPLERS[name].make(SamplerTask(search, SPACE, ONE, (), 0, 0))
     assert search.read - {"search.trials"} == in_effect("search.sampler", name)
 
 

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 from singer_ray.config import Config, SearchConfig
 from singer_ray.errors import UserError
 from singer_ray.search.strategy.discovery import discover
-from singer_ray.search.strategy.samplers.base import Sampler, Task
+from singer_ray.search.strategy.samplers.base import Sampler, SamplerTask
 
 if TYPE_CHECKING:
     from singer_ray.search.space.space import SearchSpace
@@ -48,7 +48,9 @@ def make_sampler(
     trial_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return SAMPLERS[config.search.sampler].make(Task(config.search, space, objectives, imported, seed, trial_seed))
+        return SAMPLERS[config.search.sampler].make(
+            SamplerTask(config.search, space, objectives, imported, seed, trial_seed)
+        )
 
 
 def check_sampler(config: Config, space: SearchSpace, objectives: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Task:
+class SamplerTask:
     """What a sampler suggests for: one trial of a search."""
 
     search: SearchConfig
@@ -52,7 +52,7 @@ class Sampler(ABC):
     """Whether it learns from trials that were stopped early too."""
 
     @abstractmethod
-    def make(self, task: Task) -> BaseSampler:
+    def make(self, task: SamplerTask) -> BaseSampler:
         """The Optuna sampler for one trial. Its suggestions follow from the task and the study alone."""
 
     def refusal(self, space: SearchSpace, objectives: Sequence[str]) -> str | None:

@@ -13,7 +13,7 @@ from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, create_trial
 
-from singer_ray.search.strategy.samplers.base import Sampler, Task
+from singer_ray.search.strategy.samplers.base import Sampler, SamplerTask
 
 if TYPE_CHECKING:
     from cmaes import CMA
@@ -28,7 +28,7 @@ class _CMAES(Sampler):
     takes_several_objectives = False
     learns_from_stopped = False
 
-    def make(self, task: Task) -> BaseSampler:
+    def make(self, task: SamplerTask) -> BaseSampler:
         imported = task.imported if len(task.imported) >= LEARNS_FROM else None
         return _ReplayedCmaEs(
             seed=task.trial_seed,

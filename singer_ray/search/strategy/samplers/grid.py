@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from singer_ray.search.space.space import SearchSpace
-from singer_ray.search.strategy.samplers.base import Sampler, Task
+from singer_ray.search.strategy.samplers.base import Sampler, SamplerTask
 from singer_ray.search.study.schema import own_rows
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ LARGEST_GRID = 100_000
 class _Grid(Sampler):
     learns = False
 
-    def make(self, task: Task) -> BaseSampler:
+    def make(self, task: SamplerTask) -> BaseSampler:
         return GridSampler(task.space, task.search_seed)
 
     def refusal(self, space: SearchSpace, objectives: Sequence[str]) -> str | None:

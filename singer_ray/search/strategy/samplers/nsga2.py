@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from optuna.samplers import BaseSampler, NSGAIISampler
 
-from singer_ray.search.strategy.samplers.base import Sampler, Task, varying
+from singer_ray.search.strategy.samplers.base import Sampler, SamplerTask, varying
 
 if TYPE_CHECKING:
     from singer_ray.search.space.space import SearchSpace
@@ -22,7 +22,7 @@ class _NSGA2(Sampler):
     takes_conditions = False
     learns_from_stopped = False
 
-    def make(self, task: Task) -> BaseSampler:
+    def make(self, task: SamplerTask) -> BaseSampler:
         population = min(max(task.search.trials // GENERATIONS, 4), 50)
         return NSGAIISampler(seed=task.trial_seed, population_size=population)
 

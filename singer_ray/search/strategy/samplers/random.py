@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from optuna.samplers import BaseSampler, RandomSampler
 
-from singer_ray.search.strategy.samplers.base import Sampler, Task
+from singer_ray.search.strategy.samplers.base import Sampler, SamplerTask
 
 
 class _Random(Sampler):
     learns = False
 
-    def make(self, task: Task) -> BaseSampler:
+    def make(self, task: SamplerTask) -> BaseSampler:
         return RandomSampler(seed=task.trial_seed)
 
 

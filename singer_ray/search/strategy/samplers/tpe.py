@@ -11,11 +11,11 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from singer_ray.search.strategy.samplers.base import Sampler, Task
+from singer_ray.search.strategy.samplers.base import Sampler, SamplerTask
 
 
 class _TPE(Sampler):
-    def make(self, task: Task) -> BaseSampler:
+    def make(self, task: SamplerTask) -> BaseSampler:
         # Running trials count as bad ones (constant liar), so that concurrent ones differ.
         kind = _CurvelessTPE if task.objectives.stops_apart else TPESampler
         return kind(
