@@ -57,7 +57,7 @@ def main(config: Config, flags: TrainFlags) -> None:
         check_out(out, overwrite=flags.overwrite, resume=resume)
         from singer_ray.training.blueprint import check_run
 
-        found = check_run(config)
+        blueprint = check_run(config)
         train = config.train
         length = f"{train.steps_per_epoch} steps" if train.steps_per_epoch else "one pass over the images"
         workers = f"{train.workers} worker{'s' * (train.workers > 1)}"
@@ -68,7 +68,7 @@ def main(config: Config, flags: TrainFlags) -> None:
                 f"for {train.epochs} epochs of {length}, batch {train.batch_size}, {workers}, into {out}",
             ],
             given=flags.given,
-            remarks=remarks(flags.given, [config], "train", found.annotations),
+            remarks=remarks(flags.given, [config], "train", blueprint.annotations),
         )
         return
     check_out(out, overwrite=flags.overwrite, resume=resume)

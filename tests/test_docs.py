@@ -200,8 +200,11 @@ def test_the_example_space_shows_every_key(tmp_path: Path) -> None:
     space = load_space(str(file), load_preset("demo"), frozenset())
     shown = yaml.safe_load(own_space())
     assert {value["type"] for value in shown.values() if isinstance(value, dict) and "type" in value} == {
-        "choice", "int", "uniform", "loguniform",
-    }  # fmt: skip
+        "choice",
+        "int",
+        "uniform",
+        "loguniform",
+    }
     assert space.fixed
     assert len(space.enqueue) == len(shown["enqueue"])
     keys = {key for value in shown.values() if isinstance(value, dict) for key in value}
