@@ -142,6 +142,7 @@ def _cluster() -> Iterator[None]:
         yield
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_cluster")
 def test_sweep_with_a_module_and_a_space_of_ones_own_and_going_on(
     teacher: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -22,8 +22,6 @@ from singer_ray.options.help import COMMON, blocks
 from singer_ray.options.parsing import parse
 from singer_ray.resources import shipped_names
 
-pytestmark = pytest.mark.ray
-
 COMMANDS = ("train", "tune", "analyze", "evaluate", "teacher", "digits")
 UNNAMED = {"evaluate": ["demo"]}
 """Arguments without a name that a command needs."""
@@ -79,6 +77,7 @@ def test_help_by_block_holds_that_block_and_all_of_it(capsys: pytest.CaptureFixt
         assert inside, block
 
 
+@pytest.mark.slow
 def test_help_of_one_option(capsys: pytest.CaptureFixture[str]) -> None:
     shown = " ".join(shown_by("tune", capsys, "--help", "method.rank").split())
     assert "--method.rank N Rank of the adapter: at least the number of artifact directions" in shown
@@ -90,6 +89,7 @@ def test_help_of_one_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"--{name} " in shown_by("tune", capsys, "--help", name) for name in field_names())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["false", "False", "no", "0", "OFF"])
 def test_booleans_are_written_as_people_write_them(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = {"false": "true", "False": "TRUE", "no": "yes", "0": "1", "OFF": "on"}[word]
@@ -175,6 +175,7 @@ def test_a_command_runs_behind_python_dash_m(capsys: pytest.CaptureFixture[str])
         assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_real_process_ends_with_2_and_one_line() -> None:
     command = [sys.executable, "-m", "singer_ray.train", "--workers", "64", "--out", "out"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

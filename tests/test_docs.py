@@ -132,6 +132,7 @@ def own_folder(
     return prepare
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", product_commands())
 def test_commands_are_accepted(
     line: str, own_folder: Callable[[str], Path], capsys: pytest.CaptureFixture[str]

@@ -11,6 +11,8 @@ import pytest
 
 import singer_ray
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 
 

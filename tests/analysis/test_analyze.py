@@ -20,6 +20,7 @@ def run(*arguments: str) -> int:
     return run_command(analyze.COMMAND, analyze.main, arguments)
 
 
+@pytest.mark.slow
 def test_the_demo_teacher(tmp_path: Path, small_arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     settings = [*small_arguments, "--method.prefit.steps", "40", "--images", "48", "--steps", "3"]
@@ -44,6 +45,7 @@ def test_the_demo_teacher(tmp_path: Path, small_arguments: list[str], capsys: py
     assert run(*settings, "--out", str(out)) == 2  # not again into the same folder
 
 
+@pytest.mark.slow
 def test_images_without_labels_and_a_clean_teacher(
     tmp_path: Path, small_arguments: list[str], image_tree: Callable[..., Path]
 ) -> None:
@@ -57,6 +59,7 @@ def test_images_without_labels_and_a_clean_teacher(
     assert all((out / name).stat().st_size > 5000 for name in PICTURES)
 
 
+@pytest.mark.slow
 def test_what_fails_on_the_way_leaves_nothing(tmp_path: Path, small_arguments: list[str]) -> None:
     out = tmp_path / "out"
     diverging = ["--train.lr", "1e30", "--train.clip_grad", "0", "--train.warmup", "0"]

@@ -92,6 +92,7 @@ def test_the_two_gradients_add_up_to_that_of_training(small: Config) -> None:
     assert total >= float(whole) * 0.999
 
 
+@pytest.mark.slow
 def test_a_fitted_refiner_lowers_the_share_of_the_same_tokens(small: Config) -> None:
     config = small.override({"method.prefit.steps": 40, "method.prefit.batch_size": 16, "train.steps_per_epoch": 4})
     context = TrainContext(config)

@@ -143,6 +143,7 @@ def describe(ec2: Any, instance: str) -> dict[str, Any]:
     return dict(described)
 
 
+@pytest.mark.slow
 def test_spot_is_spot_and_the_rest_is_not(cluster: Cluster) -> None:
     for name, instance in cluster.instances.items():
         wanted = is_spot(node_types(cluster.config)[name]["node_config"])
@@ -160,6 +161,7 @@ def test_disks_are_encrypted_gp3_of_the_size_that_was_asked_for(cluster: Cluster
         assert {"Key": "project", "Value": "singer-ray"} in volume["Tags"], name
 
 
+@pytest.mark.slow
 def test_the_metadata_service_wants_a_token(cluster: Cluster) -> None:
     for name, instance in cluster.instances.items():
         assert instance["MetadataOptions"]["HttpTokens"] == "required", name

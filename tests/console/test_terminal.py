@@ -52,6 +52,7 @@ def test_a_screen_that_takes_no_more_for_a_moment_is_written_to_again() -> None:
     assert file.getvalue() == "kept"
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_left_is_no_trouble_even_when_the_process_ends() -> None:
     program = (
         "import sys, time; from rich.console import Console; from singer_ray.console.terminal import lasting, log\n"
@@ -78,6 +79,7 @@ def test_what_an_encoding_lacks_is_written_as_an_escape() -> None:
     assert "trial" in text
 
 
+@pytest.mark.slow
 def test_commands_print_on_consoles_of_other_encodings() -> None:
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     run = subprocess.run(

@@ -32,6 +32,7 @@ def test_workers_share_each_batch_between_them() -> None:
     assert all(torch.equal(w, torch.cat([a, b])) for w, a, b in zip(whole, *parts))
 
 
+@pytest.mark.slow
 def test_loader_processes_change_nothing() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first(4), first(4, workers=1)))
 

@@ -85,6 +85,7 @@ def test_a_large_set_is_compared_in_part(folders: tuple[Path, Path], monkeypatch
     assert len(opened) <= 2
 
 
+@pytest.mark.slow
 def test_different_digits_of_8_pixels_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_digits(tmp_path)
     assert said(tmp_path / "val", tmp_path / "train") is None

@@ -151,6 +151,7 @@ def test_a_bomb_is_named_at_the_start(image_tree: Tree, monkeypatch: pytest.Monk
         ImageFolder(str(tree), "data.train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_image_is_one_line_from_loader_processes_too(image_tree: Tree, workers: int) -> None:
     tree = image_tree("train", {"a": 2})

@@ -56,6 +56,7 @@ def look(train: Any, **others: Any) -> Targets:
     return check_targets({"train": train, **others})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listed", [False, True])
 @pytest.mark.parametrize("wrong", [-1, 3])
 @pytest.mark.parametrize("split", ["train", "val"])

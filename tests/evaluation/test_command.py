@@ -36,6 +36,7 @@ def result(out: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_student_scores_as_its_own_training_said(
     run: Distilled, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,6 +63,7 @@ def test_a_student_scores_as_its_own_training_said(
     assert "is not empty" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_ways_to_name_a_student_lead_to_one_student(run: Distilled, tmp_path: Path) -> None:
     names = [str(run.out), str(run.student), f"local-dir:{run.student}"]
     small = ["--data.scenes.train_images", "32", "--data.scenes.val_images", "16", "--data.scenes.test_images", "16"]
@@ -72,6 +74,7 @@ def test_the_ways_to_name_a_student_lead_to_one_student(run: Distilled, tmp_path
     assert networks[names[0]]["l2"]["linear_top1"] == 0.01
 
 
+@pytest.mark.slow
 def test_a_baseline_keeps_its_own_input_unless_another_is_given(tmp_path: Path) -> None:
     few = ["--data.scenes.train_images", "8", "--data.scenes.val_images", "4", "--data.scenes.test_images", "4"]
     common = [BASELINE, *few, "--teacher.pretrained", "False", "--evaluation.l2_grid", "0.01"]

@@ -116,6 +116,7 @@ def test_another_grid_has_no_gram_cosine_and_says_so() -> None:
     assert found.metrics["val/miou"] != found.metrics["val/after_norm/miou"]  # this one has a final norm
 
 
+@pytest.mark.slow
 def test_the_regulariser_is_the_best_on_validation() -> None:
     read, network, device = sources(), opened("demo"), torch.device("cpu")
     suite = ProbeSuite(read, EvaluationView(32, 1.0), config().evaluation, device)
@@ -156,6 +157,7 @@ def test_sources_without_common_annotations_are_refused() -> None:
         check_sources({"train": Few("train", 8)}, "evaluation.data")
 
 
+@pytest.mark.slow
 def test_the_official_protocol_replaces_the_probes() -> None:
     found = evaluate(opened("demo"), sources(), protocol="official")
     names = {n.split("/")[2] for n in found.metrics if "/official/" in n}

@@ -169,6 +169,7 @@ def official(*, spoil: bool = False, mode: str = "cls") -> dict[str, float]:
     return metrics
 
 
+@pytest.mark.slow
 def test_the_three_heads_learn_what_their_tokens_say() -> None:
     metrics = official()
     names = ("top1", "miou", "depth_rmse", "depth_rmse_per_image", "depth_delta1", "depth_rel")
@@ -184,5 +185,6 @@ def test_the_classification_head_reads_the_token_that_the_mode_names() -> None:
     assert official(mode="avg")["val/official/top1/last"] < 1.0
 
 
+@pytest.mark.slow
 def test_ignored_pixels_teach_and_count_nothing() -> None:
     assert official()["val/official/miou/last"] > official(spoil=True)["val/official/miou/last"] + 0.05

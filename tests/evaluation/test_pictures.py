@@ -53,6 +53,7 @@ def test_the_most_affected_images_come_first() -> None:
     assert most_affected(patches, 2) == [2, 1]
 
 
+@pytest.mark.slow
 def test_pictures_take_any_number_of_sets(tmp_path: Path) -> None:
     images = torch.randint(0, 255, (3, 3, 32, 32), dtype=torch.uint8)
     patches = tokens(3 * 16).reshape(3, 16, 8)

@@ -42,6 +42,7 @@ def suite(context: TrainContext, **sources: Source) -> ProbeSuite:
     return ProbeSuite(sources, context.evaluation_view, context.config.evaluation, torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_everything_is_scored_where_everything_is_known(context: TrainContext, reader: Reader) -> None:
     scores = context.suite.score(reader, ["val", "test"], after_norm=True)
     names = {"linear_top1", "knn_top1", "miou", "depth_rmse"}
@@ -82,6 +83,7 @@ def test_unlabelled_training_images_give_no_scores(context: TrainContext, reader
     assert found.score(reader, ["val"]) == {}
 
 
+@pytest.mark.slow
 def test_scores_repeat_to_the_last_bit(context: TrainContext, reader: Reader) -> None:
     assert context.suite.score(reader, ["val"]) == context.suite.score(reader, ["val"])
 

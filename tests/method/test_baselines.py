@@ -72,6 +72,7 @@ def test_vitkd_generates_the_masked_patches_of_the_last_layer(teacher: TappedViT
     assert loss.item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_adapter_parameters_of_vit_large_to_vit_tiny_are_as_the_paper_counts() -> None:
     make: Any = timm.create_model
     large = TappedViT(make("vit_large_patch16_224", depth=2, num_classes=0), [0, 1])

@@ -80,6 +80,7 @@ def test_the_help_names_it_and_its_own_settings_have_an_effect_with_it_alone(nam
         assert all(has_effect(setting, config) == (other == name) for setting in own)
 
 
+@pytest.mark.slow
 @every
 @few
 @given(seeds)
@@ -148,6 +149,8 @@ def test_it_trains_what_it_has_and_its_flags_say_what_it_does(
     assert kd == (1 if made.averages_layers else len(distiller.layers))
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_the_sketch_of_the_readme_is_found_configured_and_passes_these_tests(tmp_path: Path) -> None:
     readme = (Path(package.__file__).parent / "README.md").read_text()
     written, described = re.findall(r"```python\n(.*?)```", readme, re.DOTALL), tmp_path / "found" / "soften"

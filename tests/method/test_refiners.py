@@ -46,6 +46,7 @@ def test_prefix_tokens_stay_and_patches_move(small: Config, context: TrainContex
         assert (tokens[:, 1:] - features.tokens[layer][:, 1:]).abs().max() > 0
 
 
+@pytest.mark.slow
 def test_prefit_suppresses_artifacts_and_keeps_the_gram_matrix(small: Config, context: TrainContext) -> None:
     config = small.override({"method.prefit.steps": 60, "method.prefit.batch_size": 16})
     trainer = StudentTrainer(context, config)

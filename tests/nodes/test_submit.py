@@ -22,8 +22,6 @@ from singer_ray.nodes.submit import apart, entrypoint, local_files, submit
 from singer_ray.options.parsing import parse
 from singer_ray.tune import COMMAND, main
 
-pytestmark = pytest.mark.ray
-
 
 def typed(*words: str) -> Mapping[str, Sequence[str]]:
     """Words of a command line of tune, as submit gets them."""

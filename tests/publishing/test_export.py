@@ -24,6 +24,7 @@ from tests.publishing.conftest import NO_ONNX, Export
 from tests.servers import CREDENTIALS
 
 
+@pytest.mark.slow
 def test_a_search_is_published_with_its_study_and_an_index(command: Export, search: Path, tmp_path: Path) -> None:
     place = tmp_path / "place"
     status, said, fault = command(search, "--to", place, "--top", "2", *NO_ONNX)
@@ -100,6 +101,7 @@ def test_students_are_selected(
     assert {p.name for p in (tmp_path / "place" / "search" / "students").iterdir()} == students
 
 
+@pytest.mark.slow
 def test_a_run_reaches_s3_with_onnx_and_a_program(
     command: Export, run: Distilled, server: str, bucket: str, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ from tests.publishing.faults import KILL, KINDS, STORM, run_seed
 PLANS = [*KINDS, KILL, STORM]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(len(PLANS)), ids=PLANS)
 def test_a_package_is_whole_after_a_retry(server: str, bucket: str, seed: int) -> None:
     assert run_seed(server, seed)["hit"]

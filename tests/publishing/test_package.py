@@ -64,6 +64,7 @@ def test_files_are_readable_by_others(run: Distilled) -> None:
     assert all(path.stat().st_mode & 0o044 for path in run.student.rglob("*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"method.refiner": "none"}, {"evaluation.pooling": "class"}])
 def test_other_settings_make_loadable_packages(small: Config, tmp_path: Path, settings: dict[str, Any]) -> None:
     done = run_distillation(small.override(settings), tmp_path / "run")
@@ -155,6 +156,7 @@ def test_a_spoilt_student_is_said_in_one_line(run: Distilled, tmp_path: Path, sp
         seal(folder)
 
 
+@pytest.mark.slow
 def test_what_is_written_holds_no_password(small: Config, tmp_path: Path) -> None:
     secret = {"search.study": "postgresql://me:sesame@db/x", "export.endpoint": "http://key:sesame@minio:9000"}
     config = small.override({**secret, "train.epochs": 1})

@@ -95,6 +95,7 @@ def test_what_was_spoilt_in_the_store_is_found(store: Store, package: Path) -> N
         store.verify("x")
 
 
+@pytest.mark.slow
 def test_two_exports_at_once_leave_one_whole_package(store: Store, tmp_path: Path) -> None:
     """Different students for one address: one wins, the other is told; whatever they do, nothing is mixed."""
     folders = [tmp_path / str(n) for n in range(4)]
@@ -119,6 +120,7 @@ def test_two_exports_at_once_leave_one_whole_package(store: Store, tmp_path: Pat
     assert not [name for name in store.folder.names() if "claim" in name or "draft" in name]
 
 
+@pytest.mark.slow
 def test_two_exports_at_once_to_a_server_that_knows_no_conditions(tmp_path: Path, monkeypatch: Any) -> None:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)

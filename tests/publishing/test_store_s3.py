@@ -55,6 +55,7 @@ def test_a_claim_that_a_failed_export_left_does_not_last(server: str, bucket: st
     assert "x.claim" not in keys(server, bucket)
 
 
+@pytest.mark.slow
 def test_a_package_that_another_machine_writes_is_waited_for(server: str, bucket: str, package: Path) -> None:
     store = Store(f"s3://{bucket}", server, lease=1)
     other = Lease(store.folder.store, "x.claim", seconds=1)
@@ -148,6 +149,7 @@ def test_what_was_spoilt_in_s3_is_seen_by_its_tag_and_sent_again(server: str, bu
     store.verify("x")
 
 
+@pytest.mark.slow
 def test_a_replacement_that_fails_leaves_what_was_there(
     server: str, bucket: str, package: Path, tmp_path: Path
 ) -> None:
@@ -176,6 +178,7 @@ def test_foreign_files_in_s3_stay(server: str, bucket: str, package: Path) -> No
     assert store.read("x/thesis.tex") == b"years of work"
 
 
+@pytest.mark.slow
 def test_an_upload_whose_beginning_was_answered_in_vain_is_not_left(server: str, bucket: str, tmp_path: Path) -> None:
     make_package(tmp_path / "large", 0, large=True)
     lost: list[str] = []
@@ -194,6 +197,7 @@ def test_an_upload_whose_beginning_was_answered_in_vain_is_not_left(server: str,
     assert Store(f"s3://{bucket}", server).verify("x") == Manifest.of(tmp_path / "large")
 
 
+@pytest.mark.slow
 def test_a_write_that_comes_late_changes_nothing(server: str, bucket: str, tmp_path: Path) -> None:
     """Of an export that lost its claim while its request was under way."""
     for seed in (0, 1):

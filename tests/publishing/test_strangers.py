@@ -244,6 +244,7 @@ def test_what_is_brought_to_the_copy_is_the_searchs_own(tmp_path: Path, secret: 
     assert not (tmp_path / "copy" / "leaderboard.csv").exists()
 
 
+@pytest.mark.slow
 def test_an_address_is_never_cut(server: str, bucket: str, package: Path, tmp_path: Path) -> None:
     """What lies at PREFIX is not that of PREFIX#x or PREFIX?x: it would be overwritten."""
     first = Store(f"s3://{bucket}/students", server)

@@ -50,6 +50,7 @@ def sizes(page: Page) -> list[float]:
     return found
 
 
+@pytest.mark.slow
 def test_everything_is_drawn_without_network(opened: Opened, tmp_path: Path) -> None:
     """One search with conditional parameters and two objectives; its figures for either."""
     objectives = ("val/miou", "student/parameters")
@@ -67,6 +68,7 @@ def test_everything_is_drawn_without_network(opened: Opened, tmp_path: Path) -> 
     assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
+@pytest.mark.slow
 def test_tables_sort_filter_and_are_found_from_links(opened: Opened, finished: Path, tmp_path: Path) -> None:
     page = opened.open(build_report(finished, tmp_path / "page.html"))
 
@@ -93,6 +95,7 @@ def test_tables_sort_filter_and_are_found_from_links(opened: Opened, finished: P
     assert opened.complaints == []
 
 
+@pytest.mark.slow
 def test_the_page_turns_dark_with_its_figures(opened: Opened, tmp_path: Path) -> None:
     page = opened.open(build_report(fake_search(tmp_path / "search", trials=4, states=["RUNNING", "FAIL"])))
 
@@ -119,6 +122,7 @@ def brightness(colour: str) -> float:
     return sum(parts) / 3
 
 
+@pytest.mark.slow
 def test_the_page_is_loaded_when_its_figures_are_drawn_also_for_paper(opened: Opened, tmp_path: Path) -> None:
     """Whoever prints or photographs a page waits for its load event, and for nothing else."""
     path = build_report(fake_search(tmp_path / "search", space=REFINERS, trials=20))

@@ -110,6 +110,7 @@ def test_passwords_of_addresses_stay_out(finished: Path, tmp_path: Path) -> None
     assert "postgresql://***@db/x" in content
 
 
+@pytest.mark.slow
 def test_500_trials_stay_readable_by_any_browser(tmp_path: Path) -> None:
     page = build_report(fake_search(tmp_path / "search", trials=500, epochs=100))
     assert page.stat().st_size - len(PLOTLY.encode()) < 1.2e6
@@ -122,6 +123,7 @@ def test_the_page_is_the_only_thing_written(finished: Path, tmp_path: Path) -> N
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["page.html"]
 
 
+@pytest.mark.slow
 def test_large_pictures_are_stored_smaller(tmp_path: Path) -> None:
     import numpy as np
     from PIL import Image

@@ -145,6 +145,7 @@ def test_a_search_whose_driver_was_killed_and_then_terminated_ends_as_if_left_al
     pd.testing.assert_frame_equal(table, other)
 
 
+@pytest.mark.long
 def test_an_empty_machine_goes_on_from_s3_alone(whole: Searched, tmp_path: Path) -> None:
     """From an address that no part of may be taken for anything else than a key."""
     out = tmp_path / "here" / "search"
@@ -274,6 +275,7 @@ def test_a_finished_search_says_so_and_can_be_given_more_trials(whole: Searched,
     assert len(done.leaderboard) == 3
 
 
+@pytest.mark.long
 def test_what_cannot_go_on_is_refused_in_a_line(whole: Searched, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"There is no search in .*: it has no search.json"):
         resumed(tmp_path)

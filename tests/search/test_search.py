@@ -290,6 +290,7 @@ def test_a_trial_whose_host_died_goes_on_from_its_checkpoint_to_the_same_end(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.long
 def test_a_time_budget_stops_trials_and_the_best_of_them_still_gives_a_student(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

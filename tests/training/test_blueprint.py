@@ -45,6 +45,7 @@ def test_what_a_run_would_refuse_a_dry_run_refuses(settings: dict[str, Any], sai
         check_run(demo(**settings))
 
 
+@pytest.mark.slow
 def test_a_sound_run_is_outlined_and_fetches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timm.models._builder.load_pretrained", lambda *_, **__: pytest.fail("weights were fetched"))
     plan = check_run(
@@ -61,6 +62,7 @@ def test_the_corners_of_a_space_are_outlined() -> None:
         check_search(config, space.corners(config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_a_teacher_in_half_precision_trains(small: Config, tmp_path: Any, kind: torch.dtype) -> None:
     teacher = load_teacher("demo", 32).to(kind)

@@ -83,6 +83,7 @@ def test_the_result_says_how_it_came_about(small: Config, tmp_path: Path) -> Non
         assert {f"{network}/max_median_norm/{n}" for n in layers} <= set(result["metrics"])
 
 
+@pytest.mark.long
 def test_a_run_goes_on_with_other_workers_since_its_batches_are_of_all_of_them(small: Config, tmp_path: Path) -> None:
     config = small.override({"train.steps_per_epoch": 5})
     whole = run_distillation(config, tmp_path / "whole")

@@ -32,16 +32,19 @@ def weights(state: dict[str, Any]) -> torch.Tensor:
     return torch.cat([value.flatten() for value in state["distiller"].values()])
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_metrics_and_weights(small: Config) -> None:
     first, second = run(small), run(small)
     assert first[0] == second[0]
     assert torch.equal(weights(first[1]), weights(second[1]))
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_student(small: Config) -> None:
     assert not torch.equal(weights(run(small)[1]), weights(run(small.override({"seed": 1}))[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drop_path", [0.0, 0.2])
 def test_a_resumed_run_ends_with_the_same_bits(small: Config, drop_path: float) -> None:
     config = small.override({"train.epochs": 3, "train.drop_path": drop_path, "data.augment": "crop_flip"})
@@ -56,6 +59,7 @@ def test_a_resumed_run_ends_with_the_same_bits(small: Config, drop_path: float) 
     assert torch.equal(weights(resumed.state()), weights(end))
 
 
+@pytest.mark.slow
 def test_two_members_may_share_one_teacher_pass(small: Config) -> None:
     configs = [small.override({"train.drop_path": 0.1}), small.override({"method.rank": 4, "train.lr": 1e-3})]
     alone = [run(config)[1] for config in configs]
@@ -71,6 +75,7 @@ def test_two_members_may_share_one_teacher_pass(small: Config) -> None:
         assert torch.equal(weights(trainer.state()), weights(expected))
 
 
+@pytest.mark.slow
 def test_a_member_trains_alike_on_its_own_bench_and_on_that_of_another_configuration(small: Config) -> None:
     """What a search may vary, and the seed of a repeat, must not depend on the host's configuration."""
     base = small.override(
@@ -89,6 +94,7 @@ def test_a_member_trains_alike_on_its_own_bench_and_on_that_of_another_configura
     assert torch.equal(weights(trainer.state()), weights(state))
 
 
+@pytest.mark.slow
 def test_epochs_report_losses_scores_and_pace(small: Config) -> None:
     trainer = StudentTrainer.begin(TrainContext(small), small)
     heard: list[tuple[int, int]] = []
@@ -129,12 +135,14 @@ def test_a_loss_that_diverges_is_an_error_in_words(small: Config) -> None:
         run(config)
 
 
+@pytest.mark.slow
 def test_bfloat16_follows_float32(small: Config) -> None:
     plain, half = run(small)[0], run(small.override({"train.precision": "bfloat16"}))[0]
     assert half[-1]["train/loss"] == pytest.approx(plain[-1]["train/loss"], rel=0.05)
     assert math.isfinite(half[-1]["train/info"])
 
 
+@pytest.mark.slow
 def test_the_student_comes_out_of_the_state_alone(small: Config) -> None:
     trainer = StudentTrainer.begin(TrainContext(small), small)
     for _ in epochs(trainer):
@@ -153,6 +161,7 @@ def test_the_rate_rises_then_falls_to_zero() -> None:
     assert rates[100] == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_steps_follow_the_rate_with_the_warmup_that_was_set(small: Config) -> None:
     config = small.override({"train.warmup": 0.5, "train.lr": 2e-3})
     trainer = StudentTrainer.begin(TrainContext(config), config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from matplotlib import pyplot
 
 from singer_ray.config import Config
@@ -13,6 +14,7 @@ from singer_ray.training.pictures import draw_student_pictures
 from singer_ray.training.trainer import StudentTrainer
 
 
+@pytest.mark.slow
 def test_pictures_show_something_and_change_nothing(small: Config, tmp_path: Path) -> None:
     context = TrainContext(small)
     trainer = StudentTrainer.begin(context, small)

@@ -40,6 +40,7 @@ def shared(image_tree: Tree) -> Config:
     )
 
 
+@pytest.mark.slow
 def test_a_run_says_it_first_and_writes_it_down(shared: Config, tmp_path: Path) -> None:
     said: list[str] = []
     done = run_distillation(shared, tmp_path / "out", log=said.append)

@@ -68,6 +68,7 @@ def copied(cut: Cut, to: Path) -> Path:
     return Path(shutil.copytree(cut.folder, to))
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_that_says_how_to_go_on_and_nothing_is_half_written(cut: Cut) -> None:
     assert cut.status == 2
     assert cut.error == (
@@ -79,6 +80,7 @@ def test_a_full_disk_is_one_line_that_says_how_to_go_on_and_nothing_is_half_writ
     assert list(read_history(cut.folder)) == [1]
 
 
+@pytest.mark.slow
 def test_the_folder_knows_its_configuration_in_either_order_of_arguments(
     cut: Cut, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +99,7 @@ def test_the_folder_knows_its_configuration_in_either_order_of_arguments(
         assert config == load_preset(f"{folder}/config.yaml")
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_goes_on_as_it_was(cut: Cut, tmp_path: Path) -> None:
     old = copied(cut, tmp_path / "old")
     shutil.rmtree(old / "tensorboard")
@@ -161,6 +164,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_really_full(small_disk: Path) -> None:
     status, error = trained("--out", str(small_disk / "run"), *ARGUMENTS, "--quiet")
     assert status == 2

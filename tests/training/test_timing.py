@@ -24,6 +24,7 @@ def trained(context: TrainContext, config: Config) -> tuple[list[Metrics], torch
     return metrics, torch.cat([value.flatten() for value in trainer.state()["distiller"].values()])
 
 
+@pytest.mark.slow
 def test_a_run_after_a_timing_is_the_same_to_the_bit(small: Config) -> None:
     config = small.override({"train.drop_path": 0.1, "data.augment": "crop_flip"})
     plain = trained(TrainContext(config), config)
@@ -41,6 +42,7 @@ def test_a_run_after_a_timing_is_the_same_to_the_bit(small: Config) -> None:
     assert not any(p.requires_grad or p.grad is not None for p in context.teacher_model.parameters())
 
 
+@pytest.mark.slow
 def test_it_says_what_an_epoch_takes(small: Config) -> None:
     config = small.override({"train.steps_per_epoch": 20, "train.epochs": 1})
     context = TrainContext(config)
@@ -68,6 +70,7 @@ def test_the_parts_of_an_epoch_add_up() -> None:
     assert mean.step == pytest.approx(0.9)
 
 
+@pytest.mark.slow
 def test_a_share_of_the_batch_takes_less_and_the_refiner_is_scaled_to_its_steps(small: Config) -> None:
     config = small.override({"train.batch_size": 64, "method.prefit.steps": 3})
     context = TrainContext(config)
@@ -78,6 +81,7 @@ def test_a_share_of_the_batch_takes_less_and_the_refiner_is_scaled_to_its_steps(
     assert timing(context, config, world=8).step < timing(context, config).step
 
 
+@pytest.mark.slow
 def test_the_demonstration_is_timed_in_seconds() -> None:
     config = load_preset("demo")
     context = TrainContext(config)

@@ -150,6 +150,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheduler", "sampler", "objectives"), CASES, ids=lambda case: str(case).replace(" ", ""))
 def test_it_ends_the_same_whichever_write_it_died_before(scheduler: str, sampler: str, objectives: Objectives) -> None:
     whole = Search(scheduler, sampler, objectives)

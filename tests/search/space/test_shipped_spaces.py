@@ -64,6 +64,7 @@ def test_the_preset_for_imagenet_is_searched_around_its_own_setting() -> None:
         assert low < value <= high
 
 
+@pytest.mark.slow
 def test_every_student_of_the_shipped_space_can_be_built(small: Config) -> None:
     space = load_space("students", small)
     config = space.apply(small)

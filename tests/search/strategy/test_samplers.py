@@ -142,6 +142,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return suggested
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_search_in_two_processes_asks_what_one_in_a_single_process_asks(name: str, resumed: dict[str, Any]) -> None:
     whole = run_by_number(new_study(), name, trials_of(name))

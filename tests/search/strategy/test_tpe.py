@@ -51,6 +51,7 @@ def test_tpe_does_not_take_the_stop_metric_of_stopped_trials_for_the_objective()
     assert sum(suggested) / 10 < 0.7  # 0.75 at random, more where the RMSE leads
 
 
+@pytest.mark.slow
 def test_a_search_by_tpe_does_not_load_torch() -> None:
     program = """
 import sys

@@ -37,6 +37,7 @@ def test_no_tables_are_made_where_there_is_no_study(access: Any, tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bank.db"]
 
 
+@pytest.mark.slow
 def test_a_study_that_is_read_cannot_be_written(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     create_study(storage_of(f"sqlite:///{path}", tmp_path), "s", MIOU)

@@ -56,6 +56,7 @@ def test_a_database_that_cannot_be_reached_is_named_without_its_password(address
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_optuna_dashboard_opens_it(tmp_path: Path) -> None:
     ask_tell = new_ask_tell(TWO, epochs=1, study=create_study(storage_of(None, tmp_path), "mine", TWO))
     ask_tell.study.sampler = optuna.samplers.RandomSampler(seed=0)

@@ -224,6 +224,7 @@ class Moody(Stripes):
         return super().__getitem__(i)
 
 
+@pytest.mark.long
 def test_a_search_says_what_broke_and_does_not_wait_for_the_epoch_that_a_limit_cuts_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

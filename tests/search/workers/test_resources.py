@@ -14,8 +14,6 @@ from singer_ray.nodes.limits import HEAD
 from singer_ray.search.workers.resources import ResourcePlan
 from tests.nodes.test_limits import limits
 
-pytestmark = pytest.mark.ray
-
 
 def settings(gpus: float, **more: Any) -> Config:
     return load_preset("demo").override({"search.gpus_per_trial": gpus, "search.trials": 50, **more})
