@@ -254,6 +254,7 @@ def test_ray_code_holds_no_loss_maths(path: Path) -> None:
     assert not {m for m in imports(path) if m.startswith(("singer_ray.method", "torch.nn.functional"))}
 
 
+@pytest.mark.slow
 def test_the_core_runs_with_torch_and_timm_alone() -> None:
     """Ray, pydantic and what else the commands need are hidden; a step is trained."""
     program = """

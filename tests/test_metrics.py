@@ -47,6 +47,7 @@ def test_no_two_entries_have_one_name() -> None:
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.slow
 def test_every_metric_of_a_run_has_an_entry(small: Config) -> None:
     *_, last = epochs(StudentTrainer.begin(TrainContext(small), small))
     known = {metric.name for metric in (*PROBED, *OTHERS)}

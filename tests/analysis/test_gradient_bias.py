@@ -45,6 +45,7 @@ def targets_of(distiller: Distiller, pixels: torch.Tensor) -> dict[int, torch.Te
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("differs", "share"), [("outliers", 1.0), ("others", 0.0)])
 def test_the_share_is_all_or_nothing_when_only_some_tokens_differ(small: Config, differs: str, share: float) -> None:
     trainer, pixels, _ = prepared(small)
@@ -61,6 +62,7 @@ def test_the_share_is_all_or_nothing_when_only_some_tokens_differ(small: Config,
     assert bias.layer_loss_shares[5] == pytest.approx(share, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_token_losses_are_what_training_minimises(small: Config) -> None:
     trainer, pixels, features = prepared(small)
     kd = trainer.distiller(pixels, features, trainer.teacher.replay)["kd"]
@@ -69,6 +71,7 @@ def test_token_losses_are_what_training_minimises(small: Config) -> None:
     assert sum(float(loss.detach().mean()) for loss in by_token.values()) == pytest.approx(float(kd.detach()), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_two_gradients_add_up_to_that_of_training(small: Config) -> None:
     trainer, pixels, features = prepared(small)
     outliers = teacher_outliers(features, trainer.distiller.layers, trainer.teacher.prefix, 4.0)

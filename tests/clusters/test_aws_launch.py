@@ -42,6 +42,8 @@ from singer_ray.nodes.limits import ClusterLimits
 from tests.clusters.cluster_files import AWS_FILES, ROOT, is_spot, load, node_types, workers
 from tests.nodes.test_limits import limits
 
+pytestmark = pytest.mark.slow
+
 ACCOUNT = "123456789012"
 LABEL_IN = LabelSelectorOperator.Value("LABEL_OPERATOR_IN")
 
@@ -143,7 +145,6 @@ def describe(ec2: Any, instance: str) -> dict[str, Any]:
     return dict(described)
 
 
-@pytest.mark.slow
 def test_spot_is_spot_and_the_rest_is_not(cluster: Cluster) -> None:
     for name, instance in cluster.instances.items():
         wanted = is_spot(node_types(cluster.config)[name]["node_config"])
@@ -161,7 +162,6 @@ def test_disks_are_encrypted_gp3_of_the_size_that_was_asked_for(cluster: Cluster
         assert {"Key": "project", "Value": "singer-ray"} in volume["Tags"], name
 
 
-@pytest.mark.slow
 def test_the_metadata_service_wants_a_token(cluster: Cluster) -> None:
     for name, instance in cluster.instances.items():
         assert instance["MetadataOptions"]["HttpTokens"] == "required", name

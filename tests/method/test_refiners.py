@@ -59,6 +59,7 @@ def test_prefit_suppresses_artifacts_and_keeps_the_gram_matrix(small: Config, co
     assert after["info"][1] < 0.1  # of two layers with Gram entries in -1 .. 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])
 def test_strength_scales_what_the_student_learns(small: Config, context: TrainContext, strength: float) -> None:
     trainer = StudentTrainer(context, small.override({"method.strength": strength, "method.radial": False}))

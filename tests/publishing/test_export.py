@@ -50,6 +50,7 @@ def test_a_search_is_published_with_its_study_and_an_index(command: Export, sear
     assert "was there already" in command(search, "--to", place, "--top", "2", *NO_ONNX)[1]
 
 
+@pytest.mark.slow
 def test_a_student_is_built_from_its_checkpoint(command: Export, search: Path, run: Distilled, tmp_path: Path) -> None:
     assert command(search, "--to", tmp_path / "place", "--trial", "0", *NO_ONNX)[0] == 0
     folder = tmp_path / "place" / "search" / "students" / "2-000"
@@ -74,6 +75,7 @@ def test_the_card_says_how_the_search_found_it(command: Export, search: Path, tm
     assert "python -m singer_ray.train --preset config.yaml" in card
 
 
+@pytest.mark.slow
 def test_credentials_are_published_nowhere(command: Export, search: Path, tmp_path: Path) -> None:
     assert command(search, "--to", tmp_path / "place", "--top", "2", *NO_ONNX)[0] == 0
     files = [p for p in (tmp_path / "place").rglob("*") if p.is_file()]

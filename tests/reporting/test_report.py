@@ -54,6 +54,7 @@ def test_the_page_tells_what_the_search_found(finished: Path, tmp_path: Path) ->
     assert page.read_text().replace(PLOTLY, "").count("data:image/png;base64,") == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

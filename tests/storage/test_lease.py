@@ -49,6 +49,7 @@ def test_files_are_written_under_their_conditions(files: LeaseFiles) -> None:
     assert files.look("x") is None
 
 
+@pytest.mark.slow
 def test_many_at_once_come_one_after_the_other(files: LeaseFiles) -> None:
     inside, most, done = 0, 0, 0
     counting = threading.Lock()
@@ -88,6 +89,7 @@ def test_a_holder_that_shows_life_is_named_at_once(files: LeaseFiles) -> None:
         holder.check()
 
 
+@pytest.mark.slow
 def test_a_holder_that_falls_silent_loses_it(files: LeaseFiles) -> None:
     left = of_another_machine(files)
     assert files.create("x", left.content)

@@ -24,6 +24,8 @@ from singer_ray.tracking.callback import Callback
 from singer_ray.tracking.tracker import Tracker
 from singer_ray.tracking.trackers import check_trackers, make_trackers, tracker_class, tracker_names
 
+pytestmark = pytest.mark.slow
+
 PARAMETERS = {"method.rank": 16, "train.lr": 4e-3, "method.refiner": "singer"}
 PROJECT = Path(singer_ray.__file__).parent.parent / "pyproject.toml"
 EXTRAS = [name for name in tracker_names() if tracker_class(name).package]

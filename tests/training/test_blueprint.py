@@ -21,6 +21,7 @@ def demo(**settings: Any) -> Config:
     return load_preset("demo").override({name.replace("__", "."): value for name, value in settings.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -55,6 +56,7 @@ def test_a_sound_run_is_outlined_and_fetches_nothing(monkeypatch: pytest.MonkeyP
     assert plan.annotations == {"label", "mask", "depth"}
 
 
+@pytest.mark.slow
 def test_the_corners_of_a_space_are_outlined() -> None:
     config = demo()
     space = load_space({"method.rank": {"type": "int", "low": 4, "high": 500}}, config)

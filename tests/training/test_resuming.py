@@ -125,6 +125,7 @@ def test_a_run_of_an_older_version_goes_on_as_it_was(cut: Cut, tmp_path: Path) -
     assert "Training report" in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.slow
 def test_from_python_what_cannot_be_is_refused(cut: Cut, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leave out out, preset"):
         distill(resume=cut.folder, out=tmp_path / "x", preset="digits")
@@ -145,6 +146,7 @@ def test_what_was_given_in_python_is_asked_for_again(cut: Cut, tmp_path: Path) -
     assert trained("--resume", str(own))[0] == 2
 
 
+@pytest.mark.slow
 def test_what_a_resume_may_change(cut: Cut) -> None:
     config = resumed_config(cut.folder, {"train.trackers": (), "train.threads": 2})
     assert (config.train.trackers, config.train.threads) == ((), 2)

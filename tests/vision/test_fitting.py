@@ -108,6 +108,7 @@ def test_what_has_no_blocks_is_refused_before_its_weights_are_fetched(
             load(name, 224)
 
 
+@pytest.mark.slow
 def test_a_giant_is_outlined_without_memory() -> None:
     model = outline("vit_giant_patch14_dinov2", "teacher.name", 224)
     assert all(p.is_meta for p in model.parameters())

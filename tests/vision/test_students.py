@@ -12,6 +12,7 @@ from singer_ray.vision import models
 from tests.conftest import SMALL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_run_builds_its_student_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumed: bool) -> None:
     out = tmp_path / "out"

@@ -167,6 +167,7 @@ def test_it_ends_the_same_whichever_write_it_died_before(scheduler: str, sampler
         assert cut.rows() == whole.rows(), f"died before write {write}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheduler", "sampler", "objectives"), CASES, ids=lambda case: str(case).replace(" ", ""))
 @pytest.mark.parametrize("behind", [3, 20])
 def test_it_ends_the_same_from_a_copy_that_is_behind_the_checkpoints(

@@ -41,6 +41,7 @@ def test_a_shipped_space_loads_its_draws_are_configurations_and_its_sampler_take
     assert load_space(space.to_dict(), demo).to_dict() == space.to_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shipped_names("tune_spaces"))
 def test_a_shipped_space_can_be_built_at_its_corners(name: str, small: Config) -> None:
     if name == "imagenet":  # whose ranks want a wider teacher

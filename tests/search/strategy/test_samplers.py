@@ -73,6 +73,7 @@ def test_the_shipped_settings_of_each_sampler() -> None:
     assert make_sampler(setting("nsga2", **{"search.trials": 60}), spaced(NUMBERS), TWO).population_size == 12  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [name for name, sampler in SAMPLERS.items() if sampler.learns])
 def test_samplers_learn(sampler: str) -> None:
     """After their random start, suggestions gather where the score is best: at low strength."""

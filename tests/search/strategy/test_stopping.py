@@ -177,6 +177,7 @@ def test_the_reference_point_is_behind_all_points_even_where_an_objective_never_
     assert reference_point(costs) == pytest.approx([-0.28, 3.3e6, 0.1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objectives", [MIOU, BOTH], ids=["one", "two"])
 def test_a_check_at_500_trials_costs_milliseconds(objectives: Objectives) -> None:
     rng = np.random.default_rng(0)
