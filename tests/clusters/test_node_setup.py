@@ -14,6 +14,8 @@ from ray.autoscaler._private.util import with_envs
 
 from tests.clusters.cluster_files import AWS_FILES, FILES, load, provider_of
 
+pytestmark = pytest.mark.slow
+
 # Plays python3, uv, ray, sudo and sleep: notes each call, and leaves behind what the real one would.
 STAND_IN = """#!/bin/bash
 me=${0##*/}

@@ -64,6 +64,7 @@ def test_a_student_is_built_from_its_checkpoint(command: Export, search: Path, r
     assert result["metrics"]["student/max_median_norm/2"] == 1.5  # of the study
 
 
+@pytest.mark.slow
 def test_the_card_says_how_the_search_found_it(command: Export, search: Path, tmp_path: Path) -> None:
     command(search, "--to", tmp_path / "place", "--top", "1", "--export.license", "mit", *NO_ONNX)
     card = (tmp_path / "place" / "search" / "students" / "1-002" / "README.md").read_text()
@@ -87,6 +88,7 @@ def test_credentials_are_published_nowhere(command: Export, search: Path, tmp_pa
     assert list(table["rank"]) == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "students"),
     [
@@ -132,6 +134,7 @@ def test_a_run_reaches_s3_with_onnx_and_a_program(
             assert torch.allclose(ours, torch.as_tensor(theirs), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_student_whose_rank_changed_is_not_published_twice(command: Export, search: Path, tmp_path: Path) -> None:
     place = tmp_path / "place"
     assert command(search, "--to", place, "--top", "1", *NO_ONNX)[0] == 0
@@ -142,12 +145,14 @@ def test_a_student_whose_rank_changed_is_not_published_twice(command: Export, se
     assert {p.name for p in (place / "search" / "students").iterdir()} == {"1-002", "1-000"}
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing(command: Export, search: Path, tmp_path: Path) -> None:
     said = command(search, "--to", tmp_path / "place", "--top", "1", "--dry-run")[1]
     assert "# would export 1-002 of search" in said
     assert not (tmp_path / "place").exists()
 
 
+@pytest.mark.slow
 def test_the_hub_layout_loads(run: Distilled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package as the Hub's cache keeps a repository: `hf-hub:` finds everything there, without a network."""
     repository = tmp_path / "models--me--student"
@@ -162,6 +167,7 @@ def test_the_hub_layout_loads(run: Distilled, tmp_path: Path, monkeypatch: pytes
     assert torch.equal(model(images), ours(images))
 
 
+@pytest.mark.slow
 def test_sealing_again_takes_up_what_was_added(run: Distilled, tmp_path: Path) -> None:
     folder = shutil.copytree(run.student, tmp_path / "student")
     before = (folder / MANIFEST).read_bytes()
@@ -180,6 +186,7 @@ def test_help_explains_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(flag in shown for flag in flags)
 
 
+@pytest.mark.slow
 def test_a_relative_address_has_the_name_of_its_folder(
     command: Export, run: Distilled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +195,7 @@ def test_a_relative_address_has_the_name_of_its_folder(
     assert (tmp_path / "place" / run.out.name / "students").is_dir()
 
 
+@pytest.mark.slow
 def test_replacing_another_experiment_removes_its_students_when_the_new_ones_have_come(
     command: Export, search: Path, tmp_path: Path
 ) -> None:
@@ -204,6 +212,7 @@ def test_replacing_another_experiment_removes_its_students_when_the_new_ones_hav
     assert [p.name for p in (place / "search" / "students").iterdir()] == ["1-002"]
 
 
+@pytest.mark.slow
 def test_a_listed_package_that_is_gone_is_missed(command: Export, search: Path, tmp_path: Path) -> None:
     place = tmp_path / "place"
     command(search, "--to", place, "--top", "2", *NO_ONNX)
@@ -214,6 +223,7 @@ def test_a_listed_package_that_is_gone_is_missed(command: Export, search: Path, 
     assert "1-002" in said
 
 
+@pytest.mark.slow
 def test_another_card_of_a_student_is_said(command: Export, search: Path, tmp_path: Path) -> None:
     place = tmp_path / "place"
     command(search, "--to", place, "--top", "1", *NO_ONNX)

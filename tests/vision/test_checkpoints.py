@@ -79,6 +79,7 @@ def test_position_embeddings_are_resampled_to_the_size_in_use(tmp_path: Path) ->
     assert last_tokens(teacher).shape[1] == TappedViT(teacher, [0]).prefix + 4
 
 
+@pytest.mark.slow
 def test_the_names_of_dinov2_are_translated(tmp_path: Path) -> None:
     name = "vit_small_patch14_reg4_dinov2"
     state = without_head(trained(56, 0, name, depth=12))

@@ -111,6 +111,7 @@ def searched_before(space: SearchSpace) -> optuna.Study:
     return study
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes"])
 def test_samplers_start_from_imported_trials(sampler: str) -> None:
     """The very first suggestions gather at the low strengths that did well before; a cold start is random."""

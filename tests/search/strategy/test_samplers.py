@@ -50,6 +50,7 @@ def test_a_sampler_that_would_not_learn_the_space_is_refused(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, sampler in SAMPLERS.items() if not sampler.takes_conditions])
 def test_the_refusal_of_conditions_is_right_about_optuna(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where conditions are refused, Optuna would draw what depends on them at random for ever."""
