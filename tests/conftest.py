@@ -51,6 +51,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.quick)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fails where pytest-xdist would not keep together what starts Ray, which it tells by an ending of the id."""
+    if getattr(session.config.option, "loadgroup", False):
+        alone = [item.nodeid for item in session.items if item.get_closest_marker("ray") and "@ray" not in item.nodeid]
+        assert not alone, f"pytest-xdist does not group tests with this pytest {pytest.__version__}: {alone[0]}"
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
