@@ -125,7 +125,7 @@ class LocalStore:
 
     def swap(self, name: str, content: bytes, tag: str) -> bool:
         path = self.path / name
-        with self._draft(name, content) as draft, self._locked():
+        with self._draft(name, content) as draft, locked(self.path):
             try:
                 if _tag(path.read_bytes()) != tag:
                     return False
@@ -159,7 +159,7 @@ class LocalStore:
         return 0  # writers remove their own drafts; nothing tells whether a writer is still alive
 
     def _delete_unchanged(self, path: Path, tag: str) -> None:
-        with contextlib.suppress(FileNotFoundError), self._locked():
+        with contextlib.suppress(FileNotFoundError), locked(self.path):
             if _tag(path.read_bytes()) == tag:
                 path.unlink()
 
@@ -178,16 +178,6 @@ class LocalStore:
         except OSError as error:
             raise UserError(f"{path} could not be written: {reason(error)}") from error
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):  # some network file systems lack it: there, reading back must do
-                fcntl.flock(folder, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(folder)
-
     def _real(self, name: str) -> Path:
         return stays_inside(self.path / name, self._outermost)
 
@@ -198,6 +188,18 @@ class LocalStore:
 
     def _unread(self, name: str, error: OSError) -> UserError:
         return UserError(f"{printable(self.address)}/{printable(name)} cannot be read: {reason(error)}")
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps out who else locks the folder, in this process and in others, while the block runs."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems lack it: there, reading back must do
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _sizes(folder: Path) -> Iterator[tuple[Path, int]]:

@@ -16,6 +16,7 @@ from singer_ray.layout import MANIFEST
 from singer_ray.publishing.packages.manifest import Manifest, check_folder, entry_of
 from singer_ray.storage import reason, sync, write_whole
 from singer_ray.storage.lease import this_machine
+from singer_ray.storage.local import locked
 
 DRAFT, ASIDE = ".draft", ".aside"
 """Suffixes of folders that are still being filled, and of old packages moved aside for their successors."""
@@ -38,9 +39,10 @@ class LocalWriter:
                 return False
             with drafting(target) as draft:
                 _fill(draft, folder, manifest)
-                if self._stays(target, holds, replace=replace):  # another export was faster
-                    return False
-                _exchange(draft, target)
+                with locked(target.parent):  # from the look to the rename, or two exports would both succeed
+                    if self._stays(target, holds, replace=replace):  # another export was faster
+                        return False
+                    _exchange(draft, target)
         return True
 
     def remove(self, name: str) -> None:
