@@ -41,7 +41,11 @@ SMALL: dict[str, Any] = {
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at -m
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks `quick` what needs no Ray, browser or server and takes no time; keeps what starts Ray in one process."""
+    """Marks `quick` what needs no Ray, browser or server and takes no time; keeps what starts Ray in one process.
+
+    That comes first: one process is busy with it from the start, while the other does the rest.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
     for item in items:
         if item.get_closest_marker("ray"):  # the commands use whatever Ray cluster they find on this machine
             item.add_marker(pytest.mark.xdist_group("ray"))
