@@ -124,6 +124,7 @@ def test_the_dashboard_names_the_search_and_shows_what_its_trials_try(
     assert "ALIVE" in trial.inner_text()
 
 
+@pytest.mark.long
 def test_a_job_that_fails_is_said_in_one_line(head: Head) -> None:
     told, _ = command(SUBMIT, head, "broken", '{"trials": ["none"]}').communicate(timeout=120)
     follower = command(FOLLOW, head, told.strip())

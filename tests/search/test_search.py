@@ -314,6 +314,7 @@ def test_a_time_budget_stops_trials_and_the_best_of_them_still_gives_a_student(
         assert result["metrics"]["val/miou"] == pytest.approx(done.leaderboard.iloc[0]["val/miou"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("changed", "space", "said"),
     [
