@@ -16,10 +16,10 @@ install: $(READY)  ## set up .venv: uv, the locked packages with compiled byteco
 tune: $(READY)  ## the main job: search, train and export a student on the built-in scenes
 	$(PYTHON) -m singer_ray.tune $(ARGS)
 
-test: $(READY)  ## run the tests (8 minutes), in two processes: what starts Ray, and the rest
+test: $(READY)  ## run the tests (10 minutes), in two processes: what starts Ray, and the rest
 	$(PYTEST) -m "not long" $(ARGS)
 
-test-quick: $(READY)  ## run the fast half of the tests (2 minutes): without Ray, browser or server
+test-quick: $(READY)  ## run the fast tests (2 to 3 minutes): without Ray, browser or server
 	$(PYTEST) -m quick $(ARGS)
 
 test-long: $(READY)  ## run the long tests
