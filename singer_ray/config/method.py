@@ -10,7 +10,6 @@ from singer_ray.method.refiners import described, names
 from singer_ray.method.refiners.singer.settings import SingerConfig
 from singer_ray.settings import Block
 
-
 PREFIT_STEPS = 200
 """Steps of a pre-fit where none are given and the adapter needs one."""
 

@@ -18,7 +18,7 @@ from singer_ray.data.scenes import Scenes
 from singer_ray.data.source import Source, shuffled_subset
 from singer_ray.data.splits import open_splits
 from singer_ray.data.views import EvaluationView, derive
-from singer_ray.demo.planting import BLOCK, plant_artifacts
+from singer_ray.demo.planting import plant_artifacts
 from singer_ray.demo.supervised import SupervisedTeacher, fit_supervised
 from singer_ray.errors import UserError, printable
 from singer_ray.evaluation.patch_targets import patch_classes
@@ -141,8 +141,8 @@ def _check(source: Source, recipe: TeacherRecipe, config: Config) -> None:
         )
     if recipe.plant and ("mask" not in source.fields or not 0 <= recipe.plant_block < recipe.depth - 1):
         raise UserError(
-            f"--plant needs masks and a block behind --plant-block {recipe.plant_block}; data.source {config.data.source} with --depth "
-            f"{recipe.depth} does not offer that. Use --data.source scenes, --depth 6 and --plant-block 2, or leave "
+            f"--plant needs masks and a block behind --plant-block {recipe.plant_block}; data.source "
+            f"{config.data.source} with --depth {recipe.depth} does not offer that. Use --data.source scenes, --depth 6 and --plant-block 2, or leave "
             "--plant out."
         )
     if not 0 < recipe.plant_share < 1 or not 0 < recipe.plant_units <= recipe.width // 2:

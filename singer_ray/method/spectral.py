@@ -32,8 +32,8 @@ class ArtifactDirections:
     """float32 [dim]: mean of the normal tokens."""
     basis: torch.Tensor
     """U, float32 [dim, number]: orthonormal columns, by falling energy of the artifacts along them."""
-    shares: tuple[float, ...]
-    """Share of all tokens that have a coefficient of an artifact along each."""
+    share: float
+    """Share of all tokens that are artifacts: their coefficient along one of the directions is too long."""
     left: int
     """Directions beyond the bound on their number that would count as well."""
     blind: bool
@@ -64,10 +64,9 @@ def artifact_directions(patches: torch.Tensor, most: int) -> ArtifactDirections:
     centre = tokens[shorter].mean(dim=0)
     needed = max(MIN_TOKENS, round(MIN_SHARE * len(tokens)))
     limit = LONGER * length
-    shares: list[float] = []
     left = 0
     rest = tokens - centre
-    while len(shares) + left < dim:
+    while basis.shape[1] + left < dim:
         suspects = rest[rest.norm(dim=1) > limit]
         if len(suspects) < needed:
             break
@@ -77,17 +76,18 @@ def artifact_directions(patches: torch.Tensor, most: int) -> ArtifactDirections:
         if int(far.sum()) < needed or len(owner[far].unique()) < min(MIN_IMAGES, images):
             break
         rest = rest - along @ axis.mT
-        if len(shares) < most:
+        if basis.shape[1] < most:
             basis = torch.cat([basis, axis], dim=1)
-            shares.append(float(far.double().mean()))
         else:
             left += 1
     # The centre was that of the shorter tokens; along U, that of all tokens which are no artifacts is a better one.
-    if shares:
+    share = 0.0
+    if basis.shape[1]:
         normal = ((tokens - centre) @ basis).abs().amax(dim=1) <= limit
         centre = centre + basis @ (basis.mT @ (tokens[normal].mean(dim=0) - centre))
-    blind = not shares and float(norms.median()) > BLIND * max(shortest, 1e-12)
-    return ArtifactDirections(centre.float(), basis.float(), tuple(shares), left, blind)
+        share = 1 - float(normal.double().mean())
+    blind = not share and float(norms.median()) > BLIND * max(shortest, 1e-12)
+    return ArtifactDirections(centre.float(), basis.float(), share, left, blind)
 
 
 def in_words(found: ArtifactDirections, most: int) -> str:
@@ -99,8 +99,9 @@ def in_words(found: ArtifactDirections, most: int) -> str:
         )
     if not found.number:
         return "no artifact directions; the features are left exactly as they are"
-    shares = ", ".join(f"{100 * share:.2g}" for share in found.shares)
-    line = f"{found.number} artifact direction{'s' * (found.number > 1)}, used by {shares} % of the patch tokens"
+    line = (
+        f"{found.number} artifact direction{'s' * (found.number > 1)}, of {100 * found.share:.2g} % of the patch tokens"
+    )
     if found.left:
         line += f"; {found.left} more stay in the features, since method.rank is {most}"
     return line

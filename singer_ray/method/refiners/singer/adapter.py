@@ -96,7 +96,7 @@ class Singer(Refiner):
         self.adapters = nn.ModuleDict(
             {str(n): self._adapter(teacher.blocks[self.next_block(n)], n, method) for n in self.layers}
         )
-        if not any(self.weights.values()):
+        if not method.adapter_learns or not any(self.weights.values()):
             self.requires_grad_(False)
 
     @classmethod
