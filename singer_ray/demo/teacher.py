@@ -142,8 +142,8 @@ def _check(source: Source, recipe: TeacherRecipe, config: Config) -> None:
     if recipe.plant and ("mask" not in source.fields or not 0 <= recipe.plant_block < recipe.depth - 1):
         raise UserError(
             f"--plant needs masks and a block behind --plant-block {recipe.plant_block}; data.source "
-            f"{config.data.source} with --depth {recipe.depth} does not offer that. Use --data.source scenes, --depth 6 and --plant-block 2, or leave "
-            "--plant out."
+            f"{config.data.source} with --depth {recipe.depth} does not offer that. Use --data.source scenes, "
+            "--depth 6 and --plant-block 2, or leave --plant out."
         )
     if not 0 < recipe.plant_share < 1 or not 0 < recipe.plant_units <= recipe.width // 2:
         raise UserError(

@@ -150,9 +150,10 @@ class Singer(Refiner):
         return down, torch.zeros(self.rank, self.width)
 
     def observe(self, features: Features, replay: Replay, seed: int) -> None:
-        for layer, adapter in self.adapters.items():
+        for layer in self.layers:
+            adapter = self.adapters[str(layer)]
             if isinstance(adapter, SpectralAdapter):
-                found = artifact_directions(features.tokens[int(layer)][:, self.prefix :], self.rank)
+                found = artifact_directions(features.tokens[layer][:, self.prefix :], self.rank)
                 adapter.take(found)
                 self._notes.append(f"layer {layer}: {in_words(found, self.rank)}")
         if self.linearization not in ("random", "pca", "jacobian"):
