@@ -6,8 +6,6 @@ import gc
 import os
 import sys
 
-# What is imported and collected stays: to look through it again and again for garbage takes a third of the time.
-gc.disable()
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
@@ -25,6 +23,8 @@ from singer_ray.config import Config, load_preset
 from tests.browser import browser as browser
 from tests.servers import CREDENTIALS, ENVIRONMENT, s3_server
 
+# What is imported and collected stays: to look through it again and again for garbage takes a third of the time.
+gc.disable()
 # A shell's background jobs ignore Ctrl-C, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -46,16 +46,28 @@ SMALL: dict[str, Any] = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks `quick` what needs no Ray, browser or server and takes no time; keeps what starts Ray in one process.
 
-    That comes first: one process is busy with it from the start, while the other does the rest.
+    That comes first: one process is busy with it from the start, while the other does the rest. Tests that share a
+    costly fixture also stay together, or each process would make it for itself.
     """
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
     for item in items:
         if item.get_closest_marker("ray"):  # the commands use whatever Ray cluster they find on this machine
             item.add_marker(pytest.mark.xdist_group("ray"))
+        elif shared := _shared(item):
+            item.add_marker(pytest.mark.xdist_group(shared))
         fixtures = set(getattr(item, "fixturenames", ()))
         marked = any(item.get_closest_marker(name) for name in ("ray", "slow", "long"))
         if not marked and fixtures.isdisjoint({"server", "browser"}):
             item.add_marker(pytest.mark.quick)
+
+
+def _shared(item: Any) -> str | None:
+    """Whose fixtures for several tests a test uses: its module's, or its folder's; None for none."""
+    found = [given[-1] for given in item._fixtureinfo.name2fixturedefs.values()]
+    if any(fixture.scope == "module" for fixture in found):
+        return str(item.nodeid.partition("::")[0])
+    folders = [fixture.baseid for fixture in found if fixture.scope != "function"]
+    return next((folder for folder in folders if folder not in ("", "tests")), None)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -66,6 +78,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if getattr(session.config.option, "loadgroup", False):
         alone = [item.nodeid for item in session.items if item.get_closest_marker("ray") and "@ray" not in item.nodeid]
         assert not alone, f"pytest-xdist does not group tests with this pytest {pytest.__version__}: {alone[0]}"
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # extension modules look for what is left of them as the process ends
 
 
 @pytest.fixture(autouse=True)
