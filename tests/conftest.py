@@ -1,4 +1,7 @@
-"""Settings that make a whole run take seconds, and the tools that tests share."""
+"""Settings that make a whole run take seconds, and the tools that tests share.
+
+What takes long to import is imported where it is used: the process that deals out the tests reads this file too.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,15 @@ import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import boto3
 import pytest
-import torch
 
-from singer_ray.config import Config, load_preset
 from tests.browser import browser as browser
 from tests.servers import CREDENTIALS, ENVIRONMENT, s3_server
+
+if TYPE_CHECKING:
+    from singer_ray.config import Config
 
 # What is imported and collected stays: to look through it again and again for garbage takes a third of the time.
 gc.disable()
@@ -86,6 +89,8 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
+    import torch
+
     torch.set_num_threads(1)
 
 
@@ -99,6 +104,8 @@ def _quick_tests_start_no_ray(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def small() -> Config:
     """The built-in demonstration with a few steps on a few scenes."""
+    from singer_ray.config import load_preset
+
     return load_preset("demo").override(SMALL)
 
 
@@ -137,6 +144,8 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A new bucket on it; credentials are in the environment."""
+    import boto3
+
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     name = f"bucket-{uuid.uuid4().hex[:8]}"
