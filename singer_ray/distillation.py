@@ -23,7 +23,6 @@ from singer_ray.tracking.run_record import COMPLETE, FAIL, STOPPED, RunRecord
 from singer_ray.tracking.trackers import TRAIN, check_trackers
 from singer_ray.training import checkpoint
 from singer_ray.training.launch import Inputs, launch_here, launch_in_ray, runs_in_ray
-from singer_ray.training.pictures import draw_student_pictures
 from singer_ray.training.resuming import by_the_same_launcher, check_same, require_own, resume_command
 from singer_ray.training.trainer import StudentTrainer
 
@@ -170,6 +169,8 @@ class _Run:
         return metrics
 
     def _write_student(self, trainer: StudentTrainer, result: Mapping[str, Any]) -> None:
+        from singer_ray.training.pictures import draw_student_pictures  # loads Matplotlib, which refusals do not need
+
         config, out = self.config, self.out
         (out / STUDENT / PICTURES).mkdir(parents=True, exist_ok=True)
         for picture in draw_student_pictures(trainer, out / PICTURES):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -20,6 +23,8 @@ def browser() -> Iterator[Browser]:
     found = next((path for path in map(shutil.which, NAMES) if path), None)
     if found is None:
         pytest.skip("no chromium on PATH: apt-get install -y --no-install-recommends chromium")
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         # Figures in space and parallel coordinates are WebGL, which software must draw where there is no GPU.
         options = ["--no-sandbox", "--disable-dev-shm-usage", "--enable-unsafe-swiftshader"]

@@ -1,7 +1,11 @@
-"""Settings that make a whole run take seconds, and the tools that tests share."""
+"""Settings that make a whole run take seconds, and the tools that tests share.
+
+What takes long to import is imported where it is used: the process that deals out the tests reads this file too.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -12,16 +16,18 @@ import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import boto3
 import pytest
-import torch
 
-from singer_ray.config import Config, load_preset
 from tests.browser import browser as browser
 from tests.servers import CREDENTIALS, ENVIRONMENT, s3_server
 
+if TYPE_CHECKING:
+    from singer_ray.config import Config
+
+# What is imported and collected stays: to look through it again and again for garbage takes a third of the time.
+gc.disable()
 # A shell's background jobs ignore Ctrl-C, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -48,27 +54,48 @@ FITTED: dict[str, Any] = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks `quick` what needs no Ray, browser or server and takes no time; keeps what starts Ray in one process.
 
-    That comes first: one process is busy with it from the start, while the other does the rest.
+    That comes first: one process is busy with it from the start, while the other does the rest. Tests that share a
+    costly fixture also stay together, or each process would make it for itself.
     """
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
     for item in items:
         if item.get_closest_marker("ray"):  # the commands use whatever Ray cluster they find on this machine
             item.add_marker(pytest.mark.xdist_group("ray"))
+        elif shared := _shared(item):
+            item.add_marker(pytest.mark.xdist_group(shared))
         fixtures = set(getattr(item, "fixturenames", ()))
         marked = any(item.get_closest_marker(name) for name in ("ray", "slow", "long"))
         if not marked and fixtures.isdisjoint({"server", "browser"}):
             item.add_marker(pytest.mark.quick)
 
 
+def _shared(item: Any) -> str | None:
+    """Whose fixtures for several tests a test uses: its module's, or its folder's; None for none."""
+    found = [given[-1] for given in item._fixtureinfo.name2fixturedefs.values()]
+    if any(fixture.scope == "module" for fixture in found):
+        return str(item.nodeid.partition("::")[0])
+    folders = [fixture.baseid for fixture in found if fixture.scope != "function"]
+    return next((folder for folder in folders if folder not in ("", "tests")), None)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Fails where pytest-xdist would not keep together what starts Ray, which it tells by an ending of the id."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
     if getattr(session.config.option, "loadgroup", False):
         alone = [item.nodeid for item in session.items if item.get_closest_marker("ray") and "@ray" not in item.nodeid]
         assert not alone, f"pytest-xdist does not group tests with this pytest {pytest.__version__}: {alone[0]}"
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # extension modules look for what is left of them as the process ends
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
+    import torch
+
     torch.set_num_threads(1)
 
 
@@ -82,6 +109,8 @@ def _quick_tests_start_no_ray(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def small() -> Config:
     """The built-in demonstration with a few steps on a few scenes."""
+    from singer_ray.config import load_preset
+
     return load_preset("demo").override(SMALL)
 
 
@@ -126,6 +155,8 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A new bucket on it; credentials are in the environment."""
+    import boto3
+
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     name = f"bucket-{uuid.uuid4().hex[:8]}"

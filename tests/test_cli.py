@@ -177,9 +177,9 @@ def test_a_command_runs_behind_python_dash_m(capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.slow
 def test_a_real_process_ends_with_2_and_one_line() -> None:
-    command = [sys.executable, "-m", "singer_ray.train", "--workers", "64", "--out", "out"]
+    command = [sys.executable, "-m", "singer_ray.train", "--workers", "64", "--train.launcher", "local", "--out", "out"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
-    assert re.search(r"No room for .*can never offer room for more than \d+\. Lower --workers", done.stderr)
+    assert re.search(r"train\.launcher local runs one worker.*Use --train\.launcher ray", done.stderr)
     assert not Path("out").exists()

@@ -1,10 +1,12 @@
-"""Scores of predictions over a whole set: never the mean of scores of its batches."""
+"""Scores of predictions over a whole set: never the mean of scores of its batches.
+
+TorchMetrics takes a second or two to import (it loads SciPy's signal processing and Matplotlib), which what scores
+nothing, such as a dry run or a refusal, should not wait for.
+"""
 
 from __future__ import annotations
 
 import torch
-from torchmetrics.functional import mean_squared_error
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
 from singer_ray.evaluation.patch_targets import IGNORE
 
@@ -14,6 +16,8 @@ DELTA = 1.25
 
 def top1(guess: torch.Tensor, labels: torch.Tensor, classes: int) -> float:
     """Share of images with the right class: [images] twice -> 0..1."""
+    from torchmetrics.functional.classification import multiclass_accuracy
+
     return float(multiclass_accuracy(guess, labels, num_classes=classes, average="micro"))
 
 
@@ -23,11 +27,15 @@ def mean_iou(guess: torch.Tensor, target: torch.Tensor, classes: int) -> float:
     `target` may hold IGNORE; those places are not counted. A class that is neither in `target` nor in `guess` is left
     out of the mean; one that is guessed and never right counts as 0.
     """
+    from torchmetrics.functional.classification import multiclass_jaccard_index
+
     return float(multiclass_jaccard_index(guess, target, classes, ignore_index=IGNORE))
 
 
 def rmse(guess: torch.Tensor, target: torch.Tensor) -> float:
     """Root of the mean squared error over all places, in the unit of `target`."""
+    from torchmetrics.functional import mean_squared_error
+
     return float(mean_squared_error(guess.flatten(), target.flatten(), squared=False))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 
 def default_layers(depth: int) -> tuple[int, ...]:
@@ -26,6 +25,8 @@ def map_official(layers: Sequence[int], teacher_depth: int, student_depth: int) 
 
     (8, 11) of 12 -> (7, 10) of 12: the student's last block is never trained.
     """
+    from scipy.optimize import linear_sum_assignment  # half a second, which most of what reads this does not need
+
     places = np.asarray(layers)[:, None] / teacher_depth
     distance = np.abs(places - np.linspace(0, 1, student_depth)[None, :])
     return tuple(int(n) for n in linear_sum_assignment(distance)[1])

@@ -125,20 +125,28 @@ def keep_keys_at_home() -> None:
 
 @contextmanager
 def telling_train_which_cluster() -> Iterator[None]:
-    """Within, Ray Train's own actors are told their cluster: where they see several, they would fail to choose."""
+    """Within, Ray Train's own actors are told their cluster: where they see several, they would fail to choose.
+
+    On a cluster that this process started itself nobody takes machines away: an actor that watches for it is left out.
+    """
     import ray
+    from ray._private import worker
     from ray.train.v2._internal import constants
 
     known: set[str] = constants.ENV_VARS_TO_PROPAGATE
-    before = os.environ.get("RAY_ADDRESS")
-    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    told = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    if worker._global_node is not None and worker._global_node.is_head():
+        name = constants.ENABLE_PREEMPTION_WATCHER_ENV_VAR
+        told[name] = os.environ.get(name, "0")
+    before = {name: os.environ[name] for name in told if name in os.environ}
+    os.environ.update(told)
     try:
         with _set(constants, "ENV_VARS_TO_PROPAGATE", {*known, "RAY_ADDRESS"}):
             yield
     finally:
-        del os.environ["RAY_ADDRESS"]
-        if before is not None:
-            os.environ["RAY_ADDRESS"] = before
+        for name in told:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _running(address: str | None) -> str | None:

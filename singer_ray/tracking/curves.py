@@ -58,18 +58,19 @@ def draw_curves(rows: Mapping[int, Row], path: Path) -> None:
     if not drawn:
         return
     # Matplotlib takes a second to import, which training should not wait for before its first picture.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = min(2, len(drawn))
     lines = -(-len(drawn) // columns)
-    figure = Figure(figsize=(_WIDTH * columns, _HEIGHT * lines), layout="constrained")
+    figure = Figure(figsize=(_WIDTH * columns, _HEIGHT * lines), dpi=_DPI, layout="constrained")
     axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for panel, axis in zip(drawn, axes):
         _draw(panel, axis)
     for axis in axes[len(drawn) :]:
         axis.set_axis_off()
     content = io.BytesIO()
-    figure.savefig(content, dpi=_DPI, format="png")
+    FigureCanvasAgg(figure).print_png(content)  # savefig lays out and draws everything twice
     write_whole(path, content.getvalue())
 
 

@@ -117,10 +117,12 @@ def launch_in_ray(
         log(f"{workers} worker{'s' * (workers > 1)} on {ray_cluster.describe()}")
         written = config.without_passwords()  # Ray shows and logs what its workers are given
         begun = resume and (out / CHECKPOINT).exists()
-        # As a reference: settings travel within messages, which have a limit.
+        # As references: settings travel within messages, which have a limit. And Ray Train's controller reads them too,
+        # which would have to load torch and all of this package for `Inputs` before it could start a worker.
         saved = ray.put(checkpoint.load(out)) if begun else None
+        own = ray.put(inputs)
         with heard({"line": log, "begin": lambda told: record.begin(*told), "epoch": record.epoch}) as tell:
-            settings = {"config": written.model_dump(), "inputs": inputs, "tell": tell, "saved": (saved,)}
+            settings = {"config": written.model_dump(), "inputs": (own,), "tell": tell, "saved": (saved,)}
             group = worker_group(
                 _worker, settings, workers, path, name, gpu=use_gpu, each=each, endpoint=config.export.endpoint
             )
@@ -208,7 +210,7 @@ def _worker(settings: dict[str, Any]) -> None:
             state = checkpoint.load(Path(folder))
     elif settings["saved"][0] is not None:
         state = ray.get(settings["saved"][0])
-    context = settings["inputs"].context(config)
+    context = ray.get(settings["inputs"][0]).context(config)
     tell: Tell = settings["tell"] if rank == 0 else lambda kind, content: None
     log = functools.partial(tell, "line")
     try:

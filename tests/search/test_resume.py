@@ -59,7 +59,7 @@ def endpoint() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def _cluster(endpoint: str) -> Iterator[None]:
     with ray_cluster.connected():  # its workers take the server's address from the environment
         yield
@@ -195,6 +195,7 @@ def test_with_a_shared_folder_that_was_away_and_then_from_there_alone(whole: Sea
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("_cluster")
 def test_overwriting_takes_the_place_and_the_study_of_the_search_that_was_there(tmp_path: Path) -> None:
     out, copy, database = tmp_path / "search", tmp_path / "storage" / "search", f"sqlite:///{tmp_path}/study.db"
     more: dict[str, Any] = {"search.study": database, "train.storage": str(copy.parent), "search.trials": 1}

@@ -61,13 +61,15 @@ def searched(tmp_path_factory: pytest.TempPathFactory, running: list[Any]) -> tu
     screen = Listener("epoch 1/3", look)
     config = settings(
         **{
-            "search.trials": 7,
+            "search.trials": 4,
             "search.concurrent": 1,
             "search.reduction_factor": 2,
         }
     )
+    # One that ends, one that fails, one that is worse, and one that the sampler chooses.
+    space = {**SPACE, "enqueue": [{"method.rank": 8, "train.lr": rate} for rate in (4e-3, DIVERGES, 1e-5)]}
     done = run_search(
-        config, tmp_path_factory.mktemp("x") / "one", space=SPACE, console=Console(file=screen, width=180)
+        config, tmp_path_factory.mktemp("x") / "one", space=space, console=Console(file=screen, width=180)
     )
     return done, screen.getvalue()
 
@@ -75,7 +77,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, running: list[Any]) -> tu
 def test_trials_end_as_complete_pruned_and_failed(searched: tuple[Searched, str]) -> None:
     table = searched[0].leaderboard
     assert set(table["state"]) == {"COMPLETE", "PRUNED", "FAIL"}
-    assert len(table) == 7
+    assert len(table) == 4
     for row in table.to_dict("records"):
         if row["state"] == "FAIL":
             assert row["train.lr"] == DIVERGES
@@ -213,7 +215,7 @@ def test_the_leaderboard_is_written_twice_alike(searched: tuple[Searched, str]) 
     assert list(parquet.columns) == list(csv.columns)
     assert {"rank", "id", "state", "method.rank", "val/miou", "test/miou", "epochs", "seconds"} <= set(parquet.columns)
     assert parquet["val/miou"].tolist() == pytest.approx(csv["val/miou"].tolist(), nan_ok=True)
-    assert parquet["rank"].tolist() == list(range(1, 8))
+    assert parquet["rank"].tolist() == list(range(1, 5))
 
 
 def test_the_best_students_load_with_timm(searched: tuple[Searched, str]) -> None:
@@ -235,7 +237,7 @@ def test_lines_say_what_happens(searched: tuple[Searched, str]) -> None:
     assert "trial 000 started: method.rank" in screen
     assert "trial 000 epoch 1/3: val/miou 0." in screen
     assert "FAIL after 0 epochs (" in screen
-    assert "7 of 7 trials: " in screen
+    assert "4 of 4 trials: " in screen
     assert "Traceback" not in screen
 
 

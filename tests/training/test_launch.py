@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import ray.train
 import torch
 from safetensors.torch import load_file
 
 from singer_ray.config import Config
 from singer_ray.distillation import Distilled, run_distillation
 from singer_ray.errors import UserError
+from singer_ray.nodes import ray_cluster
+from singer_ray.training import checkpoint as saved
+from singer_ray.training import launch
+from singer_ray.training.launch import Inputs
 from singer_ray.training.resuming import check_same, resumed_config
 
 pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> Iterator[None]:
+    with ray_cluster.connected():
+        yield
 
 
 def same_weights(first: Distilled, second: Distilled) -> bool:
@@ -22,12 +36,44 @@ def same_weights(first: Distilled, second: Distilled) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_one_worker_gives_the_same_bits_by_either_launcher_and_two_the_same_loss(small: Config, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_one_worker_gives_the_same_bits_by_either_launcher(small: Config, tmp_path: Path) -> None:
     config = small.override({"train.steps_per_epoch": 5})
     here = run_distillation(config, tmp_path / "here")
     ray_one = run_distillation(config.override({"train.launcher": "ray"}), tmp_path / "one")
     assert same_weights(here, ray_one)
     assert here.metrics == ray_one.metrics
+
+
+def test_what_a_worker_runs_gives_the_same_bits_as_this_process(
+    small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Train's own part, which is processes around it, is in the tests beside this one."""
+    here = tmp_path / "here"
+    run_distillation(small, here)
+    place = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    states: list[dict[str, Any]] = []
+    told: list[str] = []
+    monkeypatch.setattr(ray.train, "get_context", lambda: place)
+    monkeypatch.setattr(ray.train, "get_checkpoint", lambda: None)
+    monkeypatch.setattr(
+        ray.train, "report", lambda metrics, checkpoint: states.append(saved.load(Path(checkpoint.path)))
+    )
+    settings = {"config": small.model_dump(), "inputs": (ray.put(Inputs()),), "saved": (None,)}
+    launch._worker(settings | {"tell": lambda kind, content: told.append(kind)})
+    expected = saved.load(here)
+    assert [kind for kind in told if kind != "line"] == ["begin", "epoch", "epoch"]
+    assert [state["step"] for state in states] == [3, 6]
+    weights = states[-1]["distiller"]
+    assert all(torch.equal(weights[name], value) for name, value in expected["distiller"].items())
+    clock = ("images_per_second", "data_wait_share")
+    found, other = ({k: v for k, v in s["metrics"].items() if k not in clock} for s in (states[-1], expected))
+    assert found == other
+
+
+def test_two_workers_give_the_same_loss(small: Config, tmp_path: Path) -> None:
+    config = small.override({"train.steps_per_epoch": 5})
+    here = run_distillation(config, tmp_path / "here")
     ray_two = run_distillation(config.override({"train.workers": 2}), tmp_path / "two")
     assert ray_two.metrics["train/loss"] == pytest.approx(here.metrics["train/loss"], rel=1e-4)
     assert not same_weights(here, ray_two)  # it really was another way of adding up

@@ -47,7 +47,7 @@ def test_another_seed_gives_another_student(small: Config) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("drop_path", [0.0, 0.2])
 def test_a_resumed_run_ends_with_the_same_bits(small: Config, drop_path: float) -> None:
-    config = small.override({"train.epochs": 3, "train.drop_path": drop_path, "data.augment": "crop_flip"})
+    config = small.override({"train.drop_path": drop_path, "data.augment": "crop_flip"})
     whole, end = run(config)
     trainer = StudentTrainer.begin(TrainContext(config), config)
     early = epochs(trainer)
@@ -80,13 +80,14 @@ def test_a_member_trains_alike_on_its_own_bench_and_on_that_of_another_configura
     """What a search may vary, and the seed of a repeat, must not depend on the host's configuration."""
     base = small.override(
         {
+            "data.scenes.train_images": 32,
             "train.steps_per_epoch": 0,
             "train.epochs": 1,
-            "train.batch_size": 64,
+            "train.batch_size": 8,
             "data.augment": "crop_flip",
         }
     )
-    own = base.override({"train.batch_size": 128, "train.precision": "bfloat16", "seed": 1})
+    own = base.override({"train.batch_size": 16, "train.precision": "bfloat16", "seed": 1})
     metrics, state = run(own)
     trainer = StudentTrainer.begin(TrainContext(base), own)
     assert [untimed(m) for m in epochs(trainer)] == metrics
@@ -137,7 +138,8 @@ def test_a_loss_that_diverges_is_an_error_in_words(small: Config) -> None:
 
 @pytest.mark.slow
 def test_bfloat16_follows_float32(small: Config) -> None:
-    plain, half = run(small)[0], run(small.override({"train.precision": "bfloat16"}))[0]
+    brief = small.override({"train.epochs": 1, "train.batch_size": 8})
+    plain, half = run(brief)[0], run(brief.override({"train.precision": "bfloat16"}))[0]
     assert half[-1]["train/loss"] == pytest.approx(plain[-1]["train/loss"], rel=0.05)
     assert math.isfinite(half[-1]["train/info"])
 

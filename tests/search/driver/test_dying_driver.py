@@ -22,7 +22,7 @@ from singer_ray.search.study.running import Assignment
 from singer_ray.search.study.schema import HISTORY
 from tests.search.studies import MIOU, TWO
 
-EPOCHS, TRIALS = 5, 6
+EPOCHS, TRIALS = 4, 5
 SPACE = {
     "method.refiner": {"type": "choice", "values": ["singer", "none"]},
     "method.rank": {"type": "int", "low": 2, "high": 16, "when": {"method.refiner": "singer"}},

@@ -139,6 +139,7 @@ def test_a_gauge_that_fails_is_named_once_and_ends_no_trial(monkeypatch: pytest.
         raise ValueError("no room for metrics")
 
     monkeypatch.setattr(prometheus, "Gauge", refuse)
+    monkeypatch.setattr(prometheus, "EVERY", 0.1)
     found = TrialGauges("007", PARAMETERS, "my search")
     for _ in range(3):
         found.set(RESULT | {"huge": 10**400})
