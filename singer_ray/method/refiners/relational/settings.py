@@ -18,5 +18,5 @@ class RelationalConfig(Block):
 
 
 DESCRIPTION = Description(
-    "relational (similarities between patches, blind to norms)", RelationalConfig, plain_loss=None, place=3
+    "relational (similarities between patches, blind to norms)", RelationalConfig, plain_loss=None
 )
