@@ -18,6 +18,11 @@ ALWAYS: tuple[Condition, ...] = ()
 _SHARED = only("evaluation.data.source", "same")
 _IN_S3 = (any_of(in_s3("export.to"), in_s3("train.storage")),)
 _EXPORTED = (is_set("export.to"),)
+_PREFIT = Condition(
+    lambda c: c.method.prefit_steps > 0,
+    ("method.prefit.steps", "method.linearization"),
+    "method.prefit.steps above 0",
+)
 _STOPPED = (only("search.scheduler", "asha", "hyperband", "median"),)
 
 
@@ -47,7 +52,7 @@ def _of_method() -> dict[str, tuple[Condition, ...]]:
     )
     effects = {
         "method.refiner": ALWAYS,
-        "method.detach_target": fitted,
+        "method.detach_target": (*fitted, only("method.freeze", False)),
         "method.target": (plain,),
         "method.distance": (plain,),
         "method.standardize.momentum": (plain, only("method.target", "standardize")),
@@ -56,7 +61,7 @@ def _of_method() -> dict[str, tuple[Condition, ...]]:
         "method.loss.class_token": (plain,),
         "method.loss.gram": ALWAYS,
         "method.prefit.steps": fitted,
-        **{f"method.prefit.{name}": (*fitted, above_zero("method.prefit.steps")) for name in ("lr", "batch_size")},
+        **{f"method.prefit.{name}": (*fitted, _PREFIT) for name in ("lr", "batch_size")},
     }
     for name, each in refiners.items():
         effects |= each.effects(name)

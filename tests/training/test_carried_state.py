@@ -15,7 +15,12 @@ from singer_ray.training.context import TrainContext
 from singer_ray.training.trainer import StudentTrainer
 from singer_ray.vision.students import MisfitError
 
-STANDARDIZE: dict[str, Any] = {"method.target": "standardize", "method.standardize.momentum": 0.2}
+STANDARDIZE: dict[str, Any] = {
+    "method.linearization": "attention_mlp",  # fitted before the targets are measured, and learning afterwards
+    "method.freeze": False,
+    "method.target": "standardize",
+    "method.standardize.momentum": 0.2,
+}
 RELATIONAL: dict[str, Any] = {"method.refiner": "relational", "method.relational.queue": 40}
 KINDS = pytest.mark.parametrize("settings", [STANDARDIZE, RELATIONAL], ids=["standardize", "queue"])
 MORE = 3
