@@ -79,7 +79,8 @@ def _draw_features(findings: Findings, out: Path) -> None:
         original = tokens[:, prefix:]
         own = [TokenSet(f"teacher\nblock {layer}", original, grid)]
         shared = list(own)
-        students: list[tuple[TokenSet, TokenSet]] = []
+        students: list[TokenSet] = []
+        projected: list[TokenSet] = []
         for name, trainer in findings.arms.items():
             distiller = trainer.distiller
             if name != "none":
@@ -89,12 +90,9 @@ def _draw_features(findings: Findings, out: Path) -> None:
             if findings.settings.steps:
                 seen = distiller.student(pixels).tokens[distiller.student_layers[-1]]
                 label = "student,\nno refiner" if name == "none" else f"student,\nrefiner {name}"
-                students.append(
-                    (
-                        TokenSet(label, seen[:, distiller.student.prefix :], distiller.student_grid),
-                        TokenSet(label, distiller.projected(layer, seen), distiller.student_grid),
-                    )
-                )
-    draw_norms(out / NORM_MAPS, images, [*own, *(native for native, _ in students)])
+                students.append(TokenSet(label, seen[:, distiller.student.prefix :], distiller.student_grid))
+                if distiller.refiner.projects:
+                    projected.append(TokenSet(label, distiller.projected(layer, seen), distiller.student_grid))
+    draw_norms(out / NORM_MAPS, images, [*own, *students])
     normal = original[normal_mask(patch_norms(original))]
-    draw_pca(out / PCA, images, [*shared, *(projected for _, projected in students)], normal)
+    draw_pca(out / PCA, images, [*shared, *projected], normal)

@@ -45,10 +45,21 @@ def _of_method() -> dict[str, tuple[Condition, ...]]:
     """What a refiner alone reads has an effect where it is chosen; the pre-fit, where the chosen one is fitted."""
     refiners = described()
     fitted = any_of_all(*(each.fitted_if(name) for name, each in refiners.items() if each.fitted is not None))
+    plain = Condition(
+        lambda c: refiners[c.method.refiner].keeps_plain_loss(c),
+        ("method.refiner", "method.variant"),
+        "a refiner that keeps the plain L_KD",
+    )
     effects = {
         "method.refiner": ALWAYS,
         "method.detach_target": (*fitted, only("method.freeze", False)),
+        "method.target": (plain,),
+        "method.distance": (plain,),
+        "method.standardize.momentum": (plain, only("method.target", "standardize")),
+        "method.smooth_l1.beta": (plain, only("method.distance", "smooth_l1", "mixed")),
         "method.loss.kd": ALWAYS,
+        "method.loss.class_token": (plain,),
+        "method.loss.gram": ALWAYS,
         "method.prefit.steps": fitted,
         **{f"method.prefit.{name}": (*fitted, _PREFIT) for name in ("lr", "batch_size")},
     }

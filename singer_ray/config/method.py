@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, create_model
 
 from singer_ray.method.refiners import described, names
+from singer_ray.method.refiners.description import LENGTHS_COUNT
 from singer_ray.method.refiners.singer.settings import SingerConfig
 from singer_ray.settings import Block
+
+if TYPE_CHECKING:
+    from singer_ray.config.tree import Config
 
 PREFIT_STEPS = 200
 """Steps of a pre-fit where none are given and the adapter needs one."""
@@ -23,6 +28,28 @@ class LossConfig(Block):
     """lambda_outlier, weight of the norm suppression."""
     info: float = Field(50.0, ge=0)
     """lambda_info, weight of the Gram information loss. Above about 500 x lambda_outlier, suppression gets weak."""
+    class_token: float = Field(1.0, ge=0)
+    """How much the class token counts in L_KD, relative to one patch: 1 makes it one token among all, the number of
+    patches lets it weigh as much as all of them together, 0 leaves it out."""
+    gram: float = Field(0.0, ge=0)
+    """Weight of the Gram loss between student and target: the cosine similarities of their patches are compared,
+    without a projection. 0 leaves it out."""
+
+
+class StandardizeConfig(Block):
+    """The target standardize."""
+
+    momentum: float = Field(0.01, ge=0, lt=1)
+    """Share of the running mean and variance that each step's batch replaces; 0 keeps those of the calibration
+    images."""
+
+
+class SmoothL1Config(Block):
+    """The distances smooth_l1 and mixed."""
+
+    beta: float = Field(2.0, gt=0)
+    """Difference between student and target at which smooth-L1 turns from squared to linear; targets have a variance of
+    about 1."""
 
 
 class PrefitConfig(Block):
@@ -62,6 +89,15 @@ class _Choice(Block):
 class _Training(Block):
     detach_target: bool = True
     """Keep the distillation gradient away from the adapter."""
+    target: Literal["plain", "layernorm", "standardize"] = "plain"
+    """What is done to the refined features before the student is compared with them: nothing (plain), a LayerNorm of
+    each token (layernorm, arXiv 2205.14141), or a standardisation of each channel by a running mean and variance, class
+    token and patches apart (standardize)."""
+    distance: Literal["mse", "smooth_l1", "cosine", "mixed"] = "mse"
+    """How student and target are compared, token by token: mean squared error, smooth-L1, 1 - cosine, or 0.9 x cosine +
+    0.1 x smooth-L1 (mixed, arXiv 2312.06709)."""
+    standardize: StandardizeConfig = StandardizeConfig()
+    smooth_l1: SmoothL1Config = SmoothL1Config()
     loss: LossConfig = LossConfig()
     prefit: PrefitConfig = PrefitConfig()
 
@@ -94,3 +130,31 @@ class MethodConfig(_OwnBlocks, _Training, SingerConfig, _Choice):  # fields in t
     def own(self, refiner: str) -> Any:
         """The block of one refiner, `method.NAME`."""
         return getattr(self, refiner)
+
+
+PLAIN: Mapping[str, object] = {"method.target": "plain", "method.distance": "mse", "method.loss.class_token": 1.0}
+"""The settings that only the plain L_KD has, and the values that leave every refiner's loss as it is."""
+
+
+def check_comparison(config: Config) -> None:
+    """Raises ValueError where target or distance do not reach the refiner's loss, or undo what it does."""
+    method = config.method
+    refiner, name = described()[method.refiner], method.refiner
+    for setting, plain in PLAIN.items():
+        if config.value(setting) != plain and not refiner.keeps_plain_loss(config):
+            variant = f", variant {method.variant}," if refiner.plain_loss else ""
+            raise ValueError(
+                f"{setting} is {config.value(setting)!r}, but the refiner {name}{variant} has a distillation loss of "
+                f"its own. Use {plain!r}, or another --method.refiner"
+            )
+    if method.target == "layernorm" and refiner.normalizes:
+        raise ValueError(
+            f"method.target is 'layernorm', but the refiner {name} has normalised the tokens already. "
+            "Use --method.target plain, or --method.refiner none"
+        )
+    if refiner.lengths_only and not LENGTHS_COUNT.holds(config):
+        setting = "method.target" if method.target == "layernorm" else "method.distance"
+        raise ValueError(
+            f"{setting} is {config.value(setting)!r}, which does not see lengths, but the refiner {name} changes "
+            "nothing else. Use --method.refiner none, or another target or distance"
+        )

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from singer_ray.config.evaluation import EvaluationConfig
 from singer_ray.config.formats import FORMAT, upgraded
 from singer_ray.config.inputs import DataConfig, StudentConfig, TeacherConfig
-from singer_ray.config.method import MethodConfig
+from singer_ray.config.method import MethodConfig, check_comparison
 from singer_ray.config.names import did_you_mean
 from singer_ray.config.running import ExportConfig, SearchConfig, TrainConfig
 from singer_ray.config.sources import implied_source
@@ -58,6 +58,7 @@ class Config(Block):
         if self.method.refiner == "singer":
             self.method.check_variant()
             self.method.check_adapter()
+        check_comparison(self)
         if self.student.layers and len(self.student.layers) != len(self.teacher.layers):
             raise ValueError(
                 f"student.layers names {len(self.student.layers)} layers, teacher.layers {len(self.teacher.layers)}. "

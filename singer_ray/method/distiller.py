@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from singer_ray.method.losses import token_distillation_loss, weighted_sum
+from singer_ray.method.losses import information_loss, weighted_sum
 from singer_ray.method.refiners.base import Refiner, Replay
+from singer_ray.method.targets import TARGETS
 from singer_ray.vision.tapped import Features, TappedViT
 
 
@@ -22,6 +23,8 @@ class Distiller(nn.Module):
         layers: the distilled teacher layers D, in the order of `student_layers`.
         grids: patch rows and columns of teacher and student for the input size in use.
         covered: height and width in pixels that each grid covers (see `TappedViT.covered`); by default the same.
+        detach: keep the gradient of L_KD away from the refiner.
+        target, momentum: `method.target` and `method.standardize.momentum`.
     """
 
     def __init__(
@@ -36,6 +39,9 @@ class Distiller(nn.Module):
         *,
         kd_weight: float = 1.0,
         detach: bool = True,
+        target: str = "plain",
+        momentum: float = 0.0,
+        gram_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.student, self.refiner = student, refiner
@@ -49,7 +55,9 @@ class Distiller(nn.Module):
         self.class_token = teacher.has_class_token and student.has_class_token
         self.teacher_width = teacher.width
         self.scales = dict.fromkeys(self.layers, self.teacher_width**0.5 if refiner.scales_targets else 1.0)
-        self.kd_weight, self.detach = kd_weight, detach
+        self.kd_weight, self.gram_weight, self.detach = kd_weight, gram_weight, detach
+        self.targets = TARGETS[target](self.layers, self.teacher_width, int(self.class_token), momentum)
+        refiner.meet(student)
         self.projections = nn.ModuleDict({str(n): nn.Linear(student.width, self.teacher_width) for n in self.layers})
 
     def forward(self, images: torch.Tensor, features: Features, replay: Replay) -> dict[str, torch.Tensor]:
@@ -66,16 +74,20 @@ class Distiller(nn.Module):
         refined, own = refiner.refine(features, replay)
         # Student: F^S_m at the layer m that learns from l.
         student = self.student(images).tokens
-        # L_KD: P_l(F^S_m) against its target at each l, token by token.
-        kd = []
+        # L_KD: P_l(F^S_m) against its target at each l, token by token; and the Gram matrices of both, where weighed.
+        kd, gram = [], []
         for n, m in zip(self.layers, self.student_layers):
-            target = self._scaled(n, refiner.target(n, features.tokens[n], refined[n]))
-            projected = self._on_teacher_grid(self.projections[str(n)](student[m]))
-            kd.append(refiner.distill(n, projected, target, self.teacher_grid))
-        kd_loss = torch.stack(kd).mean() if refiner.averages_layers else torch.stack(kd).sum()
+            target = self._compared(n, refiner.target(n, features.tokens[n], refined[n]))
+            kd.append(refiner.distill(n, self._tokens(n, student[m]), target, self.teacher_grid))
+            if self.gram_weight:
+                gram.append(information_loss(self._patches(student[m]), target[:, int(self.class_token) :]))
+        over_layers = torch.mean if refiner.averages_layers else torch.sum
+        terms = {**own, "kd": (self.kd_weight, over_layers(torch.stack(kd)))}
+        if gram:
+            terms["gram"] = (self.gram_weight, over_layers(torch.stack(gram)))
         # L = L_KD + lambda_outlier L_outlier + lambda_info L_info (equation 9).
-        loss = weighted_sum({**own, "kd": (self.kd_weight, kd_loss)})
-        return {name: term for name, (_, term) in own.items()} | {"loss": loss, "kd": kd_loss}
+        named = {**own, "loss": (1.0, weighted_sum(terms)), **terms}
+        return {name: term for name, (_, term) in named.items()}
 
     def calibrate(self, median_norms: Mapping[int, float]) -> None:
         """Takes the teacher's median patch norm at each distilled layer, by which targets are scaled."""
@@ -87,18 +99,23 @@ class Distiller(nn.Module):
         """What the student learns in place of F_l, unscaled: [batch, prefix + patches, dim]."""
         return self.refiner.target(layer, tokens, self.refiner(layer, tokens))
 
+    def measure_targets(self, features: Features) -> None:
+        """Shows `method.target` what it starts from: F_l of the calibration images, at D."""
+        with torch.no_grad():
+            for n in self.layers:
+                self.targets.measure(n, self._scaled(n, self.target(n, features.tokens[n])))
+
     def token_losses(self, images: torch.Tensor, features: Features) -> dict[int, torch.Tensor]:
-        """Mean squared error between student and target by layer and token, [batch, tokens].
+        """The distance between student and target by layer and token, [batch, tokens].
 
         Summed over layers, its mean over tokens is `kd` of `forward` for refiners that keep the plain L_KD. The last
-        rows * columns tokens are the patches on the teacher's grid; a class token, where both networks have one, comes
-        first.
+        rows * columns tokens are the patches on the teacher's grid; a class token, where both networks have one and it
+        is compared, comes first.
         """
         student = self.student(images).tokens
         return {
-            n: token_distillation_loss(
-                self._on_teacher_grid(self.projections[str(n)](student[m])),
-                self._scaled(n, self.target(n, features.tokens[n])),
+            n: self.refiner.distill_by_token(
+                n, self._tokens(n, student[m]), self._compared(n, self.target(n, features.tokens[n])), self.teacher_grid
             )
             for n, m in zip(self.layers, self.student_layers)
         }
@@ -109,10 +126,15 @@ class Distiller(nn.Module):
         [batch, prefix + patches, student width] -> [batch, patches, teacher width], on the student's own grid.
         """
         patches: torch.Tensor = self.projections[str(layer)](student[:, self.student.prefix :])
-        return patches / self.scales[layer]
+        return self.targets.undone(layer, patches) / self.scales[layer]
+
+    def _compared(self, layer: int, target: torch.Tensor) -> torch.Tensor:
+        """An unscaled target as the loss compares it, by `method.target`: [batch, class token? + patches, dim]."""
+        compared: torch.Tensor = self.targets(layer, self._scaled(layer, target))
+        return compared
 
     def _scaled(self, layer: int, target: torch.Tensor) -> torch.Tensor:
-        """A target as the loss compares it: scaled, without gradient if `detach`; [batch, class token? + patches, dim].
+        """A target's class token and patches, scaled, without gradient if `detach`.
 
         Without the scale, sqrt(dim) / median norm, layers of longer features would weigh more.
         """
@@ -122,10 +144,15 @@ class Distiller(nn.Module):
         patches = target[:, self.teacher_prefix :]
         return torch.cat([target[:, :1], patches], dim=1) if self.class_token else patches
 
-    def _on_teacher_grid(self, projected: torch.Tensor) -> torch.Tensor:
-        """Projected student tokens in the order of `_scaled`: [batch, class token? + patches, dim]."""
-        patches = self._resampled(projected[:, self.student.prefix :])
-        return torch.cat([projected[:, :1], patches], dim=1) if self.class_token else patches
+    def _tokens(self, layer: int, student: torch.Tensor) -> torch.Tensor:
+        """Student tokens as the refiner compares them, on the teacher's grid: [batch, class token? + patches, dim]."""
+        tokens = self.projections[str(layer)](student) if self.refiner.projects else student
+        patches = self._patches(tokens)
+        return torch.cat([tokens[:, :1], patches], dim=1) if self.class_token else patches
+
+    def _patches(self, student: torch.Tensor) -> torch.Tensor:
+        """The patches among student tokens, on the teacher's grid."""
+        return self._resampled(student[:, self.student.prefix :])
 
     def _resampled(self, patches: torch.Tensor) -> torch.Tensor:
         if self.by_rows is not None and self.by_columns is not None:

@@ -52,12 +52,17 @@ def information_loss(refined: torch.Tensor, original: torch.Tensor) -> torch.Ten
 def cosine_gram(patches: torch.Tensor) -> torch.Tensor:
     """Cosine similarity of every pair of patches, [batch, patches, dim] -> float32 [batch, patches, patches]."""
     with torch.autocast(patches.device.type, enabled=False):
-        patches = patches.float()
-        norms = patches.norm(dim=-1, keepdim=True)
-        # The floor keeps the gradient of a (nearly) zero token bounded; it is far below any token that means something.
-        floor = (1e-4 * norms.detach().mean()).clamp_min(1e-12)
-        unit = patches / torch.maximum(norms, floor)
+        unit = directions(patches)
         return unit @ unit.mT
+
+
+def directions(tokens: torch.Tensor) -> torch.Tensor:
+    """Tokens [batch, tokens, dim] at length 1, in float32; a zero token stays zero."""
+    tokens = tokens.float()
+    norms = tokens.norm(dim=-1, keepdim=True)
+    # The floor keeps the gradient of a (nearly) zero token bounded; it is far below any token that means something.
+    floor = (1e-4 * norms.detach().mean()).clamp_min(1e-12)
+    return tokens / torch.maximum(norms, floor)
 
 
 def row_quantile(values: torch.Tensor, gamma: float) -> torch.Tensor:

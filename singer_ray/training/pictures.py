@@ -19,7 +19,7 @@ def draw_student_pictures(trainer: StudentTrainer, folder: Path) -> tuple[Path, 
 
     At the last distilled layer, on the images (among 64 of validation, else of training) with the largest artifacts.
     Norm maps are over the image's median, on one scale. In pca.png the student's features are in the teacher's space
-    (its own P_l); colours are the principal components of the teacher's normal tokens.
+    (its own P_l; without one, they are left out); colours are the principal components of the teacher's normal tokens.
     """
     context, teacher, distiller = trainer.context, trainer.teacher, trainer.distiller
     images = sample_images(context.suite.sources.get("val", context.train), context.evaluation_view)
@@ -29,7 +29,7 @@ def draw_student_pictures(trainer: StudentTrainer, folder: Path) -> tuple[Path, 
         tokens = teacher(pixels).tokens[layer]
         target = distiller.target(layer, tokens)[:, teacher.prefix :]
         seen = distiller.student(pixels).tokens[student_layer]
-        projected = distiller.projected(layer, seen)
+        projected = distiller.projected(layer, seen) if distiller.refiner.projects else None
     original, name = tokens[:, teacher.prefix :], f"student\nblock {student_layer}"
     both = [
         TokenSet(f"teacher\nblock {layer}", original, distiller.teacher_grid),
@@ -39,5 +39,6 @@ def draw_student_pictures(trainer: StudentTrainer, folder: Path) -> tuple[Path, 
     own = TokenSet(name, seen[:, distiller.student.prefix :], distiller.student_grid)
     draw_norms(folder / NORM_MAPS, images, [*both, own])
     normal = original[normal_mask(patch_norms(original))]
-    draw_pca(folder / PCA, images, [*both, TokenSet(name, projected, distiller.student_grid)], normal)
+    student = [] if projected is None else [TokenSet(name, projected, distiller.student_grid)]
+    draw_pca(folder / PCA, images, [*both, *student], normal)
     return folder / NORM_MAPS, folder / PCA

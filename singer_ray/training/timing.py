@@ -72,6 +72,7 @@ def timing(context: TrainContext, config: Config, *, world: int = 1) -> StepTime
         prefit = clock.lap()
         if trainer.prefit_steps:
             prefit *= config.method.prefit_steps / trainer.prefit_steps
+        trainer.measure_targets()
         trainer.start()
         start += prefit + clock.lap()
         batches = context.batches(batch_size=config.train.batch_size, world=world, seed=config.seed)

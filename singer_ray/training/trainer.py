@@ -79,6 +79,7 @@ class StudentTrainer:
         if self.prefit_steps:
             log(f"fitting refiner {self.config.method.refiner} alone for {self.prefit_steps} steps")
         self.prefit()
+        self.measure_targets()
         self.start()
 
     @property
@@ -114,9 +115,7 @@ class StudentTrainer:
 
     def observe(self, log: Callable[[str], None] = lambda line: None) -> None:
         """Looks at the first training images: fixes scales by the teacher's median norms, and readies the refiner."""
-        config = self.config
-        batch = next(self.context.batches(batch_size=CALIBRATION_IMAGES, seed=config.seed, view_seed=config.seed))
-        features = self.context.teacher_pass(self.teacher, self.context.pixels(batch), config.train.precision)
+        config, features = self.config, self._calibration_features()
         norms = {n: patch_norms(features.tokens[n][:, self.teacher.prefix :]) for n in self.distiller.layers}
         self.calibrate({n: median_norm(lengths) for n, lengths in norms.items()})
         refiner = self.distiller.refiner
@@ -164,6 +163,11 @@ class StudentTrainer:
             loss.backward()
             optimizer.step()
         return {name: float(value.detach()) for name, (_, value) in terms.items()}
+
+    def measure_targets(self) -> None:
+        """Shows `method.target`, where it needs that, the same images again: now the refiner has been fitted."""
+        if self.distiller.targets.measured:
+            self.distiller.measure_targets(self._calibration_features())
 
     def start(self) -> None:
         """Readies the optimiser, and joins the other processes when there are several."""
@@ -254,15 +258,26 @@ class StudentTrainer:
             (self.teacher.covered(size), student.covered(size)),
             kd_weight=config.method.loss.kd,
             detach=config.method.detach_target and not kind.joint,
+            target=config.method.target,
+            momentum=config.method.standardize.momentum,
+            gram_weight=config.method.loss.gram,
         )
+
+    def _calibration_features(self) -> Features:
+        """The teacher's features of the first training images."""
+        seed = self.config.seed
+        batch = next(self.context.batches(batch_size=CALIBRATION_IMAGES, seed=seed, view_seed=seed))
+        return self.context.teacher_pass(self.teacher, self.context.pixels(batch), self.config.train.precision)
 
     def _freeze_unreached(self) -> None:
         """Freezes what no loss reaches (the final norm, blocks behind the last distilled one)."""
         pixels = torch.zeros(2, 3, self.config.data.image_size, self.config.data.image_size, device=self.context.device)
         features = self.context.teacher_pass(self.teacher, pixels, self.config.train.precision)
         trained = [p for p in self.distiller.parameters() if p.requires_grad]
+        self.distiller.eval()  # what steps carry along, in training mode, must not see these images
         with torch.random.fork_rng(devices=[]), self.context.autocast(self.config.train.precision):
             loss = self.distiller(pixels, features, self.teacher.replay)["loss"]
+        self.distiller.train()
         for parameter, gradient in zip(trained, torch.autograd.grad(loss, trained, allow_unused=True)):
             parameter.requires_grad_(gradient is not None)
 

@@ -21,8 +21,9 @@ from singer_ray.training.trainer import StudentTrainer
 from singer_ray.vision.tapped import Features
 
 
-def prepared(config: Config) -> tuple[StudentTrainer, torch.Tensor, Features]:
-    context = TrainContext(config.override({"method.refiner": "none"}))
+def prepared(config: Config, **settings: Any) -> tuple[StudentTrainer, torch.Tensor, Features]:
+    given = {name.replace("__", "."): value for name, value in settings.items()}
+    context = TrainContext(config.override({"method.refiner": "none", **given}))
     trainer = StudentTrainer.begin(context, context.config)
     pixels = context.pixels(next(context.batches(batch_size=8, seed=0)))
     return trainer, pixels, context.teacher_pass(trainer.teacher, pixels)
@@ -63,11 +64,23 @@ def test_the_share_is_all_or_nothing_when_only_some_tokens_differ(small: Config,
 
 
 @pytest.mark.slow
-def test_token_losses_are_what_training_minimises(small: Config) -> None:
-    trainer, pixels, features = prepared(small)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"method__loss__class_token": 5.0},
+        {"method__target": "layernorm", "method__distance": "smooth_l1"},
+        {"method__target": "standardize", "method__distance": "mixed", "method__loss__class_token": 0.0},
+        {"method__refiner": "relational", "method__relational__queue": 0},
+    ],
+)
+def test_token_losses_are_what_training_minimises(small: Config, settings: dict[str, Any]) -> None:
+    trainer, pixels, features = prepared(small, **settings)
+    trainer.distiller.eval()
     kd = trainer.distiller(pixels, features, trainer.teacher.replay)["kd"]
     by_token = trainer.distiller.token_losses(pixels, features)
-    assert {n: tuple(loss.shape) for n, loss in by_token.items()} == {3: (8, 65), 5: (8, 65)}  # class token and patches
+    tokens = 65 if trainer.distiller.refiner.projects else 64  # class token and patches, or patches alone
+    assert {n: tuple(loss.shape) for n, loss in by_token.items()} == {3: (8, tokens), 5: (8, tokens)}
     assert sum(float(loss.detach().mean()) for loss in by_token.values()) == pytest.approx(float(kd.detach()), rel=1e-5)
 
 

@@ -20,6 +20,7 @@ def places(trees: Trees, tmp_path: Path) -> dict[str, str]:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{")
     (tmp_path / "clip.yaml").write_text("method.clip.ratio: {type: uniform, low: 1.0, high: 2.0}")
+    (tmp_path / "ratio.yaml").write_text("train.lr: {type: uniform, low: 0.001, high: 0.002}")
     (tmp_path / "ranks.yaml").write_text("method.rank: {type: int, low: 4, high: 500}")
     (tmp_path / "wide.yaml").write_text("student.width: {type: int, low: 50, high: 60}")
     return {p.stem: str(p) for p in tmp_path.iterdir()}
@@ -51,6 +52,37 @@ CASES: list[Case] = [
     ("train", [*DRY, "--teacher.name", "resnet50"], "teacher resnet50 (ResNet) has no transformer blocks"),
     ("train", [*DRY, "--student.width", "50", "--student.heads", "3"], "student.name 'vit_tiny_patch16_224' cannot"),
     ("train", [*DRY, "--method.rank", "500"], "method.rank 500 is above the teacher's width 64"),
+    (
+        "train",
+        [*DRY, "--method.refiner", "vitkd", "--method.target", "layernorm"],
+        "method.target is 'layernorm', but the refiner vitkd has a distillation loss of its own",
+    ),
+    (
+        "train",
+        [*DRY, "--method.variant", "official", "--method.distance", "cosine"],
+        "but the refiner singer, variant official, has a distillation loss of its own",
+    ),
+    (
+        "train",
+        [*DRY, "--method.refiner", "relational", "--method.loss.class_token", "2"],
+        "method.loss.class_token is 2.0, but the refiner relational has a distillation loss of its own",
+    ),
+    (
+        "train",
+        [*DRY, "--method.refiner", "layernorm", "--method.target", "layernorm"],
+        "the refiner layernorm has normalised the tokens already",
+    ),
+    (
+        "tune",
+        [*DRY, "--space", "{ratio}", "--method.refiner", "clip", "--method.distance", "cosine"],
+        "method.distance is 'cosine', which does not see lengths, but the refiner clip changes nothing else",
+    ),
+    ("train", [*DRY, "--method.target", "whiten"], "method.target is 'whiten'. Allowed: 'plain', 'layernorm' or"),
+    ("train", [*DRY, "--method.distance", "l1"], "method.distance is 'l1'. Allowed: 'mse', 'smooth_l1', 'cosine' or"),
+    ("train", [*DRY, "--method.smooth_l1.beta", "0"], "method.smooth_l1.beta"),
+    ("train", [*DRY, "--method.standardize.momentum", "1"], "method.standardize.momentum"),
+    ("train", [*DRY, "--method.relational.temperature", "0"], "method.relational.temperature"),
+    ("train", [*DRY, "--method.relational.queue", "-1"], "method.relational.queue"),
     ("train", [*DRY, "--teacher.layers", "3", "9"], "has layers 0 to 5, not [9]"),
     ("train", [*DRY, "--data.train", "/nope", *ON_IMAGES], "data.train '/nope' does not exist"),
     ("train", [*DRY, "--out", "{good}"], "is not empty"),

@@ -23,6 +23,8 @@ ELSEWHERE = {
     "method.loss.info": 0.0,
 }
 """Settings with which those that depend on others have no effect (the defaults do for the rest)."""
+OF_THE_PLAIN_LOSS = ("method.target", "method.distance", "method.loss.class_token")
+"""These have an effect with the refiner none."""
 CONDITIONAL = [name for name, conditions in EFFECTS.items() if conditions]
 
 
@@ -39,7 +41,8 @@ def test_what_decides_is_a_setting_too() -> None:
 @pytest.mark.parametrize("name", CONDITIONAL)
 def test_each_setting_without_effect_is_told_in_one_line(name: str) -> None:
     same = {"evaluation.data.source": "same"} if name.startswith("evaluation.data.scenes.") else {}
-    config = Config().override({**ELSEWHERE, **same})
+    own_loss = {"method.refiner": "relational"} if name in OF_THE_PLAIN_LOSS else {}
+    config = Config().override({**ELSEWHERE, **same, **own_loss})
     (line,) = remarks([name], [config], "")
     assert line.startswith(f"{name} has no effect: ")
     assert any(setting in line for setting in deciding(name))
@@ -63,6 +66,12 @@ def test_a_setting_is_told_only_when_it_was_given() -> None:
         ("method.loss.info", {"method.linearization": "pca"}),
         ("method.outlier_quantile", {"method.freeze": False}),
         ("method.detach_target", {"method.linearization": "pca", "method.freeze": False}),
+        ("method.target", {"method.variant": "paper"}),
+        ("method.distance", {"method.refiner": "clip"}),
+        ("method.standardize.momentum", {"method.target": "standardize"}),
+        ("method.smooth_l1.beta", {"method.distance": "mixed"}),
+        ("method.radial", {"method.distance": "mixed"}),
+        ("method.loss.gram", {"method.refiner": "relational"}),
         ("data.crop_scale", {"data.augment": "crop_flip"}),
         ("data.val", {"data.source": "imagefolder", "data.val": "x"}),
         ("data.train_masks", {"data.source": "imagefolder", "data.train": "x", "data.val_masks": "y"}),
@@ -84,6 +93,21 @@ def test_every_refiner_and_variant_has_settings_of_its_own_or_none() -> None:
         own = [name for name in EFFECTS if name.startswith("method.") and has_effect(name, config)]
         assert ("method.rank" in own) == (refiner == "singer")
         assert ("method.vitkd.mask_ratio" in own) == (refiner == "vitkd")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("method.radial", {"method.target": "layernorm"}),
+        ("method.radial", {"method.distance": "cosine"}),
+        ("method.smooth_l1.beta", {"method.distance": "cosine"}),
+        ("method.standardize.momentum", {"method.target": "layernorm"}),
+        ("method.target", {"method.variant": "official"}),
+    ],
+)
+def test_what_target_and_distance_make_of_no_effect_is_told(name: str, settings: dict[str, Any]) -> None:
+    (line,) = remarks([name], [Config().override(settings)], "train")
+    assert line.startswith(f"{name} has no effect: ")
 
 
 def test_a_joint_variant_has_no_pre_fit() -> None:

@@ -27,3 +27,13 @@ def test_pictures_show_something_and_change_nothing(small: Config, tmp_path: Pat
         assert picture.shape[0] > 500  # four rows: image, teacher, shown, student
     assert to_bytes(trainer.state()) == before
     assert trainer.distiller.training
+
+
+@pytest.mark.slow
+def test_a_student_without_a_projection_has_no_place_among_the_teachers_components(
+    small: Config, tmp_path: Path
+) -> None:
+    config = small.override({"method.refiner": "relational"})
+    norms, components = draw_student_pictures(StudentTrainer.begin(TrainContext(config), config), tmp_path)
+    heights = [pyplot.imread(path).shape[0] for path in (norms, components)]
+    assert heights[1] == pytest.approx(heights[0] * 3 / 4, rel=0.05)  # three rows of four

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
+from singer_ray.method.distances import Comparison
 from singer_ray.method.layers import map_by_depth
-from singer_ray.method.losses import Terms, distillation_loss
+from singer_ray.method.losses import Terms
 
 if TYPE_CHECKING:
     from singer_ray.config import MethodConfig
@@ -30,6 +31,8 @@ class Refiner(nn.Module):
     """Whether L_KD is the mean over D instead of the sum."""
     joint: ClassVar[bool] = False
     """Whether it trains with the student only: no pre-fit, and the distillation gradient reaches it."""
+    projects: ClassVar[bool] = True
+    """Whether `distill` is given the student's tokens in the teacher's width, P_l(F^S_l), rather than its own F^S_l."""
     draws: ClassVar[bool] = False
     """Whether a training step draws random numbers."""
     scales_targets: ClassVar[bool] = True
@@ -42,6 +45,7 @@ class Refiner(nn.Module):
         self.check(teacher, layers, method)
         self.layers, self.prefix, self.width = tuple(layers), teacher.prefix, teacher.width
         self.median_norms = dict.fromkeys(self.layers, 1.0)
+        self.comparison = Comparison.of(method)
 
     @classmethod
     def extra_layers(cls, layers: Sequence[int], depth: int) -> tuple[int, ...]:
@@ -56,6 +60,9 @@ class Refiner(nn.Module):
     def learns(self) -> bool:
         """Whether it has losses of its own to be fitted by."""
         return False
+
+    def meet(self, student: TappedViT) -> None:
+        """Told, when everything is built, what student it will teach."""
 
     def calibrate(self, median_norms: Mapping[int, float]) -> None:
         """Told once, before the first step, the median patch norm of the teacher at each distilled layer."""
@@ -88,9 +95,19 @@ class Refiner(nn.Module):
         """What the student learns at layer l, unscaled, given F_l and F^_l."""
         return refined
 
-    def distill(self, layer: int, projected: torch.Tensor, target: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """One layer of L_KD from student tokens P_l(F^S_l) and scaled target, [batch, class token? + patches, dim]."""
-        return distillation_loss(projected, target)
+    def distill(self, layer: int, student: torch.Tensor, target: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """One layer of L_KD, on the teacher's grid.
+
+        `student` holds tokens P_l(F^S_l), or F^S_l without `projects`, `target` what they are compared with:
+        [batch, class token? + patches, dim], both.
+        """
+        return self.comparison.loss(student, target, grid[0] * grid[1])
+
+    def distill_by_token(
+        self, layer: int, student: torch.Tensor, target: torch.Tensor, grid: tuple[int, int]
+    ) -> torch.Tensor:
+        """`distill` before its mean over tokens, whose last are the patches: [batch, tokens]."""
+        return self.comparison.by_token(student, target, grid[0] * grid[1])
 
 
 class PatchwiseRefiner(Refiner):

@@ -15,4 +15,4 @@ class ClipConfig(Block):
     """Longest patch that is left, as a multiple of the median norm of its image."""
 
 
-DESCRIPTION = Description("clip (norms to a multiple of the median), quantile_clip", ClipConfig)
+DESCRIPTION = Description("clip (norms to a multiple of the median), quantile_clip", ClipConfig, lengths_only=True)

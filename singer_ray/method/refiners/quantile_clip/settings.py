@@ -15,4 +15,4 @@ class QuantileClipConfig(Block):
     """Longest patch that is left, as a quantile of the norms of its image."""
 
 
-DESCRIPTION = Description("", QuantileClipConfig)
+DESCRIPTION = Description("", QuantileClipConfig, lengths_only=True)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from singer_ray.method.refiners.description import Description
+from singer_ray.method.refiners.description import LENGTHS_COUNT, Description
 from singer_ray.settings import Block, Condition, above_zero, any_of, only
 
 MAX_STRENGTH = 1.25
@@ -85,12 +85,13 @@ DESCRIPTION = Description(
         "linearization": (_NOT_OFFICIAL,),
         "jacobian_probes": (_NOT_OFFICIAL, only("method.linearization", "jacobian")),
         "official_threshold": (only("method.variant", "official"),),
-        "radial": (_RECOMMENDED,),
+        "radial": (_RECOMMENDED, LENGTHS_COUNT),
         "freeze": (_RECOMMENDED,),
         "outlier_quantile": (_LEARNS,),
         "loss.outlier": (_LEARNS,),
         "loss.info": (_LEARNS,),
     },
     fitted=(_RECOMMENDED, any_of(above_zero("method.loss.outlier"), above_zero("method.loss.info"))),
+    plain_loss=(_NOT_OFFICIAL,),
     place=0,
 )

@@ -37,16 +37,16 @@ class ViTKD(Refiner):
             nn.Conv2d(width, width, kernel_size=3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
         )
 
-    def distill(self, layer: int, projected: torch.Tensor, target: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    def distill(self, layer: int, student: torch.Tensor, target: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         if layer != self.layers[-1]:
-            return distillation_loss(projected, target)
-        classes = projected.shape[1] - grid[0] * grid[1]
-        patches = projected[:, classes:]
+            return distillation_loss(student, target)
+        classes = student.shape[1] - grid[0] * grid[1]
+        patches = student[:, classes:]
         masked = torch.rand(patches.shape[:2], device=patches.device) < self.mask_ratio
         kept = torch.where(masked[..., None], self.mask_token.to(patches.dtype), patches)
         made = self.generator(kept.mT.unflatten(2, grid)).flatten(2).mT
         counted = torch.cat([torch.ones_like(masked[:, :1]).expand(-1, classes), masked], dim=1)
-        errors = (torch.cat([projected[:, :classes], made], dim=1).float() - target.float()).square().mean(dim=-1)
+        errors = (torch.cat([student[:, :classes], made], dim=1).float() - target.float()).square().mean(dim=-1)
         return (errors * counted).sum() / counted.sum().clamp_min(1)
 
 

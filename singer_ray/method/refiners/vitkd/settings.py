@@ -15,4 +15,4 @@ class VitkdConfig(Block):
     """Share of patches that are masked and must be generated."""
 
 
-DESCRIPTION = Description("vitkd (masked generation)", VitkdConfig, place=2)
+DESCRIPTION = Description("vitkd (masked generation)", VitkdConfig, plain_loss=None, place=2)
