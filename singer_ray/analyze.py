@@ -57,6 +57,7 @@ def main(config: Config, flags: AnalyzeFlags) -> None:
         plan = [
             f"would read {images} images at every block of {teacher}, outliers above {flags.k:g} x median",
             f"would train students with refiners none and {config.method.refiner} for {flags.steps} steps, into {out}",
+            *config.method.costs,
         ]
         print_plan(config, plan, given=flags.given, remarks=lines)
         return

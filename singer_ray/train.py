@@ -65,6 +65,7 @@ def main(config: Config, flags: TrainFlags) -> None:
             config,
             [
                 f"would distil {config.teacher.name} into {config.student.name}, refiner {config.method.refiner}",
+                *config.method.costs,
                 f"for {train.epochs} epochs of {length}, batch {train.batch_size}, {workers}, into {out}",
             ],
             given=flags.given,

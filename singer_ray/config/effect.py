@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from singer_ray.config.sources import SOURCES, readers_of
 from singer_ray.config.tree import Config, field_names
+from singer_ray.method import wrappers
 from singer_ray.method.refiners import described
 from singer_ray.settings import Condition, above_zero, any_of, any_of_all, in_s3, is_set, only, unset
 
@@ -42,6 +43,7 @@ def _of_method() -> dict[str, tuple[Condition, ...]]:
     fitted = any_of_all(*(each.fitted_if(name) for name, each in refiners.items() if each.fitted is not None))
     effects = {
         "method.refiner": ALWAYS,
+        "method.wrapper": ALWAYS,
         "method.detach_target": fitted,
         "method.loss.kd": ALWAYS,
         "method.prefit.steps": fitted,
@@ -49,6 +51,8 @@ def _of_method() -> dict[str, tuple[Condition, ...]]:
     }
     for name, each in refiners.items():
         effects |= each.effects(name)
+    for name, wrapper in wrappers.described().items():
+        effects |= wrapper.effects(name)
     return {name: effects[name] for name in field_names() if name.startswith("method.")}
 
 

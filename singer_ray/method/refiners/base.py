@@ -32,6 +32,8 @@ class Refiner(nn.Module):
     """Whether it trains with the student only: no pre-fit, and the distillation gradient reaches it."""
     draws: ClassVar[bool] = False
     """Whether a training step draws random numbers."""
+    spatial: ClassVar[bool] = False
+    """Whether it matters where in the image a patch stands; `lay_out` then says where they stand."""
     scales_targets: ClassVar[bool] = True
     """Whether targets are multiplied by sqrt(dim) / median norm of their layer, so that layers weigh alike."""
     map_layers: ClassVar[Callable[[Sequence[int], int, int], tuple[int, ...]]] = staticmethod(map_by_depth)
@@ -56,6 +58,9 @@ class Refiner(nn.Module):
     def learns(self) -> bool:
         """Whether it has losses of its own to be fitted by."""
         return False
+
+    def lay_out(self, grid: tuple[int, int]) -> None:
+        """Told once, before anything is refined, the rows and columns of the teacher's patches."""
 
     def calibrate(self, median_norms: Mapping[int, float]) -> None:
         """Told once, before the first step, the median patch norm of the teacher at each distilled layer."""
