@@ -13,35 +13,30 @@ NODES = 256
 
 
 def defect_directions(blocks: Sequence[nn.Module], rank: int) -> torch.Tensor:
-    """The `rank` directions along which the output of the last of `blocks` is stretched most: [dim, rank], most first.
+    """The `rank` directions along which `blocks` can write the longest tokens: float32 [dim, rank], the longest first.
 
-    Orthonormal left singular vectors of the product of all blocks, each made linear (`linear_block`). A token whose
-    part along the matching right singular vector is large becomes one of very high norm: a singular defect.
+    Orthonormal left singular vectors of all that attention and MLPs write, made linear (`written`) and put side by
+    side. What a pre-norm block writes does not grow with the token that it reads, since that is normalised; so what
+    blocks write adds up, and its second moment is the sum of theirs. SINDER multiplies the blocks instead: behind a
+    token that is long already, the product overrates what later blocks do to it.
 
-    Raises ValueError for a block that `linear_block` does not know.
+    Raises ValueError for a block that `written` does not know.
     """
-    first, *others = (linear_block(block) for block in blocks)
-    product = first
-    for matrix in others:
-        product = matrix @ product
-        product = product / torch.linalg.matrix_norm(product, 2)  # products of many blocks overflow otherwise
-    left: torch.Tensor = torch.linalg.svd(product).U
+    left: torch.Tensor = torch.linalg.svd(torch.cat([written(block) for block in blocks], dim=1)).U
     return left[:, :rank].float().contiguous()
 
 
 @torch.no_grad()
-def linear_block(block: nn.Module) -> torch.Tensor:
-    """A pre-norm block as one matrix on tokens, float64 [dim, dim]: (I + MLP)(I + attention).
+def written(block: nn.Module) -> torch.Tensor:
+    """What a pre-norm block adds to normally distributed tokens, as one matrix: float64 [dim, 2 dim], attention first.
 
-    Every token attends to itself alone; LayerNorm takes the mean off and multiplies by its weight, since tokens are
-    taken to be of unit variance; an activation has, for each hidden unit, its mean slope over normally distributed
-    tokens, as the best linear fit has. LayerScale counts; biases only shift where activations work.
+    Every token attends to itself alone. LayerNorm has taken off mean and length; an activation has, for each hidden
+    unit, its mean slope over such tokens, as the best linear fit has. LayerScale counts; biases only shift where
+    activations work.
 
     Raises ValueError for a block without such an attention and a two-layer MLP with one activation.
     """
-    attention, mlp = _attention(block), _mlp(block)
-    identity = torch.eye(len(attention), dtype=attention.dtype, device=attention.device)
-    return (identity + mlp) @ (identity + attention)
+    return torch.cat([_attention(block), _mlp(block)], dim=1)
 
 
 def _attention(block: Any) -> torch.Tensor:
