@@ -65,7 +65,7 @@ class ShiftAverage(TeacherWrapper):
         if settings.views > len(places):
             raise UserError(
                 f"method.shift_average.views {settings.views} is above the {len(places)} views that shifts of up to "
-                f"{settings.shift} patches give. Raise method.shift_average.shift, or ask for fewer."
+                f"{settings.shift} patches give. Allowed: 2 to {len(places)}, or a larger method.shift_average.shift."
             )
         if settings.flips and teacher.covered(size) != (size, size):
             raise UserError(
