@@ -70,7 +70,7 @@ class Blueprint:
         kind = refiner_class(config.method)
         tapped = TappedViT(self.teacher, [*layers, *kind.extra_layers(layers, depth)], name=name)
         kind.check(tapped, layers, config.method)
-        check_wrapper(tapped, layers, config.method, config.data.image_size)
+        check_wrapper(tapped, config.method, config.data.image_size)
         student_name, kept = f"student {config.student.name}", config.student.model_dump_json(exclude={"layers"})
         if kept not in students:  # most corners of a space have the same one
             student = build_student(config, outline_student)

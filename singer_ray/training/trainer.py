@@ -46,7 +46,7 @@ class StudentTrainer:
         tapped = context.tapped_teacher([*layers, *refiner.extra_layers(layers, context.last_teacher.depth)])
         size = config.data.image_size
         tapped.check_size(size)
-        self.teacher = wrapped(tapped, layers, config.method, size=size, seed=derive(config.seed, 5))
+        self.teacher = wrapped(tapped, config.method, size=size, seed=derive(config.seed, 5))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(config.seed, 0))
             self.distiller = self._build(layers).to(context.device)
@@ -97,7 +97,7 @@ class StudentTrainer:
     def prefit_steps(self) -> int:
         """Steps of the pre-fit; 0 for a refiner that does not learn."""
         refiner = self.distiller.refiner
-        return self.config.method.prefit.steps if refiner.learns and not refiner.joint else 0
+        return self.config.method.prefit_steps if refiner.learns and not refiner.joint else 0
 
     @property
     def student_model(self) -> nn.Module:
@@ -177,11 +177,11 @@ class StudentTrainer:
             batch_size=settings.batch_size, seed=derive(self.config.seed, 1), view_seed=self.config.seed
         )
         terms: Terms = {}
-        for step in range(settings.steps):
+        for step in range(self.prefit_steps):
             pixels = self.context.pixels(next(batches))
             features = self.context.teacher_pass(self.teacher, pixels, self.config.train.precision)
             for group in optimizer.param_groups:
-                group["lr"] = settings.lr * warmup_cosine(step, settings.steps, 1)
+                group["lr"] = settings.lr * warmup_cosine(step, self.prefit_steps, 1)
             with self.context.autocast(self.config.train.precision):
                 _, terms = refiner.refine(features, self.teacher.replay)
                 loss = weighted_sum(terms)
@@ -192,6 +192,7 @@ class StudentTrainer:
 
     def start(self) -> None:
         """Readies the optimiser, and joins the other processes when there are several."""
+        self.distiller.refiner.settle()
         self._freeze_unreached()
         train = self.config.train
         self.optimizer = torch.optim.AdamW(

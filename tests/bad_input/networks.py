@@ -74,8 +74,12 @@ CASES: list[Case] = [
     ("report", [*DRY, "{good}"], "{good}"),
     # wrappers
     ("train", [*DRY, "--method.wrapper", "register"], "method.wrapper is 'register'"),
-    ("train", [*DRY, *SHIFTED, "--method.refiner", "singer"], "method.refiner singer is fitted by what the next block"),
-    ("tune", [*DRY, *SHIFTED, "--space", "singer"], "Use --method.wrapper registers, or a refiner that is not fitted"),
+    ("train", [*DRY, *SHIFTED, "--method.freeze", "false"], "method.refiner singer is fitted by what the next block"),
+    (
+        "tune",
+        [*DRY, *SHIFTED, "--method.freeze", "false"],
+        "Use --method.wrapper registers, or a refiner that is not fitted",
+    ),
     (
         "train",
         [*DRY, *SHIFTED, *PLAIN, "--method.shift_average.views", "26"],

@@ -49,4 +49,4 @@ def wrap(model: Any, name: str, layers: tuple[int, ...] = LAYERS, seed: int = 0,
     """The network through a wrapper, which has seen no images; `settings` are of its own block."""
     tree: dict[str, Any] = {"wrapper": name, "refiner": "none"}
     method = MethodConfig.model_validate(tree | ({name: settings} if settings else {}))
-    return wrapped(TappedViT(model, layers, name="teacher tiny"), layers, method, size=SIZE, seed=seed)
+    return wrapped(TappedViT(model, layers, name="teacher tiny"), method, size=SIZE, seed=seed)

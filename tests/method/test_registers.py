@@ -12,14 +12,15 @@ from timm.models.vision_transformer import ParallelThingsBlock
 from singer_ray.demo.planting import BLOCK
 from singer_ray.errors import UserError
 from singer_ray.method.artifacts import max_median_ratio, patch_norms
-from singer_ray.method.wrappers.base import TeacherWrapper
 from singer_ray.method.wrappers.registers.moving import moving
+from singer_ray.method.wrappers.registers.wrapper import Registers
 from singer_ray.vision.tapped import TappedViT
 from tests.method.planted import LAYERS, SIZE, images, planted, vit, wrap
 
 
-def observed(model: Any, **settings: Any) -> TeacherWrapper:
+def observed(model: Any, **settings: Any) -> Registers:
     wrapper = wrap(model, "registers", **settings)
+    assert isinstance(wrapper, Registers)
     with torch.no_grad():
         wrapper.observe(images())
     return wrapper
@@ -148,6 +149,7 @@ def test_a_block_that_does_not_exist_is_refused() -> None:
 def test_it_works_in_half_precision(kind: torch.dtype) -> None:
     model, made = planted()
     wrapper = wrap(model, "registers")
+    assert isinstance(wrapper, Registers)
     with torch.no_grad(), torch.autocast("cpu", kind):
         wrapper.observe(images())
         assert {n: sorted(chosen.tolist()) for n, chosen in wrapper.neurons.items()} == {BLOCK: made}

@@ -13,7 +13,7 @@ from singer_ray.config import MethodConfig
 from singer_ray.errors import UserError
 from singer_ray.method.artifacts import max_median_ratio, patch_norms
 from singer_ray.method.wrappers.registry import check_wrapper, wrapped
-from singer_ray.method.wrappers.shift_average.wrapper import View, draw_views
+from singer_ray.method.wrappers.shift_average.wrapper import ShiftAverage, View, draw_views
 from singer_ray.vision.tapped import TappedViT
 from tests.method.planted import LAYERS, SIZE, images, vit, wrap
 
@@ -37,6 +37,7 @@ def flat(count: int = 4) -> torch.Tensor:
 def test_features_come_back_to_the_patch_that_they_belong_to(flips: bool) -> None:
     views = 50 if flips else 25
     wrapper = wrap(by_patch(), "shift_average", views=views, shift=2, flips=flips)
+    assert isinstance(wrapper, ShiftAverage)
     assert len(set(wrapper.views)) == views  # all that there are
     plain = wrapper.plain(flat())
     for n, tokens in wrapper(flat()).tokens.items():
@@ -47,6 +48,7 @@ def test_features_come_back_to_the_patch_that_they_belong_to(flips: bool) -> Non
 def test_a_patch_has_the_mean_over_the_views_that_show_it_and_a_class_token_over_all() -> None:
     """Each view gives all its tokens one value of its own, so that means can be counted by hand."""
     wrapper = wrap(by_patch(), "shift_average", layers=(3,), views=3, shift=1)
+    assert isinstance(wrapper, ShiftAverage)
     wrapper.views = [View(0, 0, False), View(1, 0, False), View(0, -1, True)]
     numbers = itertools.count(1)
 
@@ -106,7 +108,7 @@ def test_flips_need_patches_that_divide_the_image() -> None:
         {"wrapper": "shift_average", "refiner": "none", "shift_average": {"flips": True}}
     )
     with pytest.raises(UserError, match=r"flips needs patches that divide the image.*--data.image_size 25 or 30"):
-        check_wrapper(_unchecked(model), LAYERS, method, 27)
+        check_wrapper(_unchecked(model), method, 27)
 
 
 def _unchecked(model: Any) -> TappedViT:
@@ -122,8 +124,15 @@ def test_a_teacher_whose_patches_overlap_is_refused_by_the_module_that_it_lacks(
         wrap(model, "shift_average")
 
 
-@pytest.mark.parametrize("variant", ["recommended", "paper", "official"])
-def test_a_refiner_that_runs_the_next_block_again_is_refused_in_one_line(variant: str) -> None:
-    method = MethodConfig.model_validate({"wrapper": "shift_average", "refiner": "singer", "variant": variant})
+@pytest.mark.parametrize(
+    "settings", [{"freeze": False}, {"linearization": "jacobian"}, {"variant": "paper"}, {"variant": "official"}]
+)
+def test_a_refiner_that_runs_the_next_block_again_is_refused_in_one_line(settings: dict[str, Any]) -> None:
+    method = MethodConfig.model_validate({"wrapper": "shift_average", "refiner": "singer", **settings})
     with pytest.raises(UserError, match=r"method.refiner singer .*method.wrapper shift_average .*Use --method.wrapper"):
-        wrapped(TappedViT(vit(), (1, 3)), (1, 3), method, size=SIZE, seed=0)
+        wrapped(TappedViT(vit(), (1, 3)), method, size=SIZE, seed=0)
+
+
+def test_an_adapter_in_closed_form_goes_together_with_it() -> None:
+    method = MethodConfig.model_validate({"wrapper": "shift_average", "refiner": "singer"})
+    assert wrapped(TappedViT(vit(), (1, 3)), method, size=SIZE, seed=0)(images(1)).tokens.keys() == {1, 3}

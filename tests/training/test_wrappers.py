@@ -23,6 +23,7 @@ from singer_ray.vision.students import MisfitError
 from tests.training.test_loop import run, untimed, weights
 
 REGISTERS = {"method.wrapper": "registers", "method.refiner": "none"}
+FITTED = {"method.wrapper": "registers", "method.linearization": "attention_mlp", "method.freeze": False}
 SHIFTED = {"method.wrapper": "shift_average", "method.refiner": "none", "method.shift_average.views": 3}
 
 
@@ -41,7 +42,7 @@ def test_a_checkpoint_without_what_the_wrapper_found_is_refused(small: Config) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [REGISTERS, SHIFTED, {"method.wrapper": "registers"}], ids=str)
+@pytest.mark.parametrize("settings", [FITTED, SHIFTED], ids=["registers", "shift_average"])
 def test_a_resumed_run_ends_with_the_same_bits(
     small: Config, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,11 +59,11 @@ def test_a_resumed_run_ends_with_the_same_bits(
 
 @pytest.mark.slow
 def test_trainers_share_the_passes_of_those_that_read_the_teacher_alike(small: Config) -> None:
-    settings = {
+    settings: dict[str, dict[str, Any]] = {
         "plain": {"method.refiner": "none"},
         "clip": {"method.refiner": "clip"},
         "registers": REGISTERS,
-        "both": {"method.wrapper": "registers"},
+        "both": FITTED,
         "shifted": SHIFTED,
     }
     context = TrainContext(small)
@@ -87,7 +88,8 @@ def test_trainers_share_the_passes_of_those_that_read_the_teacher_alike(small: C
 def test_metrics_compare_with_the_teacher_as_it_is_and_lines_say_what_was_done(small: Config) -> None:
     lines: list[str] = []
     metrics = {}
-    for name, settings in (("plain", {"method.refiner": "none"}), ("registers", REGISTERS), ("shifted", SHIFTED)):
+    arms: dict[str, dict[str, Any]] = {"plain": {"method.refiner": "none"}, "registers": REGISTERS, "shifted": SHIFTED}
+    for name, settings in arms.items():
         config = small.override({**settings, "train.epochs": 1})
         trainer = StudentTrainer.begin(TrainContext(config), config, log=lines.append)
         (metrics[name],) = epochs(trainer)

@@ -51,6 +51,11 @@ class Refiner(nn.Module):
         return ()
 
     @classmethod
+    def replays(cls, method: MethodConfig) -> bool:
+        """Whether its start or its fit runs the teacher's next block again, on what it has made of the features."""
+        return False
+
+    @classmethod
     def check(cls, teacher: TappedViT, layers: Sequence[int], method: MethodConfig) -> None:
         """Raises UserError when it cannot refine `layers` of this teacher; asks for shapes alone, not for weights."""
 
@@ -68,6 +73,9 @@ class Refiner(nn.Module):
 
     def observe(self, features: Features, replay: Replay, seed: int) -> None:
         """Shown one batch of the teacher's features before a fresh start; not when a run is resumed."""
+
+    def settle(self) -> None:
+        """Told once, after the pre-fit and before the student's first step, also of a run that is resumed."""
 
     def notes(self) -> list[str]:
         """What a user should know about the start, a line each."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from singer_ray.errors import UserError
@@ -25,19 +24,19 @@ def wrapper_class(method: MethodConfig) -> type[TeacherWrapper]:
     return WRAPPERS[method.wrapper]
 
 
-def check_wrapper(teacher: TappedViT, layers: Sequence[int], method: MethodConfig, size: int) -> None:
+def check_wrapper(teacher: TappedViT, method: MethodConfig, size: int) -> None:
     """Raises UserError when the wrapper cannot stand before this teacher, or not together with the refiner."""
     kind = wrapper_class(method)
     kind.check(teacher, method, size)
-    if not kind.replays and refiner_class(method).extra_layers(layers, teacher.depth):
+    if not kind.replays and refiner_class(method).replays(method):
         raise UserError(
             f"method.refiner {method.refiner} is fitted by what the next block makes of its features, but "
             f"method.wrapper {method.wrapper} gives features that no single pass has. Use --method.wrapper registers, "
-            "or a refiner that is not fitted, such as layernorm."
+            "or a refiner that is not fitted."
         )
 
 
-def wrapped(teacher: TappedViT, layers: Sequence[int], method: MethodConfig, *, size: int, seed: int) -> TeacherWrapper:
+def wrapped(teacher: TappedViT, method: MethodConfig, *, size: int, seed: int) -> TeacherWrapper:
     """The teacher as `method.wrapper` reads it. Raises UserError where `check_wrapper` does."""
-    check_wrapper(teacher, layers, method, size)
+    check_wrapper(teacher, method, size)
     return wrapper_class(method)(teacher, method, size=size, seed=seed)
