@@ -15,15 +15,16 @@ NODES = 256
 def defect_directions(blocks: Sequence[nn.Module], rank: int) -> torch.Tensor:
     """The `rank` directions along which `blocks` can write the longest tokens: float32 [dim, rank], the longest first.
 
-    Orthonormal left singular vectors of all that attention and MLPs write, made linear (`written`) and put side by
-    side. What a pre-norm block writes does not grow with the token that it reads, since that is normalised; so what
+    Orthonormal eigenvectors of the second moment of what attention and MLPs write, made linear (`written`). What a
+    pre-norm block writes does not grow with the token that it reads, since that is normalised; so what
     blocks write adds up, and its second moment is the sum of theirs. SINDER multiplies the blocks instead: behind a
     token that is long already, the product overrates what later blocks do to it.
 
     Raises ValueError for a block that `written` does not know.
     """
-    left: torch.Tensor = torch.linalg.svd(torch.cat([written(block) for block in blocks], dim=1)).U
-    return left[:, :rank].float().contiguous()
+    first, *others = (matrix @ matrix.mT for matrix in map(written, blocks))
+    longest = torch.linalg.eigh(sum(others, start=first)).eigenvectors.flip(1)
+    return longest[:, :rank].float().contiguous()
 
 
 @torch.no_grad()

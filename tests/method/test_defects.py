@@ -9,9 +9,13 @@ import timm
 import torch
 from torch import nn
 
+from singer_ray.config import MethodConfig
 from singer_ray.demo.planting import BLOCK
+from singer_ray.errors import UserError
 from singer_ray.method.artifacts import outlier_mask, patch_norms
 from singer_ray.method.defects import defect_directions, mean_slopes, written
+from singer_ray.method.refiners.registry import refiner_class
+from singer_ray.method.refiners.singer.adapter import Singer
 from singer_ray.vision.models import load_teacher
 from singer_ray.vision.tapped import TappedViT
 from tests.method.planted import images, planted, vit
@@ -75,6 +79,32 @@ def test_mean_slopes_are_those_of_the_best_linear_fit() -> None:
     values = nn.GELU()(inputs)
     fitted = ((inputs - centre[:2, None]) * values).mean(dim=1) / deviation[:2].square()
     assert torch.allclose(mean_slopes(nn.GELU(), centre, deviation)[:2], fitted, atol=2e-2)
+
+
+def test_an_adapter_starts_along_them_at_no_change() -> None:
+    model, _ = planted(2, 0.08)
+    method = MethodConfig.model_validate({"linearization": "defect", "rank": 4})
+    made = refiner_class(method)(TappedViT(model, (2, 3)), (2, 3), method)
+    assert isinstance(made, Singer)
+    for layer in (2, 3):
+        adapter = made.adapters[str(layer)]
+        assert torch.equal(adapter.phi_down, defect_directions(model.blocks[: layer + 1], 4))
+        tokens = TappedViT(model, [layer])(images(2)).tokens[layer]
+        assert torch.equal(made(layer, tokens), tokens)
+    assert made.learns
+
+
+def test_no_weights_are_needed_to_tell_whether_they_can_be_found() -> None:
+    make: Any = timm.create_model
+    method = MethodConfig.model_validate({"linearization": "defect", "rank": 4})
+    sizes: dict[str, Any] = {"depth": 2, "embed_dim": 32, "num_heads": 2}
+    with torch.device("meta"):
+        known, gated = (
+            TappedViT(make(f"{name}_tiny_patch{n}_224", **sizes), [1]) for name, n in (("vit", 16), ("eva02", 14))
+        )
+    Singer.check(known, (1,), method)
+    with pytest.raises(UserError, match=r"linearization defect cannot start from this teacher.*Choose jacobian"):
+        Singer.check(gated, (1,), method)
 
 
 @pytest.mark.parametrize("name", ["vit_small_patch16_dinov3", "deit3_small_patch16_224", "beit_base_patch16_224"])
