@@ -54,9 +54,13 @@ def main(config: Config, flags: AnalyzeFlags) -> None:
 
         check_run(config)
         images, teacher = flags.images or "all", config.teacher.name
+        wrapper = config.method.wrapper
+        through = f" (teacher through {wrapper})" if wrapper != "none" else ""
         plan = [
             f"would read {images} images at every block of {teacher}, outliers above {flags.k:g} x median",
-            f"would train students with refiners none and {config.method.refiner} for {flags.steps} steps, into {out}",
+            f"would train students with refiners none and {config.method.refiner}{through} for {flags.steps} steps, "
+            f"into {out}",
+            *config.method.costs,
         ]
         print_plan(config, plan, given=flags.given, remarks=lines)
         return

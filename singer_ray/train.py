@@ -61,10 +61,14 @@ def main(config: Config, flags: TrainFlags) -> None:
         train = config.train
         length = f"{train.steps_per_epoch} steps" if train.steps_per_epoch else "one pass over the images"
         workers = f"{train.workers} worker{'s' * (train.workers > 1)}"
+        wrapper = config.method.wrapper
+        through = f" through {wrapper}" if wrapper != "none" else ""
         print_plan(
             config,
             [
-                f"would distil {config.teacher.name} into {config.student.name}, refiner {config.method.refiner}",
+                f"would distil {config.teacher.name}{through} into {config.student.name}, refiner "
+                f"{config.method.refiner}",
+                *config.method.costs,
                 f"for {train.epochs} epochs of {length}, batch {train.batch_size}, {workers}, into {out}",
             ],
             given=flags.given,

@@ -99,7 +99,7 @@ def main(config: Config, flags: TuneFlags) -> None:
         config = settle(space.apply(config, flags.given), {*flags.given, *space.fixed})
         check_sampler(config, space, config.search.objectives)
         lines = space_remarks(space, config, flags.given)
-        _check_plan(config, space)
+        costs = _check_plan(config, space)
         limit = f" or {config.search.time_budget:g} s" if config.search.time_budget else ""
         print_plan(
             config,
@@ -107,6 +107,7 @@ def main(config: Config, flags: TuneFlags) -> None:
                 f"would search {', '.join(space.parameters)}",
                 f"by {', '.join(config.search.objectives) or 'the best metric that the data can give'}",
                 f"{config.search.trials} trials{limit}, into {out}",
+                *costs,
             ],
             given=flags.given,
             remarks=lines,
@@ -122,8 +123,11 @@ def main(config: Config, flags: TuneFlags) -> None:
     _finish(run_search(config, out, given=tuple(flags.given), overwrite=flags.overwrite, console=console))
 
 
-def _check_plan(config: Config, space: SearchSpace) -> None:
-    """Raises UserError for what the search would refuse before its first trial, as far as that is known without Ray."""
+def _check_plan(config: Config, space: SearchSpace) -> list[str]:
+    """What the search costs beyond the usual, in lines.
+
+    Raises UserError for what the search would refuse before its first trial, as far as that is known without Ray.
+    """
     from singer_ray.search.study.objectives import Objectives
     from singer_ray.tracking.trackers import check_trackers
     from singer_ray.training.blueprint import check_search
@@ -136,9 +140,11 @@ def _check_plan(config: Config, space: SearchSpace) -> None:
 
         check_formats(config.export)
         Store(config.export.to, settings=config.export)
-    plan = check_search(config, space.corners(config))
+    corners = space.corners(config)
+    plan = check_search(config, corners)
     reported = [*plan.suite.metric_names(), *EPOCH_METRICS]
     Objectives.of(config.search.objectives, config.search.stop_metric, reported)
+    return list(dict.fromkeys(line for each in (config, *corners) for line in each.method.costs))
 
 
 def _finish(done: Searched, console: Console = results) -> None:

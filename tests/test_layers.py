@@ -16,7 +16,7 @@ ROOT = Path(singer_ray.__file__).parent
 Floors = Sequence[set[str]]
 FLOORS: Floors = [
     {"errors", "layout", "metrics", "resources", "settings"},
-    {"images", "refiner_settings", "storage"},
+    {"images", "method_settings", "storage"},
     {"config", "console", "tracking"},
     {"data", "nodes", "options", "vision"},
     {"method"},
@@ -32,14 +32,16 @@ FLOORS: Floors = [
 ]
 """From the ground up: a unit imports only units of lower floors. The last are the commands."""
 WITHIN: Mapping[str, Sequence[str]] = {
-    "refiner_settings": (
-        "method/refiners/__init__.py",
-        "method/refiners/description.py",
-        "method/refiners/*/__init__.py",
-        "method/refiners/*/settings.py",
+    "method_settings": (
+        "method/__init__.py",
+        *(
+            f"method/{room}/{file}"
+            for room in ("refiners", "wrappers")
+            for file in ("__init__.py", "description.py", "*/__init__.py", "*/settings.py")
+        ),
     )
 }
-"""Units that lie in another's folder, by their files: a refiner's settings are below the configuration."""
+"""Units that lie in another's folder, by their files: settings of refiners and wrappers are below the configuration."""
 SEARCH: Floors = [{name} for name in ("space", "study", "strategy", "state", "watch", "workers", "driver")]
 """The rooms of search/, likewise."""
 REPORTING: Floors = [{"text"}, {"reading"}, {"page"}]

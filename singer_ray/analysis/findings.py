@@ -33,7 +33,7 @@ class Findings:
     source: Source
     reports: dict[int, LayerReport]
     arms: dict[str, StudentTrainer]
-    """Refiner -> student in training: `none`, and `method.refiner` where it is another."""
+    """Name -> student in training: `none`, and where they are others `method.wrapper` and `method.refiner` together."""
     track: Track
     """Training step -> refiner -> gradient bias."""
     settings: AnalysisSettings

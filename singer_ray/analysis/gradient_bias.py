@@ -17,8 +17,9 @@ from singer_ray.method.artifacts import outlier_mask, patch_norms
 from singer_ray.method.distiller import Distiller
 from singer_ray.training.context import TrainContext
 from singer_ray.training.loop import DivergedError
+from singer_ray.training.sharing import SharedPasses
 from singer_ray.training.trainer import StudentTrainer
-from singer_ray.vision.tapped import Features, TappedViT
+from singer_ray.vision.tapped import Features
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,6 @@ def measure_bias(
     )
 
 
-def shared_teacher(context: TrainContext, arms: Mapping[str, StudentTrainer]) -> TappedViT:
-    """The teacher, tapped at every layer that any trainer wants."""
-    return context.tapped_teacher(sorted({n for trainer in arms.values() for n in trainer.teacher.layers}))
-
-
 def track_bias(
     context: TrainContext, arms: Mapping[str, StudentTrainer], probe: torch.Tensor, *, k: float, steps: int, every: int
 ) -> Iterator[tuple[int, dict[str, GradientBias]]]:
@@ -113,24 +109,25 @@ def track_bias(
     Yields (steps done, name -> bias on the images `probe`) before the first step, after each `every` and after the
     last. `probe` is normalised, [batch, 3, size, size]. Raises DivergedError.
     """
-    teacher = shared_teacher(context, arms)
-    features = context.teacher_pass(teacher, probe)
-    layers = next(iter(arms.values())).distiller.layers
-    outliers = teacher_outliers(features, layers, teacher.prefix, k)
+    passes, first = SharedPasses(arms), next(iter(arms.values()))
+    features = passes(context, probe)
+    layers, teacher = first.distiller.layers, first.teacher
+    original = context.teacher_pass(teacher.plain, probe)
+    outliers = teacher_outliers(original, layers, teacher.prefix, k)
     batches = (
         context.batches(batch_size=context.config.train.batch_size, seed=context.config.seed) if steps else iter(())
     )
     for step in range(steps + 1):
         if step % every == 0 or step == steps:
             with context.autocast():
-                biases = {name: measure_bias(m.distiller, probe, features, outliers) for name, m in arms.items()}
+                biases = {name: measure_bias(m.distiller, probe, features[name], outliers) for name, m in arms.items()}
             yield step, biases
         if step == steps:
             return
         pixels = context.pixels(next(batches))
-        step_features = context.teacher_pass(teacher, pixels)
+        step_features = passes(context, pixels)
         for name, trainer in arms.items():
-            loss = float(trainer.step(pixels, step_features)["loss"])
+            loss = float(trainer.step(pixels, step_features[name])["loss"])
             if not math.isfinite(loss):
                 raise DivergedError(
                     f"The loss is no longer finite with refiner {name} in step {step + 1} (train.lr "

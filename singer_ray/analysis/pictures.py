@@ -75,8 +75,7 @@ def _draw_features(findings: Findings, out: Path) -> None:
     first = findings.arms["none"]
     with evaluating(context.teacher_model, *(trainer.distiller for trainer in findings.arms.values())):
         prefix, grid = first.teacher.prefix, first.distiller.teacher_grid
-        tokens = first.teacher(pixels).tokens[layer]
-        original = tokens[:, prefix:]
+        original = first.teacher.plain(pixels).tokens[layer][:, prefix:]
         own = [TokenSet(f"teacher\nblock {layer}", original, grid)]
         shared = list(own)
         students: list[TokenSet] = []
@@ -84,7 +83,8 @@ def _draw_features(findings: Findings, out: Path) -> None:
         for name, trainer in findings.arms.items():
             distiller = trainer.distiller
             if name != "none":
-                refined = TokenSet(f"refined\n({name})", distiller.target(layer, tokens)[:, prefix:], grid)
+                target = distiller.target(layer, trainer.teacher(pixels).tokens[layer])[:, prefix:]
+                refined = TokenSet(f"refined\n({name})", target, grid)
                 own.append(refined)
                 shared.append(refined)
             if findings.settings.steps:

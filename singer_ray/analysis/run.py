@@ -54,10 +54,7 @@ def run_analysis(
     begin = time.perf_counter()
     config = config.override({"train.epochs": 1, "train.steps_per_epoch": max(1, settings.steps)})
     context = (inputs or Inputs()).context(config)
-    refiners = dict.fromkeys(("none", config.method.refiner))
-    arms: dict[str, StudentTrainer] = {
-        name: StudentTrainer(context, config.override({"method.refiner": name})) for name in refiners
-    }
+    arms = {name: StudentTrainer(context, config.override(settings)) for name, settings in _arms(config).items()}
     remarks = context.remarks
     for line in remarks:
         log(f"note: {line}")
@@ -87,6 +84,13 @@ def run_analysis(
         write_json(out / RESULT, result)
     log(verdict.text)
     return result
+
+
+def _arms(config: Config) -> dict[str, dict[str, str]]:
+    """The students that are compared: of the teacher as it is, and of what wrapper and refiner make of it."""
+    plain = {"method.refiner": "none", "method.wrapper": "none"}
+    chosen = [name for name in (config.method.wrapper, config.method.refiner) if name != "none"]
+    return {"none": plain} | ({"+".join(chosen): {}} if chosen else {})
 
 
 def _survey(

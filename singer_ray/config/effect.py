@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from singer_ray.config.sources import SOURCES, readers_of
 from singer_ray.config.tree import Config, field_names
+from singer_ray.method import wrappers
 from singer_ray.method.refiners import described
 from singer_ray.settings import Condition, above_zero, any_of, any_of_all, in_s3, is_set, only, unset
 
@@ -52,6 +53,7 @@ def _of_method() -> dict[str, tuple[Condition, ...]]:
     )
     effects = {
         "method.refiner": ALWAYS,
+        "method.wrapper": ALWAYS,
         "method.detach_target": (*fitted, only("method.freeze", False)),
         "method.target": (plain,),
         "method.distance": (plain,),
@@ -65,6 +67,8 @@ def _of_method() -> dict[str, tuple[Condition, ...]]:
     }
     for name, each in refiners.items():
         effects |= each.effects(name)
+    for name, wrapper in wrappers.described().items():
+        effects |= wrapper.effects(name)
     return {name: effects[name] for name in field_names() if name.startswith("method.")}
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, create_model
 
+from singer_ray.method import wrappers
 from singer_ray.method.refiners import described, names
 from singer_ray.method.refiners.description import LENGTHS_COUNT
 from singer_ray.method.refiners.singer.settings import SingerConfig
@@ -69,14 +70,22 @@ def _help() -> str:
     return f"{first}, or a baseline: {', '.join(baselines)}."
 
 
+def _help_of_wrappers() -> str:
+    listed = ", ".join(each.help for each in wrappers.described().values())
+    return f"What the teacher is read through, before any refiner: {listed}."
+
+
 if TYPE_CHECKING:
     RefinerName = str
+    WrapperName = str
 
     class _OwnBlocks(Block):
-        """The refiners' own blocks, `method.NAME`."""
+        """The own blocks of refiners and wrappers, `method.NAME`."""
 else:
     RefinerName = Literal[tuple(described())]
-    _blocks = {name: described()[name].block for name in names() if described()[name].block is not None}
+    WrapperName = Literal[tuple(wrappers.described())]
+    _all = [*((n, described()[n]) for n in names()), *wrappers.described().items()]
+    _blocks = {name: each.block for name, each in _all if each.block is not None}
     _OwnBlocks = create_model(
         "_OwnBlocks", __base__=Block, __module__=__name__, **{name: (block, block()) for name, block in _blocks.items()}
     )
@@ -84,6 +93,7 @@ else:
 
 class _Choice(Block):
     refiner: RefinerName = Field("singer", description=_help())
+    wrapper: WrapperName = Field("none", description=_help_of_wrappers())
 
 
 class _Training(Block):
@@ -104,6 +114,16 @@ class _Training(Block):
 
 class MethodConfig(_OwnBlocks, _Training, SingerConfig, _Choice):  # fields in the order of _Choice to _OwnBlocks
     """How the teacher's features are cleaned."""
+
+    def own(self, name: str) -> Any:
+        """The block of one refiner or wrapper, `method.NAME`."""
+        return getattr(self, name)
+
+    @property
+    def costs(self) -> list[str]:
+        """What it costs beyond one pass of the teacher for each image, a line each."""
+        passes = wrappers.described()[self.wrapper].passes(getattr(self, self.wrapper, None))
+        return [f"every teacher pass is {passes} passes (method.wrapper {self.wrapper})"] if passes > 1 else []
 
     @property
     def prefit_steps(self) -> int:
@@ -126,10 +146,6 @@ class MethodConfig(_OwnBlocks, _Training, SingerConfig, _Choice):  # fields in t
                 f"{self.start_from} would never change anything. Use --method.prefit.steps {PREFIT_STEPS}, "
                 "--method.freeze false or --method.linearization spectral"
             )
-
-    def own(self, refiner: str) -> Any:
-        """The block of one refiner, `method.NAME`."""
-        return getattr(self, refiner)
 
 
 PLAIN: Mapping[str, object] = {"method.target": "plain", "method.distance": "mse", "method.loss.class_token": 1.0}

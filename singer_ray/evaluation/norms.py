@@ -32,6 +32,7 @@ def norm_metrics(
 
     `teacher/`, `refined/`, `student/` + `max_median_norm/LAYER`: largest patch norm over median patch norm of an image.
     `refined/gram_cosine/LAYER`: cosine of the patch Gram matrices of refined and original features.
+    The teacher is the network as it is, also where it is read through a wrapper, which is a part of the refinement.
     LAYER counts teacher layers, for the student its own.
     """
     sums: dict[str, float] = {}
@@ -40,9 +41,10 @@ def norm_metrics(
         for batch in evaluation_batches(source, view, batch_size=batch_size):
             pixels = normalize(batch["image"].to(device))
             features, student = teacher(pixels).tokens, distiller.student(pixels).tokens
+            originals = features if teacher.plain is teacher else teacher.plain(pixels).tokens
             images += len(pixels)
             for layer, student_layer in zip(distiller.layers, distiller.student_layers):
-                original, refined = features[layer], distiller.target(layer, features[layer])
+                original, refined = originals[layer], distiller.target(layer, features[layer])
                 patches = {
                     f"teacher/max_median_norm/{layer}": original[:, teacher.prefix :],
                     f"refined/max_median_norm/{layer}": refined[:, teacher.prefix :],

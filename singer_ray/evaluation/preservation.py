@@ -27,16 +27,22 @@ def preservation_metrics(
     view: EvaluationView,
     device: torch.device,
 ) -> dict[str, float]:
-    """`changes_of` the student's target, at each distilled layer, as `refined/NAME/LAYER`."""
+    """`changes_of` the student's target, at each distilled layer, as `refined/NAME/LAYER`.
+
+    They are changes of the network as it is, also where it is read through a wrapper.
+    """
     layers = sorted({m for n in distiller.layers for m in (n, min(n + 1, teacher.depth - 1))})
     network = TappedViT(teacher.model, layers)
     with evaluating(distiller):
         batch = next(evaluation_batches(source, view, batch_size=len(source)))
-        features = network(normalize(batch["image"].to(device)))
+        pixels = normalize(batch["image"].to(device))
+        features = network(pixels)
+        read = features.tokens if teacher.plain is teacher else teacher(pixels).tokens
+        targets = {n: distiller.target(n, read[n]) for n in distiller.layers}
         return {
             f"refined/{name}/{layer}": value
             for layer in distiller.layers
-            for name, value in changes_of(network, features, layer, distiller.target).items()
+            for name, value in changes_of(network, features, layer, lambda n, _: targets[n]).items()
         }
 
 

@@ -47,6 +47,7 @@ class Distiller(nn.Module):
         self.student, self.refiner = student, refiner
         self.layers, self.student_layers = tuple(layers), tuple(student_layers)
         self.teacher_prefix, self.teacher_grid, self.student_grid = teacher.prefix, *grids
+        refiner.lay_out(self.teacher_grid)
         matrices = _resamplers(grids, covered) or (None, None)
         self.by_rows: torch.Tensor | None
         self.by_columns: torch.Tensor | None

@@ -261,17 +261,24 @@ def _parameters(folder: Path) -> int:
 
 
 def _remedy(method: Mapping[str, Any]) -> str:
-    refiner = method["refiner"]
+    refiner, wrapper = method["refiner"], method.get("wrapper", "none")  # older results have no wrapper
+    if wrapper != "none":
+        through = _with_settings(wrapper, method)
+        return through if refiner == "none" else f"{through}; then {_remedy({**method, 'wrapper': 'none'})}"
     if refiner == "none":
         return "none (plain feature distillation)"
     if refiner != "singer":
-        own = method.get(refiner) or {}
-        return ", ".join(markdown(part) for part in (refiner, *(f"{n} {_value(v)}" for n, v in own.items())))
+        return _with_settings(refiner, method)
     return (
         f"SiNGER adapter (arXiv 2509.20986, {markdown(method['variant'])}) of rank {int(method['rank'])}, strength "
         f"{method['strength']:.3g}, lambda_outlier {method['loss']['outlier']:.3g}, lambda_info "
         f"{method['loss']['info']:.3g}, gamma {method['outlier_quantile']:.3g}"
     )
+
+
+def _with_settings(name: str, method: Mapping[str, Any]) -> str:
+    own = method.get(name) or {}
+    return ", ".join(markdown(part) for part in (name, *(f"{n} {_value(v)}" for n, v in own.items() if v is not None)))
 
 
 def _data(data: Mapping[str, Any]) -> str:

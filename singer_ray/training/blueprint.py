@@ -13,6 +13,7 @@ from singer_ray.errors import UserError
 from singer_ray.evaluation.suite import ProbeSuite
 from singer_ray.method.layers import default_layers
 from singer_ray.method.refiners.registry import refiner_class
+from singer_ray.method.wrappers.registry import check_wrapper
 from singer_ray.training.context import pick_device
 from singer_ray.training.launch import runs_in_ray
 from singer_ray.vision.fitting import check_fit
@@ -69,6 +70,7 @@ class Blueprint:
         kind = refiner_class(config.method)
         tapped = TappedViT(self.teacher, [*layers, *kind.extra_layers(layers, depth)], name=name)
         kind.check(tapped, layers, config.method)
+        check_wrapper(tapped, config.method, config.data.image_size)
         student_name, kept = f"student {config.student.name}", config.student.model_dump_json(exclude={"layers"})
         if kept not in students:  # most corners of a space have the same one
             student = build_student(config, outline_student)

@@ -26,8 +26,8 @@ def draw_student_pictures(trainer: StudentTrainer, folder: Path) -> tuple[Path, 
     pixels = context.normalize(images.to(context.device))
     layer, student_layer = distiller.layers[-1], distiller.student_layers[-1]
     with evaluating(distiller):
-        tokens = teacher(pixels).tokens[layer]
-        target = distiller.target(layer, tokens)[:, teacher.prefix :]
+        tokens = teacher.plain(pixels).tokens[layer]
+        target = distiller.target(layer, teacher(pixels).tokens[layer])[:, teacher.prefix :]
         seen = distiller.student(pixels).tokens[student_layer]
         projected = distiller.projected(layer, seen) if distiller.refiner.projects else None
     original, name = tokens[:, teacher.prefix :], f"student\nblock {student_layer}"

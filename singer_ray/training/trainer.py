@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.optim import param_groups_weight_decay
-from torch import nn
+from torch import distributed, nn
 
 from singer_ray.data.views import derive
 from singer_ray.errors import UserError, printable
@@ -17,6 +17,7 @@ from singer_ray.method.artifacts import max_median_ratio, median_norm, patch_nor
 from singer_ray.method.distiller import Distiller
 from singer_ray.method.losses import Terms, weighted_sum
 from singer_ray.method.refiners.registry import refiner_class
+from singer_ray.method.wrappers.registry import wrapped
 from singer_ray.training.schedule import warmup_cosine
 from singer_ray.vision.students import STUDENT_WEIGHTS, build_student, check_student, misfit, student_layers_of
 from singer_ray.vision.tapped import Features, TappedViT
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from singer_ray.training.context import TrainContext
 
 CALIBRATION_IMAGES = 256
+WRAPPER = "wrapper"
+"""In a trainer's state, what its teacher's wrapper has found; left out where that is nothing."""
 NO_ARTIFACTS = 4.0
 """Largest over median patch norm below which there is nothing to refine."""
 
@@ -40,7 +43,10 @@ class StudentTrainer:
         self.context, self.config, self.rank, self.world = context, config, rank, world
         layers = context.distilled_layers()
         refiner = refiner_class(config.method)
-        self.teacher = context.tapped_teacher([*layers, *refiner.extra_layers(layers, context.last_teacher.depth)])
+        tapped = context.tapped_teacher([*layers, *refiner.extra_layers(layers, context.last_teacher.depth)])
+        size = config.data.image_size
+        tapped.check_size(size)
+        self.teacher = wrapped(tapped, config.method, size=size, seed=derive(config.seed, 5))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(config.seed, 0))
             self.distiller = self._build(layers).to(context.device)
@@ -115,7 +121,9 @@ class StudentTrainer:
 
     def observe(self, log: Callable[[str], None] = lambda line: None) -> None:
         """Looks at the first training images: fixes scales by the teacher's median norms, and readies the refiner."""
-        config, features = self.config, self._calibration_features()
+        config, pixels = self.config, self._calibration_pixels()
+        self._observe_through_wrapper(pixels, log)
+        features = self.context.teacher_pass(self.teacher, pixels, config.train.precision)
         norms = {n: patch_norms(features.tokens[n][:, self.teacher.prefix :]) for n in self.distiller.layers}
         self.calibrate({n: median_norm(lengths) for n, lengths in norms.items()})
         refiner = self.distiller.refiner
@@ -125,9 +133,26 @@ class StudentTrainer:
         ratio = max(float(max_median_ratio(lengths).mean()) for lengths in norms.values())
         if ratio < NO_ARTIFACTS and config.method.refiner != "none":
             log(
-                f"the teacher shows no artifacts here (largest over median patch norm {ratio:.1f}; artifacts start at "
-                f"about {NO_ARTIFACTS:g}): refinement will not help, --method.refiner none should do as well"
+                f"the teacher shows no artifacts here{self._through} (largest over median patch norm {ratio:.1f}; "
+                f"artifacts start at about {NO_ARTIFACTS:g}): refinement will not help, --method.refiner none should "
+                "do as well"
             )
+
+    @property
+    def _through(self) -> str:
+        wrapper = self.config.method.wrapper
+        return "" if wrapper == "none" else f" through the wrapper {wrapper}"
+
+    def _observe_through_wrapper(self, pixels: torch.Tensor, log: Callable[[str], None]) -> None:
+        """Lets the wrapper find what it needs, the same in all processes."""
+        with torch.no_grad(), self.context.autocast(self.config.train.precision):
+            self.teacher.observe(pixels)
+        for line in (*self.config.method.costs, *self.teacher.notes()):
+            log(line)
+        found = [self.teacher.found()]
+        if self.world > 1 and found[0]:
+            distributed.broadcast_object_list(found, src=0, device=self.context.device)
+            self.teacher.take(found[0])
 
     def calibrate(self, median_norms: dict[int, float]) -> None:
         """Fixes the scale of each layer by the teacher's median patch norm. Raises UserError where there is none."""
@@ -167,7 +192,8 @@ class StudentTrainer:
     def measure_targets(self) -> None:
         """Shows `method.target`, where it needs that, the same images again: now the refiner has been fitted."""
         if self.distiller.targets.measured:
-            self.distiller.measure_targets(self._calibration_features())
+            features = self.context.teacher_pass(self.teacher, self._calibration_pixels(), self.config.train.precision)
+            self.distiller.measure_targets(features)
 
     def start(self) -> None:
         """Readies the optimiser, and joins the other processes when there are several."""
@@ -205,12 +231,14 @@ class StudentTrainer:
     def state(self) -> dict[str, Any]:
         """Everything that an exact resume needs."""
         assert self.optimizer is not None, "start() comes first"
+        found = self.teacher.found()
         return {
             "distiller": self.distiller.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step_count,
             "median_norms": self.median_norms,
             "normalization": {"mean": self.context.normalize.mean, "std": self.context.normalize.std},
+            **({WRAPPER: found} if found else {}),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -223,6 +251,7 @@ class StudentTrainer:
             raise misfit(KeyError(f"its teacher's layers are {sorted(state['median_norms'], key=str)}"))
         self.calibrate(state["median_norms"])
         try:
+            self.teacher.take(state.get(WRAPPER, {}))
             self.distiller.load_state_dict(state["distiller"])
         except (RuntimeError, KeyError) as error:
             raise misfit(error) from error
@@ -244,7 +273,6 @@ class StudentTrainer:
         student_layers = student_layers_of(config, layers, self.teacher.depth, depth, kind.map_layers)
         student = TappedViT(model, student_layers, name=name)
         check_student(model, name, size)
-        self.teacher.check_size(size)
         with torch.random.fork_rng(devices=[]):  # student and projections start alike whatever the refiner draws
             torch.manual_seed(derive(config.seed, 3))
             refiner = kind(self.teacher, layers, config.method)
@@ -263,11 +291,10 @@ class StudentTrainer:
             gram_weight=config.method.loss.gram,
         )
 
-    def _calibration_features(self) -> Features:
-        """The teacher's features of the first training images."""
+    def _calibration_pixels(self) -> torch.Tensor:
+        """The first training images."""
         seed = self.config.seed
-        batch = next(self.context.batches(batch_size=CALIBRATION_IMAGES, seed=seed, view_seed=seed))
-        return self.context.teacher_pass(self.teacher, self.context.pixels(batch), self.config.train.precision)
+        return self.context.pixels(next(self.context.batches(batch_size=CALIBRATION_IMAGES, seed=seed, view_seed=seed)))
 
     def _freeze_unreached(self) -> None:
         """Freezes what no loss reaches (the final norm, blocks behind the last distilled one)."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -22,10 +23,13 @@ class Features:
     """Layer l -> output of block l before the final norm, [batch, prefix + patches, dim]; never edit in place."""
     calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=dict)
     """Layer l -> what block l was given besides its tokens (rotary positions, for instance)."""
+    aside: dict[int, torch.Tensor] = field(default_factory=dict)
+    """Layer l -> tokens that a wrapper added to the image's own and keeps from its readers, [batch, tokens, dim]."""
 
     def first(self, images: int) -> Features:
         """The same for the first `images` of the batch."""
-        return Features({n: tokens[:images] for n, tokens in self.tokens.items()}, self.calls)
+        few, aside = ({n: each[:images] for n, each in kept.items()} for kept in (self.tokens, self.aside))
+        return Features(few, self.calls, aside)
 
 
 @contextmanager
@@ -76,6 +80,18 @@ class TappedViT(nn.Module):
         check_layers(self.layers, len(blocks), name)
 
     @property
+    def plain(self) -> TappedViT:
+        """The network as it is, read at the same layers: this object, unless a wrapper changes what is read."""
+        return self
+
+    def at(self, layers: Iterable[int]) -> Self:
+        """The same, read at other layers."""
+        other = copy.copy(self)
+        other.layers = tuple(sorted(set(layers)))
+        check_layers(other.layers, self.depth, self.name)
+        return other
+
+    @property
     def blocks(self) -> nn.ModuleList:
         blocks: nn.ModuleList = self.model.blocks
         return blocks
@@ -117,7 +133,7 @@ class TappedViT(nn.Module):
 
         Less than the image where its patches do not divide it (what is left over is not seen), more where timm pads it.
         """
-        step = self._patch_step()
+        step = self.patch_step()
         rows, columns = self.grid(size)
         return (size, size) if step is None else (rows * step[0], columns * step[1])
 
@@ -134,7 +150,7 @@ class TappedViT(nn.Module):
 
     def check_size(self, size: int) -> None:
         """Raises UserError, naming the nearest sizes that fit, for one at which timm would stop half-way."""
-        patch_embed, step = self.model.patch_embed, self._patch_step()
+        patch_embed, step = self.model.patch_embed, self.patch_step()
         strict = getattr(patch_embed, "strict_img_size", True) or getattr(patch_embed, "dynamic_img_pad", False)
         if step is not None and not strict and any(size % side for side in step):
             fitting = " or ".join(map(str, self.fitting_sizes(size)))
@@ -145,10 +161,10 @@ class TappedViT(nn.Module):
 
     def fitting_sizes(self, size: int) -> list[int]:
         """The nearest sizes, at most `size` and above, that the patches divide."""
-        step = math.lcm(*(self._patch_step() or (1, 1)))
+        step = math.lcm(*(self.patch_step() or (1, 1)))
         return [near for near in (size // step * step, -(-size // step) * step) if near]
 
-    def _patch_step(self) -> tuple[int, int] | None:
+    def patch_step(self) -> tuple[int, int] | None:
         """Height and width of a patch where patches are cut out side by side; None for other beginnings."""
         patch_embed = self.model.patch_embed
         cut = getattr(patch_embed, "proj", None)

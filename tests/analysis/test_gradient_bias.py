@@ -10,7 +10,6 @@ import torch
 from singer_ray.analysis.gradient_bias import (
     fair_gradient_share,
     measure_bias,
-    shared_teacher,
     teacher_outliers,
     track_bias,
 )
@@ -131,9 +130,7 @@ def test_a_fitted_refiner_lowers_the_share_of_the_same_tokens(small: Config) -> 
 
 def test_outliers_come_from_the_original_teacher(small: Config) -> None:
     context = TrainContext(small)
-    arms = {"singer": StudentTrainer(context, small)}
-    teacher = shared_teacher(context, arms)
-    assert teacher.layers == (3, 4, 5)
+    teacher = StudentTrainer(context, small).teacher
     pixels = context.pixels(next(context.batches(batch_size=8, seed=0)))
     features = context.teacher_pass(teacher, pixels)
     mask = teacher_outliers(features, (3,), teacher.prefix, 4.0)[3]

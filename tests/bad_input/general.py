@@ -66,6 +66,11 @@ CASES: list[Case] = [
     ("train", ["--seed", "-1"], "seed is '-1'"),
     ("train", ["--train.device", "cuda"], "torch sees no GPU"),
     ("train", ["--method.variant", "official", "--method.strength", "0.5"], "method.strength is 0.5, but the variant"),
+    (
+        "train",
+        ["--method.variant", "paper", "--method.linearization", "defect"],
+        "method.linearization is 'defect', but",
+    ),
     ("train", ["--method.variant", "official", "--method.linearization", "pca"], "Allowed: auto or mlp"),
     ("train", ["--method.variant", "official", "--teacher.layers", "5"], "Name two layers or more"),
     ("tune", ["--trials", "0"], "search.trials is '0'"),

@@ -29,6 +29,10 @@ def places(trees: Trees, tmp_path: Path) -> dict[str, str]:
 DRY = ["--dry-run"]
 SMALL = ["--teacher.name", "test_vit", "--teacher.checkpoint"]
 ON_IMAGES = ["--teacher.name", "vit_tiny_patch16_224", "--teacher.pretrained", "False"]
+PLAIN = ["--method.refiner", "none"]
+REGISTERS = [*PLAIN, "--method.wrapper", "registers"]
+SHIFTED = ["--method.wrapper", "shift_average"]
+TWO = ["--teacher.pretrained", "False", "--teacher.layers", "2", "5", "--teacher.name"]
 CASES: list[Case] = [
     # where images come from
     ("train", ["--data.train", "/nope"], "Use --preset imagenet-vitl-vitt"),
@@ -100,6 +104,29 @@ CASES: list[Case] = [
     ("digits", [*DRY, "--out", "{good}"], "is not empty"),
     ("export", [*DRY, "{good}", "--to", "{bare}"], "{good}"),
     ("report", [*DRY, "{good}"], "{good}"),
+    # wrappers
+    ("train", [*DRY, "--method.wrapper", "register"], "method.wrapper is 'register'"),
+    ("train", [*DRY, *SHIFTED, "--method.freeze", "false"], "method.refiner singer is fitted by what the next block"),
+    (
+        "tune",
+        [*DRY, *SHIFTED, "--method.freeze", "false"],
+        "Use --method.wrapper registers, or a refiner that is not fitted",
+    ),
+    (
+        "train",
+        [*DRY, *SHIFTED, *PLAIN, "--method.shift_average.views", "26"],
+        "above the 25 views that shifts of up to 2",
+    ),
+    ("train", [*DRY, *SHIFTED, *PLAIN, "--method.shift_average.shift", "8"], "move all 8 patches of a side away"),
+    ("train", [*DRY, *SHIFTED, *PLAIN, "--method.shift_average.views", "1"], "method.shift_average.views is '1'"),
+    ("train", [*DRY, *REGISTERS, *TWO, "vit_small_patch16_18x2_224"], "hidden units at blocks[0].mlp.fc2"),
+    ("train", [*DRY, *REGISTERS, *TWO, "beit_base_patch16_224"], "cannot give teacher beit_base_patch16_224 a token"),
+    (
+        "train",
+        [*DRY, *REGISTERS, "--method.registers.last_block", "6"],
+        "last_block is 6, but teacher demo has blocks 0",
+    ),
+    ("train", [*DRY, *REGISTERS, "--method.registers.ratio", "1"], "method.registers.ratio is '1'"),
     # families
     ("train", ["--teacher.name", "cait_xxs24_224"], "teacher cait_xxs24_224 (Cait) cannot be read block by block"),
     ("train", ["--teacher.name", "xcit_nano_12_p16_224", "--teacher.pretrained", "False"], "(Xcit) cannot be read"),

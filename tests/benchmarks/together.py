@@ -1,4 +1,4 @@
-"""Several students trained on one teacher pass a step: the same numbers as one by one, in less time."""
+"""Several students trained on shared teacher passes: the same numbers as one by one, in less time."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import torch
 from singer_ray.config import Config
 from singer_ray.training.context import TrainContext
 from singer_ray.training.loop import final_metrics
+from singer_ray.training.sharing import SharedPasses
 from singer_ray.training.trainer import StudentTrainer
 
 
 def train_together(context: TrainContext, configs: Mapping[str, Config], *, what: str) -> dict[str, dict[str, float]]:
     """Final metrics of a student for each configuration; they share teacher, images and seed, but not their length."""
     trainers = {name: StudentTrainer.begin(context, config) for name, config in configs.items()}
-    teacher = context.tapped_teacher(sorted({n for trainer in trainers.values() for n in trainer.teacher.layers}))
+    passes = SharedPasses(trainers)
     first = next(iter(configs.values()))
     assert len({(c.seed, c.train.batch_size) for c in configs.values()}) == 1, "they must see the same batches"
     batches = context.batches(batch_size=first.train.batch_size, seed=first.seed)
@@ -24,11 +25,11 @@ def train_together(context: TrainContext, configs: Mapping[str, Config], *, what
     metrics: dict[str, dict[str, float]] = {}
     for step in range(last):
         pixels = context.pixels(next(batches))
-        features = context.teacher_pass(teacher, pixels)
+        features = passes(context, pixels)
         for name, trainer in trainers.items():
             if trainer.step_count >= trainer.steps:
                 continue
-            losses = trainer.step(pixels, features)
+            losses = trainer.step(pixels, features[name])
             assert torch.isfinite(losses["loss"]), f"{name} diverged at step {step}"
             if trainer.step_count == trainer.steps:
                 metrics[name] = final_metrics(trainer)

@@ -59,6 +59,7 @@ def refiner(case: str, seed: int = 0) -> Refiner:
     model = make("vit_tiny_patch16_224", img_size=16, patch_size=4, embed_dim=DIM, depth=3, num_heads=2, num_classes=0)
     method = MethodConfig.model_validate({**CASES[case], "rank": 3})
     made = refiner_class(method)(TappedViT(model.eval().requires_grad_(False), [0, 1]), (0, 1), method)
+    made.lay_out((4, 4))
     made.calibrate({0: 2.0, 1: 3.0})
     with torch.no_grad():
         for parameter in made.parameters():
@@ -74,7 +75,7 @@ def features(seed: int) -> torch.Tensor:
 
 
 def test_the_registry_has_the_refiners_of_the_product_and_both_halves_of_each() -> None:
-    assert {"singer", "none", "vitkd", "clip", "layernorm", "quantile_clip"} <= set(REFINERS)
+    assert {"singer", "none", "vitkd", "clip", "layernorm", "neighbours", "quantile_clip"} <= set(REFINERS)
     assert set(package.described()) == set(REFINERS)
     assert all(issubclass(kind, Refiner) for kind in REFINERS.values())
     assert all(REFINERS[name] in classes.values() for name, classes in VARIANTS.items())
@@ -103,10 +104,13 @@ def test_prefix_tokens_stay(case: str, seed: int) -> None:
 @every
 @few
 @given(seeds)
-def test_permuting_the_patches_commutes_with_refinement(case: str, seed: int) -> None:
+def test_permuting_the_patches_commutes_with_refinement_unless_their_places_matter(case: str, seed: int) -> None:
     tokens, made = features(seed), refiner(case, seed)
-    order = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(PATCHES)])
-    assert torch.allclose(made(0, tokens[:, order]), made(0, tokens)[:, order], rtol=1e-4, atol=1e-4)
+    mirrored = 1 + torch.arange(PATCHES).reshape(4, 4).flip(1).flatten()
+    for patches, alike in ((1 + torch.randperm(PATCHES), not made.spatial), (mirrored, True)):
+        order = torch.cat([torch.zeros(1, dtype=torch.long), patches])
+        same = torch.allclose(made(0, tokens[:, order]), made(0, tokens)[:, order], rtol=1e-4, atol=1e-4)
+        assert same == alike
 
 
 @every

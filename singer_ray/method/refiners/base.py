@@ -35,6 +35,8 @@ class Refiner(nn.Module):
     """Whether `distill` is given the student's tokens in the teacher's width, P_l(F^S_l), rather than its own F^S_l."""
     draws: ClassVar[bool] = False
     """Whether a training step draws random numbers."""
+    spatial: ClassVar[bool] = False
+    """Whether it matters where in the image a patch stands; `lay_out` then says where they stand."""
     scales_targets: ClassVar[bool] = True
     """Whether targets are multiplied by sqrt(dim) / median norm of their layer, so that layers weigh alike."""
     map_layers: ClassVar[Callable[[Sequence[int], int, int], tuple[int, ...]]] = staticmethod(map_by_depth)
@@ -53,6 +55,11 @@ class Refiner(nn.Module):
         return ()
 
     @classmethod
+    def replays(cls, method: MethodConfig) -> bool:
+        """Whether its start or its fit runs the teacher's next block again, on what it has made of the features."""
+        return False
+
+    @classmethod
     def check(cls, teacher: TappedViT, layers: Sequence[int], method: MethodConfig) -> None:
         """Raises UserError when it cannot refine `layers` of this teacher; asks for shapes alone, not for weights."""
 
@@ -63,6 +70,9 @@ class Refiner(nn.Module):
 
     def meet(self, student: TappedViT) -> None:
         """Told, when everything is built, what student it will teach."""
+
+    def lay_out(self, grid: tuple[int, int]) -> None:
+        """Told once, before anything is refined, the rows and columns of the teacher's patches."""
 
     def calibrate(self, median_norms: Mapping[int, float]) -> None:
         """Told once, before the first step, the median patch norm of the teacher at each distilled layer."""

@@ -56,9 +56,11 @@ def _headline(run: RunResult) -> str:
     config, metrics = run.config, run.metrics
     told = ""
     if config is not None:
+        wrapper = config.method.wrapper
+        through = "" if wrapper == "none" else f"the teacher read through {escape(wrapper)}, "
         told = (
-            f"<p>Distilled <b>{escape(config.teacher.name)}</b> into <b>{escape(config.student.name)}</b>, refiner "
-            f"{escape(config.method.refiner)}, seed {config.seed}.</p>"
+            f"<p>Distilled <b>{escape(config.teacher.name)}</b> into <b>{escape(config.student.name)}</b>, {through}"
+            f"refiner {escape(config.method.refiner)}, seed {config.seed}.</p>"
         )
     tiles = []
     for name in (f"val/{probed}" for probed in best_first()):

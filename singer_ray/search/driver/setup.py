@@ -72,7 +72,7 @@ class SearchSetup:
             earlier = earlier_study(self.config, self.space, objectives, self._log)
             self._check_corners(pool)
             remarks = pool.ask("remarks")
-            for line in remarks:
+            for line in (*remarks, *self._costs()):
                 self._log(f"note: {line}")
             self._forecast(plan, pool)
             with store.driving():
@@ -200,6 +200,11 @@ class SearchSetup:
             remove_study(storage_of(self.config.search.study, self.out), self.out.name, store.ids())
         store.clear()
         return storage_of(self.config.search.study, self.out)
+
+    def _costs(self) -> list[str]:
+        """What trials may cost beyond one pass of the teacher for each image, in lines."""
+        reached = (self.config, *self.space.corners(self.config))
+        return list(dict.fromkeys(line for config in reached for line in config.method.costs))
 
     def _check_corners(self, pool: HostPool) -> None:
         corners = [corner.model_dump() for corner in self.space.corners(self.config)]

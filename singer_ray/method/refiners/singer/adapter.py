@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from singer_ray.errors import UserError
+from singer_ray.method.defects import defect_directions
 from singer_ray.method.losses import Terms, information_loss, outlier_loss
 from singer_ray.method.nullspace import (
     jacobian_matrix,
@@ -91,9 +92,7 @@ class Singer(Refiner):
         self.linearization = method.start_from
         self._notes: list[str] = []
         self.freezes = method.freeze and not self.joint
-        self.adapters = nn.ModuleDict(
-            {str(n): self._adapter(teacher.blocks[self.next_block(n)], n, method) for n in self.layers}
-        )
+        self.adapters = nn.ModuleDict({str(n): self._adapter(teacher, n, method) for n in self.layers})
         if not method.adapter_learns or not any(self.weights.values()):
             self.requires_grad_(False)
 
@@ -105,19 +104,25 @@ class Singer(Refiner):
                 f"{teacher.width} directions. Allowed: 1 to {teacher.width}; 8 to 64 is usual."
             )
         kind = method.start_from
-        if kind in _MATRICES:
-            try:
+        try:
+            if kind == "defect":
+                defect_directions(teacher.blocks[: layers[-1] + 1], method.rank)
+            elif kind in _MATRICES:
                 _MATRICES[kind](teacher.blocks[min(layers[-1] + 1, teacher.depth - 1)])
-            except ValueError as error:
-                raise UserError(
-                    f"method.linearization {kind} cannot start from this teacher: its {error}. "
-                    "Choose jacobian, random or pca."
-                ) from error
+        except ValueError as error:
+            raise UserError(
+                f"method.linearization {kind} cannot start from this teacher: its {error}. Choose jacobian, random or "
+                "pca."
+            ) from error
 
     @classmethod
     def extra_layers(cls, layers: Sequence[int], depth: int) -> tuple[int, ...]:
         """The next block's own output is the reference of the information loss."""
         return tuple(n + 1 for n in layers if n + 1 < depth)
+
+    @classmethod
+    def replays(cls, method: MethodConfig) -> bool:
+        return method.adapter_learns or method.start_from == "jacobian"
 
     @property
     def learns(self) -> bool:
@@ -131,10 +136,13 @@ class Singer(Refiner):
         """The block that reads F_l. The last layer has none; its own block stands in, as in the official code."""
         return min(layer + 1, self.depth - 1)
 
-    def _adapter(self, block: nn.Module, layer: int, method: MethodConfig) -> SingerAdapter:
+    def _adapter(self, teacher: TappedViT, layer: int, method: MethodConfig) -> SingerAdapter:
         if self.linearization == "spectral":
             return SpectralAdapter(self.width, self.rank)
-        return SingerAdapter(*self.start(block, layer, method))
+        if self.linearization == "defect":
+            directions = defect_directions(teacher.blocks[: layer + 1], self.rank)
+            return SingerAdapter(directions, torch.zeros(self.rank, self.width))
+        return SingerAdapter(*self.start(teacher.blocks[self.next_block(layer)], layer, method))
 
     def start(self, block: nn.Module, layer: int, method: MethodConfig) -> tuple[torch.Tensor, torch.Tensor]:
         """Phi_down and Phi_up at the start, from the weights of `block`; `observe` may set Phi_down anew."""

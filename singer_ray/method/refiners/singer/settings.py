@@ -19,11 +19,12 @@ class SingerConfig(Block):
     variant: Literal["recommended", "paper", "official"] = "recommended"
     """Of singer: recommended; paper (as written: null space on both sides, joint training); official (the authors'
     code, whose weights are kd 100 or 1, outlier 0.01, info 1). The last two use neither prefit nor detach_target."""
-    linearization: Literal["auto", "spectral", "mlp", "attention_mlp", "jacobian", "random", "pca"] = "auto"
+    linearization: Literal["auto", "spectral", "mlp", "attention_mlp", "jacobian", "random", "pca", "defect"] = "auto"
     """Of singer, where the adapter starts: in the closed form that takes the artifacts' own directions out (spectral);
     at no change, along what the next block reads least by its MLP (mlp), by attention and MLP (attention_mlp), by
-    Jacobian products on images (jacobian); along random directions, or those along which features vary most (pca).
-    auto is spectral; in the variant paper attention_mlp, in the variant official mlp."""
+    Jacobian products on images (jacobian); along random directions, those along which features vary most (pca), or
+    those along which the weights of the blocks write most (defect, after SINDER). auto is spectral; in the variant
+    paper attention_mlp, in the variant official mlp."""
     freeze: bool = True
     """Of singer, variant recommended: the adapter learns in the pre-fit only and stays as it is while the student
     trains; a step then runs no block of the teacher again."""
@@ -53,10 +54,10 @@ class SingerConfig(Block):
         """Raises ValueError for settings that contradict the variant."""
         if self.variant == "recommended":
             return
-        if self.linearization == "spectral":
+        if self.linearization in ("spectral", "defect"):
             raise ValueError(
-                f"method.linearization is 'spectral', but the variant {self.variant} trains an adapter from the null "
-                "space. Use auto, or --method.variant recommended"
+                f"method.linearization is {self.linearization!r}, but the variant {self.variant} trains an adapter "
+                "from the null space. Use auto, or --method.variant recommended"
             )
         if self.strength != 1:
             raise ValueError(
