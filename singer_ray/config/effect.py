@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from singer_ray.config.inputs import StudentConfig
 from singer_ray.config.sources import SOURCES, readers_of
 from singer_ray.config.tree import Config, field_names
 from singer_ray.method.refiners import described
@@ -43,6 +44,7 @@ def _of_method() -> dict[str, tuple[Condition, ...]]:
     effects = {
         "method.refiner": ALWAYS,
         "method.detach_target": fitted,
+        "method.projector": ALWAYS,
         "method.loss.kd": ALWAYS,
         "method.prefit.steps": fitted,
         **{f"method.prefit.{name}": (*fitted, above_zero("method.prefit.steps")) for name in ("lr", "batch_size")},
@@ -65,7 +67,7 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "teacher.checkpoint": (_named_teacher(),),
     "teacher.pretrained": (_named_teacher(), unset("teacher.checkpoint")),
     "teacher.layers": ALWAYS,
-    **{f"student.{name}": ALWAYS for name in ("name", "width", "depth", "heads", "patch_size", "layers")},
+    **{f"student.{name}": ALWAYS for name in StudentConfig.model_fields},
     **_of_method(),
     **{
         f"train.{name}": ALWAYS
@@ -78,6 +80,7 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
             "warmup",
             "clip_grad",
             "drop_path",
+            "ema",
             "precision",
             "workers",
             "launcher",
@@ -172,6 +175,7 @@ _NOT_EVALUATED = (
             "warmup",
             "clip_grad",
             "drop_path",
+            "ema",
             "precision",
             "workers",
             "launcher",
@@ -195,6 +199,7 @@ UNREAD: dict[str, tuple[str, ...]] = {
         "train.storage",
         "train.trackers",
         "evaluation.every",
+        "train.ema",
         "evaluation.l2",
         "evaluation.knn.",
         *_ALONE,

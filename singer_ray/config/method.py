@@ -58,6 +58,9 @@ class _Choice(Block):
 class _Training(Block):
     detach_target: bool = True
     """Keep the distillation gradient away from the adapter."""
+    projector: Literal["linear", "mlp", "orthogonal"] = "linear"
+    """What takes the student's features to the teacher's width: linear; mlp (two layers with GELU, the hidden one as
+    wide as the teacher); orthogonal (linear, its columns orthonormal)."""
     loss: LossConfig = LossConfig()
     prefit: PrefitConfig = PrefitConfig()
 

@@ -56,6 +56,7 @@ class Config(Block):
                 raise ValueError(f"{setting} is {list(layers)}. Allowed: ascending layer numbers from 0, each once")
         if self.method.refiner == "singer":
             self.method.check_variant()
+        self.student.check_start()
         if self.student.layers and len(self.student.layers) != len(self.teacher.layers):
             raise ValueError(
                 f"student.layers names {len(self.student.layers)} layers, teacher.layers {len(self.teacher.layers)}. "

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from singer_ray.method.losses import token_distillation_loss, weighted_sum
+from singer_ray.method.projections import OrthogonalLinear, make_projection
 from singer_ray.method.refiners.base import Refiner, Replay
 from singer_ray.vision.tapped import Features, TappedViT
 
@@ -22,6 +23,7 @@ class Distiller(nn.Module):
         layers: the distilled teacher layers D, in the order of `student_layers`.
         grids: patch rows and columns of teacher and student for the input size in use.
         covered: height and width in pixels that each grid covers (see `TappedViT.covered`); by default the same.
+        projector: what P_l is, see `make_projection`.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Distiller(nn.Module):
         *,
         kd_weight: float = 1.0,
         detach: bool = True,
+        projector: str = "linear",
     ) -> None:
         super().__init__()
         self.student, self.refiner = student, refiner
@@ -50,7 +53,9 @@ class Distiller(nn.Module):
         self.teacher_width = teacher.width
         self.scales = dict.fromkeys(self.layers, self.teacher_width**0.5 if refiner.scales_targets else 1.0)
         self.kd_weight, self.detach = kd_weight, detach
-        self.projections = nn.ModuleDict({str(n): nn.Linear(student.width, self.teacher_width) for n in self.layers})
+        self.projections = nn.ModuleDict(
+            {str(n): make_projection(projector, student.width, self.teacher_width) for n in self.layers}
+        )
 
     def forward(self, images: torch.Tensor, features: Features, replay: Replay) -> dict[str, torch.Tensor]:
         """One step: the losses of a batch by name, and under `loss` their weighted sum, which is minimised.
@@ -82,6 +87,12 @@ class Distiller(nn.Module):
         self.refiner.calibrate(median_norms)
         if self.refiner.scales_targets:
             self.scales = {n: float(self.teacher_width**0.5 / median_norms[n]) for n in self.layers}
+
+    def retract(self) -> None:
+        """Brings orthogonal projections, which the optimiser has moved, back to orthonormal columns."""
+        for projection in self.projections.values():
+            if isinstance(projection, OrthogonalLinear):
+                projection.retract()
 
     def target(self, layer: int, tokens: torch.Tensor) -> torch.Tensor:
         """What the student learns in place of F_l, unscaled: [batch, prefix + patches, dim]."""
