@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 
-from singer_ray.config import Config
+from singer_ray.config import Config, MethodConfig
 from singer_ray.distillation import run_distillation
 from singer_ray.errors import UserError
 from singer_ray.method.distiller import Distiller
@@ -48,15 +48,11 @@ def test_registers_stand_between_class_token_and_patches(name: str, own: int, pr
     assert tokens.shape == (2, more.prefix + 16, 16)
 
 
-@pytest.mark.parametrize(
-    "name", ["beit_base_patch16_224", "deit_tiny_distilled_patch16_224", "naflexvit_base_patch16_gap"]
-)
+@pytest.mark.parametrize("name", ["beit_base_patch16_224", "deit_tiny_distilled_patch16_224"])
 def test_who_cannot_have_registers_is_named(name: str) -> None:
-    with pytest.raises(
-        UserError, match=rf"student.registers is 2, but {name} \(\w+\) cannot have register tokens"
-    ) as e:
+    said = rf"student.registers is 2, but {name} \(\w+\) cannot have register tokens"
+    with pytest.raises(UserError, match=said):
         student(2, name)
-    assert "\n" not in str(e.value)
 
 
 def test_registers_do_not_reach_the_loss_and_the_class_token_does() -> None:
@@ -64,8 +60,6 @@ def test_registers_do_not_reach_the_loss_and_the_class_token_does() -> None:
     torch.manual_seed(1)
     teacher = TappedViT(student(2, embed_dim=24, num_heads=3), [0, 1]).eval()
     network = TappedViT(student(3), [0, 1]).eval()
-    from singer_ray.config import MethodConfig
-
     distiller = Distiller(
         network,
         (0, 1),
