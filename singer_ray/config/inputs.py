@@ -73,4 +73,4 @@ class StudentConfig(Block):
         }
         named = [start for start, given in starts.items() if given]
         if len(named) > 1:
-            raise ValueError(f"{' and '.join(named)} each say what the student's weights start from. Keep one of them")
+            raise ValueError(f"{' and '.join(named)} each say what the student's weights start from. Use one of them")

@@ -39,10 +39,10 @@ def check_copy(student: TappedViT, teacher: TappedViT) -> None:
             raise UserError(f"{start}{student.name} is {own} {what}, {teacher.name} {most}. {ADVICE}")
     kinds = [type(network.blocks[0]) for network in (student, teacher)]
     if kinds[0] is not kinds[1] or not hasattr(student.blocks[0], "attn"):
-        one, other = (
-            f"{type(n.model).__name__} with blocks of {k.__module__}" for n, k in zip((student, teacher), kinds)
+        raise UserError(
+            f"{start}{student.name} is a {type(student.model).__name__} with blocks of {kinds[0].__module__}, "
+            f"{teacher.name} a {type(teacher.model).__name__} with blocks of {kinds[1].__module__}. {ADVICE}"
         )
-        raise UserError(f"{start}{student.name} is a {one}, {teacher.name} a {other}. {ADVICE}")
     mine, full = (dict(network.model.state_dict()) for network in (student, teacher))
     for one, other, names in (
         (student, teacher, _needed(mine) - _needed(full)),

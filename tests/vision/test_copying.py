@@ -31,6 +31,10 @@ def network(seed: int, name: str = VIT, role: str = "student", **changes: Any) -
     return TappedViT(model, range(len(model.blocks)), name=f"{role} {name}")
 
 
+def block(network: TappedViT, number: int) -> Any:
+    return network.blocks[number]
+
+
 def copied(student: TappedViT, teacher: TappedViT) -> TappedViT:
     copy_teacher(student, teacher, map_by_depth(range(student.depth), student.depth, teacher.depth))
     return student
@@ -81,33 +85,33 @@ def test_registers_that_the_teacher_lacks_stay_as_they_are() -> None:
 def test_blocks_are_those_of_the_same_relative_depth() -> None:
     student, teacher = copied(network(1, depth=2), teacher := network(0)), teacher
     for own, theirs in ((0, 1), (1, 3)):  # (n + 1) / depth
-        assert torch.equal(student.blocks[own].mlp.fc1.weight, teacher.blocks[theirs].mlp.fc1.weight)
+        assert torch.equal(block(student, own).mlp.fc1.weight, block(teacher, theirs).mlp.fc1.weight)
 
 
 def test_a_narrower_student_takes_whole_heads() -> None:
     """Half as wide with half the heads: what its first block computes from leading channels is two of four heads."""
     teacher = network(0)
     student = copied(network(1, embed_dim=16, num_heads=2), teacher)
-    qkv, full = student.blocks[0].attn.qkv.weight, teacher.blocks[0].attn.qkv.weight
+    qkv, full = block(student, 0).attn.qkv.weight, block(teacher, 0).attn.qkv.weight
     assert torch.equal(qkv.view(3, 2, 8, 16), full.view(3, 4, 8, 32)[:, :2, :, :16])
-    assert torch.equal(student.blocks[0].attn.proj.weight, teacher.blocks[0].attn.proj.weight[:16, :16])
-    assert torch.equal(student.blocks[0].mlp.fc2.weight, teacher.blocks[0].mlp.fc2.weight[:16, :64])
+    assert torch.equal(block(student, 0).attn.proj.weight, block(teacher, 0).attn.proj.weight[:16, :16])
+    assert torch.equal(block(student, 0).mlp.fc2.weight, block(teacher, 0).mlp.fc2.weight[:16, :64])
 
 
 def test_narrower_heads_take_the_leading_channels_of_each() -> None:
     teacher = network(0)
     student = copied(network(1, embed_dim=16, num_heads=4), teacher)
-    qkv, full = student.blocks[0].attn.qkv, teacher.blocks[0].attn.qkv
+    qkv, full = block(student, 0).attn.qkv, block(teacher, 0).attn.qkv
     assert torch.equal(qkv.weight.view(3, 4, 4, 16), full.weight.view(3, 4, 8, 32)[:, :, :4, :16])
     assert torch.equal(qkv.bias.view(3, 4, 4), full.bias.view(3, 4, 8)[:, :, :4])
-    inner = student.blocks[0].attn.proj.weight.view(16, 4, 4)
-    assert torch.equal(inner, teacher.blocks[0].attn.proj.weight.view(32, 4, 8)[:16, :, :4])
+    inner = block(student, 0).attn.proj.weight.view(16, 4, 4)
+    assert torch.equal(inner, block(teacher, 0).attn.proj.weight.view(32, 4, 8)[:16, :, :4])
 
 
 def test_more_heads_than_the_teacher_share_its_leading_channels() -> None:
     teacher = network(0, num_heads=2)
     student = copied(network(1, embed_dim=24, num_heads=3), teacher)
-    qkv, full = student.blocks[0].attn.qkv.weight, teacher.blocks[0].attn.qkv.weight
+    qkv, full = block(student, 0).attn.qkv.weight, block(teacher, 0).attn.qkv.weight
     assert torch.equal(qkv.view(3, 24, 24), full.view(3, 32, 32)[:, :24, :24])
 
 
@@ -115,7 +119,7 @@ def test_gates_stay_beside_their_values() -> None:
     name = "vit_giant_patch14_dinov2"
     teacher = network(0, name, mlp_ratio=4.0)
     student = copied(network(1, name, mlp_ratio=4.0, embed_dim=16, num_heads=2), teacher)
-    own, full = (n.blocks[0].mlp.fc1.weight.unflatten(0, (2, -1)) for n in (student, teacher))
+    own, full = (block(n, 0).mlp.fc1.weight.unflatten(0, (2, -1)) for n in (student, teacher))
     assert torch.equal(own, full[:, : own.shape[1], :16])
 
 
@@ -194,8 +198,7 @@ def test_a_resumed_student_is_not_copied_again(small: Config) -> None:
     context = TrainContext(config)
     first = StudentTrainer.begin(context, config)
     resumed = StudentTrainer(context, config, resumed=True)
-    block: Any = resumed.distiller.student.blocks[0]
-    own: Any = first.distiller.student.blocks[0]
-    assert not torch.equal(block.mlp.fc1.weight, own.mlp.fc1.weight)
+    again, own = (block(trainer.distiller.student, 0).mlp.fc1 for trainer in (resumed, first))
+    assert not torch.equal(again.weight, own.weight)
     resumed.restore(first.state())
-    assert torch.equal(block.mlp.fc1.weight, own.mlp.fc1.weight)
+    assert torch.equal(again.weight, own.weight)

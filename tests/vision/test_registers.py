@@ -13,7 +13,7 @@ from singer_ray.config import Config, MethodConfig
 from singer_ray.distillation import run_distillation
 from singer_ray.errors import UserError
 from singer_ray.method.distiller import Distiller
-from singer_ray.method.refiners.none.refiner import Refiner
+from singer_ray.method.refiners.base import Refiner
 from singer_ray.publishing.formats import onnx_available, write_onnx, write_program
 from singer_ray.publishing.package import InputSpec, write_model
 from singer_ray.vision.models import Normalization, create_student
