@@ -23,7 +23,6 @@ def places(trees: Trees, tmp_path: Path) -> dict[str, str]:
     (tmp_path / "ranks.yaml").write_text("method.rank: {type: int, low: 4, high: 500}")
     (tmp_path / "wide.yaml").write_text("student.width: {type: int, low: 50, high: 60}")
     (tmp_path / "registers.yaml").write_text("student.registers: {type: choice, values: [0, 4]}")
-    (tmp_path / "starts.yaml").write_text("student.init: {type: choice, values: [random, copy]}")
     return {p.stem: str(p) for p in tmp_path.iterdir()}
 
 
@@ -98,7 +97,6 @@ CASES: list[Case] = [
     ("train", [*COPY, "--student.width", "96"], "vit_tiny_patch16_224 is 96 wide, teacher demo 64"),
     ("train", [*DRY, *COPY, "--student.depth", "7"], "vit_tiny_patch16_224 is 7 deep, teacher demo 6"),
     ("train", [*DRY, *COPY, "--student.name", "beit_base_patch16_224"], "is a Beit with blocks of timm.models.beit"),
-    ("tune", [*DRY, "--space", "{starts}", "--student.width", "96"], "reaches what cannot be built: student.init copy"),
     # registers
     ("train", ["--student.registers", "-1"], "student.registers is '-1'"),
     ("train", ["--student.registers", "2", "--student.name", "beit_base_patch16_224"], "cannot have register tokens"),
