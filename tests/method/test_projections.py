@@ -59,7 +59,7 @@ def test_students_are_trained_through_every_kind_and_resume_to_the_same_bits(sma
     context = TrainContext(config)
 
     def go(trainer: StudentTrainer, until: int) -> list[float]:
-        batches = context.batches(batch_size=16, first_step=trainer.step_count, seed=0)
+        batches = context.batches(batch_size=4, first_step=trainer.step_count, seed=0)
         losses = []
         while trainer.step_count < until:
             pixels = context.pixels(next(batches))
@@ -91,7 +91,7 @@ def test_orthogonal_stays_so_under_bfloat16(small: Config) -> None:
     )
     context = TrainContext(config)
     trainer = StudentTrainer.begin(context, config)
-    pixels = context.pixels(next(context.batches(batch_size=16, seed=0)))
+    pixels = context.pixels(next(context.batches(batch_size=4, seed=0)))
     for _ in range(2):
         trainer.step(pixels, context.teacher_pass(trainer.teacher, pixels, "bfloat16"))
     for distiller in (trainer.distiller, trainer.scored):

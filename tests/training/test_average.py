@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 from torch import distributed, multiprocessing
 
@@ -16,6 +17,7 @@ from singer_ray.errors import UserError
 from singer_ray.training import checkpoint
 from singer_ray.training.context import TrainContext
 from singer_ray.training.trainer import StudentTrainer
+from singer_ray.vision.networks import open_network
 from singer_ray.vision.students import MisfitError, student_of
 
 Weights = dict[str, torch.Tensor]
@@ -31,10 +33,10 @@ def weights(trainer: StudentTrainer) -> Weights:
     return {name: weight.clone() for name, weight in trainer.distiller.state_dict().items()}
 
 
-def steps(trainer: StudentTrainer, count: int) -> list[Weights]:
+def steps(trainer: StudentTrainer, count: int, images: int = 4) -> list[Weights]:
     """The trained weights after each of `count` steps."""
     context = trainer.context
-    batches = context.batches(batch_size=16, first_step=trainer.step_count, seed=0)
+    batches = context.batches(batch_size=images, first_step=trainer.step_count, seed=0)
     found = []
     for _ in range(count):
         pixels = context.pixels(next(batches))
@@ -111,9 +113,10 @@ def test_a_checkpoint_without_an_average_does_not_fit(averaged: Config) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_exports_its_average_and_says_so(averaged: Config, tmp_path: Path) -> None:
+def test_a_run_exports_its_average_with_its_registers_and_says_so(averaged: Config, tmp_path: Path) -> None:
     said: list[str] = []
-    done = run_distillation(averaged, tmp_path / "run", log=said.append)
+    config = averaged.override({"train.epochs": 1, "student.registers": 2, "student.init": "copy"})
+    done = run_distillation(config, tmp_path / "run", log=said.append)
     state = checkpoint.load(tmp_path / "run")
     written = safetensors.torch.load_file(done.student / "model.safetensors")
     assert set(written) == {n.removeprefix("student.model.") for n in state["average"] if n.startswith("student.")}
@@ -122,8 +125,15 @@ def test_a_run_exports_its_average_and_says_so(averaged: Config, tmp_path: Path)
     note = "scores and the exported student are those of the moving average of its weights (decay 0.9, in step t at"
     assert any(line.startswith(f"note: {note}") for line in said)
     assert any(line.startswith(note) for line in done.result["remarks"])
-    assert done.metrics["student/ema_decay"] == pytest.approx(1 - 6 ** (-2 / 3))
-    assert "weights and scores are of their moving average, decay 0.9" in (done.student / "README.md").read_text()
+    assert done.metrics["student/ema_decay"] == pytest.approx(1 - 3 ** (-2 / 3))
+    assert {"test/miou", "student/max_median_norm/2"} <= set(done.metrics)
+    loaded: Any = timm.create_model(f"local-dir:{done.student}", pretrained=True).eval()
+    assert loaded.num_prefix_tokens == open_network(str(tmp_path / "run")).tapped.prefix == 3
+    assert written["reg_token"].abs().max() > 1e-4  # trained: they start at 1e-6
+    card = (done.student / "README.md").read_text()
+    assert "with 2 register tokens, from blocks and leading channels of the teacher." in card
+    assert "projector orthogonal" in card
+    assert "weights and scores are of their moving average, decay 0.9" in card
 
 
 def one_of_two(rank: int, config: Config, meeting: str, folder: str) -> None:
@@ -146,6 +156,6 @@ def test_processes_that_train_one_student_have_the_same_average(averaged: Config
     for part in ("distiller", "average"):
         assert all(torch.equal(first[part][name], second[part][name]) for name in first[part])
     alone = StudentTrainer.begin(TrainContext(averaged), averaged)
-    steps(alone, 3)
+    steps(alone, 3, images=16)
     for name, weight in alone.state()["average"].items():
         torch.testing.assert_close(first["average"][name], weight, atol=2e-3, rtol=1e-2)

@@ -9,8 +9,7 @@ import pytest
 import timm
 import torch
 
-from singer_ray.config import Config, MethodConfig
-from singer_ray.distillation import run_distillation
+from singer_ray.config import MethodConfig
 from singer_ray.errors import UserError
 from singer_ray.method.distiller import Distiller
 from singer_ray.method.refiners.base import Refiner
@@ -18,7 +17,6 @@ from singer_ray.publishing.formats import onnx_available, write_onnx, write_prog
 from singer_ray.publishing.package import InputSpec, write_model
 from singer_ray.vision.models import Normalization, create_student
 from singer_ray.vision.networks import open_network
-from singer_ray.vision.students import build_student
 from singer_ray.vision.tapped import TappedViT
 
 TINY: dict[str, Any] = {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 4, "global_pool": "avg"}
@@ -96,7 +94,7 @@ def test_timm_loads_an_exported_student_with_its_registers(tmp_path: Path) -> No
     assert (network.tapped.prefix, network.grid) == (4, (4, 4))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_other_runtimes_give_the_same_tokens(tmp_path: Path) -> None:
     model, images = student(3), torch.randn(5, 3, 16, 16)
     folder = written(tmp_path / "it", model)
@@ -106,15 +104,3 @@ def test_other_runtimes_give_the_same_tokens(tmp_path: Path) -> None:
     if onnx_available():
         write_onnx(folder)  # compares its own outputs with torch's
         assert (folder / "model.onnx").is_file()
-
-
-@pytest.mark.slow
-def test_a_run_with_registers_ends_in_a_student_that_has_them(small: Config, tmp_path: Path) -> None:
-    config = small.override({"student.registers": 2, "method.refiner": "layernorm", "train.epochs": 1})
-    done = run_distillation(config, tmp_path / "run")
-    loaded: Any = timm.create_model(f"local-dir:{done.student}", pretrained=True).eval()
-    assert loaded.num_prefix_tokens == build_student(config).num_prefix_tokens == 3
-    assert loaded.reg_token.abs().max() > 1e-3  # trained: they start at 1e-6
-    assert open_network(str(tmp_path / "run")).tapped.prefix == 3
-    assert "with 2 register tokens, from fresh weights" in (done.student / "README.md").read_text()
-    assert {"test/miou", "student/max_median_norm/2"} <= set(done.metrics)
