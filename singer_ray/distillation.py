@@ -120,7 +120,7 @@ class _Run:
         begin = time.perf_counter()
         # Built before anything is written: whatever is wrong shows now. The driver of a Ray run leaves GPUs alone.
         context = self.inputs.context(config.override({"train.device": "cpu"}) if by_ray else config)
-        trainer = StudentTrainer(context, config)
+        trainer = StudentTrainer(context, config, resumed=self.resume)
         remarks = trainer.remarks
         if self.resume and not by_ray:
             checkpoint.load(out)  # refused before anything is written

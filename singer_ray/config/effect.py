@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from singer_ray.config.inputs import StudentConfig
 from singer_ray.config.sources import SOURCES, readers_of
 from singer_ray.config.tree import Config, field_names
 from singer_ray.method import wrappers
@@ -59,6 +60,7 @@ def _of_method() -> dict[str, tuple[Condition, ...]]:
         "method.distance": (plain,),
         "method.standardize.momentum": (plain, only("method.target", "standardize")),
         "method.smooth_l1.beta": (plain, only("method.distance", "smooth_l1", "mixed")),
+        "method.projector": ALWAYS,
         "method.loss.kd": ALWAYS,
         "method.loss.class_token": (plain,),
         "method.loss.gram": ALWAYS,
@@ -85,7 +87,7 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "teacher.checkpoint": (_named_teacher(),),
     "teacher.pretrained": (_named_teacher(), unset("teacher.checkpoint")),
     "teacher.layers": ALWAYS,
-    **{f"student.{name}": ALWAYS for name in ("name", "width", "depth", "heads", "patch_size", "layers")},
+    **{f"student.{name}": ALWAYS for name in StudentConfig.model_fields},
     **_of_method(),
     **{
         f"train.{name}": ALWAYS
@@ -98,6 +100,7 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
             "warmup",
             "clip_grad",
             "drop_path",
+            "ema",
             "precision",
             "workers",
             "launcher",
@@ -192,6 +195,7 @@ _NOT_EVALUATED = (
             "warmup",
             "clip_grad",
             "drop_path",
+            "ema",
             "precision",
             "workers",
             "launcher",
@@ -215,6 +219,7 @@ UNREAD: dict[str, tuple[str, ...]] = {
         "train.storage",
         "train.trackers",
         "evaluation.every",
+        "train.ema",
         "evaluation.l2",
         "evaluation.knn.",
         *_ALONE,

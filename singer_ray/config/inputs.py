@@ -43,7 +43,7 @@ class StudentConfig(Block):
     """The small network. Fields left None keep what the named architecture has."""
 
     name: Place = "vit_tiny_patch16_224"
-    """timm architecture; its weights start fresh."""
+    """timm architecture, hf-hub:owner/model, or local-dir:folder; its weights start fresh, see init and pretrained."""
     width: int | None = Field(None, ge=1)
     """Embedding dimension."""
     depth: int | None = Field(None, ge=1)
@@ -52,5 +52,25 @@ class StudentConfig(Block):
     """Attention heads; must divide the width."""
     patch_size: int | None = Field(None, ge=1)
     """Patch height and width, in pixels."""
+    registers: int = Field(0, ge=0)
+    """Register tokens, which follow the class token; 0 keeps what the named architecture has, mostly none."""
+    init: Literal["random", "copy"] = "random"
+    """Initial weights: random, or copy (evenly spaced blocks of the teacher, and the leading channels of each). copy
+    needs a student of the teacher's architecture that is neither wider nor deeper."""
+    pretrained: bool = False
+    """Start from the published weights of the named architecture."""
+    checkpoint: Place | None = None
+    """File of weights to start from."""
     layers: tuple[int, ...] = ()
     """Student layers that learn from teacher.layers, one each; empty maps by relative depth."""
+
+    def check_start(self) -> None:
+        """Raises ValueError where several settings say what the weights start from."""
+        starts = {
+            "student.init copy": self.init == "copy",
+            "student.pretrained": self.pretrained,
+            "student.checkpoint": self.checkpoint is not None,
+        }
+        named = [start for start, given in starts.items() if given]
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)} each say what the student's weights start from. Use one of them")

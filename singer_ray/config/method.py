@@ -108,6 +108,9 @@ class _Training(Block):
     0.1 x smooth-L1 (mixed, arXiv 2312.06709)."""
     standardize: StandardizeConfig = StandardizeConfig()
     smooth_l1: SmoothL1Config = SmoothL1Config()
+    projector: Literal["linear", "mlp", "orthogonal"] = "linear"
+    """What takes the student's features to the teacher's width: linear; mlp (two layers with GELU, the hidden one as
+    wide as the teacher); orthogonal (linear, its columns orthonormal)."""
     loss: LossConfig = LossConfig()
     prefit: PrefitConfig = PrefitConfig()
 

@@ -29,6 +29,9 @@ class TrainConfig(Block):
     """Largest gradient norm; 0 does not clip."""
     drop_path: float = Field(0.0, ge=0, lt=1)
     """Stochastic depth rate of the student."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of a moving average of the student's weights (0.99 to 0.9999), which is then evaluated and exported; 0 has
+    none. In early steps the decay is lower: at most 1 - (steps done)^(-2/3)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Autocast type; auto is bfloat16 on a GPU that has it, else float32. Norms, quantiles and Gram stay float32."""
     workers: int = Field(1, ge=1)

@@ -59,6 +59,7 @@ class Config(Block):
             self.method.check_variant()
             self.method.check_adapter()
         check_comparison(self)
+        self.student.check_start()
         if self.student.layers and len(self.student.layers) != len(self.teacher.layers):
             raise ValueError(
                 f"student.layers names {len(self.student.layers)} layers, teacher.layers {len(self.teacher.layers)}. "

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from singer_ray.method.losses import information_loss, weighted_sum
+from singer_ray.method.projections import OrthogonalLinear, make_projection
 from singer_ray.method.refiners.base import Refiner, Replay
 from singer_ray.method.targets import TARGETS
 from singer_ray.vision.tapped import Features, TappedViT
@@ -25,6 +26,7 @@ class Distiller(nn.Module):
         covered: height and width in pixels that each grid covers (see `TappedViT.covered`); by default the same.
         detach: keep the gradient of L_KD away from the refiner.
         target, momentum: `method.target` and `method.standardize.momentum`.
+        projector: what P_l is, see `make_projection`.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Distiller(nn.Module):
         target: str = "plain",
         momentum: float = 0.0,
         gram_weight: float = 0.0,
+        projector: str = "linear",
     ) -> None:
         super().__init__()
         self.student, self.refiner = student, refiner
@@ -59,7 +62,9 @@ class Distiller(nn.Module):
         self.kd_weight, self.gram_weight, self.detach = kd_weight, gram_weight, detach
         self.targets = TARGETS[target](self.layers, self.teacher_width, int(self.class_token), momentum)
         refiner.meet(student)
-        self.projections = nn.ModuleDict({str(n): nn.Linear(student.width, self.teacher_width) for n in self.layers})
+        self.projections = nn.ModuleDict(
+            {str(n): make_projection(projector, student.width, self.teacher_width) for n in self.layers}
+        )
 
     def forward(self, images: torch.Tensor, features: Features, replay: Replay) -> dict[str, torch.Tensor]:
         """One step: the losses of a batch by name, and under `loss` their weighted sum, which is minimised.
@@ -95,6 +100,12 @@ class Distiller(nn.Module):
         self.refiner.calibrate(median_norms)
         if self.refiner.scales_targets:
             self.scales = {n: float(self.teacher_width**0.5 / median_norms[n]) for n in self.layers}
+
+    def retract(self) -> None:
+        """Brings orthogonal projections, which the optimiser has moved, back to orthonormal columns."""
+        for projection in self.projections.values():
+            if isinstance(projection, OrthogonalLinear):
+                projection.retract()
 
     def target(self, layer: int, tokens: torch.Tensor) -> torch.Tensor:
         """What the student learns in place of F_l, unscaled: [batch, prefix + patches, dim]."""

@@ -151,14 +151,17 @@ def _making(result: Mapping[str, Any]) -> str:
         f"Teacher: {code(teacher['name'])}"
         + (f", weights of {code(teacher['checkpoint'])}" if teacher["checkpoint"] else "")
         + f"; distilled layers {markdown(_listed(teacher['layers'])) or 'at 3/4 of the depth and the last'}.",
+        f"Student: {_student(config)}.",
         f"Data: {_data(data)}, {int(data['image_size'])} x {int(data['image_size'])} pixels, augmentation "
         f"{markdown(data['augment'])}.",
-        f"Refinement of the teacher's features: {_remedy(config['method'])}.",
+        f"Refinement of the teacher's features: {_remedy(config['method'])}; projector "
+        f"{markdown(config['method'].get('projector', 'linear'))}.",
         (f"{int(result['epochs'])} of {int(train['epochs'])} epochs" if result.get("epochs") else "Trained")
         + (" (the search stopped it early)" if search and search.get("state") == "PRUNED" else "")
         + f", batch {int(train['batch_size'])}, AdamW, learning rate {train['lr']:.3g}, weight decay "
         f"{train['weight_decay']:.3g}, warm-up {train['warmup']:.3g}, drop path {train['drop_path']:.3g}, seed "
-        f"{int(config['seed'])}, {result['seconds']:.0f} s.",
+        f"{int(config['seed'])}, {result['seconds']:.0f} s"
+        + (f"; weights and scores are of their moving average, decay {train['ema']:g}." if train.get("ema") else "."),
     ]
     if search:
         lines.append(
@@ -174,6 +177,20 @@ def _making(result: Mapping[str, Any]) -> str:
         "```\npython -m singer_ray.train --preset config.yaml\npython -m singer_ray.train --preset config.yaml --seed "
         f"{int(config['seed']) + 1}\n```"
     )
+
+
+def _student(config: Mapping[str, Any]) -> str:
+    """Its architecture and what its weights started from; results of older versions do not say the latter."""
+    student = config["student"]
+    registers = int(student.get("registers", 0))
+    start = "fresh weights"
+    if student.get("checkpoint"):
+        start = f"the weights in {code(student['checkpoint'])}"
+    elif student.get("pretrained"):
+        start = f"the published weights of {code(student['name'])}"
+    elif student.get("init") == "copy":
+        start = "blocks and leading channels of the teacher"
+    return code(student["name"]) + f" with {registers} register tokens" * bool(registers) + f", from {start}"
 
 
 def _scores(result: Mapping[str, Any]) -> str:

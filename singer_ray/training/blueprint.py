@@ -18,7 +18,7 @@ from singer_ray.training.context import pick_device
 from singer_ray.training.launch import runs_in_ray
 from singer_ray.vision.fitting import check_fit
 from singer_ray.vision.models import outline, outline_student
-from singer_ray.vision.students import build_student, check_student, student_layers_of
+from singer_ray.vision.students import build_student, check_start, check_student, student_layers_of
 from singer_ray.vision.tapped import TappedViT, check_layers
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Blueprint:
             student = build_student(config, outline_student)
             students[kept] = TappedViT(student, [0], name=student_name).depth
             check_student(student, student_name, config.data.image_size)
+            check_start(config, TappedViT(student, [0], name=student_name), tapped)
         mapped = student_layers_of(config, layers, depth, students[kept], kind.map_layers)
         check_layers(mapped, students[kept], student_name)
 

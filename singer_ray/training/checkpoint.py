@@ -113,7 +113,10 @@ def _problem(state: Any, needed: Needed) -> str | None:
         return "its normalization is not that of images"
     if not _are_numbers(norms.values()):
         return "its median norms are no numbers"
-    if not all(isinstance(weight, torch.Tensor) for weight in state["distiller"].values()):
+    average = state.get("average", {})
+    if not isinstance(average, Mapping):
+        return "its average of weights is none"
+    if not all(isinstance(weight, torch.Tensor) for weight in (*state["distiller"].values(), *average.values())):
         return "its weights are no tensors"
     return None
 

@@ -87,7 +87,7 @@ def final_metrics(trainer: StudentTrainer) -> Metrics:
     source = context.suite.sources.get("val", context.train)
     norms = norm_metrics(
         trainer.teacher,
-        trainer.distiller,
+        trainer.scored,
         context.normalize,
         shuffled_subset(source, NORM_IMAGES),
         context.evaluation_view,
@@ -96,7 +96,7 @@ def final_metrics(trainer: StudentTrainer) -> Metrics:
     )
     kept = preservation_metrics(
         trainer.teacher,
-        trainer.distiller,
+        trainer.scored,
         context.normalize,
         shuffled_subset(source, PRESERVATION_IMAGES),
         context.evaluation_view,
@@ -106,17 +106,20 @@ def final_metrics(trainer: StudentTrainer) -> Metrics:
 
 
 def _of_student(trainer: StudentTrainer) -> Metrics:
-    """The metrics of EPOCH_METRICS."""
+    """The metrics of EPOCH_METRICS, and the decay of the last step where the student is an average."""
     context = trainer.context
     source = context.suite.sources.get("val", context.train)
-    return student_metrics(
-        trainer.distiller,
+    metrics = student_metrics(
+        trainer.scored,
         context.normalize,
         shuffled_subset(source, PRESERVATION_IMAGES),
         context.evaluation_view,
         context.device,
         ratio=context.config.evaluation.artifact_ratio,
     )
+    if trainer.average is not None:
+        metrics["student/ema_decay"] = trainer.average.decay_at(trainer.step_count)
+    return metrics
 
 
 def _over_ranks(value: torch.Tensor) -> float:

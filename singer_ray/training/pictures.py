@@ -21,7 +21,7 @@ def draw_student_pictures(trainer: StudentTrainer, folder: Path) -> tuple[Path, 
     Norm maps are over the image's median, on one scale. In pca.png the student's features are in the teacher's space
     (its own P_l; without one, they are left out); colours are the principal components of the teacher's normal tokens.
     """
-    context, teacher, distiller = trainer.context, trainer.teacher, trainer.distiller
+    context, teacher, distiller = trainer.context, trainer.teacher, trainer.scored
     images = sample_images(context.suite.sources.get("val", context.train), context.evaluation_view)
     pixels = context.normalize(images.to(context.device))
     layer, student_layer = distiller.layers[-1], distiller.student_layers[-1]

@@ -15,11 +15,23 @@ from singer_ray.errors import UserError, printable
 from singer_ray.evaluation.suite import Reader
 from singer_ray.method.artifacts import max_median_ratio, median_norm, patch_norms
 from singer_ray.method.distiller import Distiller
+from singer_ray.method.layers import map_by_depth
 from singer_ray.method.losses import Terms, weighted_sum
 from singer_ray.method.refiners.registry import refiner_class
 from singer_ray.method.wrappers.registry import wrapped
+from singer_ray.training.average import WeightAverage
 from singer_ray.training.schedule import warmup_cosine
-from singer_ray.vision.students import STUDENT_WEIGHTS, build_student, check_student, misfit, student_layers_of
+from singer_ray.vision.models import normalization_of
+from singer_ray.vision.students import (
+    AVERAGE,
+    STUDENT_WEIGHTS,
+    average_in,
+    build_student,
+    check_student,
+    misfit,
+    start_student,
+    student_layers_of,
+)
 from singer_ray.vision.tapped import Features, TappedViT
 
 if TYPE_CHECKING:
@@ -36,10 +48,15 @@ NO_ARTIFACTS = 4.0
 class StudentTrainer:
     """Trains one student in a TrainContext, step by step.
 
-    `rank` and `world` place this process among those that train the same student.
+    `rank` and `world` place this process among those that train the same student. One that is `resumed` takes its
+    weights from the state that it is then given: what the student started from is not read again.
+
+    Raises UserError for what cannot be built, or does not fit.
     """
 
-    def __init__(self, context: TrainContext, config: Config, *, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, context: TrainContext, config: Config, *, rank: int = 0, world: int = 1, resumed: bool = False
+    ) -> None:
         self.context, self.config, self.rank, self.world = context, config, rank, world
         layers = context.distilled_layers()
         refiner = refiner_class(config.method)
@@ -49,12 +66,16 @@ class StudentTrainer:
         self.teacher = wrapped(tapped, config.method, size=size, seed=derive(config.seed, 5))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(config.seed, 0))
-            self.distiller = self._build(layers).to(context.device)
+            self.distiller = self._build(layers)
+            if not resumed:
+                start_student(config, self.distiller.student, context.last_teacher, map_by_depth)
+        self.distiller.to(context.device)
         self.module: nn.Module = self.distiller
         self.steps = config.train.epochs * self.steps_per_epoch
         self.step_count = 0
         self.median_norms: dict[int, float] = {}
         self.optimizer: torch.optim.Optimizer | None = None
+        self.average: WeightAverage | None = None
 
     @classmethod
     def begin(
@@ -68,7 +89,7 @@ class StudentTrainer:
         log: Callable[[str], None] = lambda line: None,
     ) -> StudentTrainer:
         """A trainer that is built and made ready: see `make_ready`."""
-        trainer = cls(context, config, rank=rank, world=world)
+        trainer = cls(context, config, rank=rank, world=world, resumed=state is not None)
         trainer.make_ready(state, log)
         return trainer
 
@@ -101,23 +122,37 @@ class StudentTrainer:
         return self.config.method.prefit_steps if refiner.learns and not refiner.joint else 0
 
     @property
+    def scored(self) -> Distiller:
+        """What is evaluated and exported: student and projections as they are, or their moving average."""
+        return self.distiller if self.average is None else self.average.distiller
+
+    @property
     def student_model(self) -> nn.Module:
-        """The student itself, as timm made it."""
-        model: nn.Module = self.distiller.student.model
+        """The student that is evaluated and exported, as timm made it."""
+        model: nn.Module = self.scored.student.model
         return model
 
     def reader(self) -> Reader:
         """The student as the probes see it."""
-        student = self.distiller.student
+        student = self.scored.student
         last = TappedViT(student.model, [student.depth - 1])
         covered = last.covered(self.config.data.image_size)
         return Reader(last, self.context.normalize, self.distiller.student_grid, covered)
 
     @property
     def remarks(self) -> list[str]:
-        """What a person should know before training: the context's remarks, and what the student does not see."""
-        unseen = self.distiller.student.unseen(self.config.data.image_size)
-        return [*self.context.remarks, *([unseen] if unseen else [])]
+        """What a person should know before training: the context's remarks, and those about the student."""
+        unseen, student = self.distiller.student.unseen(self.config.data.image_size), self.config.student
+        lines = [*self.context.remarks, *([unseen] if unseen else [])]
+        if self.config.train.ema:
+            lines.append(WeightAverage.note(self.config.train.ema))
+        made_for, given = normalization_of(self.distiller.student.model), self.context.normalize
+        if student.pretrained and made_for != given:
+            lines.append(
+                f"the weights that student {student.name} starts from were trained with mean {made_for.mean} and "
+                f"standard deviation {made_for.std}; it is shown what its teacher is, {given.mean} and {given.std}"
+            )
+        return lines
 
     def observe(self, log: Callable[[str], None] = lambda line: None) -> None:
         """Looks at the first training images: fixes scales by the teacher's median norms, and readies the refiner."""
@@ -204,6 +239,8 @@ class StudentTrainer:
             param_groups_weight_decay(self.distiller, train.weight_decay, no_weight_decay_list=self._without_decay()),
             lr=train.lr,
         )
+        if train.ema:
+            self.average = WeightAverage(self.distiller, train.ema)
         if self.world > 1:
             devices = [self.context.device.index] if self.context.device.type == "cuda" else None
             self.module = nn.parallel.DistributedDataParallel(self.distiller, device_ids=devices)
@@ -225,15 +262,20 @@ class StudentTrainer:
         if train.clip_grad:
             nn.utils.clip_grad_norm_(self.distiller.parameters(), train.clip_grad)
         self.optimizer.step()
+        self.distiller.retract()
         self.step_count += 1
+        if self.average is not None:
+            self.average.update(self.step_count)
         return {name: value.detach() for name, value in losses.items()}
 
     def state(self) -> dict[str, Any]:
         """Everything that an exact resume needs."""
         assert self.optimizer is not None, "start() comes first"
         found = self.teacher.found()
+        average = {} if self.average is None else {AVERAGE: self.average.state_dict()}
         return {
             "distiller": self.distiller.state_dict(),
+            **average,
             "optimizer": self.optimizer.state_dict(),
             "step": self.step_count,
             "median_norms": self.median_norms,
@@ -259,6 +301,8 @@ class StudentTrainer:
         assert self.optimizer is not None
         try:
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(average_in(state))
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise misfit(error) from error
         self.step_count = state["step"]
@@ -284,6 +328,7 @@ class StudentTrainer:
             refiner,
             (self.teacher.grid(size), student.grid(size)),
             (self.teacher.covered(size), student.covered(size)),
+            projector=config.method.projector,
             kd_weight=config.method.loss.kd,
             detach=config.method.detach_target and not kind.joint,
             target=config.method.target,
@@ -309,6 +354,6 @@ class StudentTrainer:
             parameter.requires_grad_(gradient is not None)
 
     def _without_decay(self) -> list[str]:
-        listed: set[str] = getattr(self.student_model, "no_weight_decay", set)()
+        listed: set[str] = getattr(self.distiller.student.model, "no_weight_decay", set)()
         refiner = [f"refiner.{name}" for name, _ in self.distiller.refiner.named_parameters()]
         return [*(f"{STUDENT_WEIGHTS}{name}" for name in listed), *refiner]

@@ -43,8 +43,11 @@ _HEADS = ("head", "fc", "classifier", "heads", "head_dist")
 """Modules behind the features. No teacher needs them."""
 
 
-def load_weights(model: nn.Module, path: str, name: str) -> None:
+def load_weights(model: nn.Module, path: str, name: str, role: str = "teacher") -> None:
     """Fills `model`, which has no head, with the weights in a file: .safetensors, .pth, .pt, .bin or original .npz.
+
+    `role` is "teacher" or "student", whose setting `checkpoint` names the file. Register tokens that the file lacks
+    keep their initial values in a student; a teacher must have all of its own.
 
     Wrappers ({'model': ...}, EMA, 'teacher': 'module.backbone....') are taken off, position embeddings resampled to the
     model's grid, the names of other code bases translated (timm's own filters), and all is turned into float32. A head
@@ -52,7 +55,7 @@ def load_weights(model: nn.Module, path: str, name: str) -> None:
 
     Raises UserError when the file cannot be read or does not hold every weight of `model`.
     """
-    start = f"teacher.checkpoint {path!r}"
+    start = f"{role}.checkpoint {path!r}"
     if path.lower().endswith((".npz", ".npy")):
         _load_arrays(model, path, start, name)
         return
@@ -66,11 +69,33 @@ def load_weights(model: nn.Module, path: str, name: str) -> None:
     if not weights:
         raise UserError(f"{start} holds no weights. Give a file of a network's state_dict.")
     own = model.state_dict()
-    fitted = _filtered(model, weights)
-    problem = _misfit(own, fitted, weights, name)
+    fitted = _filtered(model, adapted(model, weights) if role == "student" else weights)
+    problem = misfit_of(own, fitted, weights, name)
     if problem:
-        raise UserError(f"{start} {problem}")
+        advice = f"Name the architecture that the file is of with --{role}.name, or give another file."
+        raise UserError(f"{start} {problem} {advice}")
     model.load_state_dict({key: fitted[key] for key in own})
+
+
+def adapted(model: Any, weights: Weights) -> Weights:
+    """`weights` to start the student `model` from, which may pool in another way and have more tokens.
+
+    A norm behind the pooling becomes the final norm. Where `model` has register tokens and the weights have none, its
+    own ones and their positions are put in.
+    """
+    own = model.state_dict()
+    if "norm.weight" in own and "norm.weight" not in weights:
+        weights = {re.sub(r"^fc_norm\.", "norm.", key): weight for key, weight in weights.items()}
+    count = own["reg_token"].shape[1] if "reg_token" in own else 0
+    if not count or any(key.startswith(("reg_token", "register_tokens")) for key in weights):
+        return weights
+    added = {**weights, "reg_token": own["reg_token"]}
+    if "pos_embed" in weights and not getattr(model, "no_embed_class", False):
+        first = int(model.num_prefix_tokens) - count
+        positions, fresh = weights["pos_embed"], own["pos_embed"][:, first : first + count]
+        if positions.ndim == 3 and positions.shape[2] == fresh.shape[2]:  # else the shapes say what does not fit
+            added["pos_embed"] = torch.cat([positions[:, :first], fresh, positions[:, first:]], dim=1)
+    return added
 
 
 def in_one_line(error: Exception) -> str:
@@ -134,31 +159,32 @@ def _filtered(model: nn.Module, weights: Weights) -> Weights:
         return weights
 
 
-def _misfit(own: Mapping[str, torch.Tensor], fitted: Weights, weights: Weights, name: str) -> str:
-    """Why weights do not fit, with advice; nothing when they do."""
+def misfit_of(
+    own: Mapping[str, torch.Tensor], fitted: Weights, weights: Weights, name: str, where: str = "the file"
+) -> str:
+    """Why `weights`, which are `fitted` to the model `name`, are not those that it has; nothing when they are."""
     there = [key for key in own if key in fitted]
     wrong = [key for key in there if fitted[key].shape != own[key].shape]
     missing = [key for key in own if key not in fitted]
-    advice = "Name the architecture that the file is of with --teacher.name, or give another file."
     if len(there) <= len(own) // 10:
         return (
             f"is not of {name}: {len(there)} of its {len(own)} weights are in it. The file has "
-            f"{_listed(list(weights))}; the model {_listed(list(own))}. {advice}"
+            f"{_listed(list(weights))}; the model {_listed(list(own))}."
         )
     if wrong:
         first = wrong[0]
         return (
-            f"does not fit {name}: {first} is {_size(fitted[first])} in the file and {_size(own[first])} in the model"
-            f"{f' ({len(wrong)} weights differ in size)' if len(wrong) > 1 else ''}. {advice}"
+            f"does not fit {name}: {first} is {_size(fitted[first])} in {where} and {_size(own[first])} in the model"
+            f"{f' ({len(wrong)} weights differ in size)' if len(wrong) > 1 else ''}."
         )
     if missing:
         extra = [key for key in fitted if key not in own]
         has = f" It has {_listed(extra)} instead." if extra else ""
-        return f"lacks {len(missing)} of the {len(own)} weights of {name}: {_listed(missing)}.{has} {advice}"
+        return f"lacks {len(missing)} of the {len(own)} weights of {name}: {_listed(missing)}.{has}"
     blocks = {int(key.split(".")[1]) for key in fitted if re.match(r"blocks\.\d+\.", key)}
     known = {int(key.split(".")[1]) for key in own if re.match(r"blocks\.\d+\.", key)}
     if blocks - known:
-        return f"has {len(blocks)} blocks, and {name} has {len(known)}. {advice}"
+        return f"has {len(blocks)} blocks, and {name} has {len(known)}."
     return ""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from singer_ray.vision.fitting import check_fit
 DEMO_TEACHERS = {"demo": "planted", "demo-clean": "clean"}
 _PLACES = ("url", "hf_hub_id", "file", "state_dict")
 """Where timm may say that weights are published."""
+_REGISTERS = ("reg_tokens", "num_reg_tokens")
+"""What timm's classes call their number of register tokens."""
 _ASSETS = Path(__file__).parent / "demo_teacher"
 
 
@@ -52,7 +56,7 @@ def load_teacher(name: str, image_size: int, *, pretrained: bool = True, checkpo
     (before anything is fetched), and weights that do not fit.
     """
     if checkpoint is not None:
-        _check_file(checkpoint)
+        check_file(checkpoint, "teacher.checkpoint")
         model = _create(_source(name), "teacher.name", pretrained=False, num_classes=0, img_size=image_size)
         load_weights(model, checkpoint, name)
         return model.eval().requires_grad_(False)
@@ -78,7 +82,7 @@ def outline(
     With `pretrained` it must also have weights that could be fetched; a `checkpoint` must be a file. Raises UserError.
     """
     if checkpoint is not None:
-        _check_file(checkpoint)
+        check_file(checkpoint, f"{setting.partition('.')[0]}.checkpoint")
     if pretrained and checkpoint is None and name.startswith("local-dir:"):
         _check_weights(name, setting)
     with torch.device("meta"):
@@ -86,31 +90,66 @@ def outline(
     published: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
     if pretrained and checkpoint is None and _fetched(name) and not any(published.get(key) for key in _PLACES):
         raise UserError(
-            f"{setting} {name!r} has no published weights. Give a file with --teacher.checkpoint, or name one that "
-            "has: "
+            f"{setting} {name!r} has no published weights. Give a file with "
+            f"--{setting.partition('.')[0]}.checkpoint, or name one that has: "
             f"{', '.join(list_pretrained(name.partition('.')[0] + '.*')[:5]) or 'timm.list_pretrained() lists them'}."
         )
     return model
 
 
-def outline_student(name: str, image_size: int, **architecture: float | str | None) -> nn.Module:
+def outline_student(name: str, image_size: int, *, registers: int = 0, **architecture: float | str | None) -> nn.Module:
     """What `create_student` would make, on the meta device. Raises UserError as that does."""
     with torch.device("meta"):
-        return create_student(name, image_size, **architecture)
+        return create_student(name, image_size, registers=registers, **architecture)
 
 
-def create_student(name: str, image_size: int, **architecture: float | str | None) -> nn.Module:
+def create_student(name: str, image_size: int, *, registers: int = 0, **architecture: float | str | None) -> nn.Module:
     """A student with fresh weights and no classification head.
 
     Its final norm stays in `forward_features`, before the pooling, so that patch features leave it normalised.
-    `architecture` overrides the named model's own (embed_dim, depth, num_heads, patch_size, ...); None keeps it.
+    `architecture` overrides the named model's own (embed_dim, depth, num_heads, patch_size, ...); None keeps it, and so
+    do 0 `registers`.
 
-    Raises UserError for an unknown name and for sizes that do not fit each other.
+    Raises UserError for an unknown name, for sizes that do not fit each other, and for registers where there can be
+    none.
     """
+    if registers:
+        architecture = {**architecture, _register_argument(name, registers): registers}
     model = _create(
         name, "student.name", pretrained=False, num_classes=0, img_size=image_size, fc_norm=False, **architecture
     )
     return model.train()
+
+
+def published_weights(name: str, image_size: int, patch_size: int | None, *, shapes_only: bool = False) -> nn.Module:
+    """The network that `name` means with its published weights, resampled by timm to this image and patch size.
+
+    With `shapes_only` it is on the meta device, and nothing is fetched. Raises UserError where there are none.
+    """
+    outline(name, "student.name", None, pretrained=True)
+    with torch.device("meta") if shapes_only else contextlib.nullcontext():
+        return _create(
+            name,
+            "student.name",
+            pretrained=not shapes_only,
+            num_classes=0,
+            img_size=image_size,
+            patch_size=patch_size,
+        )
+
+
+def _register_argument(name: str, registers: int) -> str:
+    """What the class of a timm architecture calls its number of register tokens. Raises UserError."""
+    with torch.device("meta"):
+        kind = type(_create(name, "student.name", pretrained=False))
+    known = inspect.signature(kind).parameters
+    found = [argument for argument in _REGISTERS if argument in known]
+    if not found:
+        raise UserError(
+            f"student.registers is {registers}, but {name} ({kind.__name__}) cannot have register tokens. Name a "
+            "student of the vit, deit3, eva, dinov2 or dinov3 families, or leave student.registers out."
+        )
+    return found[0]
 
 
 def _source(name: str) -> str:
@@ -132,11 +171,10 @@ def _load(name: str, setting: str, image_size: int | None, *, pretrained: bool) 
     return model.eval().requires_grad_(False)
 
 
-def _check_file(checkpoint: str) -> None:
+def check_file(checkpoint: str, setting: str) -> None:
+    """Raises UserError where the file of weights that `setting` names is not there."""
     if not Path(checkpoint).is_file():
-        raise UserError(
-            f"teacher.checkpoint {checkpoint!r} is not a file. Give the path of a .safetensors or .pth file."
-        )
+        raise UserError(f"{setting} {checkpoint!r} is not a file. Give the path of a .safetensors or .pth file.")
 
 
 def _check_weights(name: str, setting: str) -> None:

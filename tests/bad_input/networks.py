@@ -23,11 +23,14 @@ def places(trees: Trees, tmp_path: Path) -> dict[str, str]:
     (tmp_path / "ratio.yaml").write_text("train.lr: {type: uniform, low: 0.001, high: 0.002}")
     (tmp_path / "ranks.yaml").write_text("method.rank: {type: int, low: 4, high: 500}")
     (tmp_path / "wide.yaml").write_text("student.width: {type: int, low: 50, high: 60}")
+    (tmp_path / "registers.yaml").write_text("student.registers: {type: choice, values: [0, 4]}")
     return {p.stem: str(p) for p in tmp_path.iterdir()}
 
 
 DRY = ["--dry-run"]
 SMALL = ["--teacher.name", "test_vit", "--teacher.checkpoint"]
+COPY = ["--student.init", "copy"]
+PUBLISHED = ["--student.pretrained", "true"]
 ON_IMAGES = ["--teacher.name", "vit_tiny_patch16_224", "--teacher.pretrained", "False"]
 PLAIN = ["--method.refiner", "none"]
 REGISTERS = [*PLAIN, "--method.wrapper", "registers"]
@@ -142,4 +145,23 @@ CASES: list[Case] = [
     ("train", [*DRY, "--teacher.name", "local-dir:{bare}"], "has no weights beside its config.json"),
     ("train", ["--teacher.name", "local-dir:{bare}"], "local-dir:{bare}"),
     ("train", ["--teacher.name", "local-dir:{broken}"], "local-dir:{broken}"),
+    # what students start from
+    ("train", ["--student.checkpoint", "{other}"], "student.checkpoint '{other}' is not of student vit_tiny_patch16"),
+    ("train", ["--student.checkpoint", "{text}"], "student.checkpoint '{text}' cannot be read"),
+    ("train", [*DRY, "--student.checkpoint", "{bare}"], "student.checkpoint '{bare}' is not a file"),
+    ("train", [*DRY, *PUBLISHED], "cls_token is 1 x 1 x 192 in it and 1 x 1 x 48 in the model"),
+    ("train", [*DRY, *PUBLISHED, "--student.name", "vit_base_patch16_gap_224"], "has no published weights"),
+    ("train", [*DRY, *PUBLISHED, *COPY], "student.init copy and student.pretrained each say what the student's"),
+    ("train", [*DRY, *PUBLISHED, "--student.checkpoint", "{text}"], "student.pretrained and student.checkpoint each"),
+    ("train", [*COPY, "--student.width", "96"], "vit_tiny_patch16_224 is 96 wide, teacher demo 64"),
+    ("train", [*DRY, *COPY, "--student.depth", "7"], "vit_tiny_patch16_224 is 7 deep, teacher demo 6"),
+    ("train", [*DRY, *COPY, "--student.name", "beit_base_patch16_224"], "is a Beit with blocks of timm.models.beit"),
+    # registers
+    ("train", ["--student.registers", "-1"], "student.registers is '-1'"),
+    ("train", ["--student.registers", "2", "--student.name", "beit_base_patch16_224"], "cannot have register tokens"),
+    (
+        "tune",
+        [*DRY, "--space", "{registers}", "--student.name", "beit_base_patch16_224"],
+        "reaches what cannot be built: student.registers is 4, but beit_base_patch16_224 (Beit)",
+    ),
 ]

@@ -127,6 +127,17 @@ def test_what_a_command_does_not_read_is_told() -> None:
         assert not [n for n in door.COMMAND.shortcuts if SHORTCUTS[n].startswith(UNREAD[door.COMMAND.name])]
 
 
+def test_what_students_start_from_and_how_they_are_averaged_is_read_where_they_are_trained() -> None:
+    ours = ("student.registers", "student.init", "student.pretrained", "student.checkpoint", "method.projector")
+    for command in ("train", "tune", "analyze"):
+        assert remarks(ours, [Config()], command) == []
+    assert remarks(["train.ema"], [Config()], "train") == remarks(["train.ema"], [Config()], "tune") == []
+    for command in ("analyze", "evaluate", "teacher"):
+        assert remarks(["train.ema"], [Config()], command) == [
+            f"train.ema has no effect: `{command}` does not read it. Leave it out."
+        ]
+
+
 def test_neighbours_need_labels() -> None:
     assert remarks(["evaluation.knn.k"], [Config()], "train", {"mask"})
     assert not remarks(["evaluation.knn.k"], [Config()], "train", {"label"})

@@ -10,6 +10,7 @@ import torch
 from singer_ray.config import Config, load_preset
 from singer_ray.distillation import run_distillation
 from singer_ray.errors import UserError
+from singer_ray.search.space.dead import space_remarks
 from singer_ray.search.space.space import load_space
 from singer_ray.training.blueprint import check_run, check_search
 from singer_ray.training.context import TrainContext
@@ -35,6 +36,10 @@ def demo(**settings: Any) -> Config:
         ({"student__layers": [1, 7]}, "has layers 0 to 2"),
         ({"student__patch_size": 64}, "patches of 64 pixels"),
         ({"student__name": "cait_xxs24_224"}, "student.name|student cait_xxs24_224"),
+        ({"student__checkpoint": "gone.pth"}, r"student\.checkpoint 'gone\.pth' is not a file"),
+        ({"student__pretrained": True}, "cls_token is 1 x 1 x 192 in it and 1 x 1 x 48 in the model"),
+        ({"student__init": "copy", "student__width": 96}, "is 96 wide, teacher demo 64"),
+        ({"student__registers": 2, "student__name": "beit_base_patch16_224"}, "cannot have register tokens"),
         ({"method__rank": 500}, "above the teacher's width 64"),
         ({"method__variant": "official", "teacher__layers": [5]}, "Name two layers or more"),
         ({"train__launcher": "local", "train__workers": 2}, "runs one worker"),
@@ -62,6 +67,25 @@ def test_the_corners_of_a_space_are_outlined() -> None:
     space = load_space({"method.rank": {"type": "int", "low": 4, "high": 500}}, config)
     with pytest.raises(UserError, match=r"The search space reaches what cannot be built: method.rank 500"):
         check_search(config, space.corners(config))
+
+
+@pytest.mark.slow
+def test_a_space_may_search_how_students_are_made() -> None:
+    config = demo()
+    space = load_space(
+        {
+            "student.registers": {"type": "choice", "values": [0, 1, 4]},
+            "student.init": {"type": "choice", "values": ["random", "copy"]},
+            "train.ema": {"type": "choice", "values": [0.0, 0.99]},
+            "method.projector": {"type": "choice", "values": ["linear", "mlp", "orthogonal"]},
+        },
+        config,
+    )
+    assert space_remarks(space, config, []) == []
+    check_search(config, space.corners(config))
+    wider = space.corners(config.override({"student.width": 96}))
+    with pytest.raises(UserError, match=r"space reaches what cannot be built: student\.init copy: .* 96 wide"):
+        check_search(config, wider)
 
 
 @pytest.mark.slow

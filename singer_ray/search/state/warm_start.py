@@ -42,6 +42,7 @@ TOLD = (
     "train.warmup",
     "train.clip_grad",
     "train.drop_path",
+    "train.ema",
     "train.precision",
 )
 """Settings that lead to other students at the same point of the space: reported, not refused."""
