@@ -74,9 +74,14 @@ class Analysis:
 
     @property
     def rank(self) -> int | None:
-        """Where to start with `method.rank`; None without artifacts."""
+        """Where to start with `method.rank`; None where there are no directions to take out."""
         rank: int | None = self.result["verdict"]["rank"]
         return rank
+
+    @property
+    def refiner(self) -> str:
+        """What to try first as `method.refiner`: none, singer or layernorm."""
+        return str(self.result["verdict"]["refiner"])
 
     def __repr__(self) -> str:
         return f"Analysis(artifacts={self.artifacts}, rank={self.rank}, {len(self.metrics)} metrics)"

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
+from singer_ray.analysis.nature import Nature, nature_of
 from singer_ray.method.artifacts import max_median_ratio, normal_mask, outlier_mask, patch_norms, relative_norms
 from singer_ray.method.nullspace import linearized_block
 from singer_ray.vision.tapped import TappedViT, evaluating
@@ -20,6 +22,8 @@ TOP = (1, 2, 4, 8, 16)
 ENERGY_LEVELS = (0.9, 0.95)
 MIN_OUTLIERS = 8
 """Fewer outlier tokens than this say nothing about directions."""
+KEPT_VALUES, MIN_KEPT = 2**28, 8
+"""Values that all layers together keep for their `Nature` (1 GiB in float32), and images at least."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ class LayerReport:
     grid: tuple[int, int]
     directions: Directions | None
     """None where there are too few outlier tokens."""
+    nature: Nature
+    """What kind of artifacts these are, by the first images."""
+    after_norm: float | None = None
+    """`max_median` behind the network's final norm: of the last block, where tokens have such a norm."""
 
     @property
     def max_median(self) -> float:
@@ -106,6 +114,9 @@ class LayerReport:
             for level, count in self.directions.count.items():
                 metrics[f"artifact_directions_{100 * level:.0f}"] = count
             metrics |= {f"outlier_energy_{name}": share for name, share in self.directions.read_shares.items()}
+        if self.after_norm is not None:
+            metrics["max_median_after_norm"] = self.after_norm
+        metrics |= self.nature.metrics()
         return {f"teacher/{name}/{layer}": value for name, value in metrics.items()}
 
     def quantiles(self) -> list[float]:
@@ -139,18 +150,22 @@ def survey_layers(
     k: float,
     rank: int,
 ) -> dict[int, LayerReport]:
-    """A report of every layer that `teacher` is tapped at, in one pass and without keeping tokens.
+    """A report of every layer that `teacher` is tapped at, in one pass that keeps the tokens of few images only.
 
     Args:
         batches: normalised images [batch, 3, size, size].
         k: a token is an outlier above k x the median norm of its image.
         rank: size of the null space and of the read space that outliers are compared with.
     """
-    surveys = {n: _Survey(k) for n in teacher.layers}
+    kept = max(MIN_KEPT, KEPT_VALUES // (len(teacher.layers) * grid[0] * grid[1] * teacher.width))
+    surveys = {n: _Survey(k, kept) for n in teacher.layers}
+    norm = None if isinstance(teacher.final_norm, nn.Identity) else teacher.final_norm
     with evaluating(teacher):
         for pixels in batches:
             for layer, tokens in teacher(pixels).tokens.items():
                 surveys[layer].add(tokens[:, teacher.prefix :])
+                if norm is not None and layer == teacher.depth - 1:
+                    surveys[layer].add_behind_norm(norm(tokens)[:, teacher.prefix :])
     return {n: survey.report(grid, read_spaces(teacher, n, rank)) for n, survey in surveys.items()}
 
 
@@ -207,10 +222,12 @@ def _share_in(moment: torch.Tensor, space: torch.Tensor) -> float:
 
 
 class _Survey:
-    """Norms, and sums from which the second moments of outlier and normal tokens follow."""
+    """Norms, sums from which the second moments of outlier and normal tokens follow, and the first images' tokens."""
 
-    def __init__(self, k: float) -> None:
-        self.k = k
+    def __init__(self, k: float, kept: int) -> None:
+        self.k, self.kept = k, kept
+        self.tokens: list[torch.Tensor] = []
+        self.behind_norm: list[torch.Tensor] = []
         self.norms: list[torch.Tensor] = []
         self.outliers: list[torch.Tensor] = []
         self.sums: dict[bool, tuple[int, torch.Tensor, torch.Tensor]] = {}
@@ -220,10 +237,16 @@ class _Survey:
         outliers = outlier_mask(norms, self.k)
         self.norms.append(norms.cpu())
         self.outliers.append(outliers.cpu())
+        missing = self.kept - sum(len(tokens) for tokens in self.tokens)
+        if missing > 0:
+            self.tokens.append(patches[:missing].float().cpu())
         for kind, chosen in ((True, outliers), (False, normal_mask(norms) & ~outliers)):
             tokens = patches[chosen].double()
             count, total, square = self.sums.get(kind, (0, 0, 0))
             self.sums[kind] = (count + len(tokens), total + tokens.sum(dim=0), square + tokens.mT @ tokens)
+
+    def add_behind_norm(self, patches: torch.Tensor) -> None:
+        self.behind_norm.append(max_median_ratio(patch_norms(patches)).cpu())
 
     def report(self, grid: tuple[int, int], spaces: Mapping[str, torch.Tensor]) -> LayerReport:
         directions = None
@@ -232,7 +255,10 @@ class _Survey:
             mean = total / count
             outlier, normal = (_moment_about(mean, *self.sums[kind]) for kind in (True, False))
             directions = find_directions(outlier, normal, spaces)
-        return LayerReport(torch.cat(self.norms), torch.cat(self.outliers), grid, directions)
+        norms, outliers, tokens = torch.cat(self.norms), torch.cat(self.outliers), torch.cat(self.tokens)
+        self.tokens = []  # one layer's are held twice at a time
+        after = float(torch.cat(self.behind_norm).mean()) if self.behind_norm else None
+        return LayerReport(norms, outliers, grid, directions, nature_of(tokens, outliers[: len(tokens)]), after)
 
 
 def _moment_about(mean: torch.Tensor, count: int, total: torch.Tensor, square: torch.Tensor) -> torch.Tensor:

@@ -19,35 +19,46 @@ MAPS = 4
 
 
 def draw_layers(path: Path, reports: Mapping[int, LayerReport], layers: Sequence[int]) -> None:
-    """Over the depth of the teacher: how large the artifacts are and what they hold; and where on the patch grid.
+    """Over the depth of the teacher: how large artifacts are, what they hold, their directions; where on the grid.
 
-    The maps show the distilled `layers` and others with outliers, up to four, on one scale.
+    The maps show the distilled `layers` and others with outliers, up to four, on one scale; above each stands how much
+    artifacts keep to places (`Nature.recurrence`).
     """
     mapped = _mapped(reports, layers)
     figure = pyplot.figure(figsize=(9.8, 5.6), layout="constrained")
     above, below = cast("Sequence[SubFigure]", figure.subfigures(2, 1))
-    left, right = above.subplots(1, 2)
+    left, right, third = above.subplots(1, 3)
     depth = list(reports)
     left.plot(depth, [r.max_median for r in reports.values()], "o-", color=COLOURS[0], markersize=4)
-    left.set(xlabel="teacher block", ylabel="max / median norm", title="Largest patch norm of an image")
+    left.set(xlabel="teacher block", ylabel="max / median norm", title="Largest patch norm")
     left.set_ylim(0, 1.08 * max(r.max_median for r in reports.values()))
     right.plot(depth, [r.energy_share for r in reports.values()], "o-", color=COLOURS[0], label="energy", markersize=4)
     right.plot(depth, [r.token_share for r in reports.values()], "s--", color=COLOURS[1], label="tokens", markersize=4)
     right.set(xlabel="teacher block", ylabel="share", ylim=(-0.02, 1), title="What is in outlier tokens")
     right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     right.legend(frameon=False)
-    for axis in (left, right):
+    number = [r.nature.number for r in reports.values()]
+    third.plot(depth, number, "o-", color=COLOURS[0], markersize=4)
+    third.set(
+        xlabel="teacher block", ylabel="number", title="Directions of artifacts", ylim=(-0.2, 1.08 * max(*number, 4))
+    )
+    third.yaxis.set_major_locator(MaxNLocator(integer=True))
+    for axis in (left, right, third):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
         for layer in layers:
             axis.axvline(layer, color="grey", linestyle=":", linewidth=1)
-    title = "How often a place of the patch grid holds an outlier (blocks dotted above are distilled)"
+    title = (
+        "How often a place of the patch grid holds an outlier (blocks dotted above are distilled; in brackets how much "
+        "they keep to places: 0 chance, 1 always the same)"
+    )
     below.suptitle(title, fontsize=11)
     maps = np.atleast_1d(below.subplots(1, len(mapped), sharey=True))
     largest = max(0.01, *(float(reports[n].frequency.max()) for n in mapped))
     for axis, layer in zip(maps, mapped):
         drawn = axis.imshow(reports[layer].frequency.numpy(), cmap="magma", vmin=0, vmax=largest)
-        axis.set(title=f"block {layer}", xlabel="column of patches")
+        again = reports[layer].nature.recurrence
+        axis.set(title=f"block {layer}" + ("" if again is None else f" ({again:.2f})"), xlabel="column of patches")
         for place in (axis.xaxis, axis.yaxis):
             place.set_major_locator(MaxNLocator(4, integer=True))
     maps[0].set_ylabel("row of patches")

@@ -101,9 +101,8 @@ def _survey(
     log(f"reading {len(source)} images at {teacher.depth} blocks of {context.teacher_name}")
     reports = survey_layers(teacher, _pixels(context, source), teacher.grid(size), k=settings.k, rank=rank)
     for layer, report in reports.items():
-        directions = ""
-        if report.directions:
-            directions = ", directions " + "/".join(str(n) for n in report.directions.count.values())
+        number = report.nature.number
+        directions = f", {number} direction{'s' * (number > 1)}" if number else ""
         distilled = " *" if layer in context.distilled_layers() else ""
         log(
             f"block {layer:2d}  max/median {report.max_median:6.2f}  outliers {report.token_share:6.2%} of tokens, "
