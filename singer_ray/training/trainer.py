@@ -20,17 +20,15 @@ from singer_ray.method.losses import Terms, weighted_sum
 from singer_ray.method.refiners.registry import refiner_class
 from singer_ray.method.wrappers.registry import wrapped
 from singer_ray.training.average import WeightAverage
+from singer_ray.training.building import build_distiller
 from singer_ray.training.schedule import warmup_cosine
 from singer_ray.vision.models import normalization_of
 from singer_ray.vision.students import (
     AVERAGE,
     STUDENT_WEIGHTS,
     average_in,
-    build_student,
-    check_student,
     misfit,
     start_student,
-    student_layers_of,
 )
 from singer_ray.vision.tapped import Features, TappedViT
 
@@ -66,7 +64,7 @@ class StudentTrainer:
         self.teacher = wrapped(tapped, config.method, size=size, seed=derive(config.seed, 5))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(config.seed, 0))
-            self.distiller = self._build(layers)
+            self.distiller = build_distiller(config, self.teacher, layers)
             if not resumed:
                 start_student(config, self.distiller.student, context.last_teacher, map_by_depth)
         self.distiller.to(context.device)
@@ -306,35 +304,6 @@ class StudentTrainer:
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise misfit(error) from error
         self.step_count = state["step"]
-
-    def _build(self, layers: tuple[int, ...]) -> Distiller:
-        config = self.config
-        size = config.data.image_size
-        model: Any = build_student(config)
-        name = f"student {config.student.name}"
-        depth = TappedViT(model, [0], name=name).depth
-        kind = refiner_class(config.method)
-        student_layers = student_layers_of(config, layers, self.teacher.depth, depth, kind.map_layers)
-        student = TappedViT(model, student_layers, name=name)
-        check_student(model, name, size)
-        with torch.random.fork_rng(devices=[]):  # student and projections start alike whatever the refiner draws
-            torch.manual_seed(derive(config.seed, 3))
-            refiner = kind(self.teacher, layers, config.method)
-        return Distiller(
-            student,
-            student_layers,
-            self.teacher,
-            layers,
-            refiner,
-            (self.teacher.grid(size), student.grid(size)),
-            (self.teacher.covered(size), student.covered(size)),
-            projector=config.method.projector,
-            kd_weight=config.method.loss.kd,
-            detach=config.method.detach_target and not kind.joint,
-            target=config.method.target,
-            momentum=config.method.standardize.momentum,
-            gram_weight=config.method.loss.gram,
-        )
 
     def _calibration_pixels(self) -> torch.Tensor:
         """The first training images."""
