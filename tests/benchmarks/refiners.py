@@ -1,6 +1,6 @@
 """All refiners on one loop and budget: 300 and 900 steps, seed i with planted teacher i (i = 0 to 2).
 
-    python -m tests.benchmarks.refiners --out runs/refiners          (about 50 minutes on 2 cores)
+    python -m tests.benchmarks.refiners --out runs/refiners          (about 2 hours on 2 cores)
 
 The oracle is `none` with the clean teacher. Settings are those of the preset demo and of each refiner's defaults; the
 official variant runs with its own loss weights (kd 100, outlier 0.01, info 1). Raw figures: refiners.json.
@@ -13,9 +13,11 @@ import json
 import statistics
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.acceptance import teacher_folder
 from tests.benchmarks.children import Metrics, in_processes, write_raw
 
 MODULE = "tests.benchmarks.refiners"
@@ -27,51 +29,84 @@ OFFICIAL = {
     "method.loss.outlier": 0.01,
     "method.loss.info": 1.0,
 }
+FITTED = {"method.linearization": "attention_mlp"}
 REFINERS: dict[str, dict[str, Any]] = {
     "none": {"method.refiner": "none"},
     "vitkd": {"method.refiner": "vitkd"},
     "layernorm": {"method.refiner": "layernorm"},
     "quantile_clip": {"method.refiner": "quantile_clip"},
     "clip": {"method.refiner": "clip"},
+    "neighbours": {"method.refiner": "neighbours"},
+    "relational": {"method.refiner": "relational"},
+    "registers": {"method.refiner": "none", "method.wrapper": "registers"},
+    "shift_average": {"method.refiner": "none", "method.wrapper": "shift_average"},
+    "target layernorm, smooth_l1": {
+        "method.refiner": "none",
+        "method.target": "layernorm",
+        "method.distance": "smooth_l1",
+    },
+    "target standardize": {"method.refiner": "none", "method.target": "standardize"},
+    "distance mixed": {"method.refiner": "none", "method.distance": "mixed"},
     "singer": {},
     "singer, no radial part": {"method.radial": False},
-    "singer gated": {"method.gate": 2.0, "method.radial": False},
+    "singer fitted, frozen": FITTED,
+    "singer fitted, trained on": {**FITTED, "method.freeze": False},
 }
 AT_300_ONLY: dict[str, dict[str, Any]] = {
-    "singer random": {"method.linearization": "random", "method.radial": False},
+    "singer fitted gated": {**FITTED, "method.freeze": False, "method.gate": 2.0, "method.radial": False},
+    "singer fitted, no radial part": {**FITTED, "method.freeze": False, "method.radial": False},
+    "singer random": {"method.linearization": "random", "method.freeze": False, "method.radial": False},
     "singer paper": {"method.variant": "paper"},
     "singer official": OFFICIAL,
 }
+LONG = (
+    "none",
+    "layernorm",
+    "clip",
+    "relational",
+    "registers",
+    "target standardize",
+    "singer",
+    "singer, no radial part",
+    "singer fitted, frozen",
+    "singer fitted, trained on",
+)
+"""Of those, what is also trained for 900 steps."""
+STEPS = (300, 900)
+GROUP = 6
+"""Students that are trained in one process."""
 SHOWN = ("val/miou", "test/miou", "test/linear_top1", "test/depth_rmse")
 
 
-def one_seed(seed: int, out: Path) -> Metrics:
-    """Metrics by "REFINER STEPS" for one seed; those in OUT/seed-N.partial.json are not computed again."""
+def students_of(steps: int) -> list[str]:
+    """What is trained for so many steps, the oracle last."""
+    return [*(LONG if steps == STEPS[1] else (*REFINERS, *AT_300_ONLY)), "oracle"]
+
+
+def one_part(seed: int, steps: int, first: int, given: argparse.Namespace) -> Metrics:
+    """Metrics by remedy for one seed and length, of the GROUP students from `first` on."""
     import torch
 
     from singer_ray.config import load_preset
     from singer_ray.training.context import TrainContext
-    from tests.benchmarks.acceptance import teacher_folder
-    from tests.benchmarks.together import train_together
+    from tests.benchmarks.together import probe_scores, train_together
 
     torch.set_num_threads(1)
-    folder = teacher_folder(seed, out)
+    folder = teacher_folder(seed, given.out)
     planted, clean = (f"local-dir:{folder}/planted", f"local-dir:{folder}/clean") if folder else ("demo", "demo-clean")
-    base = load_preset("demo").override({"seed": seed, "teacher.name": planted})
-    configs = {
-        f"{name} {steps}": base.override({**settings, "train.epochs": steps // 50})
-        for steps in (300, 900)
-        for name, settings in {**REFINERS, **(AT_300_ONLY if steps == 300 else {})}.items()
-    }
-    pure = base.override({"teacher.name": clean, "method.refiner": "none"})
-    oracle = {f"oracle {steps}": pure.override({"train.epochs": steps // 50}) for steps in (300, 900)}
-    partial = out / f"seed-{seed}.partial.json"
-    metrics: Metrics = json.loads(partial.read_text()) if partial.exists() else {}
-    for context, group in ((TrainContext(base), configs), (TrainContext(pure), oracle)):
-        missing = {name: config for name, config in group.items() if name not in metrics}
-        if missing:
-            metrics |= train_together(context, missing, what=f"seed {seed}, {context.config.teacher.name}")
-            partial.write_text(json.dumps(metrics))
+    base = load_preset("demo").override({"seed": seed, "train.device": given.device, "train.epochs": steps // 50})
+    settings = {**REFINERS, **AT_300_ONLY, "oracle": REFINERS["none"]}
+    chosen = students_of(steps)[first : first + GROUP]
+    metrics: Metrics = {}
+    for teacher, names in (
+        (planted, [n for n in chosen if n != "oracle"]),
+        (clean, [n for n in chosen if n == "oracle"]),
+    ):
+        config = base.override({"teacher.name": teacher})
+        configs = {name: config.override(settings[name]) for name in names}
+        if configs:
+            what = f"seed {seed}, {steps} steps, {teacher.split('/')[-1]}"
+            metrics |= train_together(TrainContext(config), configs, what=what, metrics_of=probe_scores)
     return metrics
 
 
@@ -103,17 +138,26 @@ def check(by_seed: Mapping[int, Metrics]) -> list[str]:
 
 
 def main() -> int:
-    """Runs the seeds in processes of their own, two at a time; writes the raw figures and prints the table."""
+    """Runs the parts in processes of their own; writes the raw figures and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/refiners"))
-    parser.add_argument("--seed", type=int, help="one seed only, without the table")
+    parser.add_argument("--at-once", type=int, default=2, help="processes")
+    parser.add_argument("--device", default="cpu", help="train.device of the students")
+    parser.add_argument("--part", nargs=3, type=int, metavar=("SEED", "STEPS", "FIRST"), help="one part only")
     given = parser.parse_args()
-    if given.seed is not None:
-        (given.out / f"seed-{given.seed}.json").write_text(json.dumps(one_seed(given.seed, given.out)))
+    if given.part:
+        (given.out / f"{'-'.join(map(str, given.part))}.json").write_text(json.dumps(one_part(*given.part, given)))
         return 0
 
-    found = in_processes(MODULE, {f"seed-{seed}": ("--seed", seed) for seed in SEEDS}, given.out)
-    by_seed = dict(zip(SEEDS, found.values()))
+    given.out.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(given.at_once) as pool:
+        list(pool.map(lambda seed: teacher_folder(seed, given.out), SEEDS))
+    parts = [(s, n, k) for n in reversed(STEPS) for s in SEEDS for k in range(0, len(students_of(n)), GROUP)]
+    named = {"-".join(map(str, part)): ("--part", *part, "--device", given.device) for part in parts}
+    found = in_processes(MODULE, named, given.out, given.at_once)
+    by_seed: dict[int, Metrics] = {seed: {} for seed in SEEDS}
+    for (seed, steps, _), metrics in zip(parts, found.values()):
+        by_seed[seed] |= {f"{name} {steps}": values for name, values in metrics.items()}
     write_raw(RAW, MODULE, by_seed)
     print_table(by_seed)
     faults = check(by_seed)

@@ -1,7 +1,6 @@
 """Which remedy is right for which artifacts? Five planted teachers, each with 4, 15 and 30 % artifacts, three seeds.
 
     python -m tests.benchmarks.severity --out runs/severity          (about 100 minutes on 2 cores)
-    python -m tests.benchmarks.severity --out runs/severity --only recommended layernorm none oracle
 
 Each cell plants artifacts in the shipped clean teacher (largest token 22 times the median), in a block and a number of
 directions of its own, fine-tunes the blocks behind for 250 steps with fresh dense heads, and distils students for 300
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.children import Metrics, in_processes, write_raw
+from tests.benchmarks.refiners import REFINERS
 
 MODULE = "tests.benchmarks.severity"
 TEACHERS = ((10, 1, 2), (11, 2, 1), (12, 3, 3), (13, 5, 2), (14, 8, 1))
@@ -28,22 +28,34 @@ TEACHERS = ((10, 1, 2), (11, 2, 1), (12, 3, 3), (13, 5, 2), (14, 8, 1))
 SHARES = (0.04, 0.15, 0.30)
 SEEDS = (0, 1, 2)
 RAW = Path(__file__).with_name("severity.json")
-FITTED = {"method.linearization": "attention_mlp"}
 STUDENTS: dict[str, dict[str, Any]] = {
     "none": {"method.refiner": "none"},
-    "clip": {"method.refiner": "clip"},
     "layernorm": {"method.refiner": "layernorm"},
     "recommended": {},
-    "recommended, no radial part": {"method.radial": False},
-    "fitted, frozen": FITTED,
-    "fitted, trained on": {**FITTED, "method.freeze": False},
 }
-"""All of severity.json; `recommended` is spectral and frozen."""
+RIVALS: dict[str, dict[str, Any]] = {
+    name: REFINERS[name]
+    for name in (
+        "clip",
+        "neighbours",
+        "relational",
+        "registers",
+        "shift_average",
+        "target standardize",
+        "distance mixed",
+        "singer, no radial part",
+        "singer fitted, frozen",
+        "singer fitted, trained on",
+    )
+}
+"""Measured with seed 0 only, on the teachers of RIVAL_TEACHERS at the shares of RIVAL_SHARES."""
+RIVAL_TEACHERS, RIVAL_SHARES = (0, 2, 4), (0.15, 0.30)
 ORACLE = "oracle"
+RIVAL_CELLS = [("rivals", number, f"{share:g}", 0) for number in RIVAL_TEACHERS for share in RIVAL_SHARES]
 CELLS = [("cell", number, f"{share:g}", seed) for seed in SEEDS for number in range(len(TEACHERS)) for share in SHARES]
 
 
-def plant_teacher(number: int, share: float, out: Path) -> None:
+def plant_teacher(number: int, share: float, given: argparse.Namespace) -> None:
     """Plants artifacts in the clean teacher and writes it into OUT/teacher-NUMBER-SHARE."""
     import torch
 
@@ -62,15 +74,15 @@ def plant_teacher(number: int, share: float, out: Path) -> None:
     source = Scenes("train", recipe.scenes, derive(config.data.scenes.seed, planting))
     torch.manual_seed(planting)
     model = load_teacher("demo-clean", config.data.image_size).requires_grad_(True)
-    plant(SupervisedTeacher(model, source), source, config, recipe, torch.device("cpu"))
+    plant(SupervisedTeacher(model, source), source, config, recipe, torch.device(given.device))
     inputs = InputSpec(config.data.image_size, config.data.crop_pct, normalization_of(model))
-    write_model(out / f"teacher-{number}-{share:g}", model, inputs)
+    write_model(given.out / f"teacher-{number}-{share:g}", model, inputs)
 
 
-def one_cell(number: int, share: float, seed: int, given: argparse.Namespace) -> Metrics:
+def one_cell(kind: str, number: int, share: float, seed: int, given: argparse.Namespace) -> Metrics:
     """Metrics by student of one teacher, share and seed."""
     teacher = f"local-dir:{given.out / f'teacher-{number}-{share:g}'}"
-    return train({"teacher.name": teacher}, seed, {n: s for n, s in STUDENTS.items() if n in given.only}, given)
+    return train({"teacher.name": teacher}, seed, RIVALS if kind == "rivals" else STUDENTS, given)
 
 
 def train(base: dict[str, Any], seed: int, students: dict[str, dict[str, Any]], given: argparse.Namespace) -> Metrics:
@@ -79,12 +91,13 @@ def train(base: dict[str, Any], seed: int, students: dict[str, dict[str, Any]], 
 
     from singer_ray.config import load_preset
     from singer_ray.training.context import TrainContext
-    from tests.benchmarks.together import train_together
+    from tests.benchmarks.together import probe_scores, train_together
 
     torch.set_num_threads(1)
     config = load_preset("demo").override({**base, "seed": seed, "train.device": given.device})
     configs = {name: config.override(settings) for name, settings in students.items()}
-    return train_together(TrainContext(config), configs, what=f"{base['teacher.name'].split('/')[-1]}, seed {seed}")
+    what = f"{base['teacher.name'].split('/')[-1]}, seed {seed}"
+    return train_together(TrainContext(config), configs, what=what, metrics_of=probe_scores)
 
 
 def main() -> int:
@@ -93,7 +106,6 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/severity"))
     parser.add_argument("--at-once", type=int, default=2, help="processes")
     parser.add_argument("--device", default="cpu", help="train.device of the students")
-    parser.add_argument("--only", nargs="+", default=list(STUDENTS), help="students; by default all")
     parser.add_argument(
         "--part", nargs="+", help="one part only: plant TEACHER SHARE, cell TEACHER SHARE SEED, oracle SEED"
     )
@@ -102,10 +114,10 @@ def main() -> int:
         kind, *which = given.part
         name = "-".join(given.part)
         if kind == "plant":
-            plant_teacher(int(which[0]), float(which[1]), given.out)
+            plant_teacher(int(which[0]), float(which[1]), given)
             metrics: Metrics = {}
-        elif kind == "cell":
-            metrics = one_cell(int(which[0]), float(which[1]), int(which[2]), given)
+        elif kind in ("cell", "rivals"):
+            metrics = one_cell(kind, int(which[0]), float(which[1]), int(which[2]), given)
         else:
             metrics = train(
                 {"teacher.name": "demo-clean", "method.refiner": "none"}, int(which[0]), {ORACLE: {}}, given
@@ -114,10 +126,10 @@ def main() -> int:
         return 0
 
     run_parts([("plant", number, f"{share:g}") for number in range(len(TEACHERS)) for share in SHARES], given)
-    found = run_parts([("oracle", seed) for seed in SEEDS] + CELLS, given)
-    if set(given.only) == set(STUDENTS):
-        write_raw(RAW, MODULE, found)
+    found = run_parts([("oracle", seed) for seed in SEEDS] + CELLS + RIVAL_CELLS, given)
+    write_raw(RAW, MODULE, found)
     print_tables(found)
+    print_rivals(found)
     faults = check(found)
     print("\n".join(faults) or "all bounds hold")
     return bool(faults)
@@ -125,8 +137,7 @@ def main() -> int:
 
 def run_parts(parts: Sequence[tuple[object, ...]], given: argparse.Namespace) -> dict[str, Metrics]:
     """Runs each part that is missing in a process of its own."""
-    settings = ("--device", given.device, "--only", *given.only)
-    named = {"-".join(map(str, part)): ("--part", *part, *settings) for part in parts}
+    named = {"-".join(map(str, part)): ("--part", *part, "--device", given.device) for part in parts}
     return in_processes(MODULE, named, given.out, given.at_once)
 
 
@@ -155,7 +166,7 @@ def closed(found: dict[str, Metrics], name: str, share: float) -> float:
 
 def print_tables(found: dict[str, Metrics]) -> None:
     """Test mIoU: mean and spread by share and teacher; the share of the gap that is closed."""
-    students = list(found[f"cell-0-{SHARES[0]:g}-{SEEDS[0]}"])
+    students = list(STUDENTS)
     print(f"oracle {oracle(found):.3f}")
     print(f"{'share  directions  block':26}" + "".join(f"{name[:24]:>26}" for name in students))
     for share in SHARES:
@@ -165,6 +176,16 @@ def print_tables(found: dict[str, Metrics]) -> None:
             print(f"{share:5.0%}  {units:10}  {block:5}  " + "".join(f"{cell:>26}" for cell in cells))
         means = (f"{mean(values(found, name, share)):.3f} ({closed(found, name, share):.0%})" for name in students)
         print(f"{share:5.0%}  mean (gap closed)   " + "".join(f"{cell:>26}" for cell in means))
+
+
+def print_rivals(found: dict[str, Metrics]) -> None:
+    """Test mIoU of every rival, with seed 0."""
+    print(f"{'share  directions  block':26}" + "".join(f"{name[:24]:>26}" for name in (*STUDENTS, *RIVALS)))
+    for _, number, share, seed in RIVAL_CELLS:
+        _, units, block = TEACHERS[number]
+        cells = {**found[f"cell-{number}-{share}-{seed}"], **found[f"rivals-{number}-{share}-{seed}"]}
+        row = (f"{cells[name]['test/miou']:26.3f}" for name in (*STUDENTS, *RIVALS))
+        print(f"{float(share):5.0%}  {units:10}  {block:5}  " + "".join(row))
 
 
 def check(found: dict[str, Metrics], best: str = "recommended", rival: str = "layernorm") -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -14,7 +14,18 @@ from singer_ray.training.sharing import SharedPasses
 from singer_ray.training.trainer import StudentTrainer
 
 
-def train_together(context: TrainContext, configs: Mapping[str, Config], *, what: str) -> dict[str, dict[str, float]]:
+def probe_scores(trainer: StudentTrainer) -> dict[str, float]:
+    """What the probes read before the final norm: the quicker part of the final metrics."""
+    return trainer.context.suite.score(trainer.reader(), trainer.context.suite.splits())
+
+
+def train_together(
+    context: TrainContext,
+    configs: Mapping[str, Config],
+    *,
+    what: str,
+    metrics_of: Callable[[StudentTrainer], dict[str, float]] = final_metrics,
+) -> dict[str, dict[str, float]]:
     """Final metrics of a student for each configuration; they share teacher, images and seed, but not their length."""
     trainers = {name: StudentTrainer.begin(context, config) for name, config in configs.items()}
     passes = SharedPasses(trainers)
@@ -32,7 +43,7 @@ def train_together(context: TrainContext, configs: Mapping[str, Config], *, what
             losses = trainer.step(pixels, features[name])
             assert torch.isfinite(losses["loss"]), f"{name} diverged at step {step}"
             if trainer.step_count == trainer.steps:
-                metrics[name] = final_metrics(trainer)
+                metrics[name] = metrics_of(trainer)
         if (step + 1) % 50 == 0:
             print(f"{what}: step {step + 1}/{last}, {time.perf_counter() - begin:.0f} s", flush=True)
     return metrics
