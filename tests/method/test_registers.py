@@ -40,7 +40,7 @@ def test_the_planted_neurons_are_found_and_the_artifacts_go(units: int, share: f
     assert min(before.values()) > 6
     assert max(after.values()) < 2
     (line,) = wrapper.notes()
-    assert f"moves {units} neurons ({units} in block {BLOCK})" in line
+    assert f"moves {units} neuron{'s' * (units > 1)} ({units} in block {BLOCK})" in line
 
 
 @pytest.mark.parametrize("seed", range(3))

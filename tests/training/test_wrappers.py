@@ -15,6 +15,7 @@ from singer_ray.analysis.run import run_analysis
 from singer_ray.config import Config
 from singer_ray.method.artifacts import max_median_ratio, patch_norms
 from singer_ray.training import checkpoint
+from singer_ray.training import trainer as trainer_module
 from singer_ray.training.context import TrainContext
 from singer_ray.training.loop import epochs
 from singer_ray.training.sharing import SharedPasses
@@ -25,6 +26,11 @@ from tests.training.test_loop import run, untimed, weights
 REGISTERS = {"method.wrapper": "registers", "method.refiner": "none"}
 FITTED = {"method.wrapper": "registers", "method.linearization": "attention_mlp", "method.freeze": False}
 SHIFTED = {"method.wrapper": "shift_average", "method.refiner": "none", "method.shift_average.views": 3}
+
+
+@pytest.fixture(autouse=True)
+def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module, "CALIBRATION_IMAGES", 48)
 
 
 def test_without_a_wrapper_a_checkpoint_is_as_before(small: Config) -> None:
@@ -63,7 +69,7 @@ def test_trainers_share_the_passes_of_those_that_read_the_teacher_alike(small: C
         "plain": {"method.refiner": "none"},
         "clip": {"method.refiner": "clip"},
         "registers": REGISTERS,
-        "both": FITTED,
+        "both": {**FITTED, "method.prefit.steps": 1},
         "shifted": SHIFTED,
     }
     context = TrainContext(small)
@@ -126,7 +132,9 @@ from torch import distributed
 from singer_ray.config import Config
 from singer_ray.method.wrappers.registers.wrapper import Registers
 from singer_ray.training.context import TrainContext
+from singer_ray.training import trainer as trainer_module
 from singer_ray.training.trainer import StudentTrainer
+trainer_module.CALIBRATION_IMAGES = 48
 rank, place, settings = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 torch.set_num_threads(1)
 distributed.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2)
@@ -148,7 +156,11 @@ def test_all_processes_move_the_same_neurons_and_end_with_the_same_student(small
     settings = small.override({**REGISTERS, "train.workers": 2}).model_dump_json()
     command = [sys.executable, "-c", PROCESS]
     both = [subprocess.Popen([*command, str(rank), str(tmp_path), settings]) for rank in range(2)]
-    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    try:
+        assert [process.wait(timeout=300) for process in both] == [0, 0]
+    finally:
+        for process in both:
+            process.kill()
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert first["wrapper"]["neurons"].shape == (3, 2)
     assert torch.equal(first["wrapper"]["neurons"], second["wrapper"]["neurons"])

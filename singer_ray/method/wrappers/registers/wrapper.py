@@ -129,9 +129,10 @@ class Registers(TeacherWrapper):
         enough = next(n for n, ratio in left.items() if ratio <= best + TOLERANCE * (before - best))
         self._choose(strongest[:enough])
         where = ", ".join(f"{len(units)} in block {block}" for block, units in sorted(self.neurons.items()))
+        what = f"{enough} neuron{'s' * (enough > 1)} ({where})"
         self._notes.append(
-            f"registers: moves {enough} neurons ({where}) to a token of their own; largest over median patch norm "
-            f"{before:.1f} -> {left[enough]:.1f}"
+            f"registers: moves {what} to a token of their own; largest over median patch norm {before:.1f} -> "
+            f"{left[enough]:.1f}"
         )
 
     def notes(self) -> list[str]:
