@@ -272,8 +272,9 @@ teacher = TappedViT(load_teacher("demo", 32), [3, 4, 5])  # 4: the next block of
 student = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=4, embed_dim=48, depth=3, num_heads=3)
 student = TappedViT(student, [1, 2])
 loss = Settings(kd=1.0, outlier=0.1, info=50.0, class_token=1.0)
-method = Settings(rank=4, strength=1.0, gate=0.0, radial=False, outlier_quantile=0.95, jacobian_probes=8)
-method.start_from, method.freeze, method.adapter_learns = "attention_mlp", False, True
+method = Settings(rank=4, strength=1.0, gate=0.0, radial=False, outlier_quantile=0.95, start_from="attention_mlp")
+method.freeze, method.adapter_learns = False, True
+method.jacobian_probes = 8
 method.loss, method.distance, method.smooth_l1 = loss, "mse", Settings(beta=2.0)
 refiner = REFINERS["singer"](teacher, (3, 5), method)
 distiller = Distiller(student, (1, 2), teacher, (3, 5), refiner, (teacher.grid(32), student.grid(32)),
