@@ -45,8 +45,7 @@ def by_hand(wanted: np.ndarray, found: np.ndarray, temperature: float) -> float:
 
 
 def unit(values: torch.Tensor) -> np.ndarray:
-    rows = values.double().numpy()
-    return rows / np.sqrt((rows**2).sum(-1, keepdims=True))
+    return (values.double() / values.double().square().sum(-1, keepdim=True).sqrt()).numpy()
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.5])

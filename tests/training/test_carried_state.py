@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
+from torch.multiprocessing.spawn import spawn
 
 from singer_ray.config import Config
 from singer_ray.training import checkpoint
@@ -88,7 +89,8 @@ def test_other_targets_carry_nothing_so_that_older_checkpoints_fit(small: Config
 @pytest.mark.slow
 def test_two_processes_carry_the_same_and_what_one_would(small: Config, tmp_path: Path) -> None:
     configs = [small.override({**settings, "train.clip_grad": 0.0}) for settings in (STANDARDIZE, RELATIONAL)]
-    multiprocessing.spawn(one_of_two, (configs, str(tmp_path)), nprocs=2)
+    start: Any = spawn
+    start(one_of_two, (configs, str(tmp_path)), nprocs=2)
     for config, first, second in zip(configs, *(torch.load(tmp_path / f"{rank}.pt") for rank in range(2))):
         alone = StudentTrainer.begin(TrainContext(config), config)
         losses = steps(alone, MORE)
