@@ -66,7 +66,8 @@ class StudentTrainer:
             torch.manual_seed(derive(config.seed, 0))
             self.distiller = build_distiller(config, self.teacher, layers)
             if not resumed:
-                start_student(config, self.distiller.student, context.last_teacher, map_by_depth)
+                given = TappedViT(context.teacher_model, [0], name=context.teacher_name)
+                start_student(config, self.distiller.student, given, map_by_depth)
         self.distiller.to(context.device)
         self.module: nn.Module = self.distiller
         self.steps = config.train.epochs * self.steps_per_epoch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
 
 from singer_ray.config import Config
 from singer_ray.distillation import run_distillation
@@ -151,7 +152,14 @@ def one_of_two(rank: int, config: Config, meeting: str, folder: str) -> None:
 
 @pytest.mark.long
 def test_processes_that_train_one_student_have_the_same_average(averaged: Config, tmp_path: Path) -> None:
-    multiprocessing.spawn(one_of_two, (averaged, str(tmp_path / "meeting"), str(tmp_path)), nprocs=2)
+    arguments = (averaged, str(tmp_path / "meeting"), str(tmp_path))
+    start = multiprocessing.get_context("spawn").Process
+    workers = [start(target=one_of_two, args=(rank, *arguments)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     for part in ("distiller", "average"):
         assert all(torch.equal(first[part][name], second[part][name]) for name in first[part])
