@@ -106,7 +106,12 @@ def load_preset(name: str) -> Config:
             f"Allowed: {', '.join(shipped_names('presets'))}, or the path of a .yaml file."
         )
     where = str(path) if Path(name).exists() else f"preset {name}"
-    return validate(_with_sources(upgraded(read_yaml_mapping(path), where)), where)
+    return config_of_file(_with_sources(read_yaml_mapping(path)), where)
+
+
+def config_of_file(tree: Mapping[str, Any], where: str) -> Config:
+    """The configuration that a YAML file holds, of this version or an earlier one. Raises UserError."""
+    return validate(upgraded(tree, where), where)
 
 
 def _with_sources(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import argparse
 import json
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,11 @@ STUDENTS: dict[str, dict[str, Any]] = {
 }
 """All of severity.json; `recommended` is spectral and frozen."""
 ORACLE = "oracle"
+CELLS = [("cell", number, f"{share:g}", seed) for seed in SEEDS for number in range(len(TEACHERS)) for share in SHARES]
 
 
-def one_cell(number: int, share: float, seed: int, only: list[str], device: str) -> Metrics:
-    """Metrics by student of one teacher, share and seed."""
+def plant_teacher(number: int, share: float, out: Path) -> None:
+    """Plants artifacts in the clean teacher and writes it into OUT/teacher-NUMBER-SHARE."""
     import torch
 
     from singer_ray.config import TeacherRecipe, load_preset
@@ -50,26 +52,29 @@ def one_cell(number: int, share: float, seed: int, only: list[str], device: str)
     from singer_ray.data.views import derive
     from singer_ray.demo.supervised import SupervisedTeacher
     from singer_ray.demo.teacher import plant
-    from singer_ray.training.context import TrainContext
-    from singer_ray.vision.models import load_teacher
-    from tests.benchmarks.together import train_together
+    from singer_ray.publishing.package import InputSpec, write_model
+    from singer_ray.vision.models import load_teacher, normalization_of
 
     torch.set_num_threads(1)
-    base = load_preset("demo").override({"train.device": device})
     planting, units, block = TEACHERS[number]
+    config = load_preset("demo").override({"seed": planting})
     recipe = TeacherRecipe(plant=True, plant_units=units, plant_share=share, plant_block=block)
-    source = Scenes("train", recipe.scenes, derive(base.data.scenes.seed, planting))
+    source = Scenes("train", recipe.scenes, derive(config.data.scenes.seed, planting))
     torch.manual_seed(planting)
-    teacher = SupervisedTeacher(load_teacher("demo-clean", base.data.image_size).requires_grad_(True), source)
-    plant(teacher, source, base.override({"seed": planting}), recipe, torch.device("cpu"))
-    config = base.override({"seed": seed})
-    context = TrainContext(config, teacher=teacher.model)
-    configs = {name: config.override(settings) for name, settings in STUDENTS.items() if not only or name in only}
-    return train_together(context, configs, what=f"teacher {number}, {share:.0%}, seed {seed}")
+    model = load_teacher("demo-clean", config.data.image_size).requires_grad_(True)
+    plant(SupervisedTeacher(model, source), source, config, recipe, torch.device("cpu"))
+    inputs = InputSpec(config.data.image_size, config.data.crop_pct, normalization_of(model))
+    write_model(out / f"teacher-{number}-{share:g}", model, inputs)
 
 
-def one_oracle(seed: int, device: str) -> Metrics:
-    """Metrics of the student of the clean teacher."""
+def one_cell(number: int, share: float, seed: int, given: argparse.Namespace) -> Metrics:
+    """Metrics by student of one teacher, share and seed."""
+    teacher = f"local-dir:{given.out / f'teacher-{number}-{share:g}'}"
+    return train({"teacher.name": teacher}, seed, {n: s for n, s in STUDENTS.items() if n in given.only}, given)
+
+
+def train(base: dict[str, Any], seed: int, students: dict[str, dict[str, Any]], given: argparse.Namespace) -> Metrics:
+    """Metrics of students of one teacher and seed, trained together."""
     import torch
 
     from singer_ray.config import load_preset
@@ -77,10 +82,9 @@ def one_oracle(seed: int, device: str) -> Metrics:
     from tests.benchmarks.together import train_together
 
     torch.set_num_threads(1)
-    config = load_preset("demo").override(
-        {"train.device": device, "seed": seed, "teacher.name": "demo-clean", "method.refiner": "none"}
-    )
-    return train_together(TrainContext(config), {ORACLE: config}, what=f"oracle, seed {seed}")
+    config = load_preset("demo").override({**base, "seed": seed, "train.device": given.device})
+    configs = {name: config.override(settings) for name, settings in students.items()}
+    return train_together(TrainContext(config), configs, what=f"{base['teacher.name'].split('/')[-1]}, seed {seed}")
 
 
 def main() -> int:
@@ -89,29 +93,29 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/severity"))
     parser.add_argument("--at-once", type=int, default=2, help="processes")
     parser.add_argument("--device", default="cpu", help="train.device of the students")
-    parser.add_argument("--only", nargs="*", default=[], help="students; none means all")
-    parser.add_argument("--cell", nargs=3, type=float, metavar=("TEACHER", "SHARE", "SEED"), help="one cell only")
-    parser.add_argument("--oracle", type=int, metavar="SEED", help="one oracle only")
+    parser.add_argument("--only", nargs="+", default=list(STUDENTS), help="students; by default all")
+    parser.add_argument(
+        "--part", nargs="+", help="one part only: plant TEACHER SHARE, cell TEACHER SHARE SEED, oracle SEED"
+    )
     given = parser.parse_args()
-    if given.cell:
-        number, share, seed = int(given.cell[0]), given.cell[1], int(given.cell[2])
-        metrics = one_cell(number, share, seed, given.only, given.device)
-        (given.out / f"{number}-{share:g}-{seed}.json").write_text(json.dumps(metrics))
-        return 0
-    if given.oracle is not None:
-        (given.out / f"oracle-{given.oracle}.json").write_text(json.dumps(one_oracle(given.oracle, given.device)))
+    if given.part:
+        kind, *which = given.part
+        name = "-".join(given.part)
+        if kind == "plant":
+            plant_teacher(int(which[0]), float(which[1]), given.out)
+            metrics: Metrics = {}
+        elif kind == "cell":
+            metrics = one_cell(int(which[0]), float(which[1]), int(which[2]), given)
+        else:
+            metrics = train(
+                {"teacher.name": "demo-clean", "method.refiner": "none"}, int(which[0]), {ORACLE: {}}, given
+            )
+        (given.out / f"{name}.json").write_text(json.dumps(metrics))
         return 0
 
-    settings = ("--device", given.device, *(("--only", *given.only) if given.only else ()))
-    parts: dict[str, tuple[object, ...]] = {f"oracle-{seed}": ("--oracle", seed, *settings) for seed in SEEDS}
-    parts |= {
-        f"{number}-{share:g}-{seed}": ("--cell", number, share, seed, *settings)
-        for seed in SEEDS
-        for number in range(len(TEACHERS))
-        for share in SHARES
-    }
-    found = in_processes(MODULE, parts, given.out, given.at_once)
-    if not given.only:
+    run_parts([("plant", number, f"{share:g}") for number in range(len(TEACHERS)) for share in SHARES], given)
+    found = run_parts([("oracle", seed) for seed in SEEDS] + CELLS, given)
+    if set(given.only) == set(STUDENTS):
         write_raw(RAW, MODULE, found)
     print_tables(found)
     faults = check(found)
@@ -119,9 +123,18 @@ def main() -> int:
     return bool(faults)
 
 
+def run_parts(parts: Sequence[tuple[object, ...]], given: argparse.Namespace) -> dict[str, Metrics]:
+    """Runs each part that is missing in a process of its own."""
+    settings = ("--device", given.device, "--only", *given.only)
+    named = {"-".join(map(str, part)): ("--part", *part, *settings) for part in parts}
+    return in_processes(MODULE, named, given.out, given.at_once)
+
+
 def values(found: dict[str, Metrics], name: str, share: float, metric: str = "test/miou") -> list[list[float]]:
     """A metric of one student at one share: [teacher][seed]."""
-    return [[found[f"{number}-{share:g}-{seed}"][name][metric] for seed in SEEDS] for number in range(len(TEACHERS))]
+    return [
+        [found[f"cell-{number}-{share:g}-{seed}"][name][metric] for seed in SEEDS] for number in range(len(TEACHERS))
+    ]
 
 
 def mean(rows: list[list[float]]) -> float:
@@ -142,7 +155,7 @@ def closed(found: dict[str, Metrics], name: str, share: float) -> float:
 
 def print_tables(found: dict[str, Metrics]) -> None:
     """Test mIoU: mean and spread by share and teacher; the share of the gap that is closed."""
-    students = list(found[f"0-{SHARES[0]:g}-{SEEDS[0]}"])
+    students = list(found[f"cell-0-{SHARES[0]:g}-{SEEDS[0]}"])
     print(f"oracle {oracle(found):.3f}")
     print(f"{'share  directions  block':26}" + "".join(f"{name[:24]:>26}" for name in students))
     for share in SHARES:

@@ -53,26 +53,24 @@ class SpectralAdapter(SingerAdapter):
     def __init__(self, width: int, rank: int) -> None:
         super().__init__(torch.zeros(width, rank), torch.zeros(rank, width))
         self.register_buffer("centre", torch.zeros(width))
+        self.register_buffer("found", torch.tensor(0))
         self.centre: torch.Tensor
+        self.found: torch.Tensor
         self.number = 0
-        """How many directions U has."""
+        """How many directions U has; `found` says so in the state."""
+        self.register_load_state_dict_post_hook(lambda adapter, _: setattr(adapter, "number", int(adapter.found)))
 
     @torch.no_grad()
     def take(self, found: ArtifactDirections) -> None:
         """Starts in the closed form."""
         self.number = found.number
+        self.found.fill_(found.number)
         self.centre.copy_(found.centre)
         self.phi_down.zero_()[:, : self.number] = found.basis
         self.phi_up.zero_()[: self.number] = -found.basis.mT
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         return ((patches - self.centre) @ self.phi_down[:, : self.number]) @ self.phi_up[: self.number]
-
-    def get_extra_state(self) -> int:
-        return self.number
-
-    def set_extra_state(self, state: int) -> None:
-        self.number = int(state)
 
 
 class Singer(Refiner):
