@@ -106,6 +106,7 @@ def test_a_teacher_is_analyzed_from_python(teacher: Any, tmp_path: Path, capsys:
     done = analyze_teacher(teacher, images, settings=SETTINGS, steps=0, images=8)
     assert done.artifacts is False
     assert done.rank is None
+    assert done.refiner == "none"
     assert "teacher/max_median_norm/3" in done.metrics
     assert repr(done) == f"Analysis(artifacts=False, rank=None, {len(done.metrics)} metrics)"
     assert list(tmp_path.iterdir()) == []

@@ -49,8 +49,8 @@ def draw_layers(path: Path, reports: Mapping[int, LayerReport], layers: Sequence
         for layer in layers:
             axis.axvline(layer, color="grey", linestyle=":", linewidth=1)
     title = (
-        "How often a place of the patch grid holds an outlier (blocks dotted above are distilled; in brackets how much "
-        "they keep to places: 0 chance, 1 always the same)"
+        "How often a place of the patch grid holds an outlier (blocks dotted above are distilled;\n"
+        "in brackets: how much they keep to places, from 0, by chance, to 1, always the same)"
     )
     below.suptitle(title, fontsize=11)
     maps = np.atleast_1d(below.subplots(1, len(mapped), sharey=True))

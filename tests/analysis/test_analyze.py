@@ -35,7 +35,11 @@ def test_the_demo_teacher(tmp_path: Path, small_arguments: list[str], capsys: py
     assert metrics["refined/max_median_norm/3"] < metrics["teacher/max_median_norm/3"]
     assert "student/none/max_median_norm/2" in metrics
     assert [entry["step"] for entry in result["training"]] == [0, 1, 2, 3]
-    assert result["verdict"]["artifacts"] is True
+    verdict = result["verdict"]
+    assert (verdict["artifacts"], verdict["refiner"], verdict["directions"]) == (True, "singer", 3)
+    assert verdict["blocks"] == [2, 3, 4, 5]
+    assert metrics["teacher/spectral_directions/3"] == 3
+    assert metrics["teacher/place_recurrence/3"] < 0.5
     assert " ".join(result["verdict"]["text"].split()) in " ".join(capsys.readouterr().out.split())
     assert {p.name for p in out.iterdir()} == {"result.json", "config.yaml", "log.txt", *PICTURES}
     for name in PICTURES:
@@ -54,6 +58,7 @@ def test_images_without_labels_and_a_clean_teacher(
     assert run(*small_arguments, *source, "--steps", "0", "--out", str(out)) == 0
     result = json.loads((out / "result.json").read_text())
     assert result["verdict"]["artifacts"] is False
+    assert result["verdict"]["refiner"] == "none"
     assert "refinement will not help" in result["verdict"]["text"]
     assert not [name for name in result["metrics"] if name.startswith("student/") or "artifact_directions" in name]
     assert all((out / name).stat().st_size > 5000 for name in PICTURES)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import timm
 import torch
 from torch import nn
 
+from singer_ray.analysis import artifacts
 from singer_ray.analysis.artifacts import LayerReport, border, find_directions, survey_layers
+from singer_ray.analysis.remedy import has_artifacts
 from singer_ray.data.loader import evaluation_batches
 from singer_ray.data.scenes import Scenes
 from singer_ray.data.views import EvaluationView
@@ -118,6 +123,36 @@ def test_the_share_in_a_space_is_that_of_the_energy_in_it() -> None:
     )
 
 
+def test_the_nature_is_that_of_the_first_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert survey(planted(3)).nature.number == 3
+    monkeypatch.setattr(artifacts, "KEPT_VALUES", 20 * GRID[0] * GRID[1] * DIM)
+    tokens = planted(3)
+    tokens[20:] = tokens[20:, 3:4]  # beyond what is kept: no artifacts
+    found = survey(tokens)
+    assert (found.nature.number, found.nature.token_share) == (3, pytest.approx(3 / 20))
+    assert found.token_share == pytest.approx(3 / 20 * 20 / 200)
+    assert found.metrics(0)["teacher/spectral_directions/0"] == 3
+
+
+@pytest.mark.parametrize(("pooling", "normed"), [("token", True), ("avg", False)])
+def test_the_final_norm_is_measured_where_tokens_have_one(pooling: str, normed: bool) -> None:
+    torch.manual_seed(0)
+    make: Any = timm.create_model
+    size = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    model = make("vit_tiny_patch16_224", num_classes=0, global_pool=pooling, **size).eval()
+    with torch.no_grad():
+        model.blocks[1].mlp.fc2.bias.copy_(torch.randn(16))
+    teacher = TappedViT(model, range(2))
+    reports = survey_layers(teacher, [torch.randn(8, 3, 32, 32)], (4, 4), k=4.0, rank=4)
+    assert reports[0].after_norm is None
+    assert "teacher/max_median_after_norm/0" not in reports[0].metrics(0)
+    if normed:
+        assert reports[1].after_norm == pytest.approx(1.0, abs=0.01)  # a fresh LayerNorm makes all tokens as long
+        assert reports[1].max_median > 1.01
+    else:
+        assert reports[1].after_norm is None
+
+
 def demo_reports(name: str) -> tuple[TappedViT, dict[int, LayerReport]]:
     model = load_teacher(name, 32)
     teacher = TappedViT(model, range(6))
@@ -135,6 +170,9 @@ def test_the_demo_teacher_has_the_three_planted_directions() -> None:
         assert report.energy_share > 0.5
         assert report.directions is not None
         assert report.directions.count[0.95] == 3
+        assert report.nature.number == 3
+        assert not report.nature.locked
+        assert report.nature.recurrence is not None
     two = reports[2].directions
     assert two is not None
     columns = teacher.model.blocks[2].mlp.fc2.weight.detach().double()
@@ -149,3 +187,4 @@ def test_the_clean_teacher_has_no_outliers() -> None:
     _, reports = demo_reports("demo-clean")
     assert [r.token_share for r in reports.values()] == [0.0] * 6
     assert all(r.directions is None and r.max_median < 2 for r in reports.values())
+    assert not any(has_artifacts(r) for r in reports.values())
