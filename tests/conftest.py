@@ -38,11 +38,16 @@ SMALL: dict[str, Any] = {
     "train.epochs": 2,
     "train.steps_per_epoch": 3,
     "train.batch_size": 16,
-    "method.prefit.steps": 3,
-    "method.prefit.batch_size": 8,
     "evaluation.fit_images": 64,
 }
 """The demo preset, cut down to seconds."""
+FITTED: dict[str, Any] = {
+    "method.linearization": "attention_mlp",
+    "method.freeze": False,
+    "method.prefit.steps": 3,
+    "method.prefit.batch_size": 8,
+}
+"""An adapter that is fitted for a moment, and learns beside the student."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at -m
@@ -107,6 +112,12 @@ def small() -> Config:
     from singer_ray.config import load_preset
 
     return load_preset("demo").override(SMALL)
+
+
+@pytest.fixture
+def fitted(small: Config) -> Config:
+    """The same with an adapter that is fitted."""
+    return small.override(FITTED)
 
 
 @pytest.fixture

@@ -272,7 +272,8 @@ teacher = TappedViT(load_teacher("demo", 32), [3, 4, 5])  # 4: the next block of
 student = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=4, embed_dim=48, depth=3, num_heads=3)
 student = TappedViT(student, [1, 2])
 loss = Settings(kd=1.0, outlier=0.1, info=50.0)
-method = Settings(rank=4, strength=1.0, gate=0.0, radial=False, outlier_quantile=0.95, linearization="auto")
+method = Settings(rank=4, strength=1.0, gate=0.0, radial=False, outlier_quantile=0.95, start_from="attention_mlp")
+method.freeze, method.adapter_learns = False, True
 method.jacobian_probes = 8
 method.loss = loss
 refiner = REFINERS["singer"](teacher, (3, 5), method)

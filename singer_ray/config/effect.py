@@ -18,6 +18,11 @@ ALWAYS: tuple[Condition, ...] = ()
 _SHARED = only("evaluation.data.source", "same")
 _IN_S3 = (any_of(in_s3("export.to"), in_s3("train.storage")),)
 _EXPORTED = (is_set("export.to"),)
+_PREFIT = Condition(
+    lambda c: c.method.prefit_steps > 0,
+    ("method.prefit.steps", "method.linearization"),
+    "method.prefit.steps above 0",
+)
 _STOPPED = (only("search.scheduler", "asha", "hyperband", "median"),)
 
 
@@ -42,10 +47,10 @@ def _of_method() -> dict[str, tuple[Condition, ...]]:
     fitted = any_of_all(*(each.fitted_if(name) for name, each in refiners.items() if each.fitted is not None))
     effects = {
         "method.refiner": ALWAYS,
-        "method.detach_target": fitted,
+        "method.detach_target": (*fitted, only("method.freeze", False)),
         "method.loss.kd": ALWAYS,
         "method.prefit.steps": fitted,
-        **{f"method.prefit.{name}": (*fitted, above_zero("method.prefit.steps")) for name in ("lr", "batch_size")},
+        **{f"method.prefit.{name}": (*fitted, _PREFIT) for name in ("lr", "batch_size")},
     }
     for name, each in refiners.items():
         effects |= each.effects(name)

@@ -33,6 +33,8 @@ class TeacherRecipe:
     """Directions that the planted artifacts have."""
     plant_share: float = 0.04
     """Share of background patches that become artifacts."""
+    plant_block: int = 2
+    """Block that makes the artifacts, counted from 0."""
     plant_steps: int = 250
     """Steps of fine-tuning behind the planted block."""
     plant_lr: float = 1e-3

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from singer_ray.config.evaluation import EvaluationConfig
+from singer_ray.config.formats import FORMAT, upgraded
 from singer_ray.config.inputs import DataConfig, StudentConfig, TeacherConfig
 from singer_ray.config.method import MethodConfig
 from singer_ray.config.names import did_you_mean
@@ -56,6 +57,7 @@ class Config(Block):
                 raise ValueError(f"{setting} is {list(layers)}. Allowed: ascending layer numbers from 0, each once")
         if self.method.refiner == "singer":
             self.method.check_variant()
+            self.method.check_adapter()
         if self.student.layers and len(self.student.layers) != len(self.teacher.layers):
             raise ValueError(
                 f"student.layers names {len(self.student.layers)} layers, teacher.layers {len(self.teacher.layers)}. "
@@ -90,7 +92,8 @@ class Config(Block):
 
     def to_yaml(self) -> str:
         """The whole tree as YAML that `--preset` reads back, without passwords (see `without_passwords`)."""
-        return yaml.safe_dump(self.without_passwords().model_dump(mode="json"), sort_keys=False)
+        tree = {"format": FORMAT, **self.without_passwords().model_dump(mode="json")}
+        return yaml.safe_dump(tree, sort_keys=False)
 
 
 def load_preset(name: str) -> Config:
@@ -102,7 +105,13 @@ def load_preset(name: str) -> Config:
             f"--preset {name!r} is neither a file nor a shipped preset. "
             f"Allowed: {', '.join(shipped_names('presets'))}, or the path of a .yaml file."
         )
-    return validate(_with_sources(read_yaml_mapping(path)), str(path) if Path(name).exists() else f"preset {name}")
+    where = str(path) if Path(name).exists() else f"preset {name}"
+    return config_of_file(_with_sources(read_yaml_mapping(path)), where)
+
+
+def config_of_file(tree: Mapping[str, Any], where: str) -> Config:
+    """The configuration that a YAML file holds, of this version or an earlier one. Raises UserError."""
+    return validate(upgraded(tree, where), where)
 
 
 def _with_sources(tree: Mapping[str, Any]) -> dict[str, Any]:

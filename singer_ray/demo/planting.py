@@ -23,9 +23,16 @@ RATIO = 22.0
 
 @torch.no_grad()
 def plant_artifacts(
-    model: nn.Module, images: torch.Tensor, background: torch.Tensor, seed: int, *, units: int = 3, share: float = 0.04
+    model: nn.Module,
+    images: torch.Tensor,
+    background: torch.Tensor,
+    seed: int,
+    *,
+    units: int = 3,
+    share: float = 0.04,
+    number: int = BLOCK,
 ) -> list[nn.Parameter]:
-    """Overwrites the `units` weakest hidden units of block 2's MLP in a timm Vision Transformer.
+    """Overwrites the `units` weakest hidden units of the MLP of block `number` in a timm Vision Transformer.
 
     Each unit fires on the top share / units of the background along a random whitened direction of what the MLP reads
     (of 64 drawn, those that fire in most images and least elsewhere), and then adds a multiple of an orthonormal
@@ -36,12 +43,13 @@ def plant_artifacts(
         background: bool [batch, patches], the patches that units are tuned on.
         units: how many directions the artifacts have.
         share: part of the background patches that become artifacts.
+        number: the block, counted from 0; there must be one behind it.
 
     Returns the parameters to fine-tune afterwards: those behind the planted block. The others must stay frozen, or
     training unlearns the artifacts.
     """
     vit: Any = model  # timm adds its own attributes to modules
-    block = vit.blocks[BLOCK]
+    block = vit.blocks[number]
     read: dict[str, torch.Tensor] = {}
     handles = [
         block.norm2.register_forward_hook(lambda _, __, output: read.__setitem__("mlp", output)),
@@ -96,7 +104,7 @@ def plant_artifacts(
         handle.remove()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    behind = [*vit.blocks[BLOCK + 1 :].parameters()]
+    behind = [*vit.blocks[number + 1 :].parameters()]
     for name in ("norm", "fc_norm", "head"):
         behind += [*getattr(model, name, nn.Identity()).parameters()]
     for parameter in behind:

@@ -18,7 +18,7 @@ from singer_ray.data.scenes import Scenes
 from singer_ray.data.source import Source, shuffled_subset
 from singer_ray.data.splits import open_splits
 from singer_ray.data.views import EvaluationView, derive
-from singer_ray.demo.planting import BLOCK, plant_artifacts
+from singer_ray.demo.planting import plant_artifacts
 from singer_ray.demo.supervised import SupervisedTeacher, fit_supervised
 from singer_ray.errors import UserError, printable
 from singer_ray.evaluation.patch_targets import patch_classes
@@ -112,6 +112,7 @@ def plant(
         config.seed,
         units=recipe.plant_units,
         share=recipe.plant_share,
+        number=recipe.plant_block,
     )
     _fit("hiding artifacts", teacher, source, recipe.plant_steps, recipe.plant_lr, 0.0, config, recipe, device, console)
 
@@ -138,10 +139,11 @@ def _check(source: Source, recipe: TeacherRecipe, config: Config) -> None:
             f"data.train {config.data.train!r} has one class only, {printable(source.classes[0])!r}, and a teacher is "
             "trained to tell classes apart. Give a folder with one folder per class, two or more."
         )
-    if recipe.plant and ("mask" not in source.fields or recipe.depth <= BLOCK + 1):
+    if recipe.plant and ("mask" not in source.fields or not 0 <= recipe.plant_block < recipe.depth - 1):
         raise UserError(
-            f"--plant needs masks and more than {BLOCK + 1} blocks; data.source {config.data.source} with --depth "
-            f"{recipe.depth} does not offer that. Use --data.source scenes and --depth 6, or leave --plant out."
+            f"--plant needs masks and a block behind --plant-block {recipe.plant_block}; data.source "
+            f"{config.data.source} with --depth {recipe.depth} does not offer that. Use --data.source scenes, "
+            "--depth 6 and --plant-block 2, or leave --plant out."
         )
     if not 0 < recipe.plant_share < 1 or not 0 < recipe.plant_units <= recipe.width // 2:
         raise UserError(

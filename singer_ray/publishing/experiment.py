@@ -260,13 +260,13 @@ class Experiment:
         write_student(target, model, InputSpec(own.data.image_size, own.data.crop_pct, scaling), result)
 
     def _config(self) -> Config:
-        from singer_ray.config.tree import validate
+        from singer_ray.config.tree import config_of_file
 
         content = self.folder.read(CONFIG)
         if content is None:
             raise UserError(f"{self.address} has no {CONFIG}. Give the whole --out folder of singer_ray.tune.")
         where = f"{self.address}/{CONFIG}"
-        return validate(read_yaml(content, where, "Restore it."), where)
+        return config_of_file(read_yaml(content, where, "Restore it."), where)
 
     def _provenance(self, choice: SelectedStudent) -> dict[str, Any]:
         seeds, mean, spread = (plain(choice.row.get(name)) for name in ("seeds", "mean", "spread"))

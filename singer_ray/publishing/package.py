@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from timm.models import save_for_hf
 from torch import nn
 
+from singer_ray.config.formats import FORMAT
 from singer_ray.evaluation.linear_head import LinearHead, write_head
 from singer_ray.layout import CARD, CONFIG, RESULT, WEIGHTS
 from singer_ray.publishing.card import card
@@ -71,7 +72,7 @@ def write_student(
     write_model(folder, model, inputs)
     if head is not None:
         write_head(folder, head)
-    write_whole(folder / CONFIG, yaml.safe_dump(result["config"], sort_keys=False))
+    write_whole(folder / CONFIG, yaml.safe_dump({"format": FORMAT, **result["config"]}, sort_keys=False))
     write_json(folder / RESULT, result)
     seal(folder)
 

@@ -61,7 +61,7 @@ def timing(context: TrainContext, config: Config, *, world: int = 1) -> StepTime
 
     from singer_ray.training.trainer import StudentTrainer
 
-    own = config.override({"method.prefit.steps": min(PREFIT_STEPS, config.method.prefit.steps)})
+    own = config.override({"method.prefit.steps": min(PREFIT_STEPS, config.method.prefit_steps)})
     devices = [context.device] if context.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         clock = _Clock(context.device)
@@ -71,7 +71,7 @@ def timing(context: TrainContext, config: Config, *, world: int = 1) -> StepTime
         trainer.prefit()
         prefit = clock.lap()
         if trainer.prefit_steps:
-            prefit *= config.method.prefit.steps / trainer.prefit_steps
+            prefit *= config.method.prefit_steps / trainer.prefit_steps
         trainer.start()
         start += prefit + clock.lap()
         batches = context.batches(batch_size=config.train.batch_size, world=world, seed=config.seed)

@@ -91,7 +91,7 @@ class StudentTrainer:
     def prefit_steps(self) -> int:
         """Steps of the pre-fit; 0 for a refiner that does not learn."""
         refiner = self.distiller.refiner
-        return self.config.method.prefit.steps if refiner.learns and not refiner.joint else 0
+        return self.config.method.prefit_steps if refiner.learns and not refiner.joint else 0
 
     @property
     def student_model(self) -> nn.Module:
@@ -152,11 +152,11 @@ class StudentTrainer:
             batch_size=settings.batch_size, seed=derive(self.config.seed, 1), view_seed=self.config.seed
         )
         terms: Terms = {}
-        for step in range(settings.steps):
+        for step in range(self.prefit_steps):
             pixels = self.context.pixels(next(batches))
             features = self.context.teacher_pass(self.teacher, pixels, self.config.train.precision)
             for group in optimizer.param_groups:
-                group["lr"] = settings.lr * warmup_cosine(step, settings.steps, 1)
+                group["lr"] = settings.lr * warmup_cosine(step, self.prefit_steps, 1)
             with self.context.autocast(self.config.train.precision):
                 _, terms = refiner.refine(features, self.teacher.replay)
                 loss = weighted_sum(terms)
@@ -167,6 +167,7 @@ class StudentTrainer:
 
     def start(self) -> None:
         """Readies the optimiser, and joins the other processes when there are several."""
+        self.distiller.refiner.settle()
         self._freeze_unreached()
         train = self.config.train
         self.optimizer = torch.optim.AdamW(

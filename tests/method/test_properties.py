@@ -35,9 +35,10 @@ def features(seed: int, *, batch: int = 2, ties: bool = False, zeros: bool = Fal
 
 def singer(seed: int, **more: Any) -> Refiner:
     torch.manual_seed(0)
+    method = {"rank": 3, "linearization": "attention_mlp"}
     make: Any = timm.create_model
     model = make("vit_tiny_patch16_224", img_size=16, patch_size=4, embed_dim=DIM, depth=2, num_heads=2, num_classes=0)
-    refiner = REFINERS["singer"](TappedViT(model, [0, 1]), (0, 1), MethodConfig.model_validate({"rank": 3, **more}))
+    refiner = REFINERS["singer"](TappedViT(model, [0, 1]), (0, 1), MethodConfig.model_validate({**method, **more}))
     with torch.no_grad():
         torch.manual_seed(seed % 1000)
         for parameter in refiner.parameters():

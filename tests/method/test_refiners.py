@@ -23,8 +23,8 @@ def pass_of(context: TrainContext, trainer: StudentTrainer) -> tuple[torch.Tenso
     return pixels, context.teacher_pass(trainer.teacher, pixels)
 
 
-def test_the_adapter_starts_as_the_identity(small: Config, context: TrainContext) -> None:
-    trainer = StudentTrainer(context, small)
+def test_the_adapter_starts_as_the_identity(fitted: Config, context: TrainContext) -> None:
+    trainer = StudentTrainer(context, fitted)
     trainer.observe()
     _, features = pass_of(context, trainer)
     refined, terms = trainer.distiller.refiner.refine(features, trainer.teacher.replay)
@@ -47,8 +47,8 @@ def test_prefix_tokens_stay_and_patches_move(small: Config, context: TrainContex
 
 
 @pytest.mark.slow
-def test_prefit_suppresses_artifacts_and_keeps_the_gram_matrix(small: Config, context: TrainContext) -> None:
-    config = small.override({"method.prefit.steps": 60, "method.prefit.batch_size": 16})
+def test_prefit_suppresses_artifacts_and_keeps_the_gram_matrix(fitted: Config, context: TrainContext) -> None:
+    config = fitted.override({"method.prefit.steps": 60, "method.prefit.batch_size": 16})
     trainer = StudentTrainer(context, config)
     trainer.observe()
     _, features = pass_of(context, trainer)
@@ -72,10 +72,10 @@ def test_strength_scales_what_the_student_learns(small: Config, context: TrainCo
     assert torch.allclose(trainer.distiller.target(layer, original), original + strength * (full - original), atol=1e-4)
 
 
-def test_the_fit_does_not_depend_on_the_strength(small: Config, context: TrainContext) -> None:
+def test_the_fit_does_not_depend_on_the_strength(fitted: Config, context: TrainContext) -> None:
     adapters = []
     for strength in (0.2, 1.0):
-        trainer = StudentTrainer(context, small.override({"method.strength": strength}))
+        trainer = StudentTrainer(context, fitted.override({"method.strength": strength}))
         trainer.observe()
         trainer.prefit()
         adapters.append(torch.cat([p.flatten() for p in trainer.distiller.refiner.parameters()]))
@@ -84,9 +84,9 @@ def test_the_fit_does_not_depend_on_the_strength(small: Config, context: TrainCo
 
 @pytest.mark.parametrize("detach", [True, False])
 def test_the_distillation_gradient_reaches_the_adapter_only_when_asked_to(
-    small: Config, context: TrainContext, detach: bool
+    fitted: Config, context: TrainContext, detach: bool
 ) -> None:
-    trainer = StudentTrainer(context, small.override({"method.detach_target": detach}))
+    trainer = StudentTrainer(context, fitted.override({"method.detach_target": detach}))
     trainer.observe()
     trainer.prefit()
     pixels, features = pass_of(context, trainer)

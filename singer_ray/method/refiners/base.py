@@ -64,6 +64,9 @@ class Refiner(nn.Module):
     def observe(self, features: Features, replay: Replay, seed: int) -> None:
         """Shown one batch of the teacher's features before a fresh start; not when a run is resumed."""
 
+    def settle(self) -> None:
+        """Told once, after the pre-fit and before the student's first step, also of a run that is resumed."""
+
     def notes(self) -> list[str]:
         """What a user should know about the start, a line each."""
         return []

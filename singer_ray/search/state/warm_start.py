@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, create_trial
 
 from singer_ray.config import Config, field_names, read_yaml_mapping
-from singer_ray.config.tree import validate
+from singer_ray.config.tree import config_of_file
 from singer_ray.errors import UserError
 from singer_ray.layout import CONFIG
 from singer_ray.search.space.space import SearchSpace
@@ -60,7 +60,7 @@ def earlier_study(
     rows, scratch = optuna.storages.InMemoryStorage(), optuna.storages.InMemoryStorage()
     with tempfile.TemporaryDirectory() as place:
         record = bring_study(source, config.export.endpoint, Path(place))
-        before = validate(read_yaml_mapping(Path(place) / CONFIG), f"search.warm_start {source}, {CONFIG}")
+        before = config_of_file(read_yaml_mapping(Path(place) / CONFIG), f"search.warm_start {source}, {CONFIG}")
         there = storage_of(record["study"], Path(place), "read")
         load_study(there, record["name"])
         optuna.copy_study(from_study_name=record["name"], from_storage=there, to_storage=rows)

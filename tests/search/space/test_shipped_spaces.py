@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optuna
 import pytest
+import torch
 
 from singer_ray.config import Config, load_preset
 from singer_ray.resources import shipped_names
@@ -58,11 +59,42 @@ def test_a_shipped_space_can_be_built_at_its_corners(name: str, small: Config) -
 def test_the_preset_for_imagenet_is_searched_around_its_own_setting() -> None:
     preset = load_preset("imagenet-vitl-vitt")
     space = load_space(preset.search.space, preset)
-    (first,) = space.first_points()
-    assert first == {name: preset.value(name) for name in space.parameters}
+    first, *_ = space.first_points()
+    kind = first.pop("method.linearization")
+    assert kind == preset.method.start_from
+    assert first == {name: preset.value(name) for name in first}
+    assert set(space.parameters) - set(first) == {n for n, p in space.parameters.items() if p.when} | {
+        "method.linearization"
+    }
     for name, value in first.items():
         low, high = space.parameters[name].extremes()
         assert low < value <= high
+
+
+SEARCHED = [
+    (space, parameter)
+    for space in shipped_names("tune_spaces")
+    if space != "imagenet"  # whose parameters are those of `singer`
+    for parameter in load_space(space, load_preset("demo")).parameters
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "parameter"), SEARCHED)
+def test_every_searched_parameter_makes_another_student(name: str, parameter: str, small: Config) -> None:
+    """At the ends of its range, the rest as in the preset, the student of one step differs."""
+    space = load_space(name, small)
+    settings = {"method.prefit.steps": 2, "train.steps_per_epoch": 2, "train.warmup": 0.0}
+    config = space.apply(small).override(settings)
+    chosen = {other: wanted[0] for other, wanted in space.parameters[parameter].conditions.items()}
+    students = []
+    for value in space.parameters[parameter].extremes()[:2]:
+        trainer = StudentTrainer.begin(TrainContext(config), config.override({**chosen, parameter: value}))
+        pixels = trainer.context.pixels(next(trainer.context.batches(batch_size=16, seed=0)))
+        for _ in range(2):
+            trainer.step(pixels, trainer.context.teacher_pass(trainer.teacher, pixels))
+        students.append(torch.cat([p.detach().flatten() for p in trainer.student_model.parameters()]))
+    assert students[0].shape != students[1].shape or not torch.equal(*students)
 
 
 @pytest.mark.slow

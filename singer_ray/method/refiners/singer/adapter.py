@@ -20,6 +20,7 @@ from singer_ray.method.nullspace import (
     random_directions,
 )
 from singer_ray.method.refiners.base import Refiner, Replay
+from singer_ray.method.spectral import ArtifactDirections, artifact_directions, in_words
 
 if TYPE_CHECKING:
     from singer_ray.config import MethodConfig
@@ -42,6 +43,36 @@ class SingerAdapter(nn.Module):
         return (patches @ self.phi_down) @ self.phi_up
 
 
+class SpectralAdapter(SingerAdapter):
+    """Delta(F) = ((F - centre) Phi_down) Phi_up, in the closed form Phi_down = U and Phi_up = -U^T.
+
+    U are the directions of the artifacts, at most `rank`; further columns are 0, and so are their gradients. Until
+    `take` is called, and where there are no such directions, Delta is 0.
+    """
+
+    def __init__(self, width: int, rank: int) -> None:
+        super().__init__(torch.zeros(width, rank), torch.zeros(rank, width))
+        self.register_buffer("centre", torch.zeros(width))
+        self.register_buffer("found", torch.tensor(0))
+        self.centre: torch.Tensor
+        self.found: torch.Tensor
+        self.number = 0
+        """How many directions U has; `found` says so in the state."""
+        self.register_load_state_dict_post_hook(lambda adapter, _: setattr(adapter, "number", int(adapter.found)))
+
+    @torch.no_grad()
+    def take(self, found: ArtifactDirections) -> None:
+        """Starts in the closed form."""
+        self.number = found.number
+        self.found.fill_(found.number)
+        self.centre.copy_(found.centre)
+        self.phi_down.zero_()[:, : self.number] = found.basis
+        self.phi_up.zero_()[: self.number] = -found.basis.mT
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        return ((patches - self.centre) @ self.phi_down[:, : self.number]) @ self.phi_up[: self.number]
+
+
 class Singer(Refiner):
     """F^_l = F_l + Delta_l(F_l) on patch tokens (equation 3), fitted by L_outlier and L_info (equations 6 to 8).
 
@@ -51,20 +82,19 @@ class Singer(Refiner):
     `method.radial` the student learns patches that all have the layer's median length.
     """
 
-    default_linearization = "attention_mlp"
-
     def __init__(self, teacher: TappedViT, layers: Sequence[int], method: MethodConfig) -> None:
         super().__init__(teacher, layers, method)
         self.rank, self.strength, self.gamma = method.rank, method.strength, method.outlier_quantile
         self.gate, self.radial = method.gate, method.radial and not self.joint
         self.weights = {"outlier": method.loss.outlier, "info": method.loss.info}
         self.depth, self.probes = teacher.depth, method.jacobian_probes
-        self.linearization = self._linearization(method)
+        self.linearization = method.start_from
         self._notes: list[str] = []
+        self.freezes = method.freeze and not self.joint
         self.adapters = nn.ModuleDict(
-            {str(n): SingerAdapter(*self.start(teacher.blocks[self.next_block(n)], n, method)) for n in self.layers}
+            {str(n): self._adapter(teacher.blocks[self.next_block(n)], n, method) for n in self.layers}
         )
-        if not any(self.weights.values()):
+        if not method.adapter_learns or not any(self.weights.values()):
             self.requires_grad_(False)
 
     @classmethod
@@ -74,7 +104,7 @@ class Singer(Refiner):
                 f"method.rank {method.rank} is above the teacher's width {teacher.width}: there are only "
                 f"{teacher.width} directions. Allowed: 1 to {teacher.width}; 8 to 64 is usual."
             )
-        kind = cls._linearization(method)
+        kind = method.start_from
         if kind in _MATRICES:
             try:
                 _MATRICES[kind](teacher.blocks[min(layers[-1] + 1, teacher.depth - 1)])
@@ -85,10 +115,6 @@ class Singer(Refiner):
                 ) from error
 
     @classmethod
-    def _linearization(cls, method: MethodConfig) -> str:
-        return cls.default_linearization if method.linearization == "auto" else method.linearization
-
-    @classmethod
     def extra_layers(cls, layers: Sequence[int], depth: int) -> tuple[int, ...]:
         """The next block's own output is the reference of the information loss."""
         return tuple(n + 1 for n in layers if n + 1 < depth)
@@ -97,9 +123,18 @@ class Singer(Refiner):
     def learns(self) -> bool:
         return any(p.requires_grad for p in self.parameters())
 
+    def settle(self) -> None:
+        if self.freezes:
+            self.requires_grad_(False)
+
     def next_block(self, layer: int) -> int:
         """The block that reads F_l. The last layer has none; its own block stands in, as in the official code."""
         return min(layer + 1, self.depth - 1)
+
+    def _adapter(self, block: nn.Module, layer: int, method: MethodConfig) -> SingerAdapter:
+        if self.linearization == "spectral":
+            return SpectralAdapter(self.width, self.rank)
+        return SingerAdapter(*self.start(block, layer, method))
 
     def start(self, block: nn.Module, layer: int, method: MethodConfig) -> tuple[torch.Tensor, torch.Tensor]:
         """Phi_down and Phi_up at the start, from the weights of `block`; `observe` may set Phi_down anew."""
@@ -113,6 +148,12 @@ class Singer(Refiner):
         return down, torch.zeros(self.rank, self.width)
 
     def observe(self, features: Features, replay: Replay, seed: int) -> None:
+        for layer in self.layers:
+            adapter = self.adapters[str(layer)]
+            if isinstance(adapter, SpectralAdapter):
+                found = artifact_directions(features.tokens[layer][:, self.prefix :], self.rank)
+                adapter.take(found)
+                self._notes.append(f"layer {layer}: {in_words(found, self.rank)}")
         if self.linearization not in ("random", "pca", "jacobian"):
             return
         generator = torch.Generator().manual_seed(seed)
@@ -150,7 +191,8 @@ class Singer(Refiner):
 
     def target(self, layer: int, original: torch.Tensor, refined: torch.Tensor) -> torch.Tensor:
         target = torch.lerp(original, refined, self.strength)
-        if not self.radial:
+        adapter = self.adapters[str(layer)]
+        if not self.radial or (isinstance(adapter, SpectralAdapter) and not adapter.number):
             return target
         patches = at_length(target[:, self.prefix :], self.median_norms[layer])
         return torch.cat([target[:, : self.prefix], patches], dim=1)

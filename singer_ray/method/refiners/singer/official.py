@@ -33,7 +33,6 @@ class OfficialSinger(Singer):
     - the distillation gradient reaches the adapters, and layers map by `map_official`.
     """
 
-    default_linearization = "mlp"
     averages_layers = True
     scales_targets = False
     joint = True
