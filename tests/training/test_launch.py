@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +31,9 @@ pytestmark = pytest.mark.ray
 def _cluster() -> Iterator[None]:
     with ray_cluster.connected():
         yield
+
+
+WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 
 
 def same_weights(first: Distilled, second: Distilled) -> bool:
@@ -69,6 +74,29 @@ def test_what_a_worker_runs_gives_the_same_bits_as_this_process(
     clock = ("images_per_second", "data_wait_share")
     found, other = ({k: v for k, v in s["metrics"].items() if k not in clock} for s in (states[-1], expected))
     assert found == other
+
+
+def test_what_starts_the_workers_loads_none_of_what_they_load_and_watches_no_cloud(
+    small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Train's controller reads the settings too: each worker would wait until it had loaded torch and timm."""
+
+    class CaughtError(Exception):
+        pass
+
+    def catch(loop: Any, settings: Any, *given: Any, **named: Any) -> Any:
+        seen.extend((ray.cloudpickle.dumps(settings), os.environ[WATCHER]))
+        raise CaughtError
+
+    seen: list[Any] = []
+    monkeypatch.setattr(launch, "worker_group", catch)
+    with pytest.raises(CaughtError):
+        run_distillation(small.override({"train.launcher": "ray"}), tmp_path / "run")
+    settings, watcher = seen
+    named = set(re.findall(rb"singer_ray[.\w]+", settings))
+    assert named == {b"singer_ray.training.messages"}
+    assert watcher == "0"  # nobody takes the machines of a cluster away that this process started
+    assert WATCHER not in os.environ
 
 
 def test_two_workers_give_the_same_loss(small: Config, tmp_path: Path) -> None:
