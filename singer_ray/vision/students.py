@@ -103,6 +103,9 @@ def start_student(config: Config, student: TappedViT, teacher: TappedViT, map_bl
         load_weights(student.model, settings.checkpoint, student.name, "student")
     elif settings.pretrained:
         student.model.load_state_dict(_published(config, student.model))
+    else:
+        return
+    check_fit(student.model, student.name, config.data.image_size)  # some weights give no finite features
 
 
 def _published(config: Config, model: Any, *, shapes_only: bool = False) -> dict[str, torch.Tensor]:

@@ -69,6 +69,13 @@ def from_package(folder: str, **changes: Any) -> Config:
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
+def test_weights_that_give_no_numbers_are_refused(tmp_path: Path) -> None:
+    model = given()
+    model.blocks[1].mlp.fc2.bias.data[3] = torch.nan
+    with pytest.raises(UserError, match="student vit_tiny_patch16_224 gives features that are not finite"):
+        started(config(student__checkpoint=file_of(model, tmp_path / "it.safetensors")))
+
+
 def test_both_start_with_the_given_features(tmp_path: Path) -> None:
     model = given()
     wanted = model.forward_features(IMAGES)
