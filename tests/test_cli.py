@@ -16,7 +16,8 @@ import singer_ray
 import singer_ray.__main__ as front
 from singer_ray import evaluate, train
 from singer_ray.cli import run_command
-from singer_ray.config import Config, field_names
+from singer_ray.config import field_names
+from singer_ray.config.tree import config_of_file
 from singer_ray.options.command import own_options
 from singer_ray.options.help import COMMON, blocks
 from singer_ray.options.parsing import parse
@@ -94,18 +95,18 @@ def test_help_of_one_option(capsys: pytest.CaptureFixture[str]) -> None:
 def test_booleans_are_written_as_people_write_them(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = {"false": "true", "False": "TRUE", "no": "yes", "0": "1", "OFF": "on"}[word]
     run("train", "--dry-run", said, f"--method.radial={word}", "--export.program", said, "--overwrite", word)
-    config = Config.model_validate(yaml.safe_load(capsys.readouterr().out))
+    config = config_of_file(yaml.safe_load(capsys.readouterr().out), "what was printed")
     assert (config.method.radial, config.export.program) == (False, True)
     run("evaluate", "--dry-run", "demo", "--method.radial", word, "--overwrite", "demo-clean", "--export.program")
     shown = capsys.readouterr().out
     assert "demo, demo-clean" in shown
-    config = Config.model_validate(yaml.safe_load(shown))
+    config = config_of_file(yaml.safe_load(shown), "what was printed")
     assert (config.method.radial, config.export.program) == (False, True)
 
 
 def test_dashes_and_underscores_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     run("tune", "--dry_run", "--time_budget", "60", "--method.outlier-quantile", "0.9", "--search.startup_trials=3")
-    config = Config.model_validate(yaml.safe_load(capsys.readouterr().out))
+    config = config_of_file(yaml.safe_load(capsys.readouterr().out), "what was printed")
     assert (config.search.time_budget, config.method.outlier_quantile, config.search.startup_trials) == (60, 0.9, 3)
 
 
@@ -118,7 +119,7 @@ def test_values_may_look_like_options_behind_an_equals_sign() -> None:
 def test_a_dry_run_prints_a_preset_and_writes_nothing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(name, *UNNAMED.get(name, []), "--dry-run", "--method.rank=7", "--seed", "3") == 0
     shown = capsys.readouterr().out
-    config = Config.model_validate(yaml.safe_load(shown))
+    config = config_of_file(yaml.safe_load(shown), "what was printed")
     assert (config.method.rank, config.seed) == (7, 3)
     assert "# would" in shown
     assert list(Path().iterdir()) == []
@@ -134,13 +135,13 @@ def test_arguments_without_a_name_stand_anywhere() -> None:
 
 def test_short_names_are_the_dotted_ones(capsys: pytest.CaptureFixture[str]) -> None:
     run("tune", "--dry-run", "--trials", "5", "--time-budget", "60", "--concurrent=2", "--space", "singer")
-    config = Config.model_validate(yaml.safe_load(capsys.readouterr().out))
+    config = config_of_file(yaml.safe_load(capsys.readouterr().out), "what was printed")
     assert (config.search.trials, config.search.time_budget, config.search.concurrent) == (5, 60.0, 2)
 
 
 def test_layers_take_several_values(capsys: pytest.CaptureFixture[str]) -> None:
     run("train", "--dry-run", "--teacher.layers", "2", "4", "--student.layers", "0", "2")
-    config = Config.model_validate(yaml.safe_load(capsys.readouterr().out))
+    config = config_of_file(yaml.safe_load(capsys.readouterr().out), "what was printed")
     assert (config.teacher.layers, config.student.layers) == ((2, 4), (0, 2))
 
 
@@ -166,7 +167,7 @@ def test_what_is_shipped_is_listed_with_its_first_line(capsys: pytest.CaptureFix
 
 def test_a_command_runs_behind_python_dash_m(capsys: pytest.CaptureFixture[str]) -> None:
     assert front.main(["train", "--dry-run", "--method.rank", "7"]) == 0
-    assert Config.model_validate(yaml.safe_load(capsys.readouterr().out)).method.rank == 7
+    assert config_of_file(yaml.safe_load(capsys.readouterr().out), "what was printed").method.rank == 7
     for wrong, said in (("trian", "Did you mean train?"), ("xyz", "lists the commands"), ("preset", "mean presets?")):
         assert front.main([wrong]) == 2
         error = capsys.readouterr().err
