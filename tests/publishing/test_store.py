@@ -19,7 +19,7 @@ from tests.publishing.faults import make_package
 from tests.servers import ENVIRONMENT, s3_server
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """A store of each kind."""
     if request.param == "folder":

@@ -146,7 +146,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("kind", ["folder", "s3"])
+@pytest.mark.parametrize("kind", ["folder", pytest.param("s3", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("bad", BAD)
 def test_a_manifest_that_no_package_has_is_refused_by_verify_and_pull(
     bad: str, kind: str, tmp_path: Path, request: pytest.FixtureRequest

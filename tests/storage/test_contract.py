@@ -31,7 +31,7 @@ PLACES = {FILE: local_place, "s3": s3_place}
 """Scheme -> address and endpoint of an empty place to test in; every registered store needs one."""
 
 
-@pytest.fixture(params=list(STORES))
+@pytest.fixture(params=[FILE, *(pytest.param(name, marks=pytest.mark.slow) for name in STORES if name != FILE)])
 def store(request: pytest.FixtureRequest) -> ObjectStore:
     """An empty store of each kind."""
     address, endpoint = PLACES[request.param](request.getfixturevalue)
@@ -132,6 +132,7 @@ def test_it_can_be_sent_to_another_process(store: ObjectStore) -> None:
     assert store.get("a/y") == b"2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", [scheme for scheme in STORES if scheme != FILE], indirect=True)
 @pytest.mark.parametrize("size", [100, MULTIPART + 3])
 def test_a_server_takes_files_under_a_condition(store: ObjectStore, tmp_path: Path, size: int) -> None:

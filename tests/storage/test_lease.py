@@ -15,7 +15,7 @@ from singer_ray.storage.lease import HeldError, Lease, LostError
 from singer_ray.storage.protocol import LeaseFiles
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> LeaseFiles:
     """A store of each kind."""
     if request.param == "folder":
