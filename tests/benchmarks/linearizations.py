@@ -13,7 +13,7 @@ and a planted one (15 % artifacts in 8 directions, made as in severity.py) each 
 by a tenth; the change of the next block's branches is set against that under the same step, token by token, along
 random directions outside their span. The last block stands in for its own next one, as in SiNGER. Then students (300
 steps, seed 0) learn from the planted teacher with all directions taken out, with the half that is read least, with the
-half that is read most, and with none. Raw figures: artifact_directions.json.
+half that is read most, and with none. Writes artifact_directions.json.
 """
 
 from __future__ import annotations
