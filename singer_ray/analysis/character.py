@@ -24,8 +24,7 @@ def of_normal_tokens(report: LayerReport) -> list[str]:
         return []
     return [
         f"Channel {nature.massive_channel} holds {percent(nature.common_channel[1])} of the energy of normal tokens. "
-        "That is no artifact, but most of the loss: a target that weighs all channels alike (--method.target "
-        "standardize) is worth a try."
+        "That is no artifact, but most of the loss: targets whose channels are standardised weigh all alike."
     ]
 
 
@@ -54,8 +53,8 @@ def _places(report: LayerReport) -> list[str]:
     figure = f"recurrence {nature.recurrence:.2f}; 0 is chance, 1 always the same"
     if nature.locked:
         return [
-            f"They keep to the same places in most images ({figure}): a teacher averaged over shifted views "
-            "(--method.wrapper shift_average) gives these places content again, where a refiner can only remove."
+            f"They keep to the same places in most images ({figure}): a teacher averaged over shifted views gives "
+            "these places content again, where a refiner can only remove."
         ]
     return [f"They follow the content rather than the place ({figure}), so no fixed map of places would catch them."]
 

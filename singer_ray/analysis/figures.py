@@ -25,8 +25,8 @@ def draw_layers(path: Path, reports: Mapping[int, LayerReport], layers: Sequence
     artifacts keep to places (`Nature.recurrence`).
     """
     mapped = _mapped(reports, layers)
-    figure = pyplot.figure(figsize=(9.8, 5.6), layout="constrained")
-    above, below = cast("Sequence[SubFigure]", figure.subfigures(2, 1))
+    figure = pyplot.figure(figsize=(9.8, 6.0), layout="constrained")
+    above, below = cast("Sequence[SubFigure]", figure.subfigures(2, 1, height_ratios=[1, 1.15]))
     left, right, third = above.subplots(1, 3)
     depth = list(reports)
     left.plot(depth, [r.max_median for r in reports.values()], "o-", color=COLOURS[0], markersize=4)

@@ -66,7 +66,8 @@ def planted(mask: torch.Tensor, axes: torch.Tensor, size: float = 8.0) -> Nature
 
 
 def directions(number: int) -> torch.Tensor:
-    return torch.linalg.qr(torch.randn(DIM, number, generator=draw(2))).Q
+    axes: torch.Tensor = torch.linalg.qr(torch.randn(DIM, number, generator=draw(2))).Q
+    return axes
 
 
 @pytest.mark.parametrize(("fixed", "locked"), [(1.0, True), (0.0, False)])
@@ -99,7 +100,8 @@ def test_artifacts_that_are_every_second_token_are_seen_although_no_norm_is_abov
     mask[:, : PLACES // 2] = True
     mask[:, PLACES // 2 :] = False
     nature = planted(mask, directions(2))
-    assert (nature.number, nature.token_share) == (2, pytest.approx(0.5))
+    assert nature.number == 2
+    assert nature.token_share == pytest.approx(0.5)
     assert nature.energy_share > 0.9
     assert nature.locked
 

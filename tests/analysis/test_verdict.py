@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Mapping
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from singer_ray.analysis.artifacts import LayerReport
 from singer_ray.analysis.gradient_bias import GradientBias
 from singer_ray.analysis.verdict import Verdict, judge
+from singer_ray.config import Config
 from tests.analysis.test_remedy import nature, report
 
 LAYERS = (3, 5)
@@ -105,7 +108,7 @@ def test_it_says_whether_they_keep_to_places_and_what_that_means() -> None:
     fixed = verdict({3: report(20, nature(3, recurrence=0.9)), 5: report()}, none=0.8)
     assert fixed.locked
     assert "keep to the same places in most images (recurrence 0.90" in fixed.text
-    assert "shift_average" in fixed.text
+    assert "averaged over shifted views" in fixed.text
     free = verdict({3: report(20, nature(3, recurrence=0.1)), 5: report()}, none=0.8)
     assert not free.locked
     assert "follow the content rather than the place (recurrence 0.10" in free.text
@@ -117,6 +120,7 @@ def test_it_names_massive_channels() -> None:
     assert "little else than channel 17 (92 % of its square)" in found.text
     shared = verdict({3: report(1.2, nature(common_channel=(5, 0.8))), 5: report(1.2)}, none=0.0)
     assert shared.channel is None
+    assert "Channel 5 holds 80 % of the energy of normal tokens" in shared.text
 
 
 def test_it_says_what_the_final_norm_does() -> None:
@@ -125,3 +129,13 @@ def test_it_says_what_the_final_norm_does() -> None:
     kept = verdict({3: report(), 5: report(20, nature(1), after_norm=15.0)}, none=0.8)
     assert "The final norm does not even them out" in kept.text
     assert "final norm" not in verdict({3: report(), 5: report(20, nature(1))}, none=0.8).text
+
+
+def test_every_setting_that_it_names_exists() -> None:
+    odd = nature(3, recurrence=0.9, channel=(1, 0.9), common_channel=(2, 0.9))
+    cases = [{3: report(), 5: report(20, of, 1.2)} for of in (nature(), nature(3), nature(30), nature(blind=True), odd)]
+    texts = [verdict(case, none=share).text for case in cases for share in (0.8, 0.1)]
+    named = {name for text in texts for name in re.findall(r"--([a-z_.]*[a-z])", text)}
+    assert named == {"method.refiner", "method.rank", "teacher.layers"}
+    for name in named:
+        functools.reduce(getattr, name.split("."), Config())

@@ -6,14 +6,14 @@ First table: relative change of the next block's branches under a random perturb
 ratio to one within random directions of the same rank and size (layer 3 of the teachers of seeds 0 to 2). Second: what
 each refiner changes at its start and after its fit (200 steps; seed 0). Raw figures: linearizations.json.
 
-    python -m tests.benchmarks.linearizations --artifacts                       (about 6 minutes on one core)
+    python -m tests.benchmarks.linearizations --artifacts                       (about 4 minutes on one core)
 
 Which artifact directions does the next block read, and does choosing by it help? In the shipped demonstration teacher
 and a planted one (15 % artifacts in 8 directions, made as in severity.py) each direction is taken out alone, fully or
 by a tenth; the change of the next block's branches is set against that under the same step, token by token, along
 random directions outside their span. The last block stands in for its own next one, as in SiNGER. Then students (300
 steps, seed 0) learn from the planted teacher with all directions taken out, with the half that is read least, with the
-half that is read most, and with none. Raw figures: artifact_directions.json.
+half that is read most, and with none. Writes artifact_directions.json.
 """
 
 from __future__ import annotations
@@ -232,14 +232,9 @@ def students(context: TrainContext, by_layer: dict[int, Rows]) -> dict[str, dict
         "read least": {n: order[: len(order) // 2] for n, order in least_first.items()},
         "read most": {n: order[len(order) // 2 :] for n, order in least_first.items()},
     }
-    configs, picks = {}, []
-    for radial in (True, False):
-        for name, columns in chosen.items():
-            configs[f"{name}{', radial' * radial}"] = context.config.override({"method.radial": radial})
-            picks += [columns[n] for n in DISTILLED]
-    for refiner in ("none", "layernorm"):
-        configs[refiner] = context.config.override({"method.refiner": refiner})
-    with _taking_out(iter(picks)):
+    picks = iter([columns[n] for columns in chosen.values() for n in DISTILLED])
+    configs = dict.fromkeys(chosen, context.config) | {"none": context.config.override({"method.refiner": "none"})}
+    with _taking_out(picks):
         return train_together(context, configs, what="students")
 
 
