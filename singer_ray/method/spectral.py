@@ -1,11 +1,12 @@
 """The directions of a teacher's artifacts, found in its features and removed in closed form: spectral SiNGER.
 
 An artifact is a token whose norm is far above that of normal tokens. Large teachers make them by adding a multiple of
-one of a few directions to the token. A normal token cannot have a coefficient along any one direction that is longer
-than the token itself; so a direction along which several tokens of several images have coefficients of more than
-`LONGER` normal lengths is an artifact's, and nothing else is: not the mean (coefficients are measured from the centre
-of the normal tokens), not positions or semantic clusters (they make up the normal tokens), not a massive channel that
-all tokens share (it makes all of them long, the normal ones too).
+one of a few directions to the token. A normal token's coefficient along any one direction is at most its distance from
+the centre of the normal tokens (2.15 normal lengths in all layers of the clean teachers that were measured); so a
+direction along which several tokens of several images have coefficients of more than `LONGER` normal lengths is an
+artifact's, and nothing else is: not the mean (coefficients are measured from the centre), not positions or semantic
+clusters (they make up the normal tokens), not a massive channel that all tokens share (it makes all of them long, the
+normal ones too).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 
 NORMAL_SHARE = 0.4
 """The shorter tokens that are taken for normal: up to 60 % of all tokens may be artifacts."""
-LONGER = 2.0
+LONGER = 3.0
 """A coefficient of more than this many normal lengths is an artifact's."""
 MIN_TOKENS, MIN_SHARE, MIN_IMAGES = 8, 2e-4, 4
 """A direction counts from this many tokens on, this share of all of them, and this many images."""
@@ -83,9 +84,9 @@ def artifact_directions(patches: torch.Tensor, most: int) -> ArtifactDirections:
     # The centre was that of the shorter tokens; along U, that of all tokens which are no artifacts is a better one.
     share = 0.0
     if basis.shape[1]:
-        normal = ((tokens - centre) @ basis).abs().amax(dim=1) <= limit
-        centre = centre + basis @ (basis.mT @ (tokens[normal].mean(dim=0) - centre))
-        share = 1 - float(normal.double().mean())
+        longest = ((tokens - centre) @ basis).abs().amax(dim=1)
+        centre = centre + basis @ (basis.mT @ (tokens[longest <= length].mean(dim=0) - centre))
+        share = float((longest > limit).double().mean())
     blind = not share and float(norms.median()) > BLIND * max(shortest, 1e-12)
     return ArtifactDirections(centre.float(), basis.float(), share, left, blind)
 

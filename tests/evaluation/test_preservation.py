@@ -71,7 +71,7 @@ def test_a_teacher_without_artifacts_is_told(small: Config) -> None:
     assert "shows no artifacts" not in lines(clean.override({"method.refiner": "none"}))
 
 
-def test_a_rank_above_the_null_space_is_told(small: Config) -> None:
+def test_a_rank_above_the_null_space_is_told(fitted: Config) -> None:
     said: list[str] = []
-    StudentTrainer(TrainContext(small), small).observe(said.append)
+    StudentTrainer(TrainContext(fitted), fitted).observe(said.append)
     assert "layer 3: block 4 leaves 0 of 64 directions unread; the 16 others of rank 16" in said[0]
