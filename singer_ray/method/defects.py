@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,18 +12,18 @@ NODES = 256
 """Points by which the mean slope of an activation is found."""
 
 
-def defect_directions(blocks: Sequence[nn.Module], rank: int) -> torch.Tensor:
+def defect_directions(blocks: Iterable[nn.Module], rank: int) -> torch.Tensor:
     """The `rank` directions along which `blocks` can write the longest tokens: float32 [dim, rank], the longest first.
 
     Orthonormal eigenvectors of the second moment of what attention and MLPs write, made linear (`written`). What a
-    pre-norm block writes does not grow with the token that it reads, since that is normalised; so what
-    blocks write adds up, and its second moment is the sum of theirs. SINDER multiplies the blocks instead: behind a
-    token that is long already, the product overrates what later blocks do to it.
+    pre-norm block writes does not grow with the token that it reads, since that is normalised; so what blocks write
+    adds up, and its second moment is the sum of theirs. SINDER multiplies the blocks instead: behind a token that is
+    long already, the product overrates what later blocks do to it.
 
     Raises ValueError for a block that `written` does not know.
     """
     first, *others = (matrix @ matrix.mT for matrix in map(written, blocks))
-    longest = torch.linalg.eigh(sum(others, start=first)).eigenvectors.flip(1)
+    longest: torch.Tensor = torch.linalg.eigh(sum(others, start=first)).eigenvectors.flip(1)
     return longest[:, :rank].float().contiguous()
 
 

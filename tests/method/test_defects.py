@@ -15,7 +15,7 @@ from singer_ray.errors import UserError
 from singer_ray.method.artifacts import outlier_mask, patch_norms
 from singer_ray.method.defects import defect_directions, mean_slopes, written
 from singer_ray.method.refiners.registry import refiner_class
-from singer_ray.method.refiners.singer.adapter import Singer
+from singer_ray.method.refiners.singer.adapter import Singer, SingerAdapter
 from singer_ray.vision.models import load_teacher
 from singer_ray.vision.tapped import TappedViT
 from tests.method.planted import images, planted, vit
@@ -88,6 +88,7 @@ def test_an_adapter_starts_along_them_at_no_change() -> None:
     assert isinstance(made, Singer)
     for layer in (2, 3):
         adapter = made.adapters[str(layer)]
+        assert isinstance(adapter, SingerAdapter)
         assert torch.equal(adapter.phi_down, defect_directions(model.blocks[: layer + 1], 4))
         tokens = TappedViT(model, [layer])(images(2)).tokens[layer]
         assert torch.equal(made(layer, tokens), tokens)
