@@ -146,7 +146,10 @@ def main() -> int:
     parser.add_argument("--part", nargs=3, type=int, metavar=("SEED", "STEPS", "FIRST"), help="one part only")
     given = parser.parse_args()
     if given.part:
-        (given.out / f"{'-'.join(map(str, given.part))}.json").write_text(json.dumps(one_part(*given.part, given)))
+        seed, steps, first = given.part
+        (given.out / f"{'-'.join(map(str, given.part))}.json").write_text(
+            json.dumps(one_part(seed, steps, first, given))
+        )
         return 0
 
     given.out.mkdir(parents=True, exist_ok=True)

@@ -126,7 +126,7 @@ def main() -> int:
         return 0
 
     run_parts([("plant", number, f"{share:g}") for number in range(len(TEACHERS)) for share in SHARES], given)
-    found = run_parts([("oracle", seed) for seed in SEEDS] + CELLS + RIVAL_CELLS, given)
+    found = run_parts([*(("oracle", seed) for seed in SEEDS), *CELLS, *RIVAL_CELLS], given)
     write_raw(RAW, MODULE, found)
     print_tables(found)
     print_rivals(found)

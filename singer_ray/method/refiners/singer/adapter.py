@@ -59,7 +59,9 @@ class SpectralAdapter(SingerAdapter):
         self.found: torch.Tensor
         self.number = 0
         """How many directions U has; `found` says so in the state."""
-        self.register_load_state_dict_post_hook(lambda adapter, _: setattr(adapter, "number", int(adapter.found)))
+        self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
+            lambda adapter, _: setattr(adapter, "number", int(adapter.found))
+        )
 
     @torch.no_grad()
     def take(self, found: ArtifactDirections) -> None:
