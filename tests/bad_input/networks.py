@@ -53,7 +53,7 @@ CASES: list[Case] = [
     ("teacher", ["--data.train", "/nope"], "data.train '/nope' does not exist"),
     # what is searched for nothing
     ("tune", [*DRY, "--space", "{clip}"], "method.clip.ratio is searched, but method.clip.ratio has no effect"),
-    ("tune", [*DRY, "--method.refiner", "none"], "method.rank is searched, but method.rank has no effect"),
+    ("tune", [*DRY, "--method.refiner", "none"], "method.linearization is searched, but method.lineariz"),
     # dry runs
     ("train", [*DRY, "--teacher.name", "vit_tiny_patch16_225"], "Did you mean vit_tiny_patch16_224?"),
     ("train", [*DRY, "--teacher.name", "resnet50"], "teacher resnet50 (ResNet) has no transformer blocks"),

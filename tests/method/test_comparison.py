@@ -165,6 +165,7 @@ def refused(case: str, target: str, distance: str) -> bool:
     return (case == "layernorm" and target == "layernorm") or (case in ("clip", "quantile_clip") and blind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_every_combination_trains_or_is_refused(case: str) -> None:
     torch.manual_seed(0)

@@ -124,6 +124,7 @@ def test_ties_and_zero_tokens_stay_finite(case: str) -> None:
         assert torch.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 @every
 def test_it_trains_what_it_has_and_its_flags_say_what_it_does(
     case: str, small: Config, monkeypatch: pytest.MonkeyPatch

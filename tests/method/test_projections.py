@@ -53,6 +53,7 @@ def test_orthogonal_keeps_distances_and_comes_back_to_it(width: int, teacher_wid
         torch.testing.assert_close((made(one) - made(other)).norm(), (one - other).norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("projector", ["mlp", "orthogonal"])
 def test_students_are_trained_through_every_kind_and_resume_to_the_same_bits(small: Config, projector: str) -> None:
     config = small.override({"method.projector": projector, "method.refiner": "layernorm"})
@@ -85,6 +86,7 @@ def test_students_are_trained_through_every_kind_and_resume_to_the_same_bits(sma
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
+@pytest.mark.slow
 def test_orthogonal_stays_so_under_bfloat16(small: Config) -> None:
     config = small.override(
         {"method.projector": "orthogonal", "method.refiner": "none", "train.precision": "bfloat16", "train.ema": 0.9}

@@ -46,6 +46,7 @@ def singer(seed: int, **more: Any) -> Refiner:
     return refiner
 
 
+@pytest.mark.slow
 @few
 @given(seeds)
 def test_information_loss_is_zero_at_strength_zero(seed: int) -> None:

@@ -72,6 +72,7 @@ def test_strength_scales_what_the_student_learns(small: Config, context: TrainCo
     assert torch.allclose(trainer.distiller.target(layer, original), original + strength * (full - original), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_fit_does_not_depend_on_the_strength(fitted: Config, context: TrainContext) -> None:
     adapters = []
     for strength in (0.2, 1.0):

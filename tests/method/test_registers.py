@@ -83,6 +83,7 @@ def test_the_token_gets_each_neurons_largest_value_with_its_sign_and_patches_get
     assert torch.equal(moved[:, 0], there[:, 0])  # the class token's own
 
 
+@pytest.mark.slow
 def test_a_setting_bounds_neurons_and_blocks() -> None:
     model, made = planted(3, 0.15, seed=3)
     few = observed(model, neurons=2)
@@ -145,6 +146,7 @@ def test_a_block_that_does_not_exist_is_refused() -> None:
         wrap(vit(), "registers", last_block=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [torch.bfloat16])
 def test_it_works_in_half_precision(kind: torch.dtype) -> None:
     model, made = planted()

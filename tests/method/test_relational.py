@@ -115,6 +115,7 @@ def test_the_queue_holds_the_latest_images_of_both_networks(size: int, batches: 
     assert all(torch.equal(value, before[name]) for name, value in queue.state_dict().items())
 
 
+@pytest.mark.slow
 def test_its_student_learns_without_projections_and_starts_with_an_empty_queue(small: Config) -> None:
     config = small.override({"method.refiner": "relational", "method.relational.queue": 24})
     context = TrainContext(config)

@@ -184,6 +184,7 @@ def test_what_was_found_is_in_the_state_and_nothing_of_it_learns(small: Config) 
     assert set(first.step(pixels, features)) == {"loss", "kd"}
 
 
+@pytest.mark.slow
 def test_it_can_be_fitted_further_and_only_along_what_was_found(small: Config) -> None:
     config = small.override({"method.freeze": False, "method.prefit.steps": 2, "method.prefit.batch_size": 8})
     context = TrainContext(config)

@@ -46,6 +46,7 @@ def steps(trainer: StudentTrainer, count: int, images: int = 4) -> list[Weights]
     return found
 
 
+@pytest.mark.slow
 def test_the_average_follows_the_weights_with_a_decay_that_rises(averaged: Config) -> None:
     """Written out for one weight: after step t it moves 1 - min(decay, 1 - t^(-2/3)) of the way."""
     trainer = StudentTrainer.begin(TrainContext(averaged), averaged)
@@ -63,6 +64,7 @@ def test_the_average_follows_the_weights_with_a_decay_that_rises(averaged: Confi
     assert not torch.allclose(average, trained[-1][name], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_average_is_what_is_scored_and_shares_the_refiner(averaged: Config) -> None:
     trainer = StudentTrainer.begin(TrainContext(averaged), averaged)
     trained = steps(trainer, 3)[-1]
@@ -79,6 +81,7 @@ def test_the_average_is_what_is_scored_and_shares_the_refiner(averaged: Config) 
     assert torch.equal(exported.cls_token, state["student.model.cls_token"])  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_training_itself_does_not_depend_on_the_average(averaged: Config) -> None:
     plain = averaged.override({"train.ema": 0.0})
     with_it, without = (StudentTrainer.begin(TrainContext(config), config) for config in (averaged, plain))
@@ -88,6 +91,7 @@ def test_training_itself_does_not_depend_on_the_average(averaged: Config) -> Non
     assert without.scored is without.distiller
 
 
+@pytest.mark.slow
 def test_a_resumed_average_ends_with_the_same_bits(averaged: Config) -> None:
     context = TrainContext(averaged)
     whole, cut = (StudentTrainer.begin(context, averaged) for _ in range(2))

@@ -46,6 +46,7 @@ def carried(trainer: StudentTrainer) -> dict[str, torch.Tensor]:
     return {name: value for name, value in named if name.startswith(("targets.", "refiner.queues."))}
 
 
+@pytest.mark.slow
 @KINDS
 def test_a_resumed_run_goes_on_with_the_same_bits(small: Config, settings: dict[str, Any]) -> None:
     context = TrainContext(small.override(settings))
@@ -62,6 +63,7 @@ def test_a_resumed_run_goes_on_with_the_same_bits(small: Config, settings: dict[
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
+@pytest.mark.slow
 def test_standardized_targets_start_from_the_fitted_refiner_and_the_calibration_images(small: Config) -> None:
     context = TrainContext(small.override({**STANDARDIZE, "method.prefit.steps": 20}))
     trainer = StudentTrainer.begin(context, context.config)
@@ -75,6 +77,7 @@ def test_standardized_targets_start_from_the_fitted_refiner_and_the_calibration_
             assert (part.var(dim=(0, 1), correction=0) - 1).abs().max() < 1e-2
 
 
+@pytest.mark.slow
 def test_other_targets_carry_nothing_so_that_older_checkpoints_fit(small: Config) -> None:
     context = TrainContext(small.override({"method.refiner": "none"}))
     plain = StudentTrainer.begin(context, context.config)

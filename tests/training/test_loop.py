@@ -112,6 +112,7 @@ def test_epochs_report_losses_scores_and_pace(small: Config) -> None:
     assert first["images_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_unreached_parameters_stay_as_they_were(small: Config) -> None:
     trainer = StudentTrainer.begin(TrainContext(small), small)
     norm: Any = trainer.student_model.norm
@@ -120,8 +121,8 @@ def test_unreached_parameters_stay_as_they_were(small: Config) -> None:
     assert all(p.requires_grad for p in trainer.distiller.projections.parameters())
 
 
-def test_weight_decay_spares_biases_norms_and_adapters(small: Config) -> None:
-    trainer = StudentTrainer.begin(TrainContext(small), small)
+def test_weight_decay_spares_biases_norms_and_adapters(fitted: Config) -> None:
+    trainer = StudentTrainer.begin(TrainContext(fitted), fitted)
     assert trainer.optimizer is not None
     decays = {id(p): g["weight_decay"] for g in trainer.optimizer.param_groups for p in g["params"]}
     named = {n: decays[id(p)] for n, p in trainer.distiller.named_parameters() if id(p) in decays}
@@ -130,6 +131,7 @@ def test_weight_decay_spares_biases_norms_and_adapters(small: Config) -> None:
     assert named["projections.3.weight"] == named["student.model.blocks.0.attn.qkv.weight"] == 0.05
 
 
+@pytest.mark.slow
 def test_a_loss_that_diverges_is_an_error_in_words(small: Config) -> None:
     config = small.override({"train.lr": 1e30, "train.clip_grad": 0.0, "train.warmup": 0.0})
     with pytest.raises(DivergedError, match=r"no longer finite in epoch 1 \(train.lr 1e\+30\)"):

@@ -137,6 +137,7 @@ def test_from_python_what_cannot_be_is_refused(cut: Cut, tmp_path: Path) -> None
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_what_was_given_in_python_is_asked_for_again(cut: Cut, tmp_path: Path) -> None:
     own = copied(cut, tmp_path / "own")
     config = load_preset(str(own / "config.yaml")).override({"teacher.name": "own:ViT", "data.source": "own"})

@@ -38,6 +38,7 @@ def test_without_a_wrapper_a_checkpoint_is_as_before(small: Config) -> None:
     assert set(trainer.state()) == set(checkpoint.MEMBER)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_what_the_wrapper_found_is_refused(small: Config) -> None:
     config = small.override(REGISTERS)
     context = TrainContext(config)
@@ -167,6 +168,7 @@ def test_all_processes_move_the_same_neurons_and_end_with_the_same_student(small
     assert torch.equal(weights(first), weights(second))
 
 
+@pytest.mark.slow
 def test_the_demonstrations_artifacts_go_at_both_distilled_layers(small: Config) -> None:
     config = small.override(REGISTERS)
     context = TrainContext(config)

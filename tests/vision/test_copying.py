@@ -178,6 +178,7 @@ def closed_form(trainer: StudentTrainer, pixels: torch.Tensor) -> float:
     return left / whole
 
 
+@pytest.mark.slow
 def test_a_narrower_student_starts_nearer_to_its_teacher(small: Config) -> None:
     """48 of 64 channels and 3 of 6 blocks of the demonstration's clean teacher, whose weights stay as they were."""
     config = small.override({"teacher.name": "demo-clean", "method.refiner": "none"})

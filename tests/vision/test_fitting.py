@@ -98,6 +98,7 @@ def test_a_network_is_left_in_its_mode() -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [load_teacher, load_network])
 def test_what_has_no_blocks_is_refused_before_its_weights_are_fetched(
     load: Any, monkeypatch: pytest.MonkeyPatch

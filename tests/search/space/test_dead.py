@@ -30,7 +30,7 @@ def test_shipped_spaces_search_nothing_that_has_no_effect(name: str) -> None:
 def test_a_parameter_that_never_has_an_effect_is_refused() -> None:
     with pytest.raises(UserError, match=r"method.clip.ratio is searched, but method.clip.ratio has no effect"):
         said({"method.clip.ratio": RATIO})
-    with pytest.raises(UserError, match=r"method.rank is searched"):
+    with pytest.raises(UserError, match=r"method.linearization is searched"):
         said("singer", {"method.refiner": "none"})
 
 

@@ -153,6 +153,7 @@ def shown() -> Iterator[tuple[SearchProgress, io.StringIO]]:
     progress.close()
 
 
+@pytest.mark.slow
 def test_the_live_table_follows_the_trials_and_its_clock_goes_on(shown: tuple[SearchProgress, io.StringIO]) -> None:
     progress, screen = shown
     progress.on_trial_start("000", {"train.lr": 0.004, "method.rank": 8})
