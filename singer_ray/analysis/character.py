@@ -24,7 +24,8 @@ def of_normal_tokens(report: LayerReport) -> list[str]:
         return []
     return [
         f"Channel {nature.massive_channel} holds {percent(nature.common_channel[1])} of the energy of normal tokens. "
-        "That is no artifact, but most of the loss: targets whose channels are standardised weigh all alike."
+        "That is no artifact, but most of the loss: targets whose channels are standardised weigh all alike "
+        "(--method.target standardize)."
     ]
 
 
@@ -54,7 +55,7 @@ def _places(report: LayerReport) -> list[str]:
     if nature.locked:
         return [
             f"They keep to the same places in most images ({figure}): a teacher averaged over shifted views gives "
-            "these places content again, where a refiner can only remove."
+            "these places content again (--method.wrapper shift_average), where a refiner can only remove."
         ]
     return [f"They follow the content rather than the place ({figure}), so no fixed map of places would catch them."]
 

@@ -136,6 +136,6 @@ def test_every_setting_that_it_names_exists() -> None:
     cases = [{3: report(), 5: report(20, of, 1.2)} for of in (nature(), nature(3), nature(30), nature(blind=True), odd)]
     texts = [verdict(case, none=share).text for case in cases for share in (0.8, 0.1)]
     named = {name for text in texts for name in re.findall(r"--([a-z_.]*[a-z])", text)}
-    assert named == {"method.refiner", "method.rank", "teacher.layers"}
+    assert named == {"method.refiner", "method.rank", "method.wrapper", "method.target", "teacher.layers"}
     for name in named:
         functools.reduce(getattr, name.split("."), Config())
