@@ -61,15 +61,16 @@ AT_300_ONLY: dict[str, dict[str, Any]] = {
 }
 LONG = (
     "none",
+    "vitkd",
     "layernorm",
+    "quantile_clip",
     "clip",
-    "relational",
-    "registers",
-    "target standardize",
     "singer",
     "singer, no radial part",
     "singer fitted, frozen",
     "singer fitted, trained on",
+    "singer fitted gated",
+    "singer fitted, no radial part",
 )
 """Of those, what is also trained for 900 steps."""
 STEPS = (300, 900)
