@@ -17,8 +17,8 @@ tune: $(READY)  ## the main job: search, train and export a student on the built
 	$(PYTHON) -m singer_ray.tune $(ARGS)
 
 # Three processes for two cores: one of them, that of Ray, waits for other processes most of the time.
-test: $(READY)  ## run the tests (8 minutes), in three processes: what starts Ray, and the rest
-	$(PYTEST) -n 3 -m "not long" $(ARGS)
+test: $(READY)  ## run the tests (8 minutes), in two processes: what starts Ray, and the rest
+	$(PYTEST) -n 2 -m "not long" $(ARGS)
 
 test-quick: $(READY)  ## run the fast tests (2 minutes): without Ray, browser or server
 	$(PYTEST) -n 2 -m quick $(ARGS)

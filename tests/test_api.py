@@ -198,6 +198,7 @@ def test_a_teacher_of_zeros_has_nothing_to_teach(teacher: Any, tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_a_run_from_python_loads_neither_a_command_line_parser_nor_rich(tmp_path: Path) -> None:
     settings = {**SMALL, "train.epochs": 1, "train.steps_per_epoch": 2, "method.refiner": "none"}
     program = f"""

@@ -44,7 +44,7 @@ for batch in evaluation_batches(source, EvaluationView(8, 1.0), batch_size=4, wo
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_script_without_a_guard_and_with_a_local_data_set_loads_in_processes(tmp_path: Path) -> None:
     script = tmp_path / "mine.py"
     script.write_text(SCRIPT)

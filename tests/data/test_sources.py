@@ -87,7 +87,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_source_takes_what_the_page_says(extended: Path) -> None:
     program = """
 import sys

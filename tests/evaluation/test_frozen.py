@@ -157,7 +157,7 @@ def test_sources_without_common_annotations_are_refused() -> None:
         check_sources({"train": Few("train", 8)}, "evaluation.data")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_official_protocol_replaces_the_probes() -> None:
     found = evaluate(opened("demo"), sources(), protocol="official")
     names = {n.split("/")[2] for n in found.metrics if "/official/" in n}

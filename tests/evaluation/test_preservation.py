@@ -44,7 +44,7 @@ def test_behind_the_last_block_only_what_exists_is_given(passed: tuple[TappedViT
     assert min(changes.values()) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_reports_what_its_refiner_changed_and_a_gate_spares_normal_tokens(small: Config) -> None:
     config = small.override({"method.prefit.steps": 20, "method.gate": 2.0, "method.radial": False})
     gated, free = (

@@ -46,7 +46,7 @@ def carried(trainer: StudentTrainer) -> dict[str, torch.Tensor]:
     return {name: value for name, value in named if name.startswith(("targets.", "refiner.queues."))}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @KINDS
 def test_a_resumed_run_goes_on_with_the_same_bits(small: Config, settings: dict[str, Any]) -> None:
     context = TrainContext(small.override(settings))
@@ -89,7 +89,7 @@ def test_other_targets_carry_nothing_so_that_older_checkpoints_fit(small: Config
         StudentTrainer.begin(context, context.config.override(STANDARDIZE), state)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_carry_the_same_and_what_one_would(small: Config, tmp_path: Path) -> None:
     configs = [small.override({**settings, "train.clip_grad": 0.0}) for settings in (STANDARDIZE, RELATIONAL)]
     start: Any = spawn

@@ -75,7 +75,7 @@ def test_two_members_may_share_one_teacher_pass(small: Config) -> None:
         assert torch.equal(weights(trainer.state()), weights(expected))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_member_trains_alike_on_its_own_bench_and_on_that_of_another_configuration(small: Config) -> None:
     """What a search may vary, and the seed of a repeat, must not depend on the host's configuration."""
     base = small.override(
@@ -96,8 +96,8 @@ def test_a_member_trains_alike_on_its_own_bench_and_on_that_of_another_configura
 
 
 @pytest.mark.slow
-def test_epochs_report_losses_scores_and_pace(small: Config) -> None:
-    trainer = StudentTrainer.begin(TrainContext(small), small)
+def test_epochs_report_losses_scores_and_pace(fitted: Config) -> None:
+    trainer = StudentTrainer.begin(TrainContext(fitted), fitted)
     heard: list[tuple[int, int]] = []
     first, last = epochs(trainer, heartbeat=lambda epoch, step, *_: heard.append((epoch, step)))
     assert heard == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]
@@ -139,8 +139,8 @@ def test_a_loss_that_diverges_is_an_error_in_words(small: Config) -> None:
 
 
 @pytest.mark.slow
-def test_bfloat16_follows_float32(small: Config) -> None:
-    brief = small.override({"train.epochs": 1, "train.batch_size": 8})
+def test_bfloat16_follows_float32(fitted: Config) -> None:
+    brief = fitted.override({"train.epochs": 1, "train.batch_size": 8})
     plain, half = run(brief)[0], run(brief.override({"train.precision": "bfloat16"}))[0]
     assert half[-1]["train/loss"] == pytest.approx(plain[-1]["train/loss"], rel=0.05)
     assert math.isfinite(half[-1]["train/info"])

@@ -24,7 +24,7 @@ def trained(context: TrainContext, config: Config) -> tuple[list[Metrics], torch
     return metrics, torch.cat([value.flatten() for value in trainer.state()["distiller"].values()])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_after_a_timing_is_the_same_to_the_bit(small: Config) -> None:
     config = small.override({"train.drop_path": 0.1, "data.augment": "crop_flip"})
     plain = trained(TrainContext(config), config)

@@ -48,7 +48,7 @@ def test_a_checkpoint_without_what_the_wrapper_found_is_refused(small: Config) -
         StudentTrainer.begin(context, config, state)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("settings", [FITTED, SHIFTED], ids=["registers", "shift_average"])
 def test_a_resumed_run_ends_with_the_same_bits(
     small: Config, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -91,7 +91,7 @@ def test_trainers_share_the_passes_of_those_that_read_the_teacher_alike(small: C
         assert torch.equal(weights(trainer.state()), weights(alone[name].state())), name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_metrics_compare_with_the_teacher_as_it_is_and_lines_say_what_was_done(small: Config) -> None:
     lines: list[str] = []
     metrics = {}
@@ -114,7 +114,7 @@ def test_metrics_compare_with_the_teacher_as_it_is_and_lines_say_what_was_done(s
     assert cost == "every teacher pass is 3 passes (method.wrapper shift_average)"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_analysis_sets_the_wrapper_against_the_teacher_as_it_is(small: Config, tmp_path: Path) -> None:
     lines: list[str] = []
     config = small.override({**REGISTERS, "evaluation.batch_size": 32})
@@ -152,7 +152,7 @@ torch.save(trainer.state(), f"{place}/{rank}.pt")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_processes_move_the_same_neurons_and_end_with_the_same_student(small: Config, tmp_path: Path) -> None:
     settings = small.override({**REGISTERS, "train.workers": 2}).model_dump_json()
     command = [sys.executable, "-c", PROCESS]

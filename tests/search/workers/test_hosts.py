@@ -184,6 +184,7 @@ def test_a_trial_that_does_not_fit_into_memory_is_not_tried_again(error: Excepti
         host.epoch(("000", "a"))
 
 
+@pytest.mark.long
 def test_a_host_whose_gpu_broke_down_says_so_and_ends_that_ray_may_start_another(tmp_path: Path) -> None:
     program = f"""
 from singer_ray.config import load_preset
