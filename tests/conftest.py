@@ -12,7 +12,7 @@ import sys
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # Ray's workers give way to everything else by default: beside another busy test process they would get no time.
-os.environ["RAY_worker_niceness"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (so Ray spells it)
 
 import signal
 import uuid

@@ -43,7 +43,8 @@ def choose_remedy(
     3. Artifacts that weigh no more in the gradient than their number explains: none.
     4. Artifacts with directions of their own: singer, which takes these out in closed form and nothing else. With 15 %
        artifacts in 1, 2 and 3 directions students had test mIoU .453, .516 and .531 with it, .359, .490 and .493 with
-       layernorm, .430, .501 and .502 with the fitted adapter (tests/benchmarks/severity.py). `rank` bounds the number.
+       layernorm, .430, .501 and .502 with the fitted adapter (tests/benchmarks/planted.py, one seed). `rank` bounds the
+       number.
     5. More than a quarter of the width in directions: layernorm. Taking them out costs all tokens as much of what they
        hold; up to an eighth was measured to be worth it.
     6. Long tokens without directions of their own: layernorm. Only their length can be mended.
