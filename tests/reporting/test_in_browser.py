@@ -95,7 +95,7 @@ def test_tables_sort_filter_and_are_found_from_links(opened: Opened, finished: P
     assert opened.complaints == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_page_turns_dark_with_its_figures(opened: Opened, tmp_path: Path) -> None:
     page = opened.open(build_report(fake_search(tmp_path / "search", trials=4, states=["RUNNING", "FAIL"])))
 
@@ -122,7 +122,7 @@ def brightness(colour: str) -> float:
     return sum(parts) / 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_page_is_loaded_when_its_figures_are_drawn_also_for_paper(opened: Opened, tmp_path: Path) -> None:
     """Whoever prints or photographs a page waits for its load event, and for nothing else."""
     path = build_report(fake_search(tmp_path / "search", space=REFINERS, trials=20))

@@ -136,6 +136,7 @@ def test_a_job_that_fails_is_said_in_one_line(head: Head) -> None:
     assert line.endswith(f"ray job logs --address {head.dashboard} {told.strip()}")
 
 
+@pytest.mark.long
 def test_a_wrong_token_is_said_in_one_line(head: Head) -> None:
     follower = command(FOLLOW, head, "any", token="0" * 32)
     _, failed = follower.communicate(timeout=120)

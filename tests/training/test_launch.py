@@ -99,6 +99,7 @@ def test_what_starts_the_workers_loads_none_of_what_they_load_and_watches_no_clo
     assert WATCHER not in os.environ
 
 
+@pytest.mark.long
 def test_two_workers_give_the_same_loss(small: Config, tmp_path: Path) -> None:
     config = small.override({"train.steps_per_epoch": 5})
     here = run_distillation(config, tmp_path / "here")
@@ -115,6 +116,7 @@ def test_more_workers_than_the_cluster_has_are_refused_and_leave_nothing(small: 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_resuming_a_run_gives_the_same_student(small: Config, tmp_path: Path) -> None:
     whole = run_distillation(small, tmp_path / "whole")
     out = tmp_path / "cut"
@@ -142,6 +144,7 @@ def test_resume_refuses_another_configuration(small: Config, tmp_path: Path) -> 
         run_distillation(small, tmp_path / "nothing", resume=True)
 
 
+@pytest.mark.long
 def test_the_result_says_how_it_came_about(small: Config, tmp_path: Path) -> None:
     done = run_distillation(small, tmp_path / "run")
     result = json.loads((tmp_path / "run" / "result.json").read_text())

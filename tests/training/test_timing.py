@@ -70,7 +70,7 @@ def test_the_parts_of_an_epoch_add_up() -> None:
     assert mean.step == pytest.approx(0.9)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_share_of_the_batch_takes_less_and_the_refiner_is_scaled_to_its_steps(small: Config) -> None:
     config = small.override({"train.batch_size": 64, "method.prefit.steps": 3})
     context = TrainContext(config)

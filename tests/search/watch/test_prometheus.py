@@ -72,6 +72,7 @@ def metrics_port() -> Iterator[str]:
             yield f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 
 
+@pytest.mark.long
 def test_a_trials_figures_reach_the_metrics_port_and_stay_until_it_ends(metrics_port: str) -> None:
     import ray
 

@@ -80,6 +80,7 @@ def begin_epoch(host: Any) -> tuple[tuple[str, str], Any]:
     return key, host.epoch.remote(key)
 
 
+@pytest.mark.long
 def test_a_registry_that_died_knows_who_is_where(pool: HostPool) -> None:
     registry: Any = ray.get_actor(pool.registry_name, ray_cluster.NAMESPACE)
     places = {label: ray.get(registry.place.remote(label)) for label in ("000", "001")}
@@ -132,6 +133,7 @@ def test_an_epoch_of_several_workers_is_cut_short_too() -> None:
     assert asyncio.run(play()) == ({"done": True}, True)
 
 
+@pytest.mark.long
 def test_a_host_that_stays_busy_is_started_again_and_its_trials_wait_for_it(
     pool: HostPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
