@@ -23,7 +23,7 @@ test: $(READY)  ## run the tests (8 minutes), in two processes: what starts Ray,
 test-quick: $(READY)  ## run the fast tests (2 minutes): without Ray, browser or server
 	$(PYTEST) -n 2 -m quick $(ARGS)
 
-test-long: $(READY)  ## run the long tests
+test-long: $(READY)  ## run the long tests (half an hour)
 	$(PYTEST) -n 2 -m long $(ARGS)
 
 test-faults-long: $(READY)  ## kill searches at 20 random moments and resume them (about 40 minutes)
