@@ -65,7 +65,7 @@ def test_presets_spaces_clusters_and_teachers_are_inside(site: Path) -> None:
 
 def test_shipped_names_are_found_from_any_directory(site: Path, tmp_path: Path) -> None:
     plan = python(site, tmp_path, "-m", "singer_ray.tune", "--dry-run")
-    assert "would search method.rank" in plan
+    assert "would search method.linearization" in plan
     shape = python(
         site, tmp_path, "-c", "from singer_ray.vision.models import load_teacher as t; print(len(t('demo', 32).blocks))"
     )

@@ -158,7 +158,7 @@ def test_a_grid_tries_what_a_warm_start_has_not_and_trials_stop_by_another_metri
     screen = io.StringIO()
     done = run_search(config, tmp_path / "warm", space=space, console=Console(file=screen, width=200))
     known = sorted(done_before[done_before["method.rank"] == rank]["train.lr"])
-    assert f"warm start: {len(known)} finished trials of {earlier.out}, " in screen.getvalue()
+    assert f"warm start: {len(known)} finished trials of {earlier.out}" in screen.getvalue()
     rates = done.leaderboard["train.lr"].tolist()
     assert sorted([*known, *rates]) == SPACE["train.lr"]["values"]
     rows = rows_by_tune(done)
